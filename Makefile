@@ -1,0 +1,154 @@
+# Every target sets up what it needs: Python 3.11 (or 3.12) and make are enough.
+#
+# torch: on Linux, PyPI's wheel brings gigabytes of CUDA packages, which a machine without an NVIDIA
+# GPU does not need. pip's own settings are respected, so name the CPU index (its address is on
+# PyTorch's "Get started" page) in the usual way, once:
+#     PIP_EXTRA_INDEX_URL=<address of the CPU wheels> make env
+#
+# State lies under PREFLOW_HOME, by default .preflow/ in this folder. `make clean` keeps it.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+STAMP := $(VENV)/.preflow-installed
+# In the environment, so that subprocesses find `prefect`, `mlflow` and `accelerate` too.
+ACTIVATE := . $(VENV)/bin/activate &&
+# Twice quiet: errors only.
+PIP_INSTALL := python -m pip install -qq --disable-pip-version-check
+
+# A Python that can make an environment, the first of these that works; PYTHON=... names another.
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
+	if "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
+
+# Which tests `make test` runs: everything, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
+MARK ?= not gpu
+ARGS ?=
+RECIPE ?= recipes/demo.yaml
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+EXTRAS := pipeline,demo,quantization,dev
+
+##@ Using Preflow
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "State lies under PREFLOW_HOME (now: $${PREFLOW_HOME:-.preflow/})."
+
+.PHONY: demo
+demo: env ## Run the whole chain on the demo recipe (RECIPE=... runs another)
+	@$(ACTIVATE) python -m flows.two_stage $(RECIPE)
+
+.PHONY: ui
+ui: env ## Open the MLflow and Prefect UIs on this machine
+	@$(ACTIVATE) python -m flows.ui
+
+.PHONY: env
+env: $(STAMP) ## Make the environment in .venv (every other target does so itself)
+
+##@ Working on Preflow
+
+.PHONY: check
+check: lint types imports fast ## The fast gate: style, types, import rules, fast tests
+
+.PHONY: lint
+lint: env ## Style and format
+	@echo "==> ruff"
+	@$(ACTIVATE) ruff check --output-format concise . && ruff format --check .
+
+.PHONY: format
+format: env ## Mend style and format where that is safe
+	@$(ACTIVATE) ruff check --fix . ; ruff format .
+
+.PHONY: types
+types: env ## Types
+	@echo "==> mypy"
+	@$(ACTIVATE) mypy
+
+.PHONY: imports
+imports: env ## Import rules
+	@echo "==> import-linter"
+	@$(ACTIVATE) lint-imports
+
+.PHONY: fast
+fast: env ## Tests that take seconds and start no server
+	@echo "==> fast tests"
+	@$(ACTIVATE) python -m pytest -q -m "not slow and not gpu and not server" $(ARGS)
+
+.PHONY: test
+test: env ## All tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)
+	@$(ACTIVATE) python -m pytest -m "$(MARK)" $(ARGS)
+
+.PHONY: bench
+bench: env ## All benchmarks; each prints one JSON line last
+	@$(ACTIVATE) for file in bench/bench_*.py; do \
+		name=$$(basename "$$file" .py); \
+		echo "==> $$name"; \
+		python -m "bench.$$name" || exit 1; \
+	done
+
+##@ Regenerating files that are kept in the repository
+
+.PHONY: data
+data: env ## The demo data
+	@$(ACTIVATE) python recipes/demo/generate.py
+
+.PHONY: schema
+schema: env ## recipes/recipe.schema.json, for editors
+	@$(ACTIVATE) python -m preflow.config > recipes/recipe.schema.json.new
+	@mv recipes/recipe.schema.json.new recipes/recipe.schema.json
+	@echo "wrote recipes/recipe.schema.json"
+
+.PHONY: constraints
+constraints: python-found ## constraints.txt, from a fresh install of the newest versions allowed
+	@echo "==> resolving a fresh environment in build/constraints, with $(TORCH)"
+	@rm -rf build/constraints
+	@"$(PYTHON)" -m venv build/constraints
+	@. build/constraints/bin/activate && $(PIP_INSTALL) "$(TORCH)" setuptools \
+		&& $(PIP_INSTALL) "$(TORCH)" --no-build-isolation -e '.[$(EXTRAS)]'
+	@sed -n '/^#/p' constraints.txt > build/constraints.txt
+	@. build/constraints/bin/activate && python -m pip list --format=freeze --exclude pip --exclude preflow \
+		> build/constraints/listed
+	@sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia-|cuda-|triton)/d' build/constraints/listed \
+		| LC_ALL=C sort -f >> build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+	@rm -rf build/constraints
+	@echo "wrote constraints.txt: read the diff, then make check test"
+
+.PHONY: clean
+clean: ## Remove the environment, build outputs and caches; PREFLOW_HOME stays
+	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find src flows tasks expectations bench tests recipes -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- The environment. An existing one is kept when its Python fits, and brought up to date.
+
+.PHONY: python-found
+python-found:
+	@"$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "Preflow needs Python 3.11 or 3.12 with its venv and ensurepip modules, and found none." >&2; \
+		echo "Install one (on Debian and Ubuntu: python3.11 and python3.11-venv) or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(VENV)/bin/python -c '$(SUPPORTED)' 2>/dev/null || { \
+		$(MAKE) python-found \
+		&& echo "==> environment: $(VENV), with $$("$(PYTHON)" --version)" \
+		&& "$(PYTHON)" -m venv --clear $(VENV); }
+	@echo "==> installing the versions in constraints.txt (a few minutes the first time)"
+	@echo "    1/4 $(TORCH)"
+	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt "$(TORCH)" setuptools
+	@echo "    2/4 transformers, trl, peft and the library"
+	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e .
+	@echo "    3/4 prefect, mlflow, great-expectations"
+	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[pipeline]'
+	@echo "    4/4 gguf, bitsandbytes, the development tools"
+	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+	@echo "==> environment ready"

@@ -1,0 +1,324 @@
+"""Every setting of a run: one recipe file, frozen, with unknown keys refused.
+
+A recipe is YAML or JSON. Settings that belong to a stage may stand in its section (``sft:``, ``dpo:``) or, given
+once for all stages that know them, at the top level; a section's own value wins. A file without sections, as other
+tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), is therefore a recipe as it is.
+
+``python -m preflow.config`` prints the JSON schema for editors. This module imports no torch.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from preflow.digests import json_digest
+
+Strategy = Literal["two-stage", "sft", "dpo"]
+LossType = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
+    "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+
+#: Marks a field that cannot change a stage's numbers, so that changing it keeps every cached stage.
+COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
+_ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def numbers(settings: BaseModel) -> dict[str, Any]:
+    """The settings that can change a result, as JSON: everything but the fields marked cosmetic."""
+    fields = type(settings).model_fields
+    cosmetic = {name for name, field in fields.items() if field.json_schema_extra == COSMETIC}
+    return settings.model_dump(mode="json", exclude=cosmetic)
+
+
+class TrainingSettings(Frozen):
+    """What both training stages know. Names are those of the field (TRL, transformers, PEFT)."""
+
+    dataset: tuple[str, ...] | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data set names. One or a list."""
+    eval_dataset: tuple[str, ...] | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
+    eval_split: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training rows."""
+    max_steps: int = Field(default=-1, ge=-1)
+    """Optimizer steps; -1 means as many as ``num_train_epochs`` gives."""
+    per_device_train_batch_size: int = Field(default=4, ge=1)
+    """Rows (pairs, in DPO) per forward on each device."""
+    gradient_accumulation_steps: int = Field(default=2, ge=1)
+    """Forwards per optimizer step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after warm-up."""
+    warmup_ratio: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the optimizer steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient's norm is cut to this."""
+    optim: str = "adamw_torch"
+    """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, much less memory, same numbers."""
+    max_seq_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response together. Longer rows lose their oldest whole turns first."""
+    overlong_response: Literal["drop", "cut"] = "drop"
+    """What happens to a response that does not fit with its last user turn: the row is set aside, or the response's
+    end is cut. Either way it is counted."""
+    lora_r: int = Field(default=16, ge=1)
+    """Rank of the LoRA adapter (Hu et al. 2021, arXiv:2106.09685)."""
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """LoRA scale numerator; the update is scaled by alpha / r. Twice the rank where not given."""
+    lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout before the adapter in SFT. TRL's DPO switches it off unless ``dpo.disable_dropout`` is false."""
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
+    """Modules that get an adapter, by PEFT's names."""
+    logging_steps: int = Field(default=1, ge=1, json_schema_extra=COSMETIC)
+    """Optimizer steps between two points of the training curves."""
+    save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)
+    """Optimizer steps between two checkpoints, from which a killed run goes on."""
+
+    @field_validator("dataset", "eval_dataset", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_is_twice_the_rank(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("lora_alpha") is None:
+            rank = data.get("lora_r", cls.model_fields["lora_r"].default)
+            return {**data, "lora_alpha": 2 * rank} if isinstance(rank, int) else data
+        return data
+
+
+class SftSettings(TrainingSettings):
+    """Supervised fine-tuning on demonstrations; the loss is on responses alone."""
+
+
+class DpoSettings(TrainingSettings):
+    """Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    learning_rate: float = Field(default=5e-6, gt=0)
+    """Peak learning rate. 5e-7 is the usual advice for full weights, up to about 5e-6 for LoRA; the default is
+    5e-6 with LoRA and 5e-7 with ``tuning: full``."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the pull towards the reference; higher stays closer (equation 7)."""
+    loss_type: tuple[LossType, ...] = ("sigmoid",)
+    """TRL's loss by name, or several whose weighted sum is used."""
+    loss_weights: tuple[float, ...] | None = None
+    """Weights of several losses; all 1 where not given."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels; used by ``robust``, ``exo_pair``, ``aot`` and ``aot_unpaired`` only."""
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Divergence behind the implicit reward (Wang et al. 2023, arXiv:2309.16240)."""
+    f_alpha_divergence_coef: float = 0.5
+    """Alpha of ``alpha_divergence``."""
+    discopop_tau: float = Field(default=0.05, gt=0)
+    """Temperature of ``discopop``."""
+    ld_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Weight of the tokens beyond the shorter response (LD-DPO, arXiv:2409.06411); none means a plain sum."""
+    use_weighting: bool = False
+    """Weight pairs as in WPO (arXiv:2406.11827)."""
+    disable_dropout: bool = True
+    """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
+    proof_sample: int = Field(default=8, ge=1)
+    """Pairs whose stored values are compared with an independent forward before the first step."""
+
+    @field_validator("loss_type", mode="before")
+    @classmethod
+    def _one_or_many_losses(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> Self:
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(
+                f"loss_weights has {len(self.loss_weights)} values but loss_type has {len(self.loss_type)}: "
+                "give one weight per loss"
+            )
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
+            raise ValueError(
+                "loss_type is 'exo_pair' but label_smoothing is 0.0: EXO needs a value above 0 (1e-3 in "
+                "arXiv:2402.00856)"
+            )
+        if self.label_smoothing > 0 and not {"robust", "exo_pair", "aot", "aot_unpaired"} & set(self.loss_type):
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing} but loss_type {', '.join(self.loss_type)} ignores it: "
+                "conservative DPO is loss_type: robust"
+            )
+        return self
+
+
+class ValidationSettings(Frozen):
+    """The data gate's thresholds."""
+
+    minimum_rows: int = Field(default=1, ge=1)
+    """Fewer usable rows than this stop the run. An empty file never passes."""
+    recommended_pairs: int = Field(default=500, ge=0, json_schema_extra=COSMETIC)
+    """Fewer training pairs than this warn."""
+    maximum_set_aside: float = Field(default=0.5, ge=0.0, le=1.0)
+    """A larger share of rows set aside stops the run: the file is not what it seems."""
+
+
+class EvaluationSettings(Frozen):
+    """What is measured at the end."""
+
+    kl_prompts: int = Field(default=64, ge=0)
+    """Held-out prompts on which responses are sampled for the KL; 0 leaves KL out."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest sampled response; the share that reaches it is reported."""
+    generation_batch_size: int = Field(default=16, ge=1)
+    """Prompts generated together."""
+    kl_limit: float = Field(default=10.0, gt=0)
+    """KL from the reference, in nats per response, above which the summary warns."""
+    bootstrap_samples: int = Field(default=2000, ge=100)
+    """Resamples of the bootstrap intervals (Efron 1979)."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of every interval."""
+    length_match: float = Field(default=0.15, ge=0.0)
+    """Pairs whose response lengths differ by at most this share of the longer one count as length-matched."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts answered by every model in the summary; held-out prompts fill up to three."""
+
+
+class Recipe(Frozen):
+    """One run. See the module's docstring for how shared settings and sections combine."""
+
+    name: str = Field(default="preflow", pattern=r"^[\w][\w.\- ]*$", json_schema_extra=COSMETIC)
+    """The MLflow experiment; the file's own name where not given."""
+    description: str = Field(default="", json_schema_extra=COSMETIC)
+    """What this run is for, for people."""
+    strategy: Strategy = "two-stage"
+    """``two-stage`` (SFT, then DPO against it), ``sft`` alone, or ``dpo`` alone (the named model is the reference)."""
+    task: Literal["text-generation"] = "text-generation"
+    """Kind of model."""
+    provider: Literal["huggingface", "unsloth"] = "huggingface"
+    """Who loads the model."""
+    model_name: str | None = None
+    """A folder, a packaged model's name (``SmolLM2-135M-Instruct``), or a hub model."""
+    model_revision: str | None = None
+    """Commit or tag of a hub model."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off unless you trust its author."""
+    tuning: Literal["lora", "full"] = "lora"
+    """Train an adapter, or all weights."""
+    use_4bit: bool = False
+    """Load the base weights in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Compute in bfloat16; ``auto`` does so on a GPU that has it."""
+    template: Literal["chat", "none"] = "chat"
+    """Render rows through the model's chat template, or concatenate prompt and response as they are."""
+    seed: int = Field(default=42, ge=0)
+    """Seed of weights, order and sampling."""
+    sft: SftSettings | None = None
+    """The SFT stage."""
+    dpo: DpoSettings | None = None
+    """The DPO stage."""
+    validation: ValidationSettings = ValidationSettings()
+    """The data gate."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """The evaluation."""
+
+    stages: ClassVar[dict[str, tuple[str, ...]]] = {"two-stage": ("sft", "dpo"), "sft": ("sft",), "dpo": ("dpo",)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_settings_go_to_their_sections(cls, data: Any) -> Any:
+        return spread(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.use_4bit and self.tuning == "full":
+            raise ValueError(
+                "use_4bit is true but tuning is 'full': 4-bit weights cannot be trained; use tuning: lora (QLoRA) "
+                "or use_4bit: false"
+            )
+        if self.sft is not None and self.dpo is not None and self.tuning == "lora":
+            for name in _ADAPTER_FIELDS:
+                first, second = getattr(self.sft, name), getattr(self.dpo, name)
+                if first != second:
+                    raise ValueError(
+                        f"dpo.{name} is {second} but sft.{name} is {first}: the SFT adapter itself goes on training "
+                        f"in the DPO stage, so there is one adapter; give {name} once, at the top level"
+                    )
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe."""
+        return json_digest(self.model_dump(mode="json"))
+
+    def identity_settings(self, stage: Literal["sft", "dpo"]) -> dict[str, Any]:
+        """The settings that can change the numbers of one training stage, as JSON."""
+        section = self.sft if stage == "sft" else self.dpo
+        shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
+        return {
+            "shared": {name: getattr(self, name) for name in shared},
+            stage: numbers(section) if section is not None else None,
+        }
+
+
+def spread(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Move shared training settings from the top level into the sections of the strategy's stages.
+
+    Raises:
+        ValueError: A section that the strategy does not run, or a setting that two stages cannot share.
+    """
+    top = dict(data)
+    strategy = top.get("strategy", "two-stage")
+    stages = Recipe.stages.get(strategy, ())
+    for stage in ("sft", "dpo"):
+        if stages and stage not in stages and top.get(stage) is not None:
+            raise ValueError(f"strategy is '{strategy}' but there is a section '{stage}': remove it, or use two-stage")
+    sections = {stage: dict(top.pop(stage, None) or {}) for stage in stages}
+    known = {"sft": SftSettings.model_fields, "dpo": DpoSettings.model_fields}
+    for name in [n for n in top if n in known["dpo"]]:
+        value = top.pop(name)
+        takers = [stage for stage in stages if name in known[stage]]
+        if name in _NOT_SHARED and len(takers) > 1:
+            raise ValueError(f"{name} at the top level is ambiguous in a two-stage recipe: give sft.{name} and dpo.{name}")
+        if not takers and stages:
+            raise ValueError(f"{name} is {value!r} but strategy '{strategy}' runs no DPO stage that would use it")
+        for stage in takers:
+            sections[stage].setdefault(name, value)
+    _fill_defaults(sections, top.get("tuning", "lora"))
+    return {**top, **sections}
+
+
+def _fill_defaults(sections: dict[str, dict[str, Any]], tuning: str) -> None:
+    """Defaults that depend on another setting: one adapter in two stages, DPO's learning rate by tuning."""
+    if "sft" in sections and "dpo" in sections:
+        for name in _ADAPTER_FIELDS:
+            if name in sections["sft"]:
+                sections["dpo"].setdefault(name, sections["sft"][name])
+    if "dpo" in sections and sections["dpo"].get("learning_rate") is None and tuning == "full":
+        sections["dpo"]["learning_rate"] = 5e-7
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file, shared top-level settings included, for editors."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    for section in ("SftSettings", "DpoSettings"):
+        for name, entry in definitions[section]["properties"].items():
+            schema["properties"].setdefault(name, {k: v for k, v in entry.items() if k != "default"})
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Preflow recipe"
+    return schema
+
+
+if __name__ == "__main__":
+    print(json.dumps(recipe_schema(), indent=1))

@@ -1,0 +1,102 @@
+"""Every error that Preflow raises on purpose.
+
+Each class also inherits its standard-library kin, so ``except ValueError`` keeps working::
+
+    PreflowError
+    ├── ConfigError (ValueError)              a recipe that cannot be run
+    │   └── MissingDependencyError (ImportError)
+    ├── DataError (ValueError)                rows or files that cannot be used
+    │   ├── DataFileError                     a file that cannot be read: file, line, reason
+    │   ├── DataUnfitError                    the set as a whole is unfit: critical findings
+    │   └── TemplateError                     the chat template does what training cannot follow
+    ├── ArtifactError (RuntimeError)          a stage folder that is not what its manifest says
+    ├── ModelError (RuntimeError)             weights that cannot be loaded or used
+    │   ├── ModelNotFoundError (FileNotFoundError)
+    │   ├── UnsafeWeightsError                weights in a format that can run code
+    │   └── DpoCheckpointError                a DPO checkpoint where an SFT model belongs
+    ├── ProofError (RuntimeError)             DPO must not start: the reference is not what it should be
+    │   ├── PolicyMismatchError               the policy at step 0 is not the reference
+    │   ├── StoredValueError                  a stored log-prob is not what the SFT model gives
+    │   ├── ForgottenSftError                 the reference is the base model, not the SFT model
+    │   └── NothingTrainableError             no parameter would change
+    └── TrainingError (RuntimeError)          training broke
+        └── NonFiniteLossError                the loss or a gradient is NaN or infinite
+
+Messages say what was got, where, what was expected, and what to do.
+"""
+
+
+class PreflowError(Exception):
+    """Root of every error that Preflow raises on purpose."""
+
+
+class ConfigError(PreflowError, ValueError):
+    """A recipe that cannot be run: an unknown, missing or contradictory setting."""
+
+
+class MissingDependencyError(ConfigError, ImportError):
+    """The recipe asks for an optional package that is not installed."""
+
+
+class DataError(PreflowError, ValueError):
+    """Rows or files that cannot be used."""
+
+
+class DataFileError(DataError):
+    """A data file that is absent, unreadable or malformed; names the file and the line."""
+
+
+class DataUnfitError(DataError):
+    """The data set as a whole is unfit for training: critical findings of the gate."""
+
+
+class TemplateError(DataError):
+    """A chat template whose rendering cannot be split into prompt and response."""
+
+
+class ArtifactError(PreflowError, RuntimeError):
+    """A stage folder whose contents differ from its manifest."""
+
+
+class ModelError(PreflowError, RuntimeError):
+    """Model weights that cannot be loaded or used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """``model_name`` is no folder, no packaged model and no hub model that can be reached."""
+
+
+class UnsafeWeightsError(ModelError):
+    """Weights stored in a format that can execute code when loaded (anything but safetensors)."""
+
+
+class DpoCheckpointError(ModelError):
+    """A checkpoint of a DPO run was given where the SFT model belongs."""
+
+
+class ProofError(PreflowError, RuntimeError):
+    """The proof before the first DPO step failed, so DPO must not start."""
+
+
+class PolicyMismatchError(ProofError):
+    """The policy at step 0 does not give the stored reference log-probs."""
+
+
+class StoredValueError(ProofError):
+    """A stored reference log-prob is not what an independent forward of the SFT model gives."""
+
+
+class ForgottenSftError(ProofError):
+    """The reference equals the base model: the SFT weights were lost or never trained."""
+
+
+class NothingTrainableError(ProofError):
+    """No parameter of the policy would be changed by training."""
+
+
+class TrainingError(PreflowError, RuntimeError):
+    """Training broke."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss or the gradient became NaN or infinite."""

@@ -1,0 +1,50 @@
+"""Where all state lies: one folder, ``PREFLOW_HOME`` (default ``.preflow`` in the working folder).
+
+``activate()`` points Prefect and the Hugging Face caches there and switches telemetry off. It must run before
+``prefect`` or ``mlflow`` are imported, so the packages ``flows``, ``tasks`` and ``expectations`` call it first.
+Everything is a default: a variable that the user has set is left alone.
+"""
+
+import os
+from pathlib import Path
+
+#: No telemetry by default from any dependency.
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def preflow_home() -> Path:
+    """The folder of all state, absolute; ``PREFLOW_HOME`` or ``.preflow`` in the working folder."""
+    return Path(os.environ.get("PREFLOW_HOME") or ".preflow").expanduser().resolve()
+
+
+def models_folder() -> Path:
+    """Where packaged base models are converted to, once."""
+    return preflow_home() / "models"
+
+
+def store_folder() -> Path:
+    """Where stage artifacts and reference log-probs lie."""
+    return preflow_home() / "store"
+
+
+def mlflow_uri() -> str:
+    """``MLFLOW_TRACKING_URI`` if set, else an SQLite database under the home folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"
+
+
+def activate() -> Path:
+    """Set the environment's defaults for a run and return the home folder."""
+    home = preflow_home()
+    os.environ.setdefault("PREFLOW_HOME", str(home))
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    return home

@@ -1,0 +1,66 @@
+"""Intervals around measured shares and means."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A measured value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """As a JSON object."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Raises:
+        ValueError: ``trials`` is not positive, or ``successes`` lies outside ``0..trials``.
+    """
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"wilson needs 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def bootstrap_mean(
+    values: NDArray[np.float64], confidence: float = 0.95, samples: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap of a mean (Efron 1979, doi:10.1214/aos/1176344552).
+
+    Args:
+        values: One number per pair, shape ``(N,)``. For a paired comparison, give each pair's difference: both
+            models are then resampled together.
+        confidence: Coverage of the interval.
+        samples: Resamples.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: No values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        raise ValueError("bootstrap_mean needs at least one value, got none")
+    rng = np.random.default_rng(seed)
+    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(samples)])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Standard error of the mean of independent values, shape ``(N,)``; NaN-free: 0 for a single value."""
+    values = np.asarray(values, dtype=np.float64)
+    return float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else 0.0

@@ -1,0 +1,55 @@
+"""Log-probabilities of responses."""
+
+import torch
+from torch import Tensor
+
+#: Relative agreement demanded of two computations of one log-prob, per dtype of the forward.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+
+
+def token_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log-probability of each target token.
+
+    Args:
+        logits: Scores before softmax, shape ``(..., T, V)``; position t predicts ``targets[..., t]``.
+        targets: Token ids, shape ``(..., T)``.
+        mask: Positions that count, shape ``(..., T)``; the others give exactly 0, whatever their logits. All where None.
+
+    Returns:
+        Nats, shape ``(..., T)``, float32 at least.
+    """
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    if mask is not None:
+        targets = targets.masked_fill(~mask, 0)
+    picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    values = picked - torch.logsumexp(logits, dim=-1)
+    return values if mask is None else torch.where(mask, values, torch.zeros_like(values))
+
+
+def sum_logprobs(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log-probability of whole responses: per-token values ``(..., T)`` to sums ``(...)`` in float64."""
+    values = values.double()
+    return values.sum(-1) if mask is None else torch.where(mask, values, 0.0).sum(-1)
+
+
+def tolerance(total: float, tokens: int, dtype: torch.dtype = torch.float32) -> float:
+    """How far two computations of one response's log-prob may differ, in nats.
+
+    ``1e-5 * max(|total|, tokens)`` in float32: rounding grows with the magnitude and with the number of summands.
+    """
+    return TOLERANCE[dtype] * max(abs(total), tokens)
+
+
+def length_desensitised(values: Tensor, shared: int, alpha: float) -> Tensor:
+    """LD-DPO's response score (arXiv:2409.06411, equation 8): the tail beyond ``shared`` tokens counts ``alpha``.
+
+    Args:
+        values: Per-token log-probs of one response, shape ``(T,)``.
+        shared: Tokens of the shorter response of the pair.
+        alpha: Weight of the tail; 1 gives the plain sum.
+
+    Returns:
+        The score in nats, float64, shape ``()``.
+    """
+    values = values.double()
+    return values[:shared].sum() + alpha * values[shared:].sum()

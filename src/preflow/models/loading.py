@@ -1,0 +1,163 @@
+"""Loading weights: safetensors alone, in the recipe's precision, with the right adapter over the right base."""
+
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from preflow.config import Recipe
+from preflow.errors import MissingDependencyError, ModelError
+from preflow.models.base import ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """In which numbers a model computes.
+
+    Attributes:
+        device: Where it runs.
+        weights: dtype in which frozen weights are held.
+        compute: dtype of the forward; bfloat16 runs under autocast.
+    """
+
+    device: torch.device
+    weights: torch.dtype
+    compute: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which forwards run."""
+        if self.compute is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute)
+
+    def label(self) -> str:
+        """For keys and reports: ``cpu/float32/float32``."""
+        names = (str(dtype).removeprefix("torch.") for dtype in (self.weights, self.compute))
+        return "/".join((self.device.type, *names))
+
+
+def choose_precision(recipe: Recipe) -> Precision:
+    """Device and dtypes for a recipe: bfloat16 where asked for, or, with ``auto``, on a GPU that has it.
+
+    Full fine-tuning keeps float32 master weights: an update of 5e-7 vanishes in bfloat16.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wants = device.type == "cuda" and torch.cuda.is_bf16_supported() if recipe.bf16 == "auto" else recipe.bf16
+    compute = torch.bfloat16 if wants else torch.float32
+    return Precision(device, torch.float32 if recipe.tuning == "full" else compute, compute)
+
+
+def require_provider(recipe: Recipe) -> None:
+    """Check that the recipe's optional packages are installed.
+
+    Raises:
+        MissingDependencyError: ``provider: unsloth`` without unsloth, or ``use_4bit`` without bitsandbytes.
+    """
+    needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
+    if recipe.use_4bit:
+        needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
+    for package, setting, instead in needed:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"the recipe has {setting} but the package {package} is not installed: pip install {package}, or use "
+                f"{instead}"
+            )
+
+
+def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer, with a pad token (its EOS where it has none: masks go by position)."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        base.path, trust_remote_code=recipe.trust_remote_code
+    )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {base.name} has no EOS token: responses could never end; set eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> PreTrainedModel:
+    """Full weights from a folder of safetensors, in 4-bit where the recipe says so, in evaluation mode."""
+    if recipe.provider == "unsloth":
+        return _load_with_unsloth(folder, recipe, precision)
+    options: dict[str, Any] = {}
+    if recipe.use_4bit:
+        options["quantization_config"] = _nf4(precision)
+        options["device_map"] = {"": str(precision.device)}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=precision.weights,
+        use_safetensors=True,
+        trust_remote_code=recipe.trust_remote_code,
+        **options,
+    )
+    model = model if recipe.use_4bit else model.to(precision.device)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def load_policy(
+    base: ModelRef, trained: Path | None, recipe: Recipe, precision: Precision, *, trainable: bool = False
+) -> PreTrainedModel:
+    """The model that a stage starts from.
+
+    Args:
+        base: The recipe's base model.
+        trained: Folder of what an earlier stage trained over it: an adapter, or full weights. None for the base itself
+            (with its own adapter, when ``model_name`` named one).
+        recipe: Precision, quantization, and whether weights or an adapter are trained.
+        precision: Where and in which dtype.
+        trainable: Whether the adapter's (or all) weights take gradients.
+
+    Returns:
+        A model in evaluation mode; with an adapter, a PEFT model whose one adapter is called ``default``.
+    """
+    if trained is not None and not is_adapter(trained):
+        model = load_weights(trained, recipe, precision)
+        return model.requires_grad_(trainable)
+    adapter = trained or (Path(base.adapter) if base.adapter else None)
+    model = load_weights(base.path, recipe, precision)
+    if adapter is None:
+        return model.requires_grad_(trainable and recipe.tuning == "full")
+    return attach_adapter(model, adapter, trainable=trainable)
+
+
+def attach_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool) -> PreTrainedModel:
+    """Put a stored adapter over a freshly loaded base, in float32 whatever the base's dtype."""
+    from peft import PeftModel
+
+    model.requires_grad_(False)
+    wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    return wrapped.eval()  # type: ignore[return-value]
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a model folder holds an adapter rather than whole weights."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def _nf4(precision: Precision) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=precision.compute,
+    )
+
+
+def _load_with_unsloth(folder: str | Path, recipe: Recipe, precision: Precision) -> PreTrainedModel:
+    from unsloth import FastLanguageModel  # type: ignore[import-not-found]
+
+    section = recipe.dpo or recipe.sft
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(folder),
+        max_seq_length=section.max_seq_length if section else None,
+        dtype=precision.weights,
+        load_in_4bit=recipe.use_4bit,
+    )
+    return model.eval()  # type: ignore[no-any-return]

@@ -1,0 +1,150 @@
+"""Reading a recipe file: YAML or JSON, overrides, one clear error for everything that is wrong with it."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from preflow.config import DpoSettings, Recipe, SftSettings
+from preflow.errors import ConfigError
+
+_PATH_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz", ".zst")
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe and resolve it: overrides applied, shared settings in their sections, data paths absolute.
+
+    Args:
+        path: A YAML or JSON file. Data paths in it resolve against its folder.
+        overrides: Dotted names to values (``{"dpo.beta": 0.2}``), as ``--set`` and deployments give them. Text is read
+            as YAML. An override wins wherever the setting stands in the file.
+
+    Raises:
+        ConfigError: The file cannot be read, or settings are unknown, missing or contradictory; names each of them
+            and, for an unknown one, the nearest valid name.
+    """
+    path = Path(path)
+    raw = _read(path)
+    raw.setdefault("name", path.stem)
+    for name, value in (overrides or {}).items():
+        _override(raw, name, parse_value(value))
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {line}" for line in _explain(error))
+        raise ConfigError(f"{path} is not a valid recipe:\n{problems}") from error
+    return _resolve_data_paths(recipe, path.resolve().parent)
+
+
+def parse_value(value: Any) -> Any:
+    """Read text as a YAML scalar or collection (``"0.2"`` is a number); anything else is returned as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return YAML(typ="safe", pure=True).load(value)
+    except YAMLError:
+        return value
+
+
+def require_runnable(recipe: Recipe) -> None:
+    """Check that the recipe names all that a run needs.
+
+    Raises:
+        ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one.
+    """
+    missing = [] if recipe.model_name else ["model_name"]
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None and not section.dataset:
+            missing.append("dataset" if recipe.strategy == stage else f"{stage}.dataset")
+    if missing:
+        raise ConfigError(
+            f"recipe '{recipe.name}' cannot run: missing {', '.join(missing)}. Add "
+            f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror or error}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is neither YAML nor JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"recipe {path} holds {type(data).__name__}, expected settings as 'name: value'")
+    return data
+
+
+def _override(raw: dict[str, Any], name: str, value: Any) -> None:
+    parts = name.split(".")
+    node = raw
+    for part in parts[:-1]:
+        child = node.get(part)
+        child = {} if child is None else child
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {name}={value!r}: '{part}' is no section")
+        node[part] = child
+        node = child
+    node[parts[-1]] = value
+    if len(parts) == 1:  # an override of a shared setting also wins over a section's own value
+        for stage in ("sft", "dpo"):
+            if isinstance(raw.get(stage), dict) and name in raw[stage]:
+                raw[stage][name] = value
+                raw.pop(name, None)
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield _unknown(problem["loc"])
+        elif problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
+            yield f"{where}: {text}" if where else text
+        else:
+            yield f"{where}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _unknown(location: tuple[int | str, ...]) -> str:
+    *parents, last = (str(part) for part in location)
+    section: type[BaseModel] = Recipe
+    for parent in parents:
+        annotation = section.model_fields[parent].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    names = set(section.model_fields)
+    if section is Recipe:
+        names |= set(SftSettings.model_fields) | set(DpoSettings.model_fields)
+    where = ".".join([*parents, last])
+    if section is not Recipe and last in Recipe.model_fields:
+        return f"{where}: '{last}' is a setting of the whole recipe, give it at the top level"
+    near = difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"valid names here: {', '.join(sorted(names))}"
+    return f"{where}: unknown setting; {hint}"
+
+
+def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
+    changes: dict[str, Any] = {}
+    for stage in ("sft", "dpo"):
+        section = getattr(recipe, stage)
+        if section is not None:
+            resolved = {
+                name: tuple(_resolve(folder, entry) for entry in getattr(section, name))
+                for name in ("dataset", "eval_dataset")
+                if getattr(section, name) is not None
+            }
+            changes[stage] = section.model_copy(update=resolved)
+    if recipe.model_name is not None and (folder / recipe.model_name).is_dir():
+        changes["model_name"] = str((folder / recipe.model_name).resolve())
+    return recipe.model_copy(update=changes)
+
+
+def _resolve(folder: Path, entry: str) -> str:
+    """An absolute path for a file or folder, or the entry itself for a hub data set (``owner/name``)."""
+    local = (folder / Path(entry).expanduser()).resolve()
+    looks_local = entry.startswith((".", "/", "~")) or entry.endswith(_PATH_SUFFIXES)
+    return str(local) if local.exists() or looks_local else entry

@@ -1,0 +1,1 @@
+"""The stages: each one function, specification in, files out."""

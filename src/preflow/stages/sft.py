@@ -1,0 +1,85 @@
+"""Supervised fine-tuning: demonstrations in, a model that answers in their manner out."""
+
+from pathlib import Path
+from typing import Any
+
+from preflow.artifacts import write_json
+from preflow.data.store import load_demonstrations
+from preflow.data.templates import Renderer
+from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
+from preflow.errors import DataUnfitError
+from preflow.models.adapters import describe, new_adapter, save_model, write_card
+from preflow.models.loading import choose_precision, load_policy, load_tokenizer
+from preflow.observer import Observer
+from preflow.stages.specs import SftSpec
+from preflow.stages.training import StageCallback, final_mean, run_training, training_arguments
+
+
+def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
+    """Train with TRL's SFTTrainer on response tokens alone and write the model into ``out``.
+
+    Writes ``model/`` (adapter, or full weights), ``training.json`` (the log of every step), ``report.json`` (rows in =
+    rows used + rows dropped by reason) and ``metrics.json``. Goes on from the last whole checkpoint under ``out``.
+
+    Args:
+        spec: What to train on what.
+        out: The stage's partial folder.
+        observer: Hears progress and metrics.
+
+    Raises:
+        DataUnfitError: No row is left to train on.
+        NonFiniteLossError: The loss broke.
+    """
+    recipe, settings = spec.recipe, spec.recipe.sft
+    assert settings is not None, "run_sft needs a recipe with an SFT section"  # noqa: S101 - narrows for mypy
+    tokenizer = load_tokenizer(spec.base, recipe)
+    renderer = Renderer(tokenizer, recipe.template)
+    rows, counts = tokenize_demonstrations(
+        load_demonstrations(spec.data, "train"), renderer, settings.max_seq_length, settings.overlong_response
+    )
+    observer.note(f"sft: {counts}")
+    if not rows:
+        raise DataUnfitError(f"sft: no demonstration is left to train on: {counts}")
+    precision = choose_precision(recipe)
+    model = load_policy(spec.base, None, recipe, precision, trainable=True)
+    if recipe.tuning == "lora" and spec.base.adapter is None:
+        model = new_adapter(model, settings, recipe.seed)
+    trainer = _trainer(spec, model, tokenizer, rows, out, observer)
+    log = run_training(trainer, out)
+    save_model(model, tokenizer, spec.base, out / "model")
+    write_card(out / "model", spec.base, "sft")
+    write_json(out / "training.json", log)
+    write_json(out / "report.json", {"rows": counts.to_json(), "model": describe(model)})
+    metrics = {
+        "sft/loss": final_mean(log, "loss"),
+        "sft/steps": float(trainer.state.global_step),
+        "sft/rows": float(len(rows)),
+        "sft/response_tokens": float(sum(sum(row.response_mask) for row in rows)),
+    }
+    write_json(out / "metrics.json", metrics)
+
+
+def _trainer(
+    spec: SftSpec, model: Any, tokenizer: Any, rows: list[TokenizedDemonstration], out: Path, observer: Observer
+) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    settings = spec.recipe.sft
+    assert settings is not None  # noqa: S101 - checked by the caller
+    # Labels by position: the pad token may be the EOS token, so no id can stand for "not trained on".
+    columns = {
+        "input_ids": [row.input_ids for row in rows],
+        "labels": [
+            [token if counts else -100 for token, counts in zip(row.input_ids, row.response_mask, strict=True)]
+            for row in rows
+        ],
+    }
+    arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(**arguments, packing=False),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
+        callbacks=[StageCallback("sft", observer)],
+    )

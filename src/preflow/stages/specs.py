@@ -1,0 +1,129 @@
+"""What each stage is asked to do. A specification also says what can change the stage's result (its identity).
+
+The specifications hold paths, digests and settings alone, so they are small JSON values for the orchestrator.
+"""
+
+from typing import Any
+
+from preflow.artifacts import Artifact
+from preflow.config import Frozen, Recipe, ValidationSettings, numbers
+from preflow.data.reading import DataSource as DataSource
+from preflow.models.base import ModelRef
+
+
+class ValidateSpec(Frozen):
+    """Check, set aside, split."""
+
+    demonstrations: tuple[DataSource, ...] = ()
+    demonstrations_eval: tuple[DataSource, ...] = ()
+    preferences: tuple[DataSource, ...] = ()
+    preferences_eval: tuple[DataSource, ...] = ()
+    sft_eval_split: float = 0.1
+    dpo_eval_split: float = 0.1
+    settings: ValidationSettings = ValidationSettings()
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of the files, in order; their names do not matter."""
+        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval")
+        return {name: [source.digest for source in getattr(self, name)] for name in names}
+
+    def options(self) -> dict[str, Any]:
+        """The thresholds that can change the outcome."""
+        return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split]}
+
+
+class SftSpec(Frozen):
+    """Fine-tune the base model on the training demonstrations."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        return {"base": self.base.digest, "data": self.data.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change the weights."""
+        return self.recipe.identity_settings("sft")
+
+
+class ReferenceSpec(Frozen):
+    """Log-probs of every pair, training and held out, under the reference model."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    sft: Artifact | None = None
+    """The SFT model; none where the named model itself is the reference."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        return {"base": self.base.digest, "data": self.data.digest, "sft": self.sft and self.sft.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change a log-prob: numerics, template and truncation; nothing of the optimizer."""
+        dpo = self.recipe.dpo
+        names = ("tuning", "use_4bit", "bf16", "template", "provider")
+        shared = {name: getattr(self.recipe, name) for name in names}
+        cut = {} if dpo is None else {"max_seq_length": dpo.max_seq_length, "overlong_response": dpo.overlong_response}
+        return {**shared, **cut}
+
+
+class DpoSpec(Frozen):
+    """Align the SFT model on the training pairs against its own stored log-probs."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    reference: Artifact
+    sft: Artifact | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        return {
+            "base": self.base.digest,
+            "data": self.data.digest,
+            "reference": self.reference.digest,
+            "sft": self.sft and self.sft.digest,
+        }
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change the weights."""
+        return self.recipe.identity_settings("dpo")
+
+
+class EvaluateSpec(Frozen):
+    """Compare base, SFT and DPO model on held-out rows."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    sft: Artifact | None = None
+    dpo: Artifact | None = None
+    reference: Artifact | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        artifacts = {name: getattr(self, name) for name in ("data", "sft", "dpo", "reference")}
+        return {"base": self.base.digest} | {name: a and a.digest for name, a in artifacts.items()}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change a measurement."""
+        recipe = self.recipe
+        names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
+        lengths = {
+            stage: {"max_seq_length": s.max_seq_length, "overlong_response": s.overlong_response}
+            for stage, s in (("sft", recipe.sft), ("dpo", recipe.dpo))
+            if s is not None
+        }
+        beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
+        return {
+            "evaluation": numbers(recipe.evaluation),
+            **{name: getattr(recipe, name) for name in names},
+            **lengths,
+            **beta,
+        }
+
+
+StageSpec = ValidateSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec

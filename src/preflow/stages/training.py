@@ -1,0 +1,135 @@
+"""What both training stages share: transformers' arguments, checkpoints that are whole, and reports to the observer."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from preflow.artifacts import SCRATCH
+from preflow.config import Recipe, TrainingSettings
+from preflow.digests import file_digest, json_digest
+from preflow.errors import NonFiniteLossError
+from preflow.models.loading import Precision
+from preflow.observer import Observer
+
+_WHOLE = "preflow-complete.json"
+#: What a logged step may hold: everything but wall times, so that the log is the same for the same numbers.
+_TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens_per")
+
+
+def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Precision, out: Path) -> dict[str, Any]:
+    """The arguments of transformers' Trainer that a recipe fixes, under the Trainer's names."""
+    return {
+        "output_dir": str(out / SCRATCH),
+        "num_train_epochs": settings.num_train_epochs,
+        "max_steps": settings.max_steps,
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_ratio,  # a float below 1 is a share in transformers 5
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "optim": settings.optim,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "bf16": precision.compute is torch.bfloat16,
+        "use_cpu": precision.device.type == "cpu",
+        "dataloader_pin_memory": precision.device.type != "cpu",
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "logging_steps": settings.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # the filter would hide a broken loss
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "max_length": None,  # rows were cut, dropped and counted before they came here
+    }
+
+
+def run_training(trainer: Trainer, out: Path) -> list[dict[str, float]]:
+    """Train, from the last whole checkpoint if there is one, and return the log of every step.
+
+    Raises:
+        NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
+    """
+    scratch = out / SCRATCH
+    trainer.train(resume_from_checkpoint=resume_point(scratch))
+    return clean_log(trainer.state.log_history)
+
+
+def resume_point(scratch: Path) -> str | None:
+    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    checkpoints = sorted(scratch.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    for checkpoint in reversed(checkpoints):
+        if _is_whole(checkpoint):
+            return str(checkpoint)
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    mark = checkpoint / _WHOLE
+    return mark.is_file() and mark.read_text(encoding="utf-8") == _contents_digest(checkpoint)
+
+
+def _contents_digest(checkpoint: Path) -> str:
+    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != _WHOLE)
+    return json_digest({p.relative_to(checkpoint).as_posix(): file_digest(p) for p in files})
+
+
+def clean_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The logged steps without wall times and without the closing summary."""
+    steps = [entry for entry in history if "train_runtime" not in entry]
+    return [{k: v for k, v in entry.items() if not _TIMES.search(k)} for entry in steps]
+
+
+def final_mean(log: list[dict[str, float]], name: str, share: float = 0.2) -> float:
+    """Mean of a logged metric over the last ``share`` of the logged steps that have it."""
+    values = [entry[name] for entry in log if name in entry]
+    tail = values[-max(1, math.ceil(share * len(values))) :]
+    return sum(tail) / len(tail)
+
+
+class StageCallback(TrainerCallback):
+    """Reports progress and metrics, marks whole checkpoints, stops on a broken loss."""
+
+    def __init__(self, stage: str, observer: Observer) -> None:
+        """Report as ``stage`` to ``observer``."""
+        self.stage = stage
+        self.observer = observer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell how far training is."""
+        self.observer.progress(state.global_step, state.max_steps, f"{self.stage}: optimizer steps")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Pass every logged number on, and stop when the loss or the gradient is broken."""
+        numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, int | float)}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(numbers.get(name, 0.0)):
+                raise NonFiniteLossError(
+                    f"{self.stage}: {name} is {numbers[name]} at step {state.global_step}. The last whole checkpoint "
+                    f"is kept in {args.output_dir}. Lower the learning rate, or look for broken rows"
+                )
+        self.observer.metrics({f"{self.stage}/{k}": v for k, v in numbers.items()}, state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole: a kill during saving leaves one without this mark."""
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")

@@ -52,10 +52,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {
-        p.relative_to(folder).as_posix(): {"sha256": file_digest(p), "bytes": p.stat().st_size}
-        for p in files
-    }
+    return {p.relative_to(folder).as_posix(): {"sha256": file_digest(p), "bytes": p.stat().st_size} for p in files}
 
 
 def _artifact(folder: Path, files: dict[str, dict[str, Any]]) -> Artifact:

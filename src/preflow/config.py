@@ -289,7 +289,9 @@ def spread(data: Mapping[str, Any]) -> dict[str, Any]:
         value = top.pop(name)
         takers = [stage for stage in stages if name in known[stage]]
         if name in _NOT_SHARED and len(takers) > 1:
-            raise ValueError(f"{name} at the top level is ambiguous in a two-stage recipe: give sft.{name} and dpo.{name}")
+            raise ValueError(
+                f"{name} at the top level is ambiguous in a two-stage recipe: give sft.{name} and dpo.{name}"
+            )
         if not takers and stages:
             raise ValueError(f"{name} is {value!r} but strategy '{strategy}' runs no DPO stage that would use it")
         for stage in takers:

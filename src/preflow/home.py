@@ -45,6 +45,7 @@ def activate() -> Path:
     home = preflow_home()
     os.environ.setdefault("PREFLOW_HOME", str(home))
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes no parents
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     return home

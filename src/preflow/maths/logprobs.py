@@ -13,7 +13,7 @@ def token_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None) 
     Args:
         logits: Scores before softmax, shape ``(..., T, V)``; position t predicts ``targets[..., t]``.
         targets: Token ids, shape ``(..., T)``.
-        mask: Positions that count, shape ``(..., T)``; the others give exactly 0, whatever their logits. All where None.
+        mask: Positions that count, shape ``(..., T)``; the others give exactly 0, whatever their logits. None: all.
 
     Returns:
         Nats, shape ``(..., T)``, float32 at least.

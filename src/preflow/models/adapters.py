@@ -1,17 +1,19 @@
 """Making and saving adapters."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from preflow.artifacts import write_json
 from preflow.config import TrainingSettings
 from preflow.models.base import ModelRef
+from preflow.models.loading import LanguageModel
 
 
-def new_adapter(model: PreTrainedModel, settings: TrainingSettings, seed: int) -> PreTrainedModel:
+def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
     """Wrap a base model in a fresh LoRA adapter (B = 0, so the outputs do not change yet)."""
     from peft import LoraConfig, get_peft_model
 
@@ -24,10 +26,10 @@ def new_adapter(model: PreTrainedModel, settings: TrainingSettings, seed: int) -
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, config)  # type: ignore[return-value]
+    return get_peft_model(model, config)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
+def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
     """Save an adapter or full weights, with the tokenizer, so that the same weights give the same bytes.
 
     The adapter's config names the base as the recipe does, not by a path of this machine.
@@ -40,7 +42,15 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base:
             config.inference_mode = True
     model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    _sort_lists(folder / "adapter_config.json")
     tokenizer.save_pretrained(str(folder))
+
+
+def _sort_lists(config: Path) -> None:
+    """Sort the lists of an adapter's config: PEFT writes sets, whose order changes from process to process."""
+    if config.is_file():
+        values = json.loads(config.read_text(encoding="utf-8"))
+        write_json(config, {name: sorted(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

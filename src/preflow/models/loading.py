@@ -4,14 +4,18 @@ import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
 from preflow.errors import MissingDependencyError, ModelError
 from preflow.models.base import ModelRef
+
+#: A causal language model of transformers, or PEFT's wrapper around one: no common type says what both can do.
+LanguageModel: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +84,29 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> PreTrainedModel:
+def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:
     """Full weights from a folder of safetensors, in 4-bit where the recipe says so, in evaluation mode."""
     if recipe.provider == "unsloth":
         return _load_with_unsloth(folder, recipe, precision)
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {}
     if recipe.use_4bit:
         options["quantization_config"] = _nf4(precision)
         options["device_map"] = {"": str(precision.device)}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: LanguageModel = AutoModelForCausalLM.from_pretrained(
         str(folder),
         dtype=precision.weights,
         use_safetensors=True,
         trust_remote_code=recipe.trust_remote_code,
         **options,
     )
-    model = model if recipe.use_4bit else model.to(precision.device)  # type: ignore[arg-type]
+    model = model if recipe.use_4bit else model.to(precision.device)
     return model.eval()
 
 
 def load_policy(
     base: ModelRef, trained: Path | None, recipe: Recipe, precision: Precision, *, trainable: bool = False
-) -> PreTrainedModel:
+) -> LanguageModel:
     """The model that a stage starts from.
 
     Args:
@@ -125,13 +130,13 @@ def load_policy(
     return attach_adapter(model, adapter, trainable=trainable)
 
 
-def attach_adapter(model: PreTrainedModel, adapter: Path, *, trainable: bool) -> PreTrainedModel:
+def attach_adapter(model: LanguageModel, adapter: Path, *, trainable: bool, name: str = "default") -> LanguageModel:
     """Put a stored adapter over a freshly loaded base, in float32 whatever the base's dtype."""
     from peft import PeftModel
 
     model.requires_grad_(False)
-    wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-    return wrapped.eval()  # type: ignore[return-value]
+    wrapped = PeftModel.from_pretrained(model, str(adapter), adapter_name=name, is_trainable=trainable)
+    return wrapped.eval()
 
 
 def is_adapter(folder: Path) -> bool:
@@ -142,7 +147,7 @@ def is_adapter(folder: Path) -> bool:
 def _nf4(precision: Precision) -> Any:
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -150,8 +155,8 @@ def _nf4(precision: Precision) -> Any:
     )
 
 
-def _load_with_unsloth(folder: str | Path, recipe: Recipe, precision: Precision) -> PreTrainedModel:
-    from unsloth import FastLanguageModel  # type: ignore[import-not-found]
+def _load_with_unsloth(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:
+    from unsloth import FastLanguageModel
 
     section = recipe.dpo or recipe.sft
     model, _ = FastLanguageModel.from_pretrained(
@@ -160,4 +165,4 @@ def _load_with_unsloth(folder: str | Path, recipe: Recipe, precision: Precision)
         dtype=precision.weights,
         load_in_4bit=recipe.use_4bit,
     )
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()

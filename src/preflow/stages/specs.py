@@ -7,7 +7,7 @@ from typing import Any
 
 from preflow.artifacts import Artifact
 from preflow.config import Frozen, Recipe, ValidationSettings, numbers
-from preflow.data.reading import DataSource as DataSource
+from preflow.data.reading import DataSource
 from preflow.models.base import ModelRef
 
 

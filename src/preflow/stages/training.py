@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from preflow.artifacts import SCRATCH
 from preflow.config import Recipe, TrainingSettings
@@ -17,8 +17,8 @@ from preflow.models.loading import Precision
 from preflow.observer import Observer
 
 _WHOLE = "preflow-complete.json"
-#: What a logged step may hold: everything but wall times, so that the log is the same for the same numbers.
-_TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens_per")
+#: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
+_TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
 
 def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Precision, out: Path) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def run_training(trainer: Trainer, out: Path) -> list[dict[str, float]]:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
     """
     scratch = out / SCRATCH
+    trainer.remove_callback(PrinterCallback)  # the observer shows the log
     trainer.train(resume_from_checkpoint=resume_point(scratch))
     return clean_log(trainer.state.log_history)
 
@@ -105,9 +106,7 @@ class StageCallback(TrainerCallback):
         self.stage = stage
         self.observer = observer
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell how far training is."""
         self.observer.progress(state.global_step, state.max_steps, f"{self.stage}: optimizer steps")
 
@@ -120,7 +119,7 @@ class StageCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Pass every logged number on, and stop when the loss or the gradient is broken."""
-        numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, int | float)}
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(numbers.get(name, 0.0)):
                 raise NonFiniteLossError(

@@ -1,0 +1,70 @@
+"""Settings outside what is known to work: each warning says why, and where that is known from."""
+
+from collections.abc import Iterator
+
+from preflow.config import DpoSettings, Recipe, TrainingSettings
+
+_DPO_PAPER = "Rafailov et al. 2023, arXiv:2305.18290, appendix B"
+_ZEPHYR = "Tunstall et al. 2023, arXiv:2310.16944, section 4"
+
+
+def advice(recipe: Recipe) -> list[str]:
+    """Warnings about a resolved recipe's hyperparameters; a run is possible all the same."""
+    found: list[str] = []
+    for name, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None:
+            found += _schedule(name, section)
+    if recipe.dpo is not None:
+        found += _learning_rate(recipe.dpo, recipe.tuning)
+        found += _preferences(recipe.dpo)
+    return found
+
+
+def advice_on_pairs(pairs: int, recommended: int = 500) -> list[str]:
+    """A warning where there are fewer training pairs than is usually enough."""
+    if pairs >= recommended:
+        return []
+    return [
+        f"{pairs} training pairs, fewer than {recommended}: preferences learned from so few seldom hold on new prompts "
+        "(500 and more is the usual advice of practitioners; published runs use thousands)"
+    ]
+
+
+def _schedule(name: str, section: TrainingSettings) -> Iterator[str]:
+    if section.warmup_ratio == 0:
+        yield (
+            f"{name}.warmup_ratio is 0: Adam's first steps are at the full learning rate, before its second moments "
+            "mean anything; 0.03 to 0.1 is usual (why: Liu et al. 2019, arXiv:1908.03265, section 3)"
+        )
+
+
+def _learning_rate(dpo: DpoSettings, tuning: str) -> Iterator[str]:
+    rate = dpo.learning_rate
+    if tuning == "full" and rate > 1e-6:
+        yield (
+            f"dpo.learning_rate is {rate:g} with full weights: above 1e-6 the policy tends to leave the reference and "
+            f"to lose fluency; 5e-7 is usual ({_DPO_PAPER} used 1e-6, {_ZEPHYR} 5e-7)"
+        )
+    if tuning == "lora" and rate > 1e-5:
+        yield (
+            f"dpo.learning_rate is {rate:g} with LoRA: above 1e-5 KL grows fast and chosen responses get less likely "
+            f"too; up to about 5e-6 is usual (the alignment handbook's QLoRA recipe uses 5e-6)"
+        )
+    if tuning == "lora" and rate < 1e-6:
+        yield (
+            f"dpo.learning_rate is {rate:g} with LoRA: 5e-7 is advice for full weights and hardly moves an adapter; "
+            "1e-6 to 1e-5 is usual for LoRA (LoRA wants about 10 times the rate of full weights, arXiv:2405.09673)"
+        )
+
+
+def _preferences(dpo: DpoSettings) -> Iterator[str]:
+    if not 0.1 <= dpo.beta <= 2:
+        yield (
+            f"dpo.beta is {dpo.beta:g}, outside 0.1 to 2: lower hardly holds the policy near the reference, higher "
+            f"hardly lets it learn ({_DPO_PAPER} used 0.1 and 0.5)"
+        )
+    if dpo.num_train_epochs > 4:
+        yield (
+            f"dpo.num_train_epochs is {dpo.num_train_epochs:g}: beyond about 4 passes DPO memorises the pairs; "
+            f"1 to 3 is usual ({_ZEPHYR} saw overfitting after the first)"
+        )

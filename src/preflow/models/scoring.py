@@ -1,0 +1,40 @@
+"""Log-probs of responses under a model, one response a forward: a value never depends on what is scored beside it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from preflow.maths.logprobs import token_logprobs
+from preflow.models.loading import LanguageModel, Precision
+
+#: Token ids of a prompt and of a response to it.
+Row = tuple[Sequence[int], Sequence[int]]
+Scorer = Callable[[Row], Tensor]
+
+
+@torch.no_grad()
+def response_logits(model: LanguageModel, row: Row, precision: Precision) -> Tensor:
+    """Scores before softmax at every position that predicts a response token.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        row: Prompt of P tokens (at least one) and response of R tokens.
+        precision: Where and in which dtype the forward runs.
+
+    Returns:
+        Shape ``(R, V)``, on the model's device; row t predicts response token t.
+    """
+    prompt, response = row
+    ids = torch.tensor([[*prompt, *response]], device=precision.device)
+    with precision.autocast():
+        # Only the last R + 1 positions are projected to the vocabulary; the last of them predicts nothing here.
+        logits: Tensor = model(input_ids=ids, logits_to_keep=len(response) + 1, use_cache=False).logits
+    return logits[0, :-1]
+
+
+def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> Tensor:
+    """Log-prob of each response token, shape ``(R,)``, nats, float32, on the CPU."""
+    logits = response_logits(model, row, precision)
+    targets = torch.tensor(list(row[1]), device=logits.device)
+    return token_logprobs(logits, targets).cpu()

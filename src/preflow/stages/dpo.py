@@ -1,0 +1,201 @@
+"""Direct Preference Optimization against stored reference log-probs, after a proof that they are the right ones."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from preflow.artifacts import write_json
+from preflow.config import DpoSettings
+from preflow.models.adapters import describe, new_adapter, save_model, trainable_parameters, write_card
+from preflow.models.base import refuse_dpo_checkpoint
+from preflow.models.loading import LanguageModel, Precision, choose_precision, load_policy, load_tokenizer
+from preflow.observer import Observer
+from preflow.stages import proof
+from preflow.stages.pairs import ScoredPair, read_pairs
+from preflow.stages.specs import DpoSpec
+from preflow.stages.training import StageCallback, final_mean, run_training, training_arguments
+
+_PROOF_BATCH = 8
+
+
+class StoredReferenceTrainer(DPOTrainer):
+    """TRL's trainer on rows that bring their token ids and reference log-probs with them.
+
+    TRL then neither tokenizes, nor keeps a second model, nor computes a reference; losses and metrics are its own.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
+    """Prove the reference, then train with TRL's DPOTrainer and write the aligned model into ``out``.
+
+    The policy is the SFT artifact itself going on: its adapter, or a copy of its full weights; without an SFT
+    artifact, the named model with a fresh adapter. Writes ``model/``, ``training.json``, ``report.json`` and
+    ``metrics.json``. Goes on from the last whole checkpoint under ``out``.
+
+    Raises:
+        ProofError: The reference is not what it should be; its subclass names the cause.
+        DpoCheckpointError: The SFT model is a checkpoint of a DPO run.
+        NonFiniteLossError: The loss broke.
+    """
+    recipe, settings = spec.recipe, spec.recipe.dpo
+    assert settings is not None, "run_dpo needs a recipe with a DPO section"
+    precision = choose_precision(recipe)
+    pairs = read_pairs(spec.reference.file("train.parquet"))
+    if settings.disable_dropout and settings.lora_dropout > 0:
+        observer.note(f"dpo: lora_dropout {settings.lora_dropout} has no effect, dpo.disable_dropout is true")
+    evidence = prove_reference(spec, settings, pairs, precision)
+    tokenizer = load_tokenizer(spec.base, recipe)
+    trainer = make_trainer(spec, load_start(spec, settings, precision), tokenizer, pairs, out, observer)
+    policy: LanguageModel = trainer.model
+    evidence["trainable"] = float(proof.check_trainable(policy))
+    evidence["policy_gap"] = proof.check_policy(
+        pairs, lambda chunk: policy_scores(trainer, chunk), precision.compute, _PROOF_BATCH, observer
+    )
+    log = run_training(trainer, out)
+    save_model(policy, tokenizer, spec.base, out / "model")
+    write_card(out / "model", spec.base, "dpo")
+    write_json(out / "training.json", log)
+    write_json(out / "report.json", {"proof": evidence, "model": describe(policy), "pairs": len(pairs)})
+    write_json(out / "metrics.json", _headline(log, trainer.state.global_step, len(pairs), evidence))
+
+
+def _headline(log: list[dict[str, float]], steps: int, pairs: int, evidence: dict[str, float]) -> dict[str, float]:
+    return {
+        "dpo/loss": final_mean(log, "loss"),
+        "dpo/first_loss": log[0]["loss"],
+        "dpo/train_reward_accuracy": final_mean(log, "rewards/accuracies"),
+        "dpo/train_reward_margin": final_mean(log, "rewards/margins"),
+        "dpo/steps": float(steps),
+        "dpo/pairs": float(pairs),
+        **{f"dpo/proof_{name}": value for name, value in evidence.items()},
+    }
+
+
+def load_start(spec: DpoSpec, settings: DpoSettings, precision: Precision) -> LanguageModel:
+    """The policy at step 0: the SFT artifact going on, or the named model with a fresh adapter."""
+    trained = spec.sft.file("model") if spec.sft is not None else None
+    if trained is not None:
+        refuse_dpo_checkpoint(trained)
+    model = load_policy(spec.base, trained, spec.recipe, precision, trainable=True)
+    if spec.recipe.tuning == "lora" and trained is None and spec.base.adapter is None:
+        model = new_adapter(model, settings, spec.recipe.seed)
+    return model
+
+
+def prove_reference(
+    spec: DpoSpec, settings: DpoSettings, pairs: Sequence[ScoredPair], precision: Precision
+) -> dict[str, float]:
+    """Check a sample of the stored values against an independent forward, and the SFT model against the base."""
+    probe = proof.sample(pairs, settings.proof_sample)
+    trained = spec.sft.file("model") if spec.sft is not None else None
+
+    def gaps(folder: Path | None) -> list[proof.Gap]:
+        model = load_policy(spec.base, folder, spec.recipe, precision)
+        return proof.measure(probe, lambda row: proof.independent_logprob(model, row, precision), precision.compute)
+
+    evidence = {"stored_gap": proof.check_stored(gaps(trained))}
+    if trained is not None:
+        evidence["sft_against_base"] = proof.check_not_forgotten(gaps(None))
+    return evidence
+
+
+def make_trainer(
+    spec: DpoSpec,
+    model: LanguageModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[ScoredPair],
+    out: Path,
+    observer: Observer,
+) -> StoredReferenceTrainer:
+    """TRL's trainer over a policy, with the stored reference values in its rows."""
+    settings = spec.recipe.dpo
+    assert settings is not None
+    arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
+    config = DPOConfig(
+        **arguments,
+        beta=settings.beta,
+        loss_type=list(settings.loss_type),
+        loss_weights=None if settings.loss_weights is None else list(settings.loss_weights),
+        label_smoothing=settings.label_smoothing,
+        f_divergence_type=settings.f_divergence_type,
+        f_alpha_divergence_coef=settings.f_alpha_divergence_coef,
+        discopop_tau=settings.discopop_tau,
+        ld_alpha=settings.ld_alpha,
+        use_weighting=settings.use_weighting,
+        disable_dropout=settings.disable_dropout,
+        precompute_ref_log_probs=True,
+    )
+    with weights_kept(model):
+        trainer = StoredReferenceTrainer(
+            model=model,
+            args=config,
+            train_dataset=as_dataset(pairs, settings.ld_alpha),
+            processing_class=tokenizer,
+            callbacks=[StageCallback("dpo", observer)],
+        )
+    policy: LanguageModel = trainer.model
+    if "ref" in getattr(policy, "peft_config", {}):
+        # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
+        policy.delete_adapter("ref")
+    return trainer
+
+
+def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
+    """The columns that TRL's collator reads."""
+    scores = [pair.reference_scores(ld_alpha) for pair in pairs]
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [pair.prompt_ids for pair in pairs],
+            "chosen_ids": [pair.chosen_ids for pair in pairs],
+            "rejected_ids": [pair.rejected_ids for pair in pairs],
+            "ref_chosen_logps": [chosen for chosen, _ in scores],
+            "ref_rejected_logps": [rejected for _, rejected in scores],
+        }
+    )
+
+
+@contextmanager
+def weights_kept(model: LanguageModel) -> Iterator[None]:
+    """Undo what a trainer's constructor does to trainable weights.
+
+    TRL casts the adapter of a quantized model to bfloat16, after which policy and reference differ at step 0.
+    """
+    before = {name: parameter.data for name, parameter in trainable_parameters(model).items()}
+    yield
+    for name, parameter in trainable_parameters(model).items():
+        if name in before:
+            parameter.data = before[name]
+
+
+@torch.no_grad()
+def policy_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair]) -> tuple[list[float], list[float]]:
+    """Log-probs of both responses by the trainer's own collator and forward, in evaluation mode, summed in float64."""
+    model: LanguageModel = trainer.model
+    model.eval()
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+    batch = trainer.data_collator([{name: getattr(pair, name) for name in columns} for pair in pairs])
+    batch = trainer._prepare_inputs(batch)
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    with trainer.compute_loss_context_manager():
+        output = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+    sums = output.log_probs.double().sum(-1).tolist()
+    return sums[: len(pairs)], sums[len(pairs) :]

@@ -1,0 +1,159 @@
+"""Base, SFT and DPO model side by side on held-out rows: preferences, rewards, divergence, perplexity, answers."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preflow.artifacts import write_json
+from preflow.data.store import load_demonstrations
+from preflow.data.tokens import tokenize_demonstrations
+from preflow.models.scoring import Row, response_logprobs
+from preflow.observer import Observer
+from preflow.stages import figures
+from preflow.stages.generation import answer_report, held_out_prompts, samples, spread
+from preflow.stages.model_set import ModelSet
+from preflow.stages.pairs import ScoredPair, read_pairs
+from preflow.stages.preferences import PairScores, compare, preference_report
+from preflow.stages.reference import score_rows
+from preflow.stages.specs import EvaluateSpec
+
+
+def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
+    """Measure every model of the run on the same held-out rows.
+
+    Writes ``evaluation.json`` (per model and measure: value and interval), ``samples.json`` (prompts with every model's
+    answer), ``pairs.json`` (per held-out pair: source and each model's log-probs), ``figures/`` and ``metrics.json``.
+    """
+    pairs = read_pairs(spec.reference.file("eval.parquet")) if spec.reference is not None else []
+    scores = _pair_scores(spec, pairs, observer)
+    models = ModelSet(spec)
+    report: dict[str, Any] = {"models": {name: {} for name in models.names}, "warnings": []}
+    report["n_pairs"] = len(pairs)
+    report["confidence"] = spec.recipe.evaluation.confidence
+    if pairs:
+        _add_preferences(spec, pairs, scores, report)
+    _add_perplexity(spec, models, report, observer)
+    settings = spec.recipe.evaluation
+    held_out = held_out_prompts(spec, models)
+    asked = spread(held_out, settings.kl_prompts)
+    for name, values in answer_report(models, asked, settings, spec.recipe.seed, observer).items():
+        report["models"][name].update(values)
+    _warn(spec, report)
+    write_json(out / "evaluation.json", report)
+    write_json(out / "samples.json", samples(models, held_out, settings, observer))
+    write_json(out / "pairs.json", _per_pair(pairs, scores))
+    log = spec.dpo.load("training.json") if spec.dpo is not None else []
+    beta = spec.recipe.dpo.beta if spec.recipe.dpo is not None else 1.0
+    figures.draw(out / "figures", scores, log, beta)
+    write_json(out / "metrics.json", headline(report))
+
+
+def _pair_scores(spec: EvaluateSpec, pairs: list[ScoredPair], observer: Observer) -> dict[str, PairScores]:
+    """Summed log-probs of the held-out pairs under every model; the reference's come from its artifact."""
+    if not pairs:
+        return {}
+    stored = PairScores.of(pairs, [(pair.ref_chosen, pair.ref_rejected) for pair in pairs])
+    known = {"sft" if spec.sft is not None else "base": stored}
+    trained = {"base": None, "sft": spec.sft, "dpo": spec.dpo}
+    scores = {}
+    rows: list[Row] = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    for name in _names(spec):
+        if name in known:
+            scores[name] = known[name]
+            continue
+        store = score_rows(spec.recipe, spec.base, trained[name], rows, observer, f"evaluate: {name} model's responses")
+        scores[name] = PairScores.of(pairs, [(store.get(pair.chosen), store.get(pair.rejected)) for pair in pairs])
+    return scores
+
+
+def _names(spec: EvaluateSpec) -> list[str]:
+    present = {"base": True, "sft": spec.sft is not None, "dpo": spec.dpo is not None}
+    return [name for name, there in present.items() if there]
+
+
+def _add_preferences(
+    spec: EvaluateSpec, pairs: list[ScoredPair], scores: dict[str, PairScores], report: dict[str, Any]
+) -> None:
+    settings, dpo = spec.recipe.evaluation, spec.recipe.dpo
+    reference = "sft" if "sft" in scores else "base"
+    for name, score in scores.items():
+        against = scores[reference] if name == "dpo" else None
+        beta = dpo.beta if dpo is not None else 1.0
+        report["models"][name].update(preference_report(score, against, beta, settings, spec.recipe.seed))
+    if "dpo" in scores:
+        report["comparison"] = compare(scores["dpo"], scores[reference], settings, spec.recipe.seed)
+        report["reference"] = reference
+
+
+def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any], observer: Observer) -> None:
+    """Perplexity on held-out demonstrations: exp of the mean negative log-prob per response token."""
+    settings = spec.recipe.sft
+    rows = load_demonstrations(spec.data, "eval") if settings is not None else []
+    if settings is None or not rows:
+        return
+    tokenized, _ = tokenize_demonstrations(rows, models.renderer, settings.max_seq_length, settings.overlong_response)
+    for name in models.names:
+        model = models.use(name)
+        total, count = 0.0, 0
+        for done, row in enumerate(tokenized, start=1):
+            values = response_logprobs(model, ([row.input_ids[0]], row.input_ids[1:]), models.precision)
+            mask = np.array(row.response_mask[1:], dtype=bool)
+            total += float(values.double().numpy()[mask].sum())
+            count += int(mask.sum())
+            observer.progress(done, len(tokenized), f"evaluate: {name} model on demonstrations")
+        report["models"][name]["perplexity"] = math.exp(-total / count)
+
+
+def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
+    limit = spec.recipe.evaluation.kl_limit
+    for name, values in report["models"].items():
+        for reference in ("kl_sft", "kl_base"):
+            if name == "dpo" and reference in values and values[reference]["value"] > limit:
+                report["warnings"].append(
+                    f"KL of the {name} model ({reference.removeprefix('kl_')} as reference) is "
+                    f"{values[reference]['value']:.1f} nats per response, above the limit of {limit:g}: raise beta or "
+                    "lower the learning rate"
+                )
+    if 0 < report["n_pairs"] < 50:
+        report["warnings"].append(
+            f"only {report['n_pairs']} held-out pairs: intervals are wide, 50 or more are advised"
+        )
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """Flat metrics for comparing runs: the final model's under the plain names, every model's with its suffix."""
+    models = report["models"]
+    final = list(models)[-1]
+    metrics: dict[str, float] = {}
+    for name, values in models.items():
+        for measure, value in values.items():
+            number = float(value["value"] if isinstance(value, dict) else value)
+            metrics[f"eval/{measure}_{name}"] = number
+            if name == final:
+                metrics[f"eval/{measure}"] = number
+    if "eval/kl_sft" in metrics:
+        metrics["eval/kl"] = metrics["eval/kl_sft"]
+    elif "eval/kl_base" in metrics:
+        metrics["eval/kl"] = metrics["eval/kl_base"]
+    if "comparison" in report:
+        metrics["eval/preference_accuracy_gain"] = float(report["comparison"]["preference_accuracy_gain"]["value"])
+    metrics["eval/pairs"] = float(report["n_pairs"])
+    return metrics
+
+
+def _per_pair(pairs: list[ScoredPair], scores: dict[str, PairScores]) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": pair.source,
+            "chosen_tokens": len(pair.chosen_ids),
+            "rejected_tokens": len(pair.rejected_ids),
+            **{
+                f"{side}_logprob_{name}": float(getattr(score, side)[index])
+                for name, score in scores.items()
+                for side in ("chosen", "rejected")
+            },
+        }
+        for index, pair in enumerate(pairs)
+    ]

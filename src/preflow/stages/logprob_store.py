@@ -1,0 +1,112 @@
+"""Log-probs by content: computed once per weights, numerics and token ids, kept in shards, shared by every run.
+
+The key of a value is what it depends on and nothing else: the digest of the weights that are used, the numerics of the
+forward, and the token ids of prompt and response. Learning rates, betas, row order, file names do not enter.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from preflow.digests import file_digest, json_digest
+from preflow.models.scoring import Row, Scorer
+from preflow.observer import Observer
+
+SHARD_ROWS = 64
+_SCHEMA = pa.schema([("key", pa.string()), ("logprobs", pa.list_(pa.float32()))])
+
+
+def row_key(row: Row) -> str:
+    """The content key of one response to one prompt: SHA-256 over both lists of token ids."""
+    prompt, response = row
+    return json_digest([list(prompt), list(response)])
+
+
+class LogprobStore:
+    """Per-token log-probs of responses under one model, in Parquet shards named by their own hash.
+
+    A shard is written beside its place and renamed, so a reader never sees half of one; several processes may write at
+    once, since every shard has a name of its own. A shard whose contents differ from its name is set aside.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        """Open the store of one reference.
+
+        Args:
+            folder: Where the stores of all references lie.
+            identity: What a value depends on besides the tokens: weights, numerics, versions.
+        """
+        self.folder = folder / json_digest(identity)[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._values: dict[str, list[float]] = {}
+        for shard in sorted(self.folder.glob("*.parquet")):
+            self._read(shard)
+
+    def _read(self, shard: Path) -> None:
+        if file_digest(shard) != shard.stem:
+            shard.rename(shard.with_suffix(".broken"))
+            return
+        table = pq.read_table(shard, schema=_SCHEMA)
+        keys, values = table.column("key").to_pylist(), table.column("logprobs").to_pylist()
+        self._values.update(zip(keys, values, strict=True))
+
+    def __contains__(self, row: Row) -> bool:
+        return row_key(row) in self._values
+
+    def get(self, row: Row) -> list[float]:
+        """Per-token log-probs of a stored response, nats, as many as the response has tokens."""
+        return self._values[row_key(row)]
+
+    def fill(self, rows: Sequence[Row], load: Callable[[], Scorer], observer: Observer, what: str) -> int:
+        """Compute what is missing, shard by shard, and return how many responses that were.
+
+        Args:
+            rows: Prompts and responses whose values are wanted.
+            load: Gives the scorer; called only if something is missing, since loading a model is dear.
+            observer: Hears progress.
+            what: What is computed, for the progress line.
+        """
+        missing = list({row_key(row): row for row in rows if row not in self}.values())
+        if not missing:
+            return 0
+        score = load()
+        done = 0
+        for shard in _chunks(missing, SHARD_ROWS):
+            values = {}
+            for row in shard:
+                values[row_key(row)] = score(row).tolist()
+                done += 1
+                observer.progress(done, len(missing), what)
+            self._write(values)
+        return len(missing)
+
+    def _write(self, values: dict[str, list[float]]) -> None:
+        table = pa.table({"key": list(values), "logprobs": list(values.values())}, schema=_SCHEMA)
+        partial = self.folder / f"partial-{os.getpid()}-{os.urandom(4).hex()}"
+        pq.write_table(table, partial)
+        partial.rename(self.folder / f"{file_digest(partial)}.parquet")
+        self._values.update(values)
+
+
+def numerics(precision_label: str) -> dict[str, str]:
+    """What else the bits of a value depend on: device, dtypes and the versions of the code that computes it."""
+    import peft
+    import transformers
+
+    return {
+        "precision": precision_label,
+        "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def _chunks(rows: Sequence[Row], size: int) -> Iterator[Iterable[Row]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

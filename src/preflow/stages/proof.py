@@ -1,0 +1,184 @@
+"""The proof before the first DPO step: the reference is the SFT model, and the policy starts exactly there.
+
+A loss of ln 2 at step 0 is necessary, not sufficient: a policy that silently lost its SFT weights against a reference
+that lost them too starts at ln 2 as well. So four things are shown, each with an error of its own:
+
+1. the stored values equal an independent forward of the SFT artifact, on a sample (``StoredValueError``);
+2. the SFT model differs from the base on that sample, in a two-stage run (``ForgottenSftError``);
+3. something is trainable (``NothingTrainableError``);
+4. in evaluation mode every row's policy log-prob equals the stored one (``PolicyMismatchError``).
+
+Tolerances are those of ``preflow.maths.logprobs.tolerance``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from preflow.errors import ForgottenSftError, NothingTrainableError, PolicyMismatchError, StoredValueError
+from preflow.maths.logprobs import tolerance
+from preflow.models.adapters import trainable_parameters
+from preflow.models.loading import LanguageModel, Precision
+from preflow.models.scoring import Row
+from preflow.observer import Observer
+from preflow.stages.pairs import ScoredPair
+
+#: How many tolerances the SFT model must differ from the base at least.
+FORGOTTEN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far two computations of one response's log-prob lie apart.
+
+    Attributes:
+        source: File and row of the pair, and the side.
+        got: Log-prob in nats.
+        expected: The stored one.
+        tolerances: ``|got - expected|`` in units of the tolerance.
+    """
+
+    source: str
+    got: float
+    expected: float
+    tolerances: float
+
+
+def sample(pairs: Sequence[ScoredPair], size: int) -> list[ScoredPair]:
+    """``size`` pairs spread evenly over the data."""
+    step = max(1, len(pairs) // size)
+    return list(pairs[::step][:size])
+
+
+def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, Row, list[float]]]:
+    """Every response of every pair: where it stands, its tokens, its stored per-token log-probs."""
+    for pair in pairs:
+        yield f"{pair.source} chosen", pair.chosen, pair.ref_chosen
+        yield f"{pair.source} rejected", pair.rejected, pair.ref_rejected
+
+
+@torch.no_grad()
+def independent_logprob(model: LanguageModel, row: Row, precision: Precision) -> float:
+    """Log-prob of a response by the plainest way there is: all logits, a log-softmax in float64, a sum over tokens."""
+    prompt, response = row
+    ids = torch.tensor([[*prompt, *response]], device=precision.device)
+    with precision.autocast():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    logprobs = torch.log_softmax(logits.double(), dim=-1)
+    start = len(prompt) - 1
+    return sum(float(logprobs[start + t, token]) for t, token in enumerate(response))
+
+
+def measure(pairs: Sequence[ScoredPair], score: Callable[[Row], float], dtype: torch.dtype) -> list[Gap]:
+    """The gap between a model and the stored values on both sides of some pairs."""
+    gaps = []
+    for source, row, stored in sides(pairs):
+        expected, got = sum(stored), score(row)
+        gaps.append(Gap(source, got, expected, abs(got - expected) / tolerance(expected, len(stored), dtype)))
+    return gaps
+
+
+def worst(gaps: Sequence[Gap]) -> Gap:
+    """The largest gap; a NaN counts as the largest."""
+    return max(gaps, key=lambda gap: float("inf") if gap.tolerances != gap.tolerances else gap.tolerances)
+
+
+def check_stored(gaps: Sequence[Gap]) -> float:
+    """Stored values equal an independent forward of the reference.
+
+    Returns:
+        The largest gap in tolerances.
+
+    Raises:
+        StoredValueError: They do not.
+    """
+    gap = worst(gaps)
+    if not gap.tolerances <= 1:
+        raise StoredValueError(
+            f"stored reference log-prob of {gap.source} is {gap.expected:.6f} nats, an independent forward of the "
+            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance). The store does not "
+            "belong to this model: delete the reference artifact and run again"
+        )
+    return gap.tolerances
+
+
+def check_not_forgotten(gaps: Sequence[Gap]) -> float:
+    """The SFT model is not the base model.
+
+    Args:
+        gaps: Between the base model and the stored values of the SFT model.
+
+    Returns:
+        The largest gap in tolerances.
+
+    Raises:
+        ForgottenSftError: No response tells them apart.
+    """
+    gap = worst(gaps)
+    if not gap.tolerances > FORGOTTEN:
+        raise ForgottenSftError(
+            f"the reference equals the base model on all {len(gaps)} responses probed (at most {gap.tolerances:.2f} "
+            f"tolerances at {gap.source}, expected more than {FORGOTTEN:g}): the SFT weights were lost on loading, or "
+            "SFT did not train. Check the SFT stage's loss curve and that its adapter was loaded with "
+            "PeftModel.from_pretrained over the base, not AutoModelForCausalLM with a new peft_config"
+        )
+    return gap.tolerances
+
+
+def check_trainable(model: torch.nn.Module) -> int:
+    """Something would be trained.
+
+    Returns:
+        How many numbers train.
+
+    Raises:
+        NothingTrainableError: Nothing.
+    """
+    count = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+    if count == 0:
+        raise NothingTrainableError(
+            "no parameter of the policy takes gradients: the adapter was loaded for inference. Load it with "
+            "PeftModel.from_pretrained(..., is_trainable=True)"
+        )
+    return count
+
+
+PolicyForward = Callable[[Sequence[ScoredPair]], tuple[Sequence[float], Sequence[float]]]
+
+
+def check_policy(
+    pairs: Sequence[ScoredPair], forward: PolicyForward, dtype: torch.dtype, batch: int, observer: Observer
+) -> float:
+    """In evaluation mode the policy gives every row its stored log-probs, so every loss starts where it should.
+
+    Args:
+        pairs: All training pairs.
+        forward: The trainer's own forward, in evaluation mode: pairs to their sums for chosen and for rejected, nats.
+        dtype: Of the forward; decides the tolerance.
+        batch: Pairs per forward.
+        observer: Hears progress.
+
+    Returns:
+        The largest gap in tolerances.
+
+    Raises:
+        PolicyMismatchError: A row differs; names it.
+    """
+    largest = 0.0
+    ordered = sorted(pairs, key=lambda pair: len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)))
+    for start in range(0, len(ordered), batch):
+        chunk = ordered[start : start + batch]
+        chosen, rejected = forward(chunk)
+        values = iter([value for both in zip(chosen, rejected, strict=True) for value in both])
+        gap = worst(measure(chunk, lambda row: next(values), dtype))  # noqa: B023 - consumed in this round
+        if not gap.tolerances <= 1:
+            raise PolicyMismatchError(
+                f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
+                f"{gap.expected:.6f} ({gap.tolerances:.1f} times the tolerance): the policy does not start from the "
+                "reference. Likely causes: the SFT adapter was overwritten by a new one, another base model, an "
+                "adapter cast to a narrower dtype, or dropout left on"
+            )
+        largest = max(largest, gap.tolerances)
+        observer.progress(min(start + batch, len(ordered)), len(ordered), "dpo: pairs proven to start at the reference")
+    return largest

@@ -1,0 +1,112 @@
+"""The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from preflow.artifacts import Artifact, write_json
+from preflow.config import Recipe
+from preflow.data.store import load_pairs
+from preflow.data.templates import Renderer
+from preflow.data.tokens import TokenizedPair, tokenize_pairs
+from preflow.errors import DataUnfitError
+from preflow.home import store_folder
+from preflow.models.base import ModelRef
+from preflow.models.loading import choose_precision, load_policy, load_tokenizer
+from preflow.models.scoring import Row, Scorer, response_logprobs
+from preflow.observer import Observer
+from preflow.stages.logprob_store import LogprobStore, numerics
+from preflow.stages.pairs import ScoredPair, write_pairs
+from preflow.stages.specs import ReferenceSpec
+
+
+def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
+    """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
+
+    The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
+    used + rows dropped by reason) and ``metrics.json``. Values lie in the shared store, so a killed call loses at most
+    one shard's work.
+
+    Raises:
+        DataUnfitError: No training pair is left.
+    """
+    recipe = spec.recipe
+    tokenized, counts = {}, {}
+    for side in ("train", "eval"):
+        tokenized[side], counts[side] = _tokenize(spec, side)
+        observer.note(f"reference, {side} pairs: {counts[side]}")
+    if not tokenized["train"]:
+        raise DataUnfitError(f"reference: no training pair is left: {counts['train']}")
+    rows = [row for pairs in tokenized.values() for pair in pairs for row in _rows(pair)]
+    store = score_rows(recipe, spec.base, spec.sft, rows, observer, "reference: responses scored")
+    for side, pairs in tokenized.items():
+        write_pairs(out / f"{side}.parquet", (_scored(pair, store) for pair in pairs))
+    write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
+    metrics = {
+        "reference/train_pairs": float(len(tokenized["train"])),
+        "reference/eval_pairs": float(len(tokenized["eval"])),
+        "reference/dropped_pairs": float(sum(count.rows_in - count.used for count in counts.values())),
+    }
+    write_json(out / "metrics.json", metrics)
+
+
+def score_rows(
+    recipe: Recipe, base: ModelRef, trained: Artifact | None, rows: list[Row], observer: Observer, what: str
+) -> LogprobStore:
+    """The store of one model's log-probs, filled with at least these rows.
+
+    Args:
+        recipe: Precision and quantization.
+        base: The base model.
+        trained: What an earlier stage trained over it; none for the base itself.
+        rows: Prompts and responses.
+        observer: Hears progress, and afterwards how many rows were asked, found and computed, and how fast.
+        what: What is scored, for the progress line.
+    """
+    precision = choose_precision(recipe)
+    identity: dict[str, Any] = {
+        "base": base.digest,
+        "trained": trained and trained.digest,
+        "use_4bit": recipe.use_4bit,
+        "provider": recipe.provider,
+        **numerics(precision.label()),
+    }
+
+    def load() -> Scorer:
+        folder = trained.file("model") if trained is not None else None
+        model = load_policy(base, folder, recipe, precision)
+        return lambda row: response_logprobs(model, row, precision)
+
+    store = LogprobStore(store_folder() / "logprobs", identity)
+    started = time.monotonic()
+    computed = store.fill(rows, load, observer, what)
+    seconds = time.monotonic() - started
+    tokens = sum(len(prompt) + len(response) for prompt, response in rows)
+    values = {"rows_asked": len(rows), "rows_computed": computed, "rows_hit": len(rows) - computed, "seconds": seconds}
+    if computed == len(rows) and seconds > 0:
+        values["tokens_per_second"] = tokens / seconds
+    observer.metrics({f"scoring/{name}": float(value) for name, value in values.items()}, 0)
+    return store
+
+
+def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list[TokenizedPair], Any]:
+    settings = spec.recipe.dpo
+    assert settings is not None, "run_reference needs a recipe with a DPO section"
+    renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
+    return tokenize_pairs(load_pairs(spec.data, side), renderer, settings.max_seq_length, settings.overlong_response)
+
+
+def _rows(pair: TokenizedPair) -> tuple[Row, Row]:
+    return (pair.prompt_ids, pair.chosen_ids), (pair.prompt_ids, pair.rejected_ids)
+
+
+def _scored(pair: TokenizedPair, store: LogprobStore) -> ScoredPair:
+    chosen, rejected = _rows(pair)
+    return ScoredPair(
+        prompt_ids=list(pair.prompt_ids),
+        chosen_ids=list(pair.chosen_ids),
+        rejected_ids=list(pair.rejected_ids),
+        ref_chosen=store.get(chosen),
+        ref_rejected=store.get(rejected),
+        source=f"{pair.source.file}:{pair.source.row}",
+    )

@@ -1,0 +1,140 @@
+"""Shared by all tests: no network, a home folder of their own, and a tiny random model with a real tokenizer."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from preflow.config import Recipe
+from preflow.models.base import ModelRef, resolve_model
+from preflow.observer import Silent
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,!?'-\n"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip GPU tests, saying so, where there is no GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of each test's own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("PREFLOW_HOME", str(folder))
+    return folder
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ChatML turns, whose pad token is its EOS token, as SmolLM2's is."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([WORDS, "system user assistant please thank you order refund"], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    fast.chat_template = CHATML
+    return fast
+
+
+def make_model(folder: Path, seed: int = 0) -> Path:
+    """A Llama of two layers with random weights and its tokenizer, saved as safetensors."""
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's folder, made once; tests must not write into it."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> ModelRef:
+    """The tiny model as a stage is given it."""
+    return resolve_model(Recipe(strategy="sft", model_name=str(tiny_folder)), Silent())
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows as a user would."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def demonstration_rows(count: int) -> list[dict[str, Any]]:
+    """Distinct demonstrations."""
+    return [{"prompt": f"Where is order {i}?", "completion": f"Order {i} is on its way."} for i in range(count)]
+
+
+def preference_rows(count: int) -> list[dict[str, Any]]:
+    """Distinct pairs with a clear winner."""
+    return [
+        {
+            "prompt": f"Can I return item {i} today?",
+            "chosen": f"Of course, please bring item {i} back and we refund it.",
+            "rejected": f"No idea about item {i}, ask somebody else some time.",
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def tiny_recipe_file(tmp_path: Path, tiny_folder: Path) -> Callable[..., Path]:
+    """Writes a two-stage recipe on the tiny model with its data, and returns the file."""
+
+    def write(**changes: Any) -> Path:
+        write_jsonl(tmp_path / "demonstrations.jsonl", demonstration_rows(24))
+        write_jsonl(tmp_path / "preferences.jsonl", preference_rows(40))
+        common = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2}
+        recipe: dict[str, Any] = {
+            "name": "tiny",
+            "model_name": str(tiny_folder),
+            "eval_split": 0.2,
+            "max_seq_length": 256,
+            "lora_r": 4,
+            "sft": {"dataset": "demonstrations.jsonl", "learning_rate": 1e-2, **common},
+            "dpo": {"dataset": "preferences.jsonl", "learning_rate": 1e-3, **common},
+            "evaluation": {"kl_prompts": 2, "max_new_tokens": 6, "bootstrap_samples": 100},
+        }
+        file = tmp_path / "tiny.yaml"
+        file.write_text(json.dumps({**recipe, **changes}), encoding="utf-8")
+        return file
+
+    return write

@@ -1,0 +1,109 @@
+"""A training killed anywhere and started again ends with the same weights, byte for byte."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from preflow.artifacts import SCRATCH, build
+from preflow.observer import Silent
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import SftSpec
+from preflow.stages.training import resume_point
+from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from preflow.artifacts import build
+from preflow.observer import Silent
+from preflow.stages.sft import run_sft
+from preflow.stages.dpo import run_dpo
+from preflow.stages.specs import SftSpec, DpoSpec
+
+class Slow(Silent):
+    def metrics(self, values, step):
+        print("step", step, flush=True)
+        time.sleep(0.15)
+
+stage, spec, final = sys.argv[1], Path(sys.argv[2]).read_text(), Path(sys.argv[3])
+run, kind = (run_sft, SftSpec) if stage == "sft" else (run_dpo, DpoSpec)
+build(final, lambda out: run(kind.model_validate_json(spec), out, Slow()))
+"""
+
+
+def start(tmp_path: Path, stage: str, final: Path) -> "subprocess.Popen[str]":
+    """Run one stage in a process of its own."""
+    command = [sys.executable, "-c", SCRIPT, stage, str(tmp_path / "spec.json"), str(final)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ))
+
+
+def kill_after_step(process: "subprocess.Popen[str]", step: int) -> None:
+    """Kill the process as soon as it has logged a step."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == f"step {step}":
+            break
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "steps"), [("sft", (1, 4)), ("dpo", (3, 5))])
+def test_killed_and_started_again(prepared: Run, tmp_path: Path, stage: str, steps: tuple[int, ...]) -> None:  # noqa: F811
+    recipe, base, data = prepared.recipe, prepared.base, prepared.data
+    spec = SftSpec(recipe=recipe, base=base, data=data) if stage == "sft" else prepared.dpo()
+    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    whole = start(tmp_path, stage, tmp_path / "whole")
+    assert whole.communicate()[0].count("step") >= 5
+    for step in steps:
+        kill_after_step(start(tmp_path, stage, tmp_path / "killed"), step)
+        assert not (tmp_path / "killed").exists()
+    again = start(tmp_path, stage, tmp_path / "killed")
+    logged = again.communicate()[0].split("\n")
+    assert "step 1" not in logged, "it began again instead of going on"
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("whole", "killed")]
+    differing = [n for n, entry in manifests[0]["files"].items() if manifests[1]["files"].get(n) != entry]
+    assert differing == []
+    assert any(name.startswith("model/adapter_model") for name in manifests[0]["files"])
+
+
+def test_two_runs_end_with_equal_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
+    again = build(tmp_path / "again", lambda out: run_sft(spec, out, Silent()))
+    assert again.digest == prepared.sft.digest
+
+
+def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    recipe = prepared.recipe.model_copy(update={"seed": 7})
+    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    other = build(tmp_path / "other", lambda out: run_sft(spec, out, Silent()))
+    assert other.digest != prepared.sft.digest
+
+
+def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    """A kill during saving leaves a checkpoint without its mark, or one whose files changed after it."""
+    spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
+    run_sft(spec, tmp_path, Silent())
+    scratch = tmp_path / SCRATCH
+    newest = resume_point(scratch)
+    assert newest is not None
+    weights = Path(newest) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    older = resume_point(scratch)
+    assert older is not None
+    assert older != newest
+    (Path(older) / "preflow-complete.json").unlink()
+    assert resume_point(scratch) is None
+    assert not list(scratch.glob("checkpoint-*"))
+
+
+def test_time_is_not_part_of_an_artifact(prepared: Run) -> None:  # noqa: F811
+    """Wall times would give the same run another digest each time, and every later stage a miss."""
+    names = [p.read_text(encoding="utf-8") for p in Path(prepared.sft.path).glob("*.json")]
+    assert not any(word in text for text in names for word in ("runtime", "per_second", str(time.gmtime().tm_year)))

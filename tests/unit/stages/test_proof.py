@@ -1,0 +1,189 @@
+"""Every wrong way to start the second stage is refused, by an error that names the cause."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from preflow.artifacts import Artifact, build
+from preflow.errors import (
+    DpoCheckpointError,
+    ForgottenSftError,
+    NothingTrainableError,
+    PolicyMismatchError,
+    StoredValueError,
+)
+from preflow.models.adapters import new_adapter, save_model
+from preflow.models.loading import LanguageModel, choose_precision, load_policy, load_tokenizer
+from preflow.observer import Silent
+from preflow.stages import proof
+from preflow.stages.dpo import load_start, make_trainer, policy_scores, prove_reference, run_dpo
+from preflow.stages.pairs import read_pairs, write_pairs
+from preflow.stages.reference import run_reference
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import ReferenceSpec, SftSpec
+
+from tests.unit.stages.conftest import Run, recipe_for
+
+
+def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:
+    """The row-by-row proof of ``run_dpo`` for a policy loaded by any means."""
+    spec, precision = run.dpo(), choose_precision(run.recipe)
+    pairs = read_pairs(spec.reference.file("train.parquet"))
+    tokenizer = load_tokenizer(spec.base, run.recipe)
+    trainer = make_trainer(spec, policy, tokenizer, pairs, out, Silent())
+    proof.check_trainable(trainer.model)  # type: ignore[arg-type]
+    return proof.check_policy(pairs, lambda chunk: policy_scores(trainer, chunk), precision.compute, 8, Silent())
+
+
+def adapter(run: Run) -> str:
+    return str(run.sft.file("model"))
+
+
+def base(run: Run) -> LanguageModel:
+    return AutoModelForCausalLM.from_pretrained(run.base.path, dtype=torch.float32)
+
+
+def going_on(run: Run) -> LanguageModel:
+    return peft.PeftModel.from_pretrained(base(run), adapter(run), is_trainable=True)
+
+
+def merged_with_new_adapter(run: Run) -> LanguageModel:
+    merged = peft.PeftModel.from_pretrained(base(run), adapter(run)).merge_and_unload()
+    assert run.recipe.dpo is not None
+    return new_adapter(merged, run.recipe.dpo, seed=0)
+
+
+def overwritten(run: Run) -> LanguageModel:
+    """What ``from_pretrained(sft_adapter_dir)`` with a new ``peft_config`` comes to: the base and a fresh adapter."""
+    assert run.recipe.dpo is not None
+    return new_adapter(base(run), run.recipe.dpo, seed=0)
+
+
+def half_precision(run: Run) -> LanguageModel:
+    model = going_on(run)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    return model
+
+
+@pytest.mark.parametrize("load", [going_on, merged_with_new_adapter])
+def test_right_ways_are_proven(prepared: Run, tmp_path: Path, load: Callable[[Run], LanguageModel]) -> None:
+    assert check_policy(prepared, load(prepared), tmp_path) <= 1
+
+
+@pytest.mark.parametrize("load", [overwritten, half_precision, base])
+def test_policies_that_are_not_the_sft_model_are_refused(
+    prepared: Run, tmp_path: Path, load: Callable[[Run], LanguageModel]
+) -> None:
+    with pytest.raises(PolicyMismatchError, match=r"p\.jsonl:\d+ (chosen|rejected)"):
+        check_policy(prepared, load(prepared).requires_grad_(True), tmp_path)
+
+
+def test_an_adapter_loaded_for_inference_is_refused(prepared: Run, tmp_path: Path) -> None:
+    policy = peft.PeftModel.from_pretrained(base(prepared), adapter(prepared), is_trainable=False)
+    with pytest.raises(NothingTrainableError, match="is_trainable=True"):
+        check_policy(prepared, policy, tmp_path)
+
+
+def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_path: Path) -> None:
+    """Stored values of the base where SFT's belong: policy and store may agree, the SFT artifact does not."""
+    asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=None)
+    wrong = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
+    with pytest.raises(StoredValueError, match="independent forward"):
+        run_dpo(prepared.dpo(reference=wrong), tmp_path / "out", Silent())
+
+
+def test_one_stale_value_in_the_store_is_refused(prepared: Run, tmp_path: Path) -> None:
+    pairs = read_pairs(prepared.reference.file("train.parquet"))
+    pairs[7] = replace(pairs[7], ref_rejected=[value + 0.01 for value in pairs[7].ref_rejected])
+
+    def write(out: Path) -> None:
+        write_pairs(out / "train.parquet", pairs)
+
+    with pytest.raises((StoredValueError, PolicyMismatchError), match=r"p\.jsonl:7 rejected"):
+        run_dpo(prepared.dpo(reference=build(tmp_path / "stale", write)), tmp_path / "out", Silent())
+
+
+def forgotten_sft(run: Run, folder: Path) -> Artifact:
+    """An SFT artifact whose adapter changes nothing: B is zero, as before training."""
+
+    def write(out: Path) -> None:
+        save_model(overwritten(run), load_tokenizer(run.base, run.recipe), run.base, out / "model")
+
+    return build(folder / "forgotten", write)
+
+
+def test_an_sft_model_that_equals_the_base_is_refused(prepared: Run, tmp_path: Path) -> None:
+    sft = forgotten_sft(prepared, tmp_path)
+    asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=sft)
+    reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
+    with pytest.raises(ForgottenSftError, match="SFT weights were lost"):
+        run_dpo(prepared.dpo(sft=sft, reference=reference), tmp_path / "out", Silent())
+
+
+def test_a_dpo_checkpoint_as_sft_model_is_refused(prepared: Run, tmp_path: Path) -> None:
+    """TRL's own checkpoint of a PEFT policy keeps the reference as a second adapter."""
+    checkpoint = tmp_path / "checkpoint" / "model"
+    model = going_on(prepared)
+    model.add_adapter("ref", model.peft_config["default"])
+    model.save_pretrained(str(checkpoint))
+    sft = Artifact(path=str(tmp_path / "checkpoint"), digest="-", bytes=0)
+    precision = choose_precision(prepared.recipe)
+    assert prepared.recipe.dpo is not None
+    with pytest.raises(DpoCheckpointError, match="second adapter 'ref'"):
+        load_start(prepared.dpo(sft=sft), prepared.recipe.dpo, precision)
+
+
+def test_full_weights_are_copied_and_proven(prepared: Run, tmp_path: Path) -> None:
+    recipe = recipe_for(prepared.base, tuning="full")
+    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    sft = build(tmp_path / "sft", lambda out: run_sft(spec, out, Silent()))
+    asked = ReferenceSpec(recipe=recipe, base=prepared.base, data=prepared.data, sft=sft)
+    reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
+    spec_dpo = prepared.dpo(recipe=recipe, sft=sft, reference=reference)
+    dpo = build(tmp_path / "dpo", lambda out: run_dpo(spec_dpo, out, Silent()))
+    assert dpo.load("metrics.json")["dpo/first_loss"] == pytest.approx(0.693147, abs=1e-3)
+    assert dpo.file("model/model.safetensors").is_file()
+    assert dpo.load("metrics.json")["dpo/proof_policy_gap"] <= 1
+
+
+def test_dpo_alone_starts_at_the_named_model(prepared: Run, tmp_path: Path) -> None:
+    assert prepared.recipe.dpo is not None
+    section = prepared.recipe.dpo.model_dump(exclude={"learning_rate"})
+    recipe = recipe_for(prepared.base, strategy="dpo", sft=None, dpo=section)
+    asked = ReferenceSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
+    spec = prepared.dpo(recipe=recipe, sft=None, reference=reference)
+    dpo = build(tmp_path / "dpo", lambda out: run_dpo(spec, out, Silent()))
+    metrics = dpo.load("metrics.json")
+    assert metrics["dpo/proof_policy_gap"] <= 1
+    assert "dpo/proof_sft_against_base" not in metrics
+
+
+def test_the_proof_measures_the_distance_from_the_base(prepared: Run) -> None:
+    """SFT at a rate of 1e-2 moves every response by nats; the tolerance is about 1e-3."""
+    spec = prepared.dpo()
+    assert spec.recipe.dpo is not None
+    pairs = read_pairs(spec.reference.file("train.parquet"))
+    evidence = prove_reference(spec, spec.recipe.dpo, pairs, choose_precision(spec.recipe))
+    assert evidence["stored_gap"] <= 1
+    assert evidence["sft_against_base"] > 100
+
+
+def test_a_nan_gap_is_the_worst_gap(prepared: Run) -> None:
+    gaps = [proof.Gap("a", 0, 0, 0.5), proof.Gap("b", 0, 0, float("nan"))]
+    with pytest.raises(StoredValueError, match="of b is"):
+        proof.check_stored(gaps)
+
+
+def test_loading_the_sft_model_gives_its_own_log_probs(prepared: Run) -> None:
+    precision = choose_precision(prepared.recipe)
+    model = load_policy(prepared.base, prepared.sft.file("model"), prepared.recipe, precision)
+    pairs = read_pairs(prepared.reference.file("eval.parquet"))
+    gaps = proof.measure(pairs, lambda row: proof.independent_logprob(model, row, precision), torch.float32)
+    assert proof.check_stored(gaps) <= 1

@@ -1,6 +1,7 @@
 """Reading a recipe file: YAML or JSON, overrides, one clear error for everything that is wrong with it."""
 
 import difflib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from preflow.config import DpoSettings, Recipe, SftSettings
-from preflow.errors import ConfigError
+from preflow.errors import ConfigError, MissingDependencyError
 
 _PATH_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz", ".zst")
 
@@ -65,6 +66,24 @@ def require_runnable(recipe: Recipe) -> None:
             f"recipe '{recipe.name}' cannot run: missing {', '.join(missing)}. Add "
             f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
         )
+    require_packages(recipe)
+
+
+def require_packages(recipe: Recipe) -> None:
+    """Check that the optional packages that the recipe asks for are installed.
+
+    Raises:
+        MissingDependencyError: ``provider: unsloth`` without unsloth, or ``use_4bit`` without bitsandbytes.
+    """
+    needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
+    if recipe.use_4bit:
+        needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
+    for package, setting, instead in needed:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"recipe '{recipe.name}' has {setting}, but the package {package} is not installed: pip install "
+                f"{package}, or use {instead}"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Loading weights: safetensors alone, in the recipe's precision, with the right adapter over the right base."""
 
-import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
-from preflow.errors import MissingDependencyError, ModelError
+from preflow.errors import ModelError
 from preflow.models.base import ModelRef
 
 #: A causal language model of transformers, or PEFT's wrapper around one: no common type says what both can do.
@@ -53,23 +52,6 @@ def choose_precision(recipe: Recipe) -> Precision:
     wants = device.type == "cuda" and torch.cuda.is_bf16_supported() if recipe.bf16 == "auto" else recipe.bf16
     compute = torch.bfloat16 if wants else torch.float32
     return Precision(device, torch.float32 if recipe.tuning == "full" else compute, compute)
-
-
-def require_provider(recipe: Recipe) -> None:
-    """Check that the recipe's optional packages are installed.
-
-    Raises:
-        MissingDependencyError: ``provider: unsloth`` without unsloth, or ``use_4bit`` without bitsandbytes.
-    """
-    needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
-    if recipe.use_4bit:
-        needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
-    for package, setting, instead in needed:
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"the recipe has {setting} but the package {package} is not installed: pip install {package}, or use "
-                f"{instead}"
-            )
 
 
 def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Log-probs of responses under a model, one response a forward: a value never depends on what is scored beside it."""
+"""Log-probs of responses under a model, one prompt a forward: a value never depends on the rows around it."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,13 @@ from torch import Tensor
 
 from preflow.maths.logprobs import token_logprobs
 from preflow.models.loading import LanguageModel, Precision
+from preflow.models.packing import IGNORED, pack, why_not
 
 #: Token ids of a prompt and of a response to it.
 Row = tuple[Sequence[int], Sequence[int]]
-Scorer = Callable[[Row], Tensor]
+#: Token ids of a prompt and of every response to it that is scored together.
+Group = tuple[Sequence[int], Sequence[Sequence[int]]]
+Scorer = Callable[[Group], list[Tensor]]
 
 
 @torch.no_grad()
@@ -38,3 +41,27 @@ def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> T
     logits = response_logits(model, row, precision)
     targets = torch.tensor(list(row[1]), device=logits.device)
     return token_logprobs(logits, targets).cpu()
+
+
+@torch.no_grad()
+def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> list[Tensor]:
+    """Log-probs of every response to one prompt, from one forward where the architecture allows it.
+
+    Returns:
+        Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
+    """
+    prompt, responses = group
+    if why_not(model) is not None:
+        return [response_logprobs(model, (prompt, response), precision) for response in responses]
+    packed = pack([group], pad=0, device=precision.device)
+    scored = packed.targets[0] != IGNORED
+    with precision.autocast():
+        logits: Tensor = model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            attention_mask=packed.mask,
+            logits_to_keep=scored.nonzero().squeeze(-1),
+            use_cache=False,
+        ).logits
+    values = token_logprobs(logits[0], packed.targets[0][scored]).cpu()
+    return list(torch.split(values, [len(response) for response in responses]))

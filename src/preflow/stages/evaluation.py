@@ -9,14 +9,14 @@ import numpy as np
 from preflow.artifacts import write_json
 from preflow.data.store import load_demonstrations
 from preflow.data.tokens import tokenize_demonstrations
-from preflow.models.scoring import Row, response_logprobs
+from preflow.models.scoring import response_logprobs
 from preflow.observer import Observer
 from preflow.stages import figures
 from preflow.stages.generation import answer_report, held_out_prompts, samples, spread
 from preflow.stages.model_set import ModelSet
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.preferences import PairScores, compare, preference_report
-from preflow.stages.reference import score_rows
+from preflow.stages.reference import score_groups
 from preflow.stages.specs import EvaluateSpec
 
 
@@ -58,13 +58,15 @@ def _pair_scores(spec: EvaluateSpec, pairs: list[ScoredPair], observer: Observer
     known = {"sft" if spec.sft is not None else "base": stored}
     trained = {"base": None, "sft": spec.sft, "dpo": spec.dpo}
     scores = {}
-    rows: list[Row] = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    groups = [pair.group for pair in pairs]
     for name in _names(spec):
         if name in known:
             scores[name] = known[name]
             continue
-        store = score_rows(spec.recipe, spec.base, trained[name], rows, observer, f"evaluate: {name} model's responses")
-        scores[name] = PairScores.of(pairs, [(store.get(pair.chosen), store.get(pair.rejected)) for pair in pairs])
+        store = score_groups(
+            spec.recipe, spec.base, trained[name], groups, observer, f"evaluate: {name} model on pairs"
+        )
+        scores[name] = PairScores.of(pairs, [store.get(pair.group) for pair in pairs])
     return scores
 
 

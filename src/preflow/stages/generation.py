@@ -77,7 +77,7 @@ def answer_report(
     for index, name in enumerate(models.names if prompts else []):
         torch.manual_seed(seed)
         rows = _sampled(models, name, prompts, settings, observer)
-        ended = [response[-1] == models.tokenizer.eos_token_id for _, response in rows]
+        ended = [response[-1] in models.renderer.end_ids for _, response in rows]
         results[name]["response_tokens"] = float(np.mean([len(response) for _, response in rows]))
         results[name]["cut_share"] = 1 - sum(ended) / len(ended)
         for reference, values in _divergences(models, name, models.names[:index], rows, observer).items():
@@ -121,10 +121,10 @@ def generate(
     Returns:
         B responses of 1 to ``max_new_tokens`` token ids.
     """
-    eos, pad = models.tokenizer.eos_token_id, models.tokenizer.pad_token_id
+    ends, pad = sorted(models.renderer.end_ids), models.tokenizer.pad_token_id
     chosen = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad, **chosen
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **chosen
     )
     width = max(len(ids) for ids in prompts)
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=models.precision.device)
@@ -134,7 +134,7 @@ def generate(
     model.generation_config = config
     with models.precision.autocast():
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return [_until_eos(row, eos) for row in output[:, width:].tolist()]
+    return [_until_end(row, ends) for row in output[:, width:].tolist()]
 
 
 def _sampled(
@@ -163,5 +163,6 @@ def _divergences(
     return {reference: np.array(kls, dtype=np.float64) for reference, kls in values.items()}
 
 
-def _until_eos(ids: list[int], eos: int) -> list[int]:
-    return ids[: ids.index(eos) + 1] if eos in ids else ids
+def _until_end(ids: list[int], ends: list[int]) -> list[int]:
+    last = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: last + 1]

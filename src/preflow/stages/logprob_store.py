@@ -14,21 +14,21 @@ import pyarrow.parquet as pq
 import torch
 
 from preflow.digests import file_digest, json_digest
-from preflow.models.scoring import Row, Scorer
+from preflow.models.scoring import Group, Scorer
 from preflow.observer import Observer
 
 SHARD_ROWS = 64
-_SCHEMA = pa.schema([("key", pa.string()), ("logprobs", pa.list_(pa.float32()))])
+_SCHEMA = pa.schema([("key", pa.string()), ("logprobs", pa.list_(pa.list_(pa.float32())))])
 
 
-def row_key(row: Row) -> str:
-    """The content key of one response to one prompt: SHA-256 over both lists of token ids."""
-    prompt, response = row
-    return json_digest([list(prompt), list(response)])
+def group_key(group: Group) -> str:
+    """The content key of a prompt and its responses: SHA-256 over the lists of token ids."""
+    prompt, responses = group
+    return json_digest([list(prompt), *(list(response) for response in responses)])
 
 
 class LogprobStore:
-    """Per-token log-probs of responses under one model, in Parquet shards named by their own hash.
+    """Per-token log-probs under one model of prompts' responses, in Parquet shards named by their own hash.
 
     A shard is written beside its place and renamed, so a reader never sees half of one; several processes may write at
     once, since every shard has a name of its own. A shard whose contents differ from its name is set aside.
@@ -43,7 +43,7 @@ class LogprobStore:
         """
         self.folder = folder / json_digest(identity)[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[str, list[list[float]]] = {}
         for shard in sorted(self.folder.glob("*.parquet")):
             self._read(shard)
 
@@ -55,37 +55,37 @@ class LogprobStore:
         keys, values = table.column("key").to_pylist(), table.column("logprobs").to_pylist()
         self._values.update(zip(keys, values, strict=True))
 
-    def __contains__(self, row: Row) -> bool:
-        return row_key(row) in self._values
+    def __contains__(self, group: Group) -> bool:
+        return group_key(group) in self._values
 
-    def get(self, row: Row) -> list[float]:
-        """Per-token log-probs of a stored response, nats, as many as the response has tokens."""
-        return self._values[row_key(row)]
+    def get(self, group: Group) -> list[list[float]]:
+        """Per-token log-probs of a prompt's responses, nats, as many as each response has tokens."""
+        return self._values[group_key(group)]
 
-    def fill(self, rows: Sequence[Row], load: Callable[[], Scorer], observer: Observer, what: str) -> int:
-        """Compute what is missing, shard by shard, and return how many responses that were.
+    def fill(self, groups: Sequence[Group], load: Callable[[], Scorer], observer: Observer, what: str) -> int:
+        """Compute what is missing, shard by shard, and return how many groups that were.
 
         Args:
-            rows: Prompts and responses whose values are wanted.
+            groups: Prompts with the responses whose values are wanted.
             load: Gives the scorer; called only if something is missing, since loading a model is dear.
             observer: Hears progress.
             what: What is computed, for the progress line.
         """
-        missing = list({row_key(row): row for row in rows if row not in self}.values())
+        missing = list({group_key(group): group for group in groups if group not in self}.values())
         if not missing:
             return 0
         score = load()
         done = 0
         for shard in _chunks(missing, SHARD_ROWS):
             values = {}
-            for row in shard:
-                values[row_key(row)] = score(row).tolist()
+            for group in shard:
+                values[group_key(group)] = [response.tolist() for response in score(group)]
                 done += 1
                 observer.progress(done, len(missing), what)
             self._write(values)
         return len(missing)
 
-    def _write(self, values: dict[str, list[float]]) -> None:
+    def _write(self, values: dict[str, list[list[float]]]) -> None:
         table = pa.table({"key": list(values), "logprobs": list(values.values())}, schema=_SCHEMA)
         partial = self.folder / f"partial-{os.getpid()}-{os.urandom(4).hex()}"
         pq.write_table(table, partial)
@@ -107,6 +107,6 @@ def numerics(precision_label: str) -> dict[str, str]:
     }
 
 
-def _chunks(rows: Sequence[Row], size: int) -> Iterator[Iterable[Row]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _chunks(groups: Sequence[Group], size: int) -> Iterator[Iterable[Group]]:
+    for start in range(0, len(groups), size):
+        yield groups[start : start + size]

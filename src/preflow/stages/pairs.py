@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 
 from preflow.maths.logprobs import length_desensitised
-from preflow.models.scoring import Row
+from preflow.models.scoring import Group, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class ScoredPair:
     def rejected(self) -> Row:
         """Prompt and other response."""
         return self.prompt_ids, self.rejected_ids
+
+    @property
+    def group(self) -> Group:
+        """Prompt with both responses, as they are scored together."""
+        return self.prompt_ids, (self.chosen_ids, self.rejected_ids)
 
     def reference_scores(self, ld_alpha: float | None = None) -> tuple[float, float]:
         """The reference's log-prob of chosen and of rejected, summed in float64, or LD-DPO's weighted sums."""

@@ -33,7 +33,7 @@ class PairScores:
     rejected_tokens: Vector
 
     @classmethod
-    def of(cls, pairs: Sequence[ScoredPair], values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Self:
+    def of(cls, pairs: Sequence[ScoredPair], values: Sequence[Sequence[Sequence[float]]]) -> Self:
         """Sum per-token values of chosen and rejected in float64."""
         return cls(
             chosen=np.array([sum(chosen) for chosen, _ in values], dtype=np.float64),

@@ -13,7 +13,7 @@ from preflow.errors import DataUnfitError
 from preflow.home import store_folder
 from preflow.models.base import ModelRef
 from preflow.models.loading import choose_precision, load_policy, load_tokenizer
-from preflow.models.scoring import Row, Scorer, response_logprobs
+from preflow.models.scoring import Group, Scorer, group_logprobs
 from preflow.observer import Observer
 from preflow.stages.logprob_store import LogprobStore, numerics
 from preflow.stages.pairs import ScoredPair, write_pairs
@@ -37,8 +37,8 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
         observer.note(f"reference, {side} pairs: {counts[side]}")
     if not tokenized["train"]:
         raise DataUnfitError(f"reference: no training pair is left: {counts['train']}")
-    rows = [row for pairs in tokenized.values() for pair in pairs for row in _rows(pair)]
-    store = score_rows(recipe, spec.base, spec.sft, rows, observer, "reference: responses scored")
+    groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
+    store = score_groups(recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
     for side, pairs in tokenized.items():
         write_pairs(out / f"{side}.parquet", (_scored(pair, store) for pair in pairs))
     write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
@@ -50,17 +50,17 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
     write_json(out / "metrics.json", metrics)
 
 
-def score_rows(
-    recipe: Recipe, base: ModelRef, trained: Artifact | None, rows: list[Row], observer: Observer, what: str
+def score_groups(
+    recipe: Recipe, base: ModelRef, trained: Artifact | None, groups: list[Group], observer: Observer, what: str
 ) -> LogprobStore:
-    """The store of one model's log-probs, filled with at least these rows.
+    """The store of one model's log-probs, filled with at least these prompts and responses.
 
     Args:
         recipe: Precision and quantization.
         base: The base model.
         trained: What an earlier stage trained over it; none for the base itself.
-        rows: Prompts and responses.
-        observer: Hears progress, and afterwards how many rows were asked, found and computed, and how fast.
+        groups: Prompts, each with its responses.
+        observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
     """
     precision = choose_precision(recipe)
@@ -75,15 +75,16 @@ def score_rows(
     def load() -> Scorer:
         folder = trained.file("model") if trained is not None else None
         model = load_policy(base, folder, recipe, precision)
-        return lambda row: response_logprobs(model, row, precision)
+        return lambda group: group_logprobs(model, group, precision)
 
     store = LogprobStore(store_folder() / "logprobs", identity)
     started = time.monotonic()
-    computed = store.fill(rows, load, observer, what)
+    computed = store.fill(groups, load, observer, what)
     seconds = time.monotonic() - started
-    tokens = sum(len(prompt) + len(response) for prompt, response in rows)
-    values = {"rows_asked": len(rows), "rows_computed": computed, "rows_hit": len(rows) - computed, "seconds": seconds}
-    if computed == len(rows) and seconds > 0:
+    tokens = sum(len(prompt) + sum(len(response) for response in responses) for prompt, responses in groups)
+    asked = len(groups)
+    values = {"rows_asked": asked, "rows_computed": computed, "rows_hit": asked - computed, "seconds": seconds}
+    if computed == asked and seconds > 0:
         values["tokens_per_second"] = tokens / seconds
     observer.metrics({f"scoring/{name}": float(value) for name, value in values.items()}, 0)
     return store
@@ -96,17 +97,17 @@ def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list
     return tokenize_pairs(load_pairs(spec.data, side), renderer, settings.max_seq_length, settings.overlong_response)
 
 
-def _rows(pair: TokenizedPair) -> tuple[Row, Row]:
-    return (pair.prompt_ids, pair.chosen_ids), (pair.prompt_ids, pair.rejected_ids)
+def _group(pair: TokenizedPair) -> Group:
+    return pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids)
 
 
 def _scored(pair: TokenizedPair, store: LogprobStore) -> ScoredPair:
-    chosen, rejected = _rows(pair)
+    chosen, rejected = store.get(_group(pair))
     return ScoredPair(
         prompt_ids=list(pair.prompt_ids),
         chosen_ids=list(pair.chosen_ids),
         rejected_ids=list(pair.rejected_ids),
-        ref_chosen=store.get(chosen),
-        ref_rejected=store.get(rejected),
+        ref_chosen=chosen,
+        ref_rejected=rejected,
         source=f"{pair.source.file}:{pair.source.row}",
     )

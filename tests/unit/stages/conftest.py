@@ -1,7 +1,6 @@
 """A small run's artifacts on the tiny model: data, SFT model, reference; made once, never written to by tests."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +71,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, tiny: ModelRef) -> Iterator[Run]:
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny: ModelRef) -> Run:
     """The run's artifacts."""
     folder = tmp_path_factory.mktemp("run")
     before = os.environ.get("PREFLOW_HOME")
@@ -86,4 +85,4 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny: ModelRef) -> Iterat
         del os.environ["PREFLOW_HOME"]
     else:
         os.environ["PREFLOW_HOME"] = before
-    yield Run(folder, recipe, tiny, data, sft, reference)
+    return Run(folder, recipe, tiny, data, sft, reference)

@@ -1,0 +1,1 @@
+"""Reading rows, rendering chat templates, token masks, splits."""

@@ -1,0 +1,203 @@
+"""The rows of one source as they stand in the file, one after the other, without holding the file in memory."""
+
+import csv
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preflow.data.reading import DataSource, file_kind, is_hub
+from preflow.errors import DataFileError
+
+_READ_AHEAD = 1 << 20
+#: First bytes that betray a file whose name says something else.
+_BINARY_HEADS = {
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "gzip-packed",
+    b"\x28\xb5\x2f\xfd": "zstd-packed",
+    b"PK\x03\x04": "a zip archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row before any judgement.
+
+    Attributes:
+        file: Name of the source, as findings give it.
+        row: 1-based line number in JSONL, 1-based record number otherwise (a CSV's header is not counted).
+        values: Column names to values. For a malformed line, ``{"line": text}``.
+        malformed: The parser's message where the line is no row at all.
+    """
+
+    file: str
+    row: int
+    values: dict[str, Any]
+    malformed: str | None = None
+
+
+def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
+    """Yield the rows of one source in the order of the file.
+
+    Args:
+        source: As ``resolve_sources`` returned it.
+        name: What to call the source in findings; the file's own name where not given.
+
+    Raises:
+        DataFileError: The file cannot be read or is not of the kind that its name says; names file and line.
+    """
+    if is_hub(source.path):
+        yield from _read_hub(source, name or source.path.rpartition("@")[0])
+        return
+    path = Path(source.path)
+    label = name or path.name
+    kind = file_kind(path)
+    if kind is None:
+        raise DataFileError(f"{path} is no known kind of data file")
+    last = 0
+    try:
+        for row in _READERS[kind[0]](path, kind[1], label):
+            last = row.row
+            yield row
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+        # Already clear errors pass; everything a parser can raise is a ValueError or one of the others.
+        if isinstance(error, DataFileError):
+            raise
+        where = f" after row {last}" if last else ""
+        raise DataFileError(f"data file {path} cannot be read{where}: {_reason(error)}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON; ``NaN`` and ``Infinity``, which other writers leave in unused columns, become null.
+
+    Raises:
+        ValueError: Not JSON, or nested too deeply; the message says where.
+    """
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _open(path: Path, packing: str | None) -> io.BufferedReader:
+    """Open a text file for reading bytes, unpacked, its byte order mark skipped."""
+    import pyarrow as pa
+
+    stream = io.BufferedReader(pa.input_stream(str(path), compression=packing), _READ_AHEAD)
+    head = stream.peek(4)[:4]
+    for mark, what in _BINARY_HEADS.items():
+        if head.startswith(mark):
+            stream.close()
+            raise DataFileError(
+                f"{path} is {what}, not {path.suffix} text as its name says; rename or convert it (text must be UTF-8)"
+            )
+    if head.startswith(_BOM):
+        stream.read(len(_BOM))
+    return stream
+
+
+def _read_jsonl(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
+    with _open(path, packing) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.isspace():
+                continue
+            yield _jsonl_row(line, name, number)
+
+
+def _jsonl_row(line: bytes, name: str, number: int) -> RawRow:
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except ValueError as error:
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return RawRow(name, number, {"line": text}, malformed=str(error))
+    return _object_row(value, name, number)
+
+
+def _object_row(value: Any, name: str, number: int) -> RawRow:
+    if isinstance(value, dict):
+        return RawRow(name, number, value)
+    problem = f"expected an object {{...}}, got {_json_type(value)}"
+    return RawRow(name, number, {"line": json.dumps(value)}, malformed=problem)
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _read_json(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
+    """An array of objects; a file of one object per line is read as JSONL, which many tools call ``.json``."""
+    with _open(path, packing) as stream:
+        if not stream.peek(_READ_AHEAD).lstrip().startswith(b"["):
+            yield from _read_jsonl(path, packing, name)
+            return
+        try:
+            rows = parse_json(stream.read().decode("utf-8"))
+        except ValueError as error:
+            raise DataFileError(f"{path} is not valid JSON: {error}") from error
+    for number, value in enumerate(rows, 1):
+        yield _object_row(value, name, number)
+
+
+def _read_csv(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
+    # The default limit of 128 kB per field is a guard of the csv module, not a property of the file.
+    csv.field_size_limit(sys.maxsize)
+    with _open(path, packing) as stream:
+        lines = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        records = csv.reader(lines, strict=True)
+        header = next(records, None)
+        if header is None:
+            return
+        if len(set(header)) < len(header):
+            raise DataFileError(f"{path}: the header names a column twice: {', '.join(header)}")
+        for number, record in enumerate((r for r in records if r), 1):
+            if len(record) == len(header):
+                yield RawRow(name, number, dict(zip(header, record, strict=True)))
+            else:
+                problem = f"got {len(record)} fields, expected {len(header)} ({', '.join(header)})"
+                yield RawRow(name, number, {"line": ",".join(record)}, malformed=problem)
+
+
+def _read_parquet(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
+    import pyarrow.parquet as pq
+
+    number = 0
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=4096):
+            for values in batch.to_pylist():
+                number += 1
+                yield RawRow(name, number, values)
+
+
+_READERS = {
+    "jsonl": _read_jsonl,
+    "json": _read_json,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+}
+
+
+def _read_hub(source: DataSource, name: str) -> Iterator[RawRow]:
+    import httpx
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    dataset, _, rest = source.path.rpartition("@")[0].partition(":")
+    commit = source.path.rpartition("@")[2]
+    try:
+        rows = load_dataset(dataset, split=rest or "train", revision=commit)
+    except (OSError, ValueError, httpx.HTTPError, DatasetsError) as error:
+        raise DataFileError(f"hub data set '{dataset}', split '{rest or 'train'}', cannot be read: {error}") from error
+    for number, values in enumerate(rows, 1):
+        yield RawRow(name, number, dict(values))

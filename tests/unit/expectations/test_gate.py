@@ -1,0 +1,282 @@
+"""Bad rows are set aside by name; an unfit set stops; what passes is split and written, the same wherever it lies."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from expectations.gate import run_gate
+from preflow.artifacts import Artifact
+from preflow.config import ValidationSettings
+from preflow.data.reading import resolve_sources
+from preflow.data.splits import row_key
+from preflow.data.store import load_demonstrations, load_pairs
+from preflow.errors import DataFileError, DataUnfitError
+from preflow.observer import Silent
+from preflow.stages.specs import ValidateSpec
+
+
+class Listener(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def pairs(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"Question {n}?", "chosen": f"Kind {n}.", "rejected": f"Rude {n}."}
+        for n in range(start, start + count)
+    ]
+
+
+def shown(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"Question {n}?", "completion": f"Kind {n}."} for n in range(count)]
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
+    return str(path)
+
+
+def spec(options: dict[str, Any] | None = None, **files: str) -> ValidateSpec:
+    sources: dict[str, Any] = {name: resolve_sources([file]) for name, file in files.items()}
+    return ValidateSpec(**sources, **(options or {}))
+
+
+def gate(asked: ValidateSpec, out: Path) -> tuple[Artifact, dict[str, Any], list[str]]:
+    out.mkdir(exist_ok=True)
+    listener = Listener()
+    run_gate(asked, out, listener)
+    artifact = Artifact(path=str(out), digest="", bytes=0)
+    return artifact, artifact.load("report.json"), listener.notes
+
+
+def quarantined(out: Path) -> dict[tuple[str, int], str]:
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {(line["file"], line["row"]): line["finding"] for line in lines}
+
+
+def test_clean_rows_all_come_out_on_one_side_each(tmp_path: Path) -> None:
+    asked = spec(
+        demonstrations=write(tmp_path / "d.jsonl", shown(80)), preferences=write(tmp_path / "p.jsonl", pairs(100))
+    )
+    artifact, report, _ = gate(asked, tmp_path / "out")
+    train, held = load_pairs(artifact, "train"), load_pairs(artifact, "eval")
+    assert sorted(row.source.row for row in [*train, *held]) == list(range(1, 101))
+    assert held
+    assert report["verdict"] == "fit"
+    trained = {row_key(row) for row in train} | {row_key(row) for row in load_demonstrations(artifact, "train")}
+    measured = {row_key(row) for row in held} | {row_key(row) for row in load_demonstrations(artifact, "eval")}
+    assert not trained & measured
+    metrics = artifact.load("metrics.json")
+    assert metrics["data/pairs_in"] == metrics["data/pairs_used"] == 100.0
+    assert metrics["data/demonstrations_train"] + metrics["data/demonstrations_eval"] == 80.0
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_every_defect_is_named_by_file_and_row(tmp_path: Path) -> None:
+    rows: list[Any] = pairs(60)
+    defects: dict[int, tuple[Any, str]] = {
+        4: ('{"prompt": "x", ', "malformed_line"),
+        8: ({"prompt": "x", "chosen": "y"}, "missing_column"),
+        15: ({"prompt": "x", "chosen": True, "rejected": "y"}, "wrong_type"),
+        16: ({"prompt": "x", "chosen": " ", "rejected": "y"}, "blank_text"),
+        23: ({"prompt": "x", "chosen": "Fine  DAY", "rejected": "\ufb01ne day "}, "identical_answers"),
+        42: (rows[0], "duplicate_row"),
+    }
+    for number, (row, _) in defects.items():
+        rows[number - 1] = row
+    out = tmp_path / "out"
+    _, report, notes = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), out)
+    assert quarantined(out) == {("p.jsonl", number): finding for number, (_, finding) in defects.items()}
+    found = report["preferences"]["findings"]
+    assert {name: entry["rows"] for name, entry in found.items()} == {
+        finding: {"p.jsonl": [number]} for number, (_, finding) in defects.items()
+    }
+    assert report["preferences"]["rows_in"] == 60 == report["preferences"]["used"] + 6
+    assert "blank_text 1 (p.jsonl:16)" in notes[0]
+
+
+def test_of_duplicates_the_first_stays_even_in_another_form(tmp_path: Path) -> None:
+    turn = [{"role": "user", "content": "Question 3?"}]
+    again = {"prompt": turn, "chosen": "Kind 3.", "rejected": "Rude 3.", "id": 77}
+    out = tmp_path / "out"
+    gate(spec(preferences=write(tmp_path / "p.jsonl", [*pairs(60), again, again])), out)
+    assert quarantined(out) == {("p.jsonl", 61): "duplicate_row", ("p.jsonl", 62): "duplicate_row"}
+
+
+def test_a_pair_with_the_sides_exchanged_is_no_duplicate(tmp_path: Path) -> None:
+    other = {"prompt": "Question 3?", "chosen": "Rude 3.", "rejected": "Kind 3."}
+    out = tmp_path / "out"
+    gate(spec(preferences=write(tmp_path / "p.jsonl", [*pairs(60), other])), out)
+    assert quarantined(out) == {}
+
+
+def test_rows_set_aside_can_be_mended_and_fed_back(tmp_path: Path) -> None:
+    rows: list[Any] = pairs(60)
+    rows[5] = {"prompt": "Question 5?", "chosen": "", "rejected": "Rude 5.", "id": "five"}
+    out = tmp_path / "out"
+    gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), out)
+    (line,) = (out / "quarantine.jsonl").read_text().splitlines()
+    assert json.loads(line)["values"] == rows[5]
+
+
+def test_a_prompt_of_the_named_held_out_pairs_leaves_training_of_both_kinds(tmp_path: Path) -> None:
+    asked = spec(
+        demonstrations=write(tmp_path / "d.jsonl", shown(60)),
+        preferences=write(tmp_path / "p.jsonl", pairs(60)),
+        preferences_eval=write(tmp_path / "e.jsonl", pairs(2, start=10) + pairs(1, start=900)),
+        options={"sft_eval_split": 0.0},
+    )
+    out = tmp_path / "out"
+    artifact, report, notes = gate(asked, out)
+    leaks = {(file, row) for file in ("d.jsonl", "p.jsonl") for row in (11, 12)}
+    assert quarantined(out) == dict.fromkeys(leaks, "leaks_into_evaluation")
+    assert [row.source.file for row in load_pairs(artifact, "eval")] == ["e.jsonl"] * 3
+    assert report["demonstrations"]["train"] == 58
+    assert any("only 3 pairs are held out" in note for note in notes)
+    assert any("no demonstration is held out" in note for note in notes)
+
+
+def test_the_same_file_as_training_and_held_out_data_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", pairs(60))
+    with pytest.raises(DataUnfitError, match="no row is left to train on"):
+        gate(spec(preferences=file, preferences_eval=file), tmp_path / "out")
+
+
+UNFIT: dict[str, tuple[list[Any], dict[str, Any], str]] = {
+    "an empty file": ([], {}, "hold no row at all"),
+    "a column that no row has": (
+        [{"prompt": "a", "chosen": "b"}] * 3,
+        {},
+        r"missing in every row: no column 'rejected'; got prompt, chosen",
+    ),
+    "too many rows set aside": (
+        [*pairs(3), *[{"prompt": str(n), "chosen": "", "rejected": "x"} for n in range(4)]],
+        {},
+        r"4 of 7 rows are set aside.*blank_text 4 \(p\.jsonl:4, p\.jsonl:5",
+    ),
+    "too few usable rows": (pairs(9), {"minimum_rows": 10}, "9 usable rows, expected at least 10"),
+    "no held-out pair": (pairs(60), {"share": 0.0}, "no pair is held out"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_unfit_set_stops_and_leaves_its_report(tmp_path: Path, case: str) -> None:
+    rows, changes, message = UNFIT[case]
+    options = {
+        "settings": ValidationSettings(minimum_rows=changes.get("minimum_rows", 1)),
+        "dpo_eval_split": changes.get("share", 0.5),
+    }
+    with pytest.raises(DataUnfitError, match=message):
+        gate(spec(options, preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["verdict"] == "unfit"
+    assert report["critical"]
+
+
+def test_a_broken_file_stops_by_name(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('[{"prompt": ')
+    with pytest.raises(DataFileError, match=r"p\.json is not valid JSON"):
+        gate(spec(preferences=str(tmp_path / "p.json")), tmp_path / "out")
+
+
+def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
+    asked = spec({"sft_eval_split": 0.0}, demonstrations=write(tmp_path / "d.jsonl", shown(3)))
+    artifact, report, _ = gate(asked, tmp_path / "out")
+    assert load_pairs(artifact, "train") == load_pairs(artifact, "eval") == []
+    assert "preferences" not in report
+    assert not (tmp_path / "out" / "gx_preferences.json").exists()
+
+
+def test_fewer_pairs_than_recommended_say_so_with_the_setting(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", pairs(60))
+    _, _, notes = gate(spec(preferences=file), tmp_path / "a")
+    assert any("validation.recommended_pairs" in note for note in notes)
+    few = {"settings": ValidationSettings(recommended_pairs=10)}
+    _, _, notes = gate(spec(few, preferences=file), tmp_path / "b")
+    assert not any("recommended_pairs" in note for note in notes)
+
+
+def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> None:
+    rows: list[Any] = [*pairs(60), "{", pairs(1)[0]]
+    contents = []
+    for place in ("here", "there/below"):
+        gate(spec(preferences=write(tmp_path / place / "p.jsonl", rows)), tmp_path / f"out-{place[:4]}")
+        files = sorted((tmp_path / f"out-{place[:4]}").iterdir())
+        contents.append({file.name: file.read_bytes() for file in files})
+    assert contents[0] == contents[1]
+    assert not any(str(tmp_path).encode() in content for content in contents[0].values())
+
+
+def test_the_gate_loads_no_model_library(tmp_path: Path) -> None:
+    code = "import sys, expectations.gate; print([m for m in ('torch', 'transformers', 'prefect') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]", "a run that the data stop should stop before these are loaded"
+
+
+VALUE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=3),
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["user", "assistant", "system", "x"]), "content": st.text(max_size=2)}
+        ),
+        max_size=3,
+    ),
+)
+ROW = st.one_of(
+    st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "messages"]), VALUE),
+    st.fixed_dictionaries({"prompt": VALUE, "chosen": VALUE, "rejected": VALUE}),
+    st.text(alphabet='{}[]":a1\\,', max_size=8).filter(lambda text: text.strip()),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ROW, max_size=12))
+def test_whatever_the_rows_are_each_is_used_or_named(tmp_path: Path, rows: list[Any]) -> None:
+    lenient = ValidationSettings(maximum_set_aside=1.0)
+    out = tmp_path / "out"
+    asked = spec({"settings": lenient}, preferences=write(tmp_path / "p.jsonl", [*pairs(60), *rows]))
+    artifact, report, _ = gate(asked, out)
+    used = [row.source.row for row in [*load_pairs(artifact, "train"), *load_pairs(artifact, "eval")]]
+    aside = [row for _, row in quarantined(out)]
+    assert sorted([*used, *aside]) == list(range(1, 61 + len(rows)))
+    assert report["preferences"]["rows_in"] == 60 + len(rows)
+
+
+def shared_data() -> Path:
+    folder = os.environ.get("PREFLOW_SHARED_DATA")
+    if not folder:
+        pytest.skip("PREFLOW_SHARED_DATA names no folder of real data sets")
+    return Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "finding", "count"),
+    [("rasbt_polite", "identical_answers", 6), ("hh_harmless_test", "blank_text", 4)],
+)
+def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: str, finding: str, count: int) -> None:
+    file = shared_data() / f"{name}.prefs.jsonl"
+    gate(spec(preferences=str(file)), tmp_path / "out")
+    assert Counter(quarantined(tmp_path / "out").values()) == {finding: count}
+    lines = file.read_text(encoding="utf-8").split("\n")
+    for _, row in quarantined(tmp_path / "out"):
+        values = json.loads(lines[row - 1])
+        texts = [" ".join(values[side].casefold().split()) for side in ("chosen", "rejected")]
+        assert texts[0] == texts[1] if finding == "identical_answers" else not texts[0]

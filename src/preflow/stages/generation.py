@@ -75,6 +75,7 @@ def answer_report(
     """
     results: dict[str, dict[str, Any]] = {name: {} for name in models.names}
     for index, name in enumerate(models.names if prompts else []):
+        models.use(name)  # loading an adapter draws random numbers, so it comes before the seed
         torch.manual_seed(seed)
         rows = _sampled(models, name, prompts, settings, observer)
         ended = [response[-1] in models.renderer.end_ids for _, response in rows]

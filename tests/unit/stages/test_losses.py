@@ -70,7 +70,13 @@ class _Given(torch.nn.Module):
 
     def forward(self, **_: Any) -> Any:
         zeros = torch.zeros_like(self.logprobs)
-        names = {"entropy": zeros, "mean_logits": zeros, "is_top1": zeros.bool(), "log_sum_sq_probs": zeros, "aux_loss": None}
+        names = {
+            "entropy": zeros,
+            "mean_logits": zeros,
+            "is_top1": zeros.bool(),
+            "log_sum_sq_probs": zeros,
+            "aux_loss": None,
+        }
         return type("Output", (), {"log_probs": self.logprobs, **names})()
 
 

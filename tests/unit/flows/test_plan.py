@@ -1,0 +1,51 @@
+"""What a run is going to do is settled before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.cli import parse_overrides
+from flows.plan import make_plan
+from preflow.errors import ConfigError, DataFileError, MissingDependencyError
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "sft.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "dpo.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    path = tmp_path / "mine.yaml"
+    path.write_text("model_name: m\nsft: {dataset: sft.jsonl}\ndpo: {dataset: dpo.jsonl}\n")
+    return path
+
+
+def test_a_plan_has_the_data_with_their_digests(recipe: Path) -> None:
+    plan = make_plan(recipe, {"dpo.eval_split": "0.25"})
+    assert plan.recipe.name == "mine"
+    assert [Path(s.path).name for s in plan.sources.demonstrations] == ["sft.jsonl"]
+    assert [Path(s.path).name for s in plan.sources.preferences] == ["dpo.jsonl"]
+    assert (plan.sources.sft_eval_split, plan.sources.dpo_eval_split) == (0.1, 0.25)
+    assert plan.runs("sft")
+    assert plan.runs("dpo")
+
+
+def test_one_strategy_plans_one_training_stage(recipe: Path) -> None:
+    recipe.write_text("strategy: dpo\nmodel_name: m\ndataset: dpo.jsonl\n")
+    plan = make_plan(recipe)
+    assert not plan.runs("sft")
+    assert plan.sources.demonstrations == ()
+
+
+def test_what_is_missing_is_named(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match="model_name"):
+        make_plan(recipe, {"model_name": None})
+    with pytest.raises(DataFileError, match=r"absent\.jsonl"):
+        make_plan(recipe, {"dpo.dataset": "absent.jsonl"})
+    with pytest.raises(MissingDependencyError, match="unsloth"):
+        make_plan(recipe, {"provider": "unsloth"})
+
+
+def test_overrides_are_names_and_values() -> None:
+    assert parse_overrides(["dpo.beta=0.2", "name=a=b"]) == {"dpo.beta": "0.2", "name": "a=b"}
+    for wrong in ("dpo.beta", "=0.2"):
+        with pytest.raises(ConfigError, match="NAME=VALUE"):
+            parse_overrides([wrong])

@@ -1,0 +1,67 @@
+"""The table at the end."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from flows import summary
+from flows.summary import headline, markdown, metric_rows
+
+ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
+REPORT: dict[str, Any] = {
+    "models": {
+        "base": {"preference_accuracy": ACCURACY, "perplexity": 9.0},
+        "dpo": {
+            "preference_accuracy": ACCURACY,
+            "preference_accuracy_length_matched": {**ACCURACY, "n": 31},
+            "reward_margin": ACCURACY,
+            "kl_sft": {"value": 1.0, "se": 0.1},
+        },
+        "sft": {"preference_accuracy": ACCURACY},
+    },
+    "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
+    "n_pairs": 40,
+    "confidence": 0.95,
+    "warnings": ["few pairs"],
+}
+SAMPLES = [{"prompt": "Where\nis it?", "answers": {"base": "a [b]", "dpo": "c", "sft": "d"}}]
+
+
+def test_rows_hold_models_in_order_and_gaps_for_what_is_not_defined() -> None:
+    rows = metric_rows(REPORT)
+    assert list(rows[0]) == ["measure", "base", "SFT", "DPO"]
+    assert rows[0]["base"] == "0.70 [0.60, 0.80]"
+    margin = next(row for row in rows if row["measure"] == "reward margin against SFT")
+    assert (margin["base"], margin["SFT"]) == ("", "")
+    assert "n=31" in rows[1]["DPO"]
+
+
+def test_without_sft_the_reference_is_the_base_model() -> None:
+    models = {name: REPORT["models"][name] for name in ("base", "dpo")}
+    report = {**REPORT, "models": models}
+    assert any(row["measure"] == "reward margin against base" for row in metric_rows(report))
+    assert "minus that of base: +0.200 [+0.100, +0.300]" in headline(report)
+
+
+def test_a_recipe_without_pairs_has_a_summary() -> None:
+    report = {"models": {"base": {}, "sft": {}}, "n_pairs": 0, "confidence": 0.95, "warnings": []}
+    text = markdown("r", report, [], "/model")
+    assert "No held-out preference pairs" in text
+    assert "| measure | base | SFT |" in text
+
+
+def test_markdown_has_table_warning_answers_and_place() -> None:
+    text = markdown("r", REPORT, SAMPLES, "/model")
+    assert "| preference accuracy | 0.70 [0.60, 0.80] |" in text
+    assert "**Warning:** few pairs" in text
+    assert "**Where is it?**" in text
+    assert text.index("- base: a [b]") < text.index("- SFT: d") < text.index("- DPO: c")
+
+
+def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(summary._table("r", REPORT))
+    assert "…, " not in out.getvalue()
+    assert out.getvalue().count("0.70 [0.60, 0.80]") >= 3
+    assert "0.70 [0.60, 0.80], n=31" in out.getvalue()

@@ -1,0 +1,152 @@
+"""What the evaluation says, against values worked out by hand or by another way."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from preflow.artifacts import Artifact, build
+from preflow.config import EvaluationSettings
+from preflow.models.scoring import response_logits
+from preflow.observer import Silent
+from preflow.stages.dpo import run_dpo
+from preflow.stages.evaluation import run_evaluation
+from preflow.stages.generation import answer_report, generate, held_out_prompts
+from preflow.stages.model_set import ModelSet
+from preflow.stages.preferences import PairScores, compare, preference_report
+from preflow.stages.specs import EvaluateSpec
+from tests.unit.stages.conftest import EVAL_PAIRS, Run
+
+SETTINGS = EvaluationSettings(bootstrap_samples=100)
+
+
+def scores(chosen: list[float], rejected: list[float], lengths: tuple[list[int], list[int]]) -> PairScores:
+    columns = [np.array(column, dtype=np.float64) for column in (chosen, rejected, *lengths)]
+    return PairScores(*columns)
+
+
+def test_preference_goes_by_log_prob_per_token() -> None:
+    """-4 over 4 tokens beats -3 over 2; a tie at -1 per token is no preference."""
+    score = scores([-4, -2, -9], [-3, -3, -2], ([4, 2, 3], [2, 3, 2]))
+    assert score.prefers_chosen().tolist() == [True, False, False]
+
+
+def test_rewards_margins_and_changes_by_hand() -> None:
+    """Beta 0.5: chosen 0.5 x (-2+4) = 1 and 0.5 x (-6+5) = -0.5; rejected 0.5 x (-5+4) = -0.5 and 0.5 x (-3+3) = 0."""
+    policy = scores([-2, -6], [-5, -3], ([2, 2], [1, 4]))
+    reference = scores([-4, -5], [-4, -3], ([2, 2], [1, 4]))
+    report = preference_report(policy, reference, 0.5, SETTINGS, seed=0)
+    assert report["reward_accuracy"]["value"] == 0.5
+    assert report["reward_margin"]["value"] == pytest.approx((1.5 - 0.5) / 2)
+    assert report["chosen_logp_change"]["value"] == pytest.approx((1.0 - 0.5) / 2)
+    assert report["rejected_logp_change"]["value"] == pytest.approx((-1.0 + 0.0) / 2)
+
+
+def test_length_matched_pairs() -> None:
+    """10 against 9 differs by 10 % of the longer one, 10 against 8 by 20 %."""
+    score = scores([-1, -1, -1], [-2, -2, -2], ([10, 10, 8], [9, 8, 10]))
+    assert score.length_matched(0.15).tolist() == [True, False, False]
+    assert preference_report(score, None, 1, SETTINGS, 0)["preference_accuracy_length_matched"]["n"] == 1
+
+
+def test_the_gain_is_paired() -> None:
+    """On 40 pairs the new model is right wherever the old one is, and on 8 more: the gain is 0.2 and not noise."""
+    ones, old_right = np.ones(40), np.arange(40) < 20
+    new_right = np.arange(40) < 28
+    old = PairScores(np.where(old_right, -1.0, -3.0), np.full(40, -2.0), ones, ones)
+    new = PairScores(np.where(new_right, -1.0, -3.0), np.full(40, -2.0), ones, ones)
+    gain = compare(new, old, EvaluationSettings(bootstrap_samples=500), seed=0)["preference_accuracy_gain"]
+    assert gain["value"] == pytest.approx(0.2)
+    assert 0 < gain["low"] < 0.2 < gain["high"]
+
+
+@pytest.fixture(scope="module")
+def aligned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("aligned")
+    return build(folder / "dpo", lambda out: run_dpo(prepared.dpo(), out, Silent()))
+
+
+@pytest.fixture
+def spec(prepared: Run, aligned: Artifact) -> EvaluateSpec:
+    return EvaluateSpec(
+        recipe=prepared.recipe,
+        base=prepared.base,
+        data=prepared.data,
+        sft=prepared.sft,
+        dpo=aligned,
+        reference=prepared.reference,
+    )
+
+
+def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
+    artifact = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent()))
+    report, metrics = artifact.load("evaluation.json"), artifact.load("metrics.json")
+    assert list(report["models"]) == ["base", "dpo", "sft"]
+    assert report["n_pairs"] == EVAL_PAIRS
+    for name in ("base", "sft", "dpo"):
+        assert {"preference_accuracy", "perplexity", "response_tokens"} <= report["models"][name].keys()
+    assert {"reward_accuracy", "reward_margin", "kl_sft", "kl_base"} <= report["models"]["dpo"].keys()
+    assert "reward_accuracy" not in report["models"]["sft"]
+    assert metrics["eval/kl"] == report["models"]["dpo"]["kl_sft"]["value"] > 0
+    assert metrics["eval/preference_accuracy"] == report["models"]["dpo"]["preference_accuracy"]["value"]
+    assert "eval/win_rate" not in metrics
+    figures = sorted(path.name for path in artifact.file("figures").iterdir())
+    expected = ["length_against_reward", "margin_over_training", "preference_margins", "rewards"]
+    assert figures == [f"{name}.png" for name in expected]
+    samples = artifact.load("samples.json")
+    assert [set(sample["answers"]) for sample in samples] == [{"base", "sft", "dpo"}] * 3  # type: ignore[index]
+    again = build(tmp_path / "again", lambda out: run_evaluation(spec, out, Silent()))
+    assert again.digest == artifact.digest
+
+
+def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None:
+    models = ModelSet(spec)
+    prompts = held_out_prompts(spec, models)[:2]
+    settings = EvaluationSettings(max_new_tokens=5, generation_batch_size=2)
+    report = answer_report(models, prompts, settings, seed=3, observer=Silent())
+    torch.manual_seed(3)
+    responses = generate(models, "dpo", [prompt.ids for prompt in prompts], 5, sample=True)
+    totals = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        p, q = (
+            torch.log_softmax(response_logits(models.use(name), (prompt.ids, response), models.precision).double(), -1)
+            for name in ("dpo", "sft")
+        )
+        totals.append(
+            sum(math.exp(a) * (a - b) for a, b in zip(p.flatten().tolist(), q.flatten().tolist(), strict=True))
+        )
+    assert report["dpo"]["kl_sft"]["value"] == pytest.approx(sum(totals) / 2, rel=1e-3)
+
+
+def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) -> None:
+    """With a shipped top_k of 1, sampling would be greedy: every seed would give the same response."""
+    models = ModelSet(spec)
+    prompt = held_out_prompts(spec, models)[0].ids
+    responses = set()
+    for seed in range(4):
+        model = models.use("dpo")
+        model.generation_config = GenerationConfig(do_sample=True, top_k=1, temperature=0.1)  # type: ignore[no-untyped-call]
+        torch.manual_seed(seed)
+        responses.add(tuple(generate(models, "dpo", [prompt], 6, sample=True)[0]))
+    assert len(responses) > 1
+
+
+def test_adapters_take_turns_over_one_base(spec: EvaluateSpec, prepared: Run) -> None:
+    models = ModelSet(spec)
+    row = (held_out_prompts(spec, models)[0].ids, [5, 6, 7])
+    values = {}
+    for name in ("base", "dpo", "sft", "base", "sft", "dpo"):
+        logits = response_logits(models.use(name), row, models.precision)
+        assert torch.equal(values.setdefault(name, logits), logits)
+    assert not torch.equal(values["base"], values["sft"])
+    assert not torch.equal(values["sft"], values["dpo"])
+
+
+def test_artifacts_hold_plain_json(spec: EvaluateSpec, tmp_path: Path) -> None:
+    artifact = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent()))
+    for file in Path(artifact.path).glob("*.json"):
+        json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail)

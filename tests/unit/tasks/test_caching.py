@@ -1,0 +1,141 @@
+"""What makes a stage's result reusable."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflow.artifacts import Artifact
+from preflow.config import Recipe
+from preflow.data.reading import DataSource
+from preflow.models.base import ModelRef
+from preflow.stages.specs import DpoSpec, SftSpec, ValidateSpec
+from tasks import caching
+from tasks.caching import identity
+
+DATA = Artifact(path="/store/data", digest="d1", bytes=1)
+BASE = ModelRef(name="tiny", path="/models/tiny", digest="m1")
+
+
+def recipe(**changes: Any) -> Recipe:
+    sections = {"sft": {"dataset": "a"}, "dpo": {"dataset": "b"}}
+    for name, value in changes.items():
+        section, _, setting = name.rpartition("__")
+        if section:
+            sections[section][setting] = value
+    top = {name: value for name, value in changes.items() if "__" not in name}
+    return Recipe.model_validate({"model_name": "tiny", **top, **sections})
+
+
+def sft(**changes: Any) -> str:
+    return identity("sft", SftSpec(recipe=recipe(**changes), base=BASE, data=DATA))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"description": "other"},
+        {"sft__logging_steps": 7},
+        {"sft__save_steps": 7},
+        {"dpo__beta": 0.3},
+        {"dpo__learning_rate": 1e-6},
+        {"evaluation": {"kl_prompts": 3}},
+    ],
+)
+def test_names_intervals_and_later_settings_hit(changes: dict[str, Any]) -> None:
+    assert sft(**changes) == sft()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"sft__learning_rate": 1e-4}, {"template": "none"}, {"tuning": "full"}]
+)
+def test_settings_that_change_the_weights_miss(changes: dict[str, Any]) -> None:
+    assert sft(**changes) != sft()
+
+
+def test_other_rows_and_other_weights_miss_and_other_places_hit() -> None:
+    def spec(data: str = "d1", model: str = "m1", place: str = "/store/data") -> str:
+        base = ModelRef(name="tiny", path=place, digest=model)
+        artifact = Artifact(path=place, digest=data, bytes=1)
+        return identity("sft", SftSpec(recipe=recipe(), base=base, data=artifact))
+
+    assert spec(data="d2") != spec()
+    assert spec(model="m2") != spec()
+    assert spec(place="/elsewhere") == spec()
+
+
+def test_dpo_depends_on_the_sft_model_and_the_reference() -> None:
+    def spec(sft: str = "s", reference: str = "r") -> str:
+        models = {
+            "sft": Artifact(path="/s", digest=sft, bytes=1),
+            "reference": Artifact(path="/r", digest=reference, bytes=1),
+        }
+        return identity("dpo", DpoSpec(recipe=recipe(), base=BASE, data=DATA, **models))
+
+    assert len({spec(), spec(sft="s2"), spec(reference="r2")}) == 3
+
+
+def test_a_library_version_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sft()
+    monkeypatch.setattr(caching, "_version", lambda name: "0.0")
+    assert sft() != before
+
+
+def test_changed_code_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sft()
+    monkeypatch.setattr(caching, "code_digest", lambda module: f"{module} changed")
+    assert sft() != before
+
+
+def test_the_same_rows_under_another_name_hit() -> None:
+    def spec(path: str, digest: str) -> str:
+        source = DataSource(path=path, digest=digest)
+        return identity("validate", ValidateSpec(preferences=(source,)))
+
+    assert spec("/a.jsonl", "x") == spec("/b.jsonl", "x")
+    assert spec("/a.jsonl", "x") != spec("/a.jsonl", "y")
+
+
+class Record:
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+class Store:
+    """What the key function asks of Prefect's result store."""
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self._read = read
+
+    def exists(self, key: str) -> bool:
+        return True
+
+    def read(self, key: str) -> Record:
+        return Record(self._read())
+
+
+def gone() -> Any:
+    raise ValueError("outside of the base path")
+
+
+@pytest.mark.parametrize(("read", "kept"), [(lambda: DATA, True), (lambda: BASE, False), (gone, False)])
+def test_only_a_record_of_the_artifact_that_was_read_again_is_kept(
+    read: Callable[[], Any], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SftSpec(recipe=recipe(), base=BASE, data=DATA)
+    monkeypatch.setattr(caching, "KEYS", tmp_path)
+    monkeypatch.setattr(caching, "find", lambda folder: DATA)
+    record = tmp_path / f"sft-{identity('sft', spec)}"
+    record.write_text("{}")
+
+    class Context:
+        class task:  # noqa: N801
+            name = "sft"
+
+        result_store = Store(read)
+
+    key = caching.verified_key(Context(), {"spec": spec})  # type: ignore[arg-type]
+    assert key == record.name
+    assert record.exists() is kept

@@ -46,6 +46,13 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: M
     tokenizer.save_pretrained(str(folder))
 
 
+def inner_model(model: LanguageModel) -> LanguageModel:
+    """The causal language model itself, without PEFT's wrapper."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def _sort_lists(config: Path) -> None:
     """Sort the lists of an adapter's config: PEFT writes sets, whose order changes from process to process."""
     if config.is_file():

@@ -7,18 +7,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from preflow.artifacts import write_json
 from preflow.config import DpoSettings
-from preflow.models.adapters import describe, new_adapter, save_model, trainable_parameters, write_card
+from preflow.models.adapters import describe, inner_model, new_adapter, save_model, trainable_parameters, write_card
 from preflow.models.base import refuse_dpo_checkpoint
 from preflow.models.loading import LanguageModel, Precision, choose_precision, load_policy, load_tokenizer
-from preflow.models.packed_trainer import share_prompts
 from preflow.models.packing import why_not
+from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.pairs import ScoredPair, read_pairs
@@ -153,9 +152,11 @@ def make_trainer(
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")
-    reason = why_not(policy)
+    inner = inner_model(policy)
+    score_responses_only(inner)
+    reason = why_not(inner)
     if reason is None:
-        share_prompts(policy.get_base_model() if isinstance(policy, PeftModel) else policy)
+        share_prompts(inner)
     else:
         observer.note(f"dpo: prompts are run twice, once per response: {reason}")
     return trainer

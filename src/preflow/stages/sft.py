@@ -8,8 +8,9 @@ from preflow.data.store import load_demonstrations
 from preflow.data.templates import Renderer
 from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.errors import DataUnfitError
-from preflow.models.adapters import describe, new_adapter, save_model, write_card
+from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.loading import choose_precision, load_policy, load_tokenizer
+from preflow.models.trl_forward import score_responses_only
 from preflow.observer import Observer
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import StageCallback, final_mean, run_training, training_arguments
@@ -77,10 +78,12 @@ def _trainer(
         ],
     }
     arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**arguments, packing=False),
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
         callbacks=[StageCallback("sft", observer)],
     )
+    score_responses_only(inner_model(trainer.model))
+    return trainer

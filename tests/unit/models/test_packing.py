@@ -17,9 +17,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from preflow.maths.logprobs import tolerance
 from preflow.models.loading import Precision
-from preflow.models.packed_trainer import share_prompts
 from preflow.models.packing import KNOWN, pack, why_not
 from preflow.models.scoring import group_logprobs, response_logprobs
+from preflow.models.trl_forward import score_responses_only, share_prompts
 
 VOCABULARY = 64
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
@@ -61,6 +61,7 @@ def build(config: PretrainedConfig, packed: bool = False) -> Any:
     model = AutoModelForCausalLM.from_config(config).eval()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     if packed:
+        score_responses_only(model)
         share_prompts(model)
     return model
 
@@ -113,6 +114,21 @@ def test_gradients_equal(kind: str) -> None:
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     for name, expected in gradients[0].items():
         assert float((gradients[1][name] - expected).norm()) <= 1e-4 * float(expected.norm()) + 1e-7, name
+
+
+def test_scored_positions_alone_give_trls_numbers() -> None:
+    """As SFT calls it: labels in the middle of a row, and a row in which nothing counts."""
+    plain, compact = build(CONFIGS["llama"]), build(CONFIGS["llama"])
+    score_responses_only(compact)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 0], [5, 5, 6, 6, 7, 7]])
+    labels = torch.tensor([[-100, -100, 7, 8, -100, -100], [-100] * 6])
+    call = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "fused_lm_head": True}
+    expected, got = plain(**call), compact(**call)
+    for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
+        assert torch.allclose(getattr(got, name).float(), getattr(expected, name).float(), atol=1e-6), name
+    assert torch.equal(got.label_mask, expected.label_mask)
+    nothing = {**call, "labels": torch.full_like(ids, -100)}
+    assert torch.equal(compact(**nothing).log_probs, plain(**nothing).log_probs)
 
 
 @pytest.mark.parametrize("kind", KNOWN)

@@ -34,15 +34,9 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: M
 
     The adapter's config names the base as the recipe does, not by a path of this machine.
     """
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = base.name
-            config.inference_mode = True
     model.save_pretrained(str(folder), safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    _sort_lists(folder / "adapter_config.json")
+    _normalise(folder / "adapter_config.json", base)
     tokenizer.save_pretrained(str(folder))
 
 
@@ -53,10 +47,11 @@ def inner_model(model: LanguageModel) -> LanguageModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _sort_lists(config: Path) -> None:
-    """Sort the lists of an adapter's config: PEFT writes sets, whose order changes from process to process."""
+def _normalise(config: Path, base: ModelRef) -> None:
+    """Name the base in an adapter's config, and sort its lists: PEFT writes sets, in an order of each process's own."""
     if config.is_file():
         values = json.loads(config.read_text(encoding="utf-8"))
+        values |= {"base_model_name_or_path": base.name, "inference_mode": True}
         write_json(config, {name: sorted(v) if isinstance(v, list) else v for name, v in values.items()})
 
 

@@ -118,6 +118,8 @@ def attach_adapter(model: LanguageModel, adapter: Path, *, trainable: bool, name
 
     model.requires_grad_(False)
     wrapped = PeftModel.from_pretrained(model, str(adapter), adapter_name=name, is_trainable=trainable)
+    # The stored config names the base as the recipe does; PEFT would ask the hub for that name when it saves.
+    wrapped.peft_config[name].base_model_name_or_path = model.name_or_path
     return wrapped.eval()
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
 from preflow.models.loading import Precision
 from preflow.observer import Observer
+
+# TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
 
 _WHOLE = "preflow-complete.json"
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.

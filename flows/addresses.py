@@ -1,0 +1,26 @@
+"""Where the two user interfaces are, or will be once ``python -m flows.ui`` runs."""
+
+from prefect.settings import PREFECT_API_URL
+
+from preflow.home import mlflow_uri
+
+HOST = "127.0.0.1"
+MLFLOW_PORT = 5000
+PREFECT_PORT = 4200
+
+
+def mlflow_server() -> str | None:
+    """The MLflow server that is configured; none where runs go to a local database."""
+    uri = mlflow_uri()
+    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
+
+
+def mlflow_address() -> str:
+    """Where the MLflow UI is: the configured server, or the local one that ``flows.ui`` starts."""
+    return mlflow_server() or f"http://{HOST}:{MLFLOW_PORT}"
+
+
+def prefect_server() -> str | None:
+    """The UI of the Prefect server that is configured; none where flows run embedded."""
+    api = PREFECT_API_URL.value()
+    return None if api is None else str(api).rstrip("/").removesuffix("/api")

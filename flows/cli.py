@@ -1,0 +1,68 @@
+"""The command line of a flow: one recipe, overrides, errors in one clear text."""
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from prefect.logging.configuration import setup_logging
+
+from flows.embedded import own_server
+from flows.plan import Outcome, make_plan
+from flows.summary import show
+from preflow.errors import ConfigError, PreflowError
+from tasks.reporting import CONSOLE, to_terminal
+
+_USAGE_ERROR = 2
+
+
+def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
+    """Run a flow with the arguments of this process."""
+
+    def command(
+        recipe: Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file.")],
+        changes: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; repeatable."),
+        ] = None,
+    ) -> None:
+        """Turn demonstrations and preference pairs into an aligned, evaluated language model."""
+        quiet_prefect()
+        try:
+            overrides = parse_overrides(changes or [])
+            make_plan(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
+            own_server()
+            outcome = pipeline(recipe, overrides)
+        except PreflowError as error:
+            CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+            raise typer.Exit(_USAGE_ERROR) from None
+        show(outcome)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
+def parse_overrides(changes: list[str]) -> dict[str, Any]:
+    """Dotted names to values, as ``--set NAME=VALUE`` gives them; the text is read as YAML later.
+
+    Raises:
+        ConfigError: One of them has no name or no equals sign.
+    """
+    overrides: dict[str, Any] = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {change}: expected NAME=VALUE, for example --set dpo.beta=0.2")
+        overrides[name.strip()] = value
+    return overrides
+
+
+def quiet_prefect() -> None:
+    """Leave the terminal to what is written for people; Prefect's UI keeps its whole log.
+
+    ``PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=INFO`` brings Prefect's own lines back.
+    """
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    setup_logging()
+    to_terminal()

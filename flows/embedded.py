@@ -1,0 +1,24 @@
+"""Prefect's embedded server ends with its process, unless that is killed: then the next start ends it."""
+
+import os
+
+import psutil
+
+from tasks.lineage import is_gone, process_tags
+
+_OWNER = {"host": "PREFLOW_OWNER_HOST", "pid": "PREFLOW_OWNER_PID", "process_started": "PREFLOW_OWNER_STARTED"}
+_EMBEDDED = "PREFECT__SERVER_EPHEMERAL"
+
+
+def own_server() -> None:
+    """Mark the server that Prefect will start as this process's own, and end those whose owner is gone."""
+    for tag, value in process_tags().items():
+        os.environ[_OWNER[tag]] = value
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except (psutil.Error, OSError):  # not ours to look at, or just gone
+            continue
+        owner = {tag: environment.get(name, "") for tag, name in _OWNER.items()}
+        if environment.get(_EMBEDDED) == "1" and all(owner.values()) and is_gone(owner):
+            process.terminate()

@@ -1,0 +1,63 @@
+"""What a pipeline run is going to do, settled before anything expensive starts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from preflow.advice import advice
+from preflow.artifacts import Artifact
+from preflow.config import Frozen, Recipe
+from preflow.data.reading import resolve_sources
+from preflow.recipes import load_recipe, require_runnable
+from preflow.stages.specs import ValidateSpec
+
+
+class Plan(Frozen):
+    """A resolved recipe and the data it names, with their digests."""
+
+    recipe: Recipe
+    sources: ValidateSpec
+    advice: tuple[str, ...] = ()
+
+    def runs(self, stage: str) -> bool:
+        """Whether the recipe's strategy has a training stage."""
+        return stage in Recipe.stages[self.recipe.strategy]
+
+
+class Outcome(Frozen):
+    """What a pipeline run leaves behind."""
+
+    recipe: str
+    """The recipe's name."""
+    mlflow_run_id: str
+    prefect_run_id: str
+    evaluation: Artifact
+    model: Artifact
+    """The last model that was trained; its files lie in the folder ``model`` of it."""
+
+
+def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read a recipe and find its data.
+
+    Args:
+        recipe: The recipe's file.
+        overrides: Dotted names to values, which win over the file.
+
+    Raises:
+        ConfigError: The recipe cannot be run as it is.
+        DataFileError: A data file is absent or cannot be read.
+    """
+    resolved = load_recipe(recipe, overrides)
+    require_runnable(resolved)
+    return Plan(recipe=resolved, sources=_sources(resolved), advice=tuple(advice(resolved)))
+
+
+def _sources(recipe: Recipe) -> ValidateSpec:
+    given: dict[str, Any] = {}
+    names = {"sft": "demonstrations", "dpo": "preferences"}
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None:
+            given[names[stage]] = resolve_sources(section.dataset or ())
+            given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
+            given[f"{stage}_eval_split"] = section.eval_split
+    return ValidateSpec(settings=recipe.validation, **given)

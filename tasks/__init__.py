@@ -1,0 +1,9 @@
+"""One thin Prefect task per stage, and what they share: cache keys, tracking, reporting.
+
+Importing this package puts all state under ``PREFLOW_HOME`` and switches telemetry off, which must happen before
+Prefect or MLflow are imported.
+"""
+
+from preflow.home import activate
+
+activate()

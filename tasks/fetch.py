@@ -1,0 +1,29 @@
+"""Getting the base model, which is no stage: its files are an input, kept by the library itself."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from preflow.config import Recipe
+from preflow.models.base import ModelRef
+from tasks.reporting import Reporter
+from tasks.stage import HOUR, PAUSES, can_help
+from tasks.tracking import PipelineRun, tag_base_model
+
+
+@task(
+    name="fetch",
+    task_run_name="{run.recipe}-fetch",
+    retries=2,
+    retry_delay_seconds=PAUSES,
+    retry_condition_fn=can_help,
+    timeout_seconds=6 * HOUR,
+    cache_policy=NO_CACHE,  # the library keeps the files and looks at them every time
+)
+def fetch(recipe: Recipe, run: PipelineRun) -> ModelRef:
+    """Find the recipe's base model, downloading and converting it the first time."""
+    from preflow.models.base import resolve_model
+
+    with Reporter(run.recipe, "fetch") as observer:
+        base = resolve_model(recipe, observer)
+    tag_base_model(run, base)
+    return base

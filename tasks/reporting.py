@@ -1,0 +1,193 @@
+"""How a running stage is seen: progress in the terminal and in Prefect, notes in Prefect's log, metrics in MLflow."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+#: Everything for a person at the terminal goes through here; results go to standard output.
+CONSOLE = Console(stderr=True, highlight=False)
+#: Marks a log record as written for a person.
+FOR_PEOPLE = {"preflow": True}
+_LINE_SECONDS = 10.0
+_ARTIFACT_SECONDS = 3.0
+
+
+class MetricsSink(Protocol):
+    """Where training metrics go."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record metrics of one step."""
+
+
+class Reporter:
+    """The observer of one stage: a context manager, because a progress bar must be taken away again."""
+
+    def __init__(self, recipe: str, stage: str, sink: MetricsSink | None = None) -> None:
+        """Report for a stage of a recipe; metrics go to ``sink``, or nowhere without one."""
+        self._stage = stage
+        self._sink = sink
+        self._bar = _Bar() if CONSOLE.is_terminal else _Lines()
+        self._card = _Card(f"{recipe}-{stage}") if TaskRunContext.get() else None
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Show that ``done`` of ``total`` units of ``what`` are finished."""
+        self._bar.show(done, total, what)
+        if self._card is not None:
+            self._card.show(done, total, what)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Record metrics of one step."""
+        if self._sink is not None:
+            self._sink.metrics(values, step)
+
+    def note(self, message: str) -> None:
+        """Tell a person something."""
+        tell(message if message.startswith(self._stage) else f"{self._stage}: {message}")
+
+
+class _Bar:
+    """Progress bars on a terminal, one for each kind of unit."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=CONSOLE,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, done: int, total: int, what: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+class _Lines:
+    """One plain line every few seconds, for a log file or a pipe."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if what != self._what or done >= total or now - self._last >= _LINE_SECONDS:
+            self._what, self._last = what, now
+            CONSOLE.print(f"  {what} {done}/{total}", markup=False)
+
+
+class _Card:
+    """A progress artifact in Prefect's UI, updated every few seconds."""
+
+    def __init__(self, key: str) -> None:
+        self._key = artifact_key(key)
+        self._id: UUID | None = None
+        self._last = 0.0
+
+    def show(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if done < total and now - self._last < _ARTIFACT_SECONDS:
+            return
+        self._last = now
+        percent = 100.0 * done / max(total, 1)
+        if self._id is None:
+            created = create_progress_artifact(percent, key=self._key, description=what)
+            self._id = cast(UUID, created)  # a coroutine only in asynchronous code
+        else:
+            update_progress_artifact(self._id, percent, description=f"{what} {done}/{total}")
+
+
+def artifact_key(name: str) -> str:
+    """A name in the form that Prefect asks of artifact keys: lower case, digits, dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def tell(message: str, *, warning: bool = False) -> None:
+    """Say something to people: in the run's log in Prefect, and through it on the terminal."""
+    inside = TaskRunContext.get() or FlowRunContext.get()
+    logger: Any = get_run_logger() if inside else logging.getLogger("preflow")
+    logger.log(logging.WARNING if warning else logging.INFO, message, extra=FOR_PEOPLE)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Tell when something begins, and how long it took once it is done."""
+    tell(f"{what}: started")
+    begin = time.monotonic()
+    yield
+    tell(f"{what}: done in {duration(time.monotonic() - begin)}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class PeopleHandler(logging.Handler):
+    """Prints what was written for people, and nothing else, beside a running progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record that carries the mark."""
+        if getattr(record, "preflow", False):
+            style = "yellow" if record.levelno >= logging.WARNING else None
+            CONSOLE.print(record.getMessage(), style=style, markup=False)
+
+
+def to_terminal() -> None:
+    """Print what is written for people on this terminal; everything stays in Prefect's log as well."""
+    handler = PeopleHandler()
+    for name in ("preflow", "prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+    logging.getLogger("preflow").setLevel(logging.INFO)

@@ -1,0 +1,117 @@
+"""Stages that take milliseconds and load no model, so that tests see the pipeline around them."""
+
+import json
+import os
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import preflow.models.base
+import tasks.caching
+from preflow.artifacts import write_json
+from preflow.config import Recipe
+from preflow.models.base import ModelRef
+from preflow.observer import Observer
+
+STEPS = 6
+HALF = STEPS // 2
+
+
+def install() -> None:
+    """Put the fakes where the tasks import the real stages from."""
+    stages = {
+        "expectations.gate": ("run_gate", _gate),
+        "preflow.stages.sft": ("run_sft", _training("sft")),
+        "preflow.stages.reference": ("run_reference", _reference),
+        "preflow.stages.dpo": ("run_dpo", _training("dpo")),
+        "preflow.stages.evaluation": ("run_evaluation", _evaluation),
+    }
+    for name, (function, fake) in stages.items():
+        module = types.ModuleType(name)
+        setattr(module, function, fake)
+        sys.modules[name] = module
+    preflow.models.base.resolve_model = _resolve_model
+    vars(tasks.caching)["code_digest"] = lambda module: f"code of the fake {module}"
+
+
+def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
+    return ModelRef(name=str(recipe.model_name), path="/nowhere", digest="base-digest")
+
+
+def _gate(spec: Any, out: Path, observer: Observer) -> None:
+    _called("validate")
+    write_json(out / "metrics.json", {"data/pairs": 4.0})
+
+
+def _training(stage: str) -> Any:
+    def run(spec: Any, out: Path, observer: Observer) -> None:
+        _called(stage)
+        scratch = out / "scratch"
+        scratch.mkdir(exist_ok=True)
+        checkpoint = scratch / "step.json"
+        first = json.loads(checkpoint.read_text()) + 1 if checkpoint.exists() else 1
+        for step in range(first, STEPS + 1):
+            values = {"loss": 1 / step, "grad_norm": 1.0}
+            observer.metrics({f"{stage}/{name}": value for name, value in values.items()}, step)
+            observer.progress(step, STEPS, f"{stage}: optimizer steps")
+            if step == HALF:
+                checkpoint.write_text(json.dumps(step))
+                _die_if_asked(stage)
+        log = [{"step": step, "loss": 1 / step, "grad_norm": 1.0} for step in range(1, STEPS + 1)]
+        write_json(out / "training.json", log)
+        (out / "model").mkdir(exist_ok=True)
+        (out / "model" / "weights.txt").write_text(f"{stage} {spec.options()}")
+        write_json(out / "metrics.json", {f"{stage}/loss": 1 / STEPS})
+
+    return run
+
+
+def _reference(spec: Any, out: Path, observer: Observer) -> None:
+    _called("reference")
+    observer.metrics({"scoring/rows": 4.0}, 0)
+    write_json(out / "metrics.json", {"reference/rows": 4.0})
+
+
+def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
+    _called("evaluate")
+    observer.note("evaluating [not markup]")
+    names = [n for n, there in (("base", True), ("sft", spec.sft), ("dpo", spec.dpo)) if there]
+    accuracy = {"value": 0.7, "low": 0.6, "high": 0.8}
+    report = {
+        "models": {name: {"preference_accuracy": accuracy} for name in names},
+        "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
+        "n_pairs": 40,
+        "confidence": 0.95,
+        "warnings": ["only 40 held-out pairs"],
+    }
+    answers = dict.fromkeys(names, "An [answer].")
+    write_json(out / "evaluation.json", report)
+    write_json(out / "samples.json", [{"prompt": "Where is\nit?", "answers": answers}])
+    (out / "figures").mkdir(exist_ok=True)
+    (out / "figures" / "rewards.png").write_bytes(b"png")
+    write_json(out / "metrics.json", {"eval/preference_accuracy": 0.7})
+
+
+def _called(stage: str) -> None:
+    """Leave a line for the test that counts computations."""
+    log = os.environ.get("FAKE_CALLS")
+    if log:
+        with Path(log).open("a", encoding="utf-8") as handle:
+            handle.write(f"{stage}\n")
+
+
+def _die_if_asked(stage: str) -> None:
+    if os.environ.get("FAKE_KILL") == stage:
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    install()
+    from flows.cli import run_from_terminal
+    from flows.two_stage import two_stage
+
+    run_from_terminal(two_stage)

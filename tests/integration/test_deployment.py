@@ -1,0 +1,127 @@
+"""The README's deployment, for real: a server, a worker, ``prefect deploy`` and a watched run on a tiny model."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.conftest import ROOT, Pipeline, clean_environment
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A long-running command in a process group of its own, which ends with the block."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def server(pipeline: Pipeline) -> Iterator[dict[str, str]]:
+    """The environment in which commands talk to a Prefect server of this test's own."""
+    port = free_port()
+    environment = {
+        **clean_environment(),
+        "PREFLOW_HOME": str(pipeline.home),
+        "PREFECT_HOME": str(pipeline.home / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "COLUMNS": "200",
+    }
+    (pipeline.home / "prefect").mkdir(parents=True)
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, environment, pipeline.folder / "server.log"):
+        _wait_for(f"http://127.0.0.1:{port}/api/health")
+        yield environment
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(url, timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise AssertionError(f"{url} did not answer")
+
+
+def prefect(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [*PREFECT, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_a_deployment_runs_with_other_settings(
+    pipeline: Pipeline, server: dict[str, str], tiny_recipe_file: Callable[..., Path]
+) -> None:
+    recipe = tiny_recipe_file()
+    prefect(server, "work-pool", "create", "preflow-pool", "--type", "process")
+    prefect(server, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
+    stored = prefect(server, "deployment", "inspect", "two-stage/nightly-demo", "--output", "json")
+    assert str(ROOT) not in stored
+    assert json.loads(stored)["entrypoint"] == "flows.two_stage.two_stage"
+
+    worker = [*PREFECT, "worker", "start", "--pool", "preflow-pool", "--limit", "1"]
+    log = pipeline.folder / "worker.log"
+    with running(worker, server, log):
+        watched = prefect(
+            server,
+            *("deployment", "run", "two-stage/nightly-demo", "--watch"),
+            *("--param", f"recipe={recipe}", "--param", 'overrides={"dpo.beta": 0.2}'),
+        )
+    assert "finished successfully" in watched, watched + log.read_text()
+    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["beta"] == "0.2"
+    kinds = {a["key"] for a in _artifacts(server)}
+    assert {"tiny-summary", "tiny-metrics", "tiny-mlflow", "tiny-dpo"} <= kinds
+
+
+def _artifacts(server: dict[str, str]) -> list[dict[str, str]]:
+    answer = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json={}, timeout=30)
+    answer.raise_for_status()
+    found: list[dict[str, str]] = answer.json()
+    return found

@@ -1,0 +1,136 @@
+"""The pipeline around the stages, in processes of its own: caching, kills, tracking, errors."""
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Pipeline
+
+Start = Callable[..., CompletedProcess[str]]
+STAGES = ["validate", "sft", "reference", "dpo", "evaluate"]
+
+
+def by_stage(runs: list[Any]) -> dict[str, Any]:
+    return {run.data.tags["stage"]: run for run in runs if "stage" in run.data.tags}
+
+
+def parents(runs: list[Any]) -> list[Any]:
+    return [run for run in runs if run.data.tags.get("kind") == "pipeline"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, recipe: Path, start: Start) -> None:
+    killed = pipeline.start(str(recipe), FAKE_KILL="dpo")
+    assert killed.returncode == -signal.SIGKILL
+    assert {run.info.status for run in parents(pipeline.runs())} == {"RUNNING"}
+
+    start()
+    runs = pipeline.runs()
+    assert pipeline.calls == ["validate", "sft", "reference", "dpo", "dpo", "evaluate"]
+    assert len(parents(runs)) == 1
+    assert sorted(by_stage(runs)) == sorted(STAGES)
+    assert len(runs) == 1 + len(STAGES)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    dpo = by_stage(runs)["dpo"]
+    assert sorted(pipeline.steps(dpo.info.run_id, "dpo/grad_norm")) == [1, 2, 3, 4, 5, 6]
+
+    third = start()
+    assert len(pipeline.calls) == 6
+    assert "dpo: cached" in third.stderr
+    newest = parents(pipeline.runs())[-1]
+    children = [run for run in pipeline.runs() if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id]
+    assert {run.data.tags["stage"] for run in children} == set(STAGES)
+    assert {run.info.status for run in children} == {"FINISHED"}
+    cached = by_stage(children)["dpo"]
+    assert cached.data.tags["cached_from"] == dpo.info.run_id
+    assert cached.data.metrics["dpo/loss"] == dpo.data.metrics["dpo/loss"]
+    assert newest.data.metrics["eval/preference_accuracy"] == 0.7
+    assert newest.data.metrics["dpo/loss"] == dpo.data.metrics["dpo/loss"]
+
+    a_later_setting_keeps_earlier_stages(pipeline, start)
+    damage_is_recomputed(pipeline, start)
+    the_killed_runs_of_others_are_buried(pipeline, recipe, start)
+
+
+def a_later_setting_keeps_earlier_stages(pipeline: Pipeline, start: Start) -> None:
+    done = start("--set", "dpo.beta=0.2", "--set", "sft.logging_steps=5")
+    assert pipeline.calls[6:] == ["dpo", "evaluate"]
+    assert "sft: cached" in done.stderr
+    newest = parents(pipeline.runs())[-1]
+    assert newest.data.params["beta"] == "0.2"
+    assert newest.data.params["dpo_learning_rate"] == "5e-06"
+
+
+def damage_is_recomputed(pipeline: Pipeline, start: Start) -> None:
+    store = pipeline.home / "store"
+    (artifact,) = (store / "sft").glob("*[0-9a-f]/")
+    (artifact / "model" / "weights.txt").write_text("damaged")
+    for folder in (store / "reference").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    shutil.rmtree(pipeline.home / "prefect" / "storage")  # records whose value is gone serve nothing
+    start()
+    assert pipeline.calls[8:] == ["sft", "reference"]
+    assert "damaged" not in (artifact / "model" / "weights.txt").read_text()
+
+
+def the_killed_runs_of_others_are_buried(pipeline: Pipeline, recipe: Path, start: Start) -> None:
+    pipeline.start(str(recipe), "--set", "name=other", "--set", "seed=1", FAKE_KILL="sft")
+    assert "RUNNING" in {run.info.status for run in pipeline.runs()}
+    start()
+    statuses = [run.info.status for run in pipeline.runs()]
+    assert "RUNNING" not in statuses
+    assert statuses.count("KILLED") == 2  # the pipeline run and its SFT stage
+
+
+@pytest.mark.slow
+def test_what_a_run_leaves_in_mlflow_and_on_the_terminal(pipeline: Pipeline, start: Start) -> None:
+    done = start()
+    assert "models side by side" in done.stdout
+    assert "flows.ui mlflow --run" in done.stdout
+    assert "Traceback" not in done.stderr
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline.home}/mlflow/mlflow.db")
+    runs = pipeline.runs()
+    parent = parents(runs)[0]
+    tags = parent.data.tags
+    assert {"recipe_digest", "data_digest", "base_model_digest", "prefect_flow_run_id"} <= set(tags)
+    assert tags["strategy"] == "two-stage"
+    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
+    assert files == {"recipe.yaml", "summary.md"}
+    assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} == {
+        "sft.jsonl",
+        "dpo.jsonl",
+    }
+    stages = by_stage(runs)
+    assert {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)} == {
+        "figures",
+        "evaluation.json",
+        "samples.json",
+        "metrics.json",
+        "manifest.json",
+    }
+    assert pipeline.steps(stages["sft"].info.run_id, "sft/grad_norm") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:
+    done = pipeline.start(str(recipe), "--set", "dpo.betta=0.2")
+    assert done.returncode == 2
+    assert "did you mean 'beta'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (pipeline.home / "mlflow").exists()
+
+
+def test_a_missing_data_file_is_named_before_anything_starts(pipeline: Pipeline, recipe: Path) -> None:
+    (recipe.parent / "dpo.jsonl").unlink()
+    done = pipeline.start(str(recipe))
+    assert done.returncode == 2
+    assert "dpo.jsonl" in done.stderr
+    assert not (pipeline.home / "mlflow").exists()

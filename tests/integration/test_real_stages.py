@@ -1,0 +1,128 @@
+"""The whole flow with every real stage: on a tiny random model, and on SmolLM2 with a few rows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from tests.conftest import preference_rows, write_jsonl
+from tests.integration.conftest import ROOT, Pipeline
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def real(pipeline: Pipeline) -> Run:
+    """Runs ``flows.two_stage`` itself and expects it to end well."""
+
+    def run(recipe: Path, *arguments: str, **environment: str) -> CompletedProcess[str]:
+        done = pipeline.start(str(recipe), *arguments, module="flows.two_stage", **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def stage(pipeline: Pipeline, name: str) -> Path:
+    """The one artifact of a stage in the store."""
+    (folder,) = (path for path in (pipeline.home / "store" / name).iterdir() if (path / "manifest.json").is_file())
+    return folder
+
+
+def report(pipeline: Pipeline) -> dict[str, Any]:
+    text = (stage(pipeline, "evaluate") / "evaluation.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+@pytest.mark.slow
+def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_recipe_file: Callable[..., Path]) -> None:
+    file = tiny_recipe_file()
+    first = real(file)
+    assert "preference accuracy" in first.stdout
+    models = report(pipeline)["models"]
+    assert set(models) == {"base", "sft", "dpo"}
+    assert models["dpo"]["kl_sft"]["value"] > 0
+    weights = (stage(pipeline, "dpo") / "model" / "adapter_model.safetensors").read_bytes()
+    again = real(file)
+    assert [line for line in again.stderr.splitlines() if line.endswith(": cached")] == [
+        f"{name}: cached" for name in ("validate", "sft", "reference", "dpo", "evaluate")
+    ]
+    elsewhere = Pipeline(pipeline.folder / "elsewhere")
+    elsewhere.folder.mkdir()
+    done = elsewhere.start(str(file), module="flows.two_stage")
+    assert done.returncode == 0, done.stderr
+    assert (stage(elsewhere, "dpo") / "model" / "adapter_model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "names"), [("sft", {"base", "sft"}), ("dpo", {"base", "dpo"})])
+def test_one_stage_alone(
+    pipeline: Pipeline, real: Run, tmp_path: Path, tiny_folder: Path, strategy: str, names: set[str]
+) -> None:
+    pairs = preference_rows(24)
+    rows = {
+        "sft": [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs],
+        "dpo": [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in pairs],
+    }
+    write_jsonl(tmp_path / "rows.jsonl", rows[strategy])
+    recipe = {"strategy": strategy, "model_name": str(tiny_folder), "dataset": "rows.jsonl", "eval_split": 0.3}
+    sizes = {"max_seq_length": 256, "lora_r": 2, "evaluation": {"kl_prompts": 2, "max_new_tokens": 4}}
+    file = tmp_path / "alone.json"
+    file.write_text(json.dumps({**recipe, **sizes}), encoding="utf-8")
+    real(file)
+    assert set(report(pipeline)["models"]) == names
+
+
+def turns(row: dict[str, str], side: str) -> list[dict[str, str]]:
+    """A pair's side as a whole conversation."""
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+
+
+@pytest.mark.slow
+def test_smollm2_with_a_few_rows(pipeline: Pipeline, real: Run) -> None:
+    """The demo recipe on the first rows of its own files: the real tokenizer, template and weights."""
+    few = pipeline.folder / "demo"
+    few.mkdir()
+    for name, count in (("demonstrations", 20), ("preferences", 12), ("preferences_heldout", 6)):
+        lines = (ROOT / "recipes" / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+        (few / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = pipeline.folder / "few.yaml"
+    recipe.write_text((ROOT / "recipes" / "demo.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    small = ("--set", "evaluation.kl_prompts=2", "--set", "evaluation.max_new_tokens=12", "--set", "sft.eval_split=0.3")
+    real(recipe, *small, HF_HUB_OFFLINE="1")
+    models = report(pipeline)["models"]
+    assert models["sft"]["perplexity"] < models["base"]["perplexity"]
+    metrics = json.loads((stage(pipeline, "dpo") / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dpo/proof_policy_gap"] <= 1
+    assert metrics["dpo/first_loss"] == pytest.approx(0.693147, abs=2e-3)
+    rendered_as_at_inference(pipeline)
+
+
+def rendered_as_at_inference(pipeline: Pipeline) -> None:
+    """Every stored pair is, token for token, what the tokenizer's own ``apply_chat_template`` gives."""
+    from transformers import AutoTokenizer
+
+    from preflow.stages.pairs import read_pairs
+
+    tokenizer = AutoTokenizer.from_pretrained(pipeline.home / "models" / "SmolLM2-135M-Instruct")
+    rows = {}
+    for name in ("preferences", "preferences_heldout"):
+        lines = (pipeline.folder / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows |= {f"{name}.jsonl:{number}": json.loads(line) for number, line in enumerate(lines, start=1)}
+    pairs = [
+        pair for side in ("train", "eval") for pair in read_pairs(stage(pipeline, "reference") / f"{side}.parquet")
+    ]
+    assert len(pairs) == len(rows) == 18
+    for pair in pairs:
+        row = rows[pair.source]
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        options = {"tokenize": True, "return_dict": False}
+        assert pair.prompt_ids == tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **options)
+        for side, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
+            whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": row[side]}], **options)
+            assert pair.prompt_ids + ids == whole[: len(pair.prompt_ids) + len(ids)]
+            assert ids[-1] == tokenizer.eos_token_id
+            assert tokenizer.decode(whole[len(pair.prompt_ids) + len(ids) :]).strip() == ""

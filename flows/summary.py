@@ -46,7 +46,8 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("kl_sft", "KL from SFT, nats per response", _error),
     ("kl_base", "KL from base, nats per response", _error),
     ("perplexity", "perplexity on demonstrations", lambda v: format(v, ".2f")),
-    ("response_tokens", "tokens per response", lambda v: format(v, ".1f")),
+    ("response_tokens", "tokens per sampled response", lambda v: format(v, ".1f")),
+    ("cut_share", "… cut at max_new_tokens", lambda v: format(v, ".0%")),
 )
 _NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 _SAMPLES = 3

@@ -27,8 +27,8 @@ from checks import LENGTH_BAND, RUN, SHINGLE, Row, check_all, normalised, runs, 
 
 HERE = Path(__file__).resolve().parent
 SEED = 20
-DEMONSTRATIONS_PER_TOPIC = 9
-PREFERENCES_PER_TOPIC = 13
+DEMONSTRATIONS_PER_TOPIC = 8
+PREFERENCES_PER_TOPIC = 12
 HELD_OUT_PER_TOPIC = 10
 TRIES = 10_000  # before giving up on a message
 FRESH = 0.78  # the largest overlap of two answers, a little under the limit of checks.py

@@ -107,8 +107,8 @@ def rendered_as_at_inference(pipeline: Pipeline) -> None:
 
     from preflow.stages.pairs import read_pairs
 
-    tokenizer = AutoTokenizer.from_pretrained(pipeline.home / "models" / "SmolLM2-135M-Instruct")
-    rows = {}
+    tokenizer: Any = AutoTokenizer.from_pretrained(pipeline.home / "models" / "SmolLM2-135M-Instruct")
+    rows: dict[str, dict[str, str]] = {}
     for name in ("preferences", "preferences_heldout"):
         lines = (pipeline.folder / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         rows |= {f"{name}.jsonl:{number}": json.loads(line) for number, line in enumerate(lines, start=1)}
@@ -119,7 +119,7 @@ def rendered_as_at_inference(pipeline: Pipeline) -> None:
     for pair in pairs:
         row = rows[pair.source]
         prompt = [{"role": "user", "content": row["prompt"]}]
-        options = {"tokenize": True, "return_dict": False}
+        options: dict[str, Any] = {"tokenize": True, "return_dict": False}
         assert pair.prompt_ids == tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **options)
         for side, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids)):
             whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": row[side]}], **options)

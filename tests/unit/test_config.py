@@ -169,7 +169,7 @@ def test_cosmetic_settings_do_not_enter_the_identity() -> None:
 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Recipe().seed = 3  # type: ignore[misc]
+        Recipe().seed = 3
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

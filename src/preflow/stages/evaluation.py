@@ -109,15 +109,13 @@ def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any]
 
 
 def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
-    limit = spec.recipe.evaluation.kl_limit
-    for name, values in report["models"].items():
-        for reference in ("kl_sft", "kl_base"):
-            if name == "dpo" and reference in values and values[reference]["value"] > limit:
-                report["warnings"].append(
-                    f"KL of the {name} model ({reference.removeprefix('kl_')} as reference) is "
-                    f"{values[reference]['value']:.1f} nats per response, above the limit of {limit:g}: raise beta or "
-                    "lower the learning rate"
-                )
+    limit, reference = spec.recipe.evaluation.kl_limit, report.get("reference")
+    kl = report["models"].get("dpo", {}).get(f"kl_{reference}")
+    if kl is not None and kl["value"] > limit:
+        report["warnings"].append(
+            f"KL of the DPO model from its reference ({reference}) is {kl['value']:.1f} nats per response, above the "
+            f"limit of {limit:g}: raise beta or lower the learning rate"
+        )
     if 0 < report["n_pairs"] < 50:
         report["warnings"].append(
             f"only {report['n_pairs']} held-out pairs: intervals are wide, 50 or more are advised"

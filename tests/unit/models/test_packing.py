@@ -58,7 +58,7 @@ examples = st.lists(
 
 def build(config: PretrainedConfig, packed: bool = False) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()  # type: ignore[no-untyped-call]
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     if packed:
         score_responses_only(model)
@@ -133,7 +133,7 @@ def test_scored_positions_alone_give_trls_numbers() -> None:
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_scored_groups_equal_plain_forwards(kind: str) -> None:
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind]).eval()
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind]).eval()  # type: ignore[no-untyped-call]
     group = ([5, 6, 7], [[8, 9], [10], [8, 9, 11, 12]])
     for got, response in zip(group_logprobs(model, group, CPU), group[1], strict=True):
         expected = response_logprobs(model, (group[0], response), CPU)
@@ -171,7 +171,7 @@ def test_changing_one_response_leaves_the_other_alone() -> None:
     ],
 )
 def test_what_the_mask_cannot_express_goes_the_plain_way(config: PretrainedConfig, reason: str) -> None:
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()  # type: ignore[no-untyped-call]
     assert reason in str(why_not(model))
     group = ([1, 2, 3, 4, 5], [[6, 7], [5]])
     for got, response in zip(group_logprobs(model, group, CPU), group[1], strict=True):

@@ -98,7 +98,7 @@ def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
     expected = ["length_against_reward", "margin_over_training", "preference_margins", "rewards"]
     assert figures == [f"{name}.png" for name in expected]
     samples = artifact.load("samples.json")
-    assert [set(sample["answers"]) for sample in samples] == [{"base", "sft", "dpo"}] * 3  # type: ignore[index]
+    assert [set(sample["answers"]) for sample in samples] == [{"base", "sft", "dpo"}] * 3
     again = build(tmp_path / "again", lambda out: run_evaluation(spec, out, Silent()))
     assert again.digest == artifact.digest
 
@@ -138,7 +138,7 @@ def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) ->
 def test_adapters_take_turns_over_one_base(spec: EvaluateSpec, prepared: Run) -> None:
     models = ModelSet(spec)
     row = (held_out_prompts(spec, models)[0].ids, [5, 6, 7])
-    values = {}
+    values: dict[str, torch.Tensor] = {}
     for name in ("base", "dpo", "sft", "base", "sft", "dpo"):
         logits = response_logits(models.use(name), row, models.precision)
         assert torch.equal(values.setdefault(name, logits), logits)

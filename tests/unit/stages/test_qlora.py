@@ -1,0 +1,52 @@
+"""4-bit weights from SFT to evaluation on the CPU, with no gap between policy and reference at step 0."""
+
+from pathlib import Path
+
+import pytest
+
+from preflow.artifacts import build
+from preflow.models.loading import choose_precision, load_policy
+from preflow.observer import Silent
+from preflow.stages.dpo import run_dpo, weights_kept
+from preflow.stages.evaluation import run_evaluation
+from preflow.stages.reference import run_reference
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
+from tests.unit.stages.conftest import Run, recipe_for
+
+
+@pytest.mark.slow
+def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
+    recipe, base, data = recipe_for(prepared.base, use_4bit=True), prepared.base, prepared.data
+    asked = SftSpec(recipe=recipe, base=base, data=data)
+    sft = build(tmp_path / "sft", lambda out: run_sft(asked, out, Silent()))
+    given = {"recipe": recipe, "base": base, "data": data, "sft": sft}
+    scored = ReferenceSpec.model_validate(given)
+    reference = build(tmp_path / "reference", lambda out: run_reference(scored, out, Silent()))
+    spec = prepared.dpo(recipe=recipe, sft=sft, reference=reference)
+    dpo = build(tmp_path / "dpo", lambda out: run_dpo(spec, out, Silent()))
+    metrics = dpo.load("metrics.json")
+    assert metrics["dpo/proof_policy_gap"] <= 1
+    assert metrics["dpo/train_reward_margin"] > 0
+    last = EvaluateSpec.model_validate({**given, "dpo": dpo, "reference": reference})
+    report = build(tmp_path / "evaluate", lambda out: run_evaluation(last, out, Silent())).load("evaluation.json")
+    assert report["models"]["dpo"]["kl_sft"]["value"] > 0
+
+
+def test_a_trainer_cannot_narrow_the_policy(prepared: Run) -> None:
+    """TRL casts the adapter of a quantized model to bfloat16 in its constructor."""
+    policy = load_policy(
+        prepared.base,
+        prepared.sft.file("model"),
+        prepared.recipe,
+        choose_precision(prepared.recipe),
+        trainable=True,
+    )
+    before = {name: p.clone() for name, p in policy.named_parameters() if p.requires_grad}
+    with weights_kept(policy):
+        for parameter in policy.parameters():
+            parameter.data = parameter.data.bfloat16()
+    assert before
+    for name, parameter in policy.named_parameters():
+        if name in before:
+            assert parameter.equal(before[name]), name

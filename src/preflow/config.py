@@ -9,9 +9,9 @@ tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), 
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from preflow.digests import json_digest
 
@@ -25,6 +25,16 @@ LossType = Literal[
 COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
 _ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
+Losses = Annotated[
+    tuple[LossType, ...], BeforeValidator(_one_or_many, json_schema_input_type=LossType | tuple[LossType, ...])
+]
 
 
 class Frozen(BaseModel):
@@ -45,9 +55,9 @@ def numbers(settings: BaseModel) -> dict[str, Any]:
 class TrainingSettings(Frozen):
     """What both training stages know. Names are those of the field (TRL, transformers, PEFT)."""
 
-    dataset: tuple[str, ...] | None = Field(default=None, json_schema_extra=COSMETIC)
+    dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
     """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data set names. One or a list."""
-    eval_dataset: tuple[str, ...] | None = Field(default=None, json_schema_extra=COSMETIC)
+    eval_dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
     """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
     eval_split: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
@@ -91,11 +101,6 @@ class TrainingSettings(Frozen):
     save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)
     """Optimizer steps between two checkpoints, from which a killed run goes on."""
 
-    @field_validator("dataset", "eval_dataset", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
     @model_validator(mode="before")
     @classmethod
     def _alpha_is_twice_the_rank(cls, data: Any) -> Any:
@@ -117,7 +122,7 @@ class DpoSettings(TrainingSettings):
     5e-6 with LoRA and 5e-7 with ``tuning: full``."""
     beta: float = Field(default=0.1, gt=0)
     """Strength of the pull towards the reference; higher stays closer (equation 7)."""
-    loss_type: tuple[LossType, ...] = ("sigmoid",)
+    loss_type: Losses = ("sigmoid",)
     """TRL's loss by name, or several whose weighted sum is used."""
     loss_weights: tuple[float, ...] | None = None
     """Weights of several losses; all 1 where not given."""
@@ -137,11 +142,6 @@ class DpoSettings(TrainingSettings):
     """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
     proof_sample: int = Field(default=8, ge=1)
     """Pairs whose stored values are compared with an independent forward before the first step."""
-
-    @field_validator("loss_type", mode="before")
-    @classmethod
-    def _one_or_many_losses(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _losses_agree(self) -> Self:

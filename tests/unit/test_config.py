@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
 from preflow.advice import advice, advice_on_pairs
 from preflow.config import DpoSettings, Recipe, numbers, recipe_schema
@@ -212,6 +214,14 @@ def test_the_schema_documents_every_field_and_shared_settings() -> None:
     for place in (schema, *(schema["$defs"][name] for name in ("SftSettings", "DpoSettings", "EvaluationSettings"))):
         undocumented = [n for n, field in place["properties"].items() if not field.get("description")]
         assert undocumented == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_recipes_fit_the_schema_as_an_editor_sees_them(file: Path) -> None:
+    raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    jsonschema.validate(raw, recipe_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**raw, "bta": 1}, recipe_schema())
 
 
 def test_the_schema_file_is_current() -> None:

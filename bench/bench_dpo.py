@@ -26,7 +26,8 @@ from preflow.data.templates import Renderer
 from preflow.data.tokens import tokenize_pairs
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import ModelRef, resolve_model
-from preflow.models.loading import choose_precision, load_tokenizer, load_weights
+from preflow.models.loading import load_tokenizer, load_weights
+from preflow.models.precision import choose_precision
 from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Silent

@@ -13,22 +13,15 @@ from rich.panel import Panel
 from rich.table import Table
 
 from flows.plan import Outcome
+from preflow.home import preflow_home
 
 
 def _interval(v: dict[str, float]) -> str:
     return f"{v['value']:.2f} [{v['low']:.2f}, {v['high']:.2f}]"
 
 
-def _fine_interval(v: dict[str, float]) -> str:
-    return f"{v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}]"
-
-
-def _signed_interval(v: dict[str, float]) -> str:
-    return f"{v['value']:+.3f} [{v['low']:+.3f}, {v['high']:+.3f}]"
-
-
-def _matched(v: dict[str, float]) -> str:
-    return f"{_interval(v)}, n={v['n']:.0f}"
+def _signed(v: dict[str, float]) -> str:
+    return f"{v['value']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]"
 
 
 def _error(v: dict[str, float]) -> str:
@@ -38,17 +31,18 @@ def _error(v: dict[str, float]) -> str:
 #: Keys of evaluation.json, how a person calls them, and how they are written. Absent where a model has none.
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("preference_accuracy", "preference accuracy", _interval),
-    ("preference_accuracy_length_matched", "… on length-matched pairs", _matched),
-    ("reward_accuracy", "reward accuracy against {reference}", _interval),
-    ("reward_margin", "reward margin against {reference}", _fine_interval),
-    ("chosen_logp_change", "chosen log-prob per token, change", _signed_interval),
-    ("rejected_logp_change", "rejected log-prob per token, change", _signed_interval),
-    ("kl_sft", "KL from SFT, nats per response", _error),
-    ("kl_base", "KL from base, nats per response", _error),
-    ("perplexity", "perplexity on demonstrations", lambda v: format(v, ".2f")),
-    ("response_tokens", "tokens per sampled response", lambda v: format(v, ".1f")),
-    ("cut_share", "… cut at max_new_tokens", lambda v: format(v, ".0%")),
+    ("preference_accuracy_length_matched", "… length-matched", _interval),
+    ("reward_accuracy", "reward accuracy", _interval),
+    ("reward_margin", "reward margin", _interval),
+    ("chosen_logp_change", "chosen log-prob Δ", _signed),
+    ("rejected_logp_change", "rejected log-prob Δ", _signed),
+    ("kl_sft", "KL from SFT", _error),
+    ("kl_base", "KL from base", _error),
+    ("perplexity", "perplexity", lambda v: format(v, ".1f")),
+    ("response_tokens", "response tokens", lambda v: format(v, ".1f")),
+    ("cut_share", "… cut at the limit", lambda v: format(v, ".0%")),
 )
+_MATCHED = "preference_accuracy_length_matched"
 _NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 _SAMPLES = 3
 
@@ -62,8 +56,7 @@ def metric_rows(report: dict[str, Any]) -> list[dict[str, str]]:
     """One row per measure; empty where a measure is not defined for a model."""
     models = _models(report)
     return [
-        {"measure": label.format(reference=_reference(report))}
-        | {_NAMES[name]: write(found[key]) if key in found else "" for name, found in models.items()}
+        {"measure": label} | {_NAMES[name]: write(found[key]) if key in found else "" for name, found in models.items()}
         for key, label, write in _ROWS
         if any(key in found for found in models.values())
     ]
@@ -86,8 +79,22 @@ def headline(report: dict[str, Any]) -> str:
     text = f"{report['n_pairs']} held-out pairs, {report['confidence']:.0%} intervals."
     if "comparison" not in report:
         return text
-    gain = _signed_interval(report["comparison"]["preference_accuracy_gain"])
-    return f"{text} Preference accuracy of DPO minus that of {_reference(report)}: {gain}."
+    gain = report["comparison"]["preference_accuracy_gain"]
+    interval = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{text} Preference accuracy of DPO minus that of {_reference(report)}: {interval}, paired bootstrap."
+
+
+def legend(report: dict[str, Any]) -> str:
+    """What the table's measures are, in the words of this run."""
+    parts = ["Preference accuracy: chosen has the higher mean log-prob per token."]
+    matched = [found[_MATCHED]["n"] for found in report["models"].values() if _MATCHED in found]
+    if matched:
+        parts.append(f"Length-matched: {matched[0]} of {report['n_pairs']} pairs.")
+    if "comparison" in report:
+        reference = _reference(report)
+        parts.append(f"Rewards in nats and log-prob changes per token are against {reference}.")
+    parts.append("KL in nats per sampled response.")
+    return " ".join(parts)
 
 
 def _reference(report: dict[str, Any]) -> str:
@@ -102,7 +109,7 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     table = [head, ["---"] * len(head), *body]
     lines = [f"# {recipe}", "", headline(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
-    lines += ["", *(f"- **Warning:** {text}" for text in report["warnings"])]
+    lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     for sample in samples[:_SAMPLES]:
         lines += ["", f"**{_one_line(sample['prompt'])}**", ""]
         lines += [f"- {name}: {_one_line(text)}" for name, text in _answers(sample)]
@@ -115,7 +122,8 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
     report = outcome.evaluation.load("evaluation.json")
     console.print()
     console.print(_table(outcome.recipe, report))
-    console.print(headline(report), markup=False)
+    console.print(legend(report), style="dim", markup=False)
+    console.print(headline(report), style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
     for sample in outcome.evaluation.load("samples.json")[:_SAMPLES]:
@@ -127,6 +135,8 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
 def places(outcome: Outcome) -> list[tuple[str, str]]:
     """Where the model lies, and the commands that open this run in MLflow and in Prefect."""
     python = shlex.quote(str(_near(Path(sys.executable))))
+    if preflow_home() != Path.cwd() / ".preflow":  # the commands must find this run's state
+        python = f"PREFLOW_HOME={shlex.quote(str(preflow_home()))} {python}"
     return [
         ("model", str(_near(outcome.model.file("model")))),
         ("MLflow UI", f"{python} -m flows.ui mlflow --run {outcome.mlflow_run_id}"),
@@ -139,7 +149,7 @@ def _near(path: Path) -> Path:
 
 
 def _table(recipe: str, report: dict[str, Any]) -> Table:
-    table = Table(title=f"{recipe}: models side by side", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=f"{recipe}: models side by side", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for column in columns(report):
         first = column == "measure"
         table.add_column(column, justify="left" if first else "right", no_wrap=not first)

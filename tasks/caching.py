@@ -16,7 +16,7 @@ from prefect.context import TaskRunContext
 from preflow.artifacts import Artifact, find
 from preflow.digests import json_digest
 from preflow.home import preflow_home, store_folder
-from preflow.stages.specs import StageSpec
+from preflow.stages.specs import StageSpec, ValidateSpec
 from tasks.sources import code_digest
 
 #: The module that computes each stage.
@@ -47,8 +47,18 @@ def identity(stage: str, spec: StageSpec) -> str:
             "options": spec.options(),
             "code": code_digest(MODULES[stage]),
             "versions": library_versions(),
+            "precision": _precision(spec),
         }
     )
+
+
+def _precision(spec: StageSpec) -> str | None:
+    """Device and dtypes in which a stage would compute here: what one machine stored is no hit on another kind."""
+    if isinstance(spec, ValidateSpec):
+        return None
+    from preflow.models.precision import choose_precision
+
+    return choose_precision(spec.recipe).label()
 
 
 def library_versions() -> dict[str, str | None]:

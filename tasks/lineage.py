@@ -17,6 +17,8 @@ from preflow.stages.specs import ValidateSpec
 
 #: Settings of the whole recipe that every run has as a parameter.
 _SHARED = ("strategy", "model_name", "tuning", "use_4bit", "bf16", "template", "seed", "provider")
+#: Seconds by which two readings of one process's start may differ: the system derives it from a clock that is set.
+_SAME_START = 5.0
 #: Settings of the one adapter, and of DPO, that keep their own name.
 _ADAPTER = ("lora_r", "lora_alpha", "lora_dropout")
 _DPO = ("beta", "loss_type", "label_smoothing", "f_divergence_type")
@@ -112,9 +114,15 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         return False
     try:
         process = psutil.Process(int(tags["pid"]))
-        return process.status() == psutil.STATUS_ZOMBIE or _started(process) != tags["process_started"]
+        return (
+            process.status() == psutil.STATUS_ZOMBIE or _apart(_started(process), tags["process_started"]) > _SAME_START
+        )
     except psutil.NoSuchProcess:
         return True
+
+
+def _apart(first: str, second: str) -> float:
+    return abs((datetime.fromisoformat(first) - datetime.fromisoformat(second)).total_seconds())
 
 
 def _started(process: psutil.Process) -> str:

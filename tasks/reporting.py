@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
@@ -137,6 +138,12 @@ class _Card:
         if done < total and now - self._last < _ARTIFACT_SECONDS:
             return
         self._last = now
+        try:
+            self._send(done, total, what)
+        except httpx.HTTPError as error:  # training must not end because a picture of it could not be sent
+            tell(f"progress could not be shown in Prefect: {error}", warning=True)
+
+    def _send(self, done: int, total: int, what: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self._id is None:
             created = create_progress_artifact(percent, key=self._key, description=what)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from preflow.digests import json_digest
+from preflow.digests import code_essence, json_digest
 
 #: Packages whose code is part of an identity.
 PACKAGES = ("preflow", "expectations")
@@ -33,7 +33,7 @@ PLUMBING = frozenset(
 @cache
 def code_digest(module: str) -> str:
     """SHA-256 over a module's code and that of every project module it imports, directly or not."""
-    return json_digest({name: _essence(source) for name, source in sorted(closure(module).items())})
+    return json_digest({name: code_essence(source) for name, source in sorted(closure(module).items())})
 
 
 def closure(module: str, roots: tuple[tuple[str, Path], ...] | None = None) -> dict[str, str]:
@@ -101,17 +101,3 @@ def _type_checking_blocks(tree: ast.Module) -> Iterator[ast.stmt]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
             yield from node.body
-
-
-def _essence(source: str) -> str:
-    """The syntax tree as text, without docstrings and positions."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = _without_docstrings(node.body)
-    return ast.dump(tree)
-
-
-def _without_docstrings(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Drop bare strings: a function's docstring, and those under the fields of a class."""
-    return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]

@@ -31,10 +31,12 @@ def advice_on_pairs(pairs: int, recommended: int = 500) -> list[str]:
 
 
 def _schedule(name: str, section: TrainingSettings) -> Iterator[str]:
-    if section.warmup_ratio == 0:
+    warms = section.warmup_ratio > 0 and section.lr_scheduler_type != "constant"
+    if not warms:
         yield (
-            f"{name}.warmup_ratio is 0: Adam's first steps are at the full learning rate, before its second moments "
-            "mean anything; 0.03 to 0.1 is usual (why: Liu et al. 2019, arXiv:1908.03265, section 3)"
+            f"{name} has no warm-up (warmup_ratio {section.warmup_ratio:g}, lr_scheduler_type "
+            f"{section.lr_scheduler_type}): Adam's first steps are at the full rate, before its second moments mean "
+            "anything; 0.03 to 0.1 is usual (why: Liu et al. 2019, arXiv:1908.03265, section 3)"
         )
 
 

@@ -43,6 +43,11 @@ class Artifact(BaseModel):
         """The parsed contents of one JSON file of the artifact."""
         return json.loads(self.file(name).read_text(encoding="utf-8"))
 
+    def digests_of(self, *names: str) -> dict[str, str | None]:
+        """SHA-256 of some files of the artifact, by name, from its manifest; None for one that it does not have."""
+        files = self.load(MANIFEST)["files"]
+        return {name: files[name]["sha256"] if name in files else None for name in names}
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that people can read and that is the same bytes for the same value."""

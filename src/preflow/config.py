@@ -106,7 +106,8 @@ class TrainingSettings(Frozen):
     def _alpha_is_twice_the_rank(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("lora_alpha") is None:
             rank = data.get("lora_r", cls.model_fields["lora_r"].default)
-            return {**data, "lora_alpha": 2 * rank} if isinstance(rank, int) else data
+            if isinstance(rank, str | int | float) and str(rank).strip().replace(".0", "").isdigit():
+                return {**data, "lora_alpha": 2 * int(float(rank))}
         return data
 
 
@@ -279,7 +280,11 @@ def spread(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     top = dict(data)
     strategy = top.get("strategy", "two-stage")
-    stages = Recipe.stages.get(strategy, ())
+    stages = Recipe.stages.get(strategy, ()) if isinstance(strategy, str) else ()
+    for stage in ("sft", "dpo"):
+        if not isinstance(top.get(stage), Mapping | BaseModel | None):
+            # pydantic lists a ValueError among the recipe's problems; a TypeError would escape it
+            raise ValueError(f"{stage} is {top[stage]!r}: expected a section, '{stage}: {{name: value}}'")  # noqa: TRY004
     for stage in ("sft", "dpo"):
         if stages and stage not in stages and top.get(stage) is not None:
             raise ValueError(f"strategy is '{strategy}' but there is a section '{stage}': remove it, or use two-stage")

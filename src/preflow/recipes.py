@@ -2,6 +2,8 @@
 
 import difflib
 import importlib.util
+import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     raw = _read(path)
-    raw.setdefault("name", path.stem)
+    raw.setdefault("name", re.sub(r"[^\w.\- ]+", "-", path.stem).strip("-. ") or "recipe")
     for name, value in (overrides or {}).items():
         _override(raw, name, parse_value(value))
     try:
@@ -88,7 +90,7 @@ def require_packages(recipe: Recipe) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+        data = _parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"recipe {path} cannot be read: {error.strerror or error}") from error
     except (YAMLError, UnicodeDecodeError) as error:
@@ -96,6 +98,26 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"recipe {path} holds {type(data).__name__}, expected settings as 'name: value'")
     return data
+
+
+def _parse(text: str) -> Any:
+    """JSON where it is JSON: a YAML parser reads its escaped pairs of surrogates as two broken characters."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_twins) if text.lstrip().startswith("{") else _yaml(text)
+    except json.JSONDecodeError:
+        return _yaml(text)  # flow style YAML begins with a brace too
+
+
+def _yaml(text: str) -> Any:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twins = {name for name in names if names.count(name) > 1}
+    if twins:
+        raise ConfigError(f"the recipe gives {', '.join(sorted(twins))} twice: keep one")
+    return dict(pairs)
 
 
 def _override(raw: dict[str, Any], name: str, value: Any) -> None:
@@ -111,9 +133,8 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
     node[parts[-1]] = value
     if len(parts) == 1:  # an override of a shared setting also wins over a section's own value
         for stage in ("sft", "dpo"):
-            if isinstance(raw.get(stage), dict) and name in raw[stage]:
-                raw[stage][name] = value
-                raw.pop(name, None)
+            if isinstance(raw.get(stage), dict):
+                raw[stage].pop(name, None)
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

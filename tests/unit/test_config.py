@@ -16,6 +16,8 @@ from preflow.errors import ConfigError
 from preflow.recipes import load_recipe, require_runnable
 
 ROOT = Path(__file__).parents[2]
+FILES = [path for ending in ("*.yaml", "*.yml", "*.json") for path in sorted((ROOT / "recipes").glob(ending))]
+RECIPES = [path for path in FILES if path.name != "recipe.schema.json"]
 TWO_STAGE = {"model_name": "m", "sft": {"dataset": "d.jsonl"}, "dpo": {"dataset": "p.jsonl"}}
 
 
@@ -143,6 +145,38 @@ def test_overrides_win_wherever_the_setting_stands(tmp_path: Path) -> None:
         load(tmp_path, TWO_STAGE, **{"dpo.bta": "0.2"})
 
 
+def test_an_override_of_a_shared_setting_reaches_every_stage(tmp_path: Path) -> None:
+    recipe = load(tmp_path, {**TWO_STAGE, "sft": {"num_train_epochs": 3}}, num_train_epochs="5")
+    assert recipe.sft is not None
+    assert recipe.dpo is not None
+    assert (recipe.sft.num_train_epochs, recipe.dpo.num_train_epochs) == (5, 5)
+    with pytest.raises(ConfigError, match=r"sft\.learning_rate and dpo\.learning_rate"):
+        load(tmp_path, {"sft": {"learning_rate": 1e-4}, "dpo": {}}, learning_rate="3e-5")
+
+
+@pytest.mark.parametrize("values", [{"sft": 5}, {"dpo": [1]}, {"sft": "foo"}, {"strategy": ["a"]}, {"strategy": {}}])
+def test_values_of_the_wrong_kind_are_refused_without_a_traceback(tmp_path: Path, values: dict[str, Any]) -> None:
+    assert next(iter(values)) in refused(tmp_path, values)
+
+
+@pytest.mark.parametrize("rank", ["16", 16.0, 16])
+def test_alpha_follows_a_rank_however_it_is_written(rank: object) -> None:
+    assert DpoSettings.model_validate({"lora_r": rank}).lora_alpha == 32
+
+
+def test_json_recipes_keep_their_emoji(tmp_path: Path) -> None:
+    recipe = load(tmp_path, {"description": "\U0001f600"})  # json.dumps writes it as a pair of surrogates
+    assert recipe.description.encode("utf-8") == "\U0001f600".encode()
+    (tmp_path / "twice.json").write_text('{"seed": 1, "seed": 2}', encoding="utf-8")
+    with pytest.raises(ConfigError, match="seed twice"):
+        load_recipe(tmp_path / "twice.json")
+
+
+def test_a_file_name_that_is_no_experiment_name_is_mended(tmp_path: Path) -> None:
+    (tmp_path / "my run (2).yaml").write_text("strategy: dpo", encoding="utf-8")
+    assert load_recipe(tmp_path / "my run (2).yaml").name == "my run -2"
+
+
 def test_data_paths_resolve_against_the_recipes_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -174,7 +208,7 @@ def test_recipes_are_frozen() -> None:
         Recipe().seed = 3
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", RECIPES, ids=lambda p: p.stem)
 def test_every_shipped_recipe_loads(file: Path) -> None:
     recipe = load_recipe(file)
     require_runnable(recipe)
@@ -243,8 +277,9 @@ def test_reading_a_recipe_imports_no_torch() -> None:
         ({"dpo": {"beta": 0.05}}, "outside 0.1 to 2"),
         ({"dpo": {"beta": 3}}, "outside 0.1 to 2"),
         ({"dpo": {"num_train_epochs": 5}}, "beyond about 4"),
-        ({"dpo": {"warmup_ratio": 0.0}}, "dpo.warmup_ratio is 0"),
-        ({"sft": {"warmup_ratio": 0.0}}, "sft.warmup_ratio is 0"),
+        ({"dpo": {"warmup_ratio": 0.0}}, "dpo has no warm-up"),
+        ({"sft": {"warmup_ratio": 0.0}}, "sft has no warm-up"),
+        ({"sft": {"lr_scheduler_type": "constant"}}, "sft has no warm-up"),
     ],
 )
 def test_advice_outside_what_is_known_to_work(values: dict[str, Any], part: str) -> None:

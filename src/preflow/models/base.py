@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from preflow.config import Frozen, Recipe
 from preflow.digests import folder_digest
-from preflow.errors import DpoCheckpointError, ModelNotFoundError, UnsafeWeightsError
+from preflow.errors import ConfigError, DpoCheckpointError, ModelNotFoundError, UnsafeWeightsError
 from preflow.home import models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
@@ -23,7 +24,7 @@ class ModelRef(Frozen):
     path: str
     """The folder that holds the files."""
     digest: str
-    """Digest of weights, configuration and tokenizer files, of an adapter over them too, or of the hub commit."""
+    """Digest of weights, configuration and tokenizer files, and of an adapter over them."""
     adapter: str | None = None
     """Folder of a LoRA adapter to load over it, when ``model_name`` named an adapter."""
 
@@ -37,13 +38,14 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
         DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
     """
     name = str(recipe.model_name)
-    folder = _locate(name, recipe.model_revision, observer)
+    folder = _locate(name, recipe, observer)
     refuse_dpo_checkpoint(folder)
     adapter_config = folder / "adapter_config.json"
     if not adapter_config.is_file():
         return ModelRef(name=name, path=str(folder), digest=model_digest(folder))
     base_name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    base = _locate(str(base_name), None, observer)
+    base = _locate(str(base_name), recipe.model_copy(update={"model_revision": None}), observer)
+    _require_agreement(recipe, json.loads(adapter_config.read_text(encoding="utf-8")), folder)
     digest = f"{model_digest(base)}+{model_digest(folder)}"
     return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder))
 
@@ -83,7 +85,24 @@ def refuse_dpo_checkpoint(folder: Path) -> None:
         )
 
 
-def _locate(name: str, revision: str | None, observer: Observer) -> Path:
+def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) -> None:
+    """The recipe and the adapter that it names say the same of the adapter.
+
+    Raises:
+        ConfigError: They do not; names both values.
+    """
+    if recipe.tuning == "full":
+        raise ConfigError(f"tuning is 'full' but {folder} is an adapter: use tuning: lora, or name merged weights")
+    section = recipe.dpo or recipe.sft
+    for name, stored in (("lora_r", adapter.get("r")), ("lora_alpha", adapter.get("lora_alpha"))):
+        if section is not None and getattr(section, name) != stored:
+            raise ConfigError(
+                f"{name} is {getattr(section, name):g} but the adapter in {folder} has {stored:g}: that adapter itself "
+                f"goes on training, so set {name}: {stored:g}"
+            )
+
+
+def _locate(name: str, recipe: Recipe, observer: Observer) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
@@ -94,15 +113,16 @@ def _locate(name: str, revision: str | None, observer: Observer) -> Path:
             f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "
             f"model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
         )
-    return _from_hub(name, revision)
+    return _from_hub(name, recipe)
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, recipe: Recipe) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+        files = [*_HUB_FILES, "*.py"] if recipe.trust_remote_code else _HUB_FILES
+        return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelNotFoundError(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from preflow.maths.logprobs import token_logprobs
-from preflow.models.loading import LanguageModel, Precision
+from preflow.models.loading import LanguageModel
 from preflow.models.packing import IGNORED, pack, why_not
+from preflow.models.precision import Precision
 
 #: Token ids of a prompt and of a response to it.
 Row = tuple[Sequence[int], Sequence[int]]

@@ -1,5 +1,6 @@
 """Direct Preference Optimization against stored reference log-probs, after a proof that they are the right ones."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,18 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from preflow.artifacts import write_json
 from preflow.config import DpoSettings
+from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, trainable_parameters, write_card
 from preflow.models.base import refuse_dpo_checkpoint
-from preflow.models.loading import LanguageModel, Precision, choose_precision, load_policy, load_tokenizer
+from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.packing import why_not
+from preflow.models.precision import Precision, choose_precision
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
-from preflow.stages.training import StageCallback, final_mean, run_training, training_arguments
+from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
 
 _PROOF_BATCH = 8
 
@@ -64,7 +67,7 @@ def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))
     evidence["policy_gap"] = proof.check_policy(
-        pairs, lambda chunk: policy_scores(trainer, chunk), precision.compute, _PROOF_BATCH, observer
+        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, _PROOF_BATCH, observer
     )
     log = run_training(trainer, out)
     save_model(policy, tokenizer, spec.base, out / "model")
@@ -91,6 +94,12 @@ def load_start(spec: DpoSpec, settings: DpoSettings, precision: Precision) -> La
     trained = spec.sft.file("model") if spec.sft is not None else None
     if trained is not None:
         refuse_dpo_checkpoint(trained)
+        card = trained / "preflow.json"
+        if card.is_file() and json.loads(card.read_text(encoding="utf-8"))["stage"] == "dpo":
+            raise DpoCheckpointError(
+                f"{trained} was made by a DPO stage, expected the SFT stage's model: DPO would measure itself against "
+                "an aligned model. To align it further on purpose, name it as model_name of a recipe with strategy: dpo"
+            )
     model = load_policy(spec.base, trained, spec.recipe, precision, trainable=True)
     if spec.recipe.tuning == "lora" and trained is None and spec.base.adapter is None:
         model = new_adapter(model, settings, spec.recipe.seed)
@@ -108,9 +117,10 @@ def prove_reference(
         model = load_policy(spec.base, folder, spec.recipe, precision)
         return proof.measure(probe, lambda row: proof.independent_logprob(model, row, precision), precision.compute)
 
-    evidence = {"stored_gap": proof.check_stored(gaps(trained))}
+    reference = gaps(trained)
+    evidence = {"stored_gap": proof.check_stored(reference)}
     if trained is not None:
-        evidence["sft_against_base"] = proof.check_not_forgotten(gaps(None))
+        evidence["sft_against_base"] = proof.check_not_forgotten(proof.apart(reference, gaps(None)))
     return evidence
 
 
@@ -140,6 +150,7 @@ def make_trainer(
         disable_dropout=settings.disable_dropout,
         precompute_ref_log_probs=True,
     )
+    one_device(config)
     with weights_kept(model):
         trainer = StoredReferenceTrainer(
             model=model,
@@ -190,7 +201,9 @@ def weights_kept(model: LanguageModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def policy_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair]) -> tuple[list[float], list[float]]:
+def policy_scores(
+    trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Precision
+) -> tuple[list[float], list[float]]:
     """Log-probs of both responses by the trainer's own collator and forward, in evaluation mode, summed in float64."""
     model: LanguageModel = trainer.model
     model.eval()
@@ -198,7 +211,7 @@ def policy_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair]) -> tuple[lis
     batch = trainer.data_collator([{name: getattr(pair, name) for name in columns} for pair in pairs])
     batch = trainer._prepare_inputs(batch)
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    with trainer.compute_loss_context_manager():
+    with precision.autocast():  # the trainer itself wraps the model in autocast later, when training begins
         output = model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],

@@ -31,6 +31,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     models = ModelSet(spec)
     report: dict[str, Any] = {"models": {name: {} for name in models.names}, "warnings": []}
     report["n_pairs"] = len(pairs)
+    report["reference"] = "sft" if spec.sft is not None else "base"
     report["confidence"] = spec.recipe.evaluation.confidence
     if pairs:
         _add_preferences(spec, pairs, scores, report)
@@ -86,7 +87,6 @@ def _add_preferences(
         report["models"][name].update(preference_report(score, against, beta, settings, spec.recipe.seed))
     if "dpo" in scores:
         report["comparison"] = compare(scores["dpo"], scores[reference], settings, spec.recipe.seed)
-        report["reference"] = reference
 
 
 def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any], observer: Observer) -> None:
@@ -95,7 +95,14 @@ def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any]
     rows = load_demonstrations(spec.data, "eval") if settings is not None else []
     if settings is None or not rows:
         return
-    tokenized, _ = tokenize_demonstrations(rows, models.renderer, settings.max_seq_length, settings.overlong_response)
+    tokenized, counts = tokenize_demonstrations(
+        rows, models.renderer, settings.max_seq_length, settings.overlong_response
+    )
+    report["demonstrations"] = counts.to_json()
+    observer.note(f"evaluate, held-out demonstrations: {counts}")
+    if not tokenized:
+        report["warnings"].append(f"no perplexity: no held-out demonstration fits sft.max_seq_length ({counts})")
+        return
     for name in models.names:
         model = models.use(name)
         total, count = 0.0, 0

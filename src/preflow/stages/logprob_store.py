@@ -4,8 +4,11 @@ The key of a value is what it depends on and nothing else: the digest of the wei
 forward, and the token ids of prompt and response. Learning rates, betas, row order, file names do not enter.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from preflow.digests import file_digest, json_digest
+from preflow.digests import code_essence, file_digest, json_digest
+from preflow.maths import logprobs
+from preflow.models import loading, packing, scoring
 from preflow.models.scoring import Group, Scorer
 from preflow.observer import Observer
 
@@ -94,11 +99,14 @@ class LogprobStore:
 
 
 def numerics(precision_label: str) -> dict[str, str]:
-    """What else the bits of a value depend on: device, dtypes and the versions of the code that computes it."""
+    """What else the bits of a value depend on: device, dtypes, the code that computes it and its libraries."""
     import peft
     import transformers
 
+    code = [code_essence(inspect.getsource(module)) for module in (scoring, packing, loading, logprobs)]
     return {
+        "code": json_digest(code),
+        "bitsandbytes": version("bitsandbytes") if find_spec("bitsandbytes") else "",
         "precision": precision_label,
         "tf32": str(torch.backends.cuda.matmul.allow_tf32),
         "torch": torch.__version__,

@@ -5,14 +5,8 @@ from pathlib import Path
 from peft import PeftModel
 
 from preflow.data.templates import Renderer
-from preflow.models.loading import (
-    LanguageModel,
-    attach_adapter,
-    choose_precision,
-    is_adapter,
-    load_tokenizer,
-    load_weights,
-)
+from preflow.models.loading import LanguageModel, attach_adapter, is_adapter, load_tokenizer, load_weights
+from preflow.models.precision import choose_precision
 from preflow.stages.specs import EvaluateSpec
 
 

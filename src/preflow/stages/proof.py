@@ -19,7 +19,8 @@ import torch
 from preflow.errors import ForgottenSftError, NothingTrainableError, PolicyMismatchError, StoredValueError
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import trainable_parameters
-from preflow.models.loading import LanguageModel, Precision
+from preflow.models.loading import LanguageModel
+from preflow.models.precision import Precision
 from preflow.models.scoring import Row
 from preflow.observer import Observer
 from preflow.stages.pairs import ScoredPair
@@ -103,11 +104,25 @@ def check_stored(gaps: Sequence[Gap]) -> float:
     return gap.tolerances
 
 
+def apart(sft: Sequence[Gap], base: Sequence[Gap]) -> list[Gap]:
+    """How far the base model lies from the SFT model, both by the independent forward.
+
+    Equal weights give equal bits by equal kernels in any dtype, so the measure is float32's tolerance.
+
+    Args:
+        sft: The SFT model's gaps from the stored values.
+        base: The base model's, on the same responses.
+    """
+    return [
+        Gap(b.source, b.got, s.got, abs(b.got - s.got) / tolerance(s.got, 1)) for s, b in zip(sft, base, strict=True)
+    ]
+
+
 def check_not_forgotten(gaps: Sequence[Gap]) -> float:
     """The SFT model is not the base model.
 
     Args:
-        gaps: Between the base model and the stored values of the SFT model.
+        gaps: Between the base model and the SFT model, from ``apart``.
 
     Returns:
         The largest gap in tolerances.

@@ -12,7 +12,8 @@ from preflow.data.tokens import TokenizedPair, tokenize_pairs
 from preflow.errors import DataUnfitError
 from preflow.home import store_folder
 from preflow.models.base import ModelRef
-from preflow.models.loading import choose_precision, load_policy, load_tokenizer
+from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.precision import choose_precision
 from preflow.models.scoring import Group, Scorer, group_logprobs
 from preflow.observer import Observer
 from preflow.stages.logprob_store import LogprobStore, numerics
@@ -28,15 +29,16 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
     one shard's work.
 
     Raises:
-        DataUnfitError: No training pair is left.
+        DataUnfitError: No training pair or no held-out pair is left.
     """
     recipe = spec.recipe
     tokenized, counts = {}, {}
     for side in ("train", "eval"):
         tokenized[side], counts[side] = _tokenize(spec, side)
         observer.note(f"reference, {side} pairs: {counts[side]}")
-    if not tokenized["train"]:
-        raise DataUnfitError(f"reference: no training pair is left: {counts['train']}")
+    for side, name in (("train", "training"), ("eval", "held-out")):
+        if not tokenized[side]:
+            raise DataUnfitError(f"reference: no {name} pair is left, raise dpo.max_seq_length: {counts[side]}")
     groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
     store = score_groups(recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
     for side, pairs in tokenized.items():

@@ -9,11 +9,12 @@ from preflow.data.templates import Renderer
 from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.errors import DataUnfitError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
-from preflow.models.loading import choose_precision, load_policy, load_tokenizer
+from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.precision import choose_precision
 from preflow.models.trl_forward import score_responses_only
 from preflow.observer import Observer
 from preflow.stages.specs import SftSpec
-from preflow.stages.training import StageCallback, final_mean, run_training, training_arguments
+from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
 
 
 def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
@@ -78,9 +79,11 @@ def _trainer(
         ],
     }
     arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
+    config = SFTConfig(**arguments, packing=False)
+    one_device(config)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**arguments, packing=False),
+        args=config,
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
         callbacks=[StageCallback("sft", observer)],

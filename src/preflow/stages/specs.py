@@ -8,6 +8,7 @@ from typing import Any
 from preflow.artifacts import Artifact
 from preflow.config import Frozen, Recipe, ValidationSettings, numbers
 from preflow.data.reading import DataSource
+from preflow.data.store import rows_file
 from preflow.models.base import ModelRef
 
 
@@ -40,8 +41,8 @@ class SftSpec(Frozen):
     data: Artifact
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in."""
-        return {"base": self.base.digest, "data": self.data.digest}
+        """Digests of what goes in: of the data, the training demonstrations alone."""
+        return {"base": self.base.digest, "data": self.data.digests_of(rows_file("demonstrations", "train"))}
 
     def options(self) -> dict[str, Any]:
         """The settings that can change the weights."""
@@ -58,8 +59,9 @@ class ReferenceSpec(Frozen):
     """The SFT model; none where the named model itself is the reference."""
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in."""
-        return {"base": self.base.digest, "data": self.data.digest, "sft": self.sft and self.sft.digest}
+        """Digests of what goes in: of the data, the pairs alone."""
+        pairs = self.data.digests_of(rows_file("preferences", "train"), rows_file("preferences", "eval"))
+        return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
 
     def options(self) -> dict[str, Any]:
         """The settings that can change a log-prob: numerics, template and truncation; nothing of the optimizer."""
@@ -80,10 +82,9 @@ class DpoSpec(Frozen):
     sft: Artifact | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in."""
+        """Digests of what goes in; the pairs' tokens come with the reference."""
         return {
             "base": self.base.digest,
-            "data": self.data.digest,
             "reference": self.reference.digest,
             "sft": self.sft and self.sft.digest,
         }
@@ -104,9 +105,11 @@ class EvaluateSpec(Frozen):
     reference: Artifact | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in."""
-        artifacts = {name: getattr(self, name) for name in ("data", "sft", "dpo", "reference")}
-        return {"base": self.base.digest} | {name: a and a.digest for name, a in artifacts.items()}
+        """Digests of what goes in: of the data, the held-out rows alone."""
+        artifacts = {name: getattr(self, name) for name in ("sft", "dpo", "reference")}
+        held_out = self.data.digests_of(rows_file("demonstrations", "eval"), rows_file("preferences", "eval"))
+        digests = {name: a and a.digest for name, a in artifacts.items()}
+        return {"base": self.base.digest, "data": held_out, **digests}
 
     def options(self) -> dict[str, Any]:
         """The settings that can change a measurement."""

@@ -14,7 +14,7 @@ from preflow.artifacts import SCRATCH
 from preflow.config import Recipe, TrainingSettings
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
-from preflow.models.loading import Precision
+from preflow.models.precision import Precision
 from preflow.observer import Observer
 
 # TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
@@ -55,6 +55,16 @@ def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Pr
         "disable_tqdm": True,
         "max_length": None,  # rows were cut, dropped and counted before they came here
     }
+
+
+def one_device(arguments: TrainingArguments) -> None:
+    """Train on one device per process: with several GPUs the Trainer would wrap the model in DataParallel.
+
+    DataParallel multiplies the effective batch unasked and knows nothing of a replaced forward. Several devices are
+    for ``accelerate launch``.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 def run_training(trainer: Trainer, out: Path) -> list[dict[str, float]]:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import summary
-from flows.summary import headline, markdown, metric_rows
+from flows.summary import headline, legend, markdown, metric_rows
 
 ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
 REPORT: dict[str, Any] = {
@@ -25,6 +25,24 @@ REPORT: dict[str, Any] = {
     "confidence": 0.95,
     "warnings": ["few pairs"],
 }
+#: Every measure in its longest form.
+WIDE = {"value": -10.25, "low": -11.5, "high": -9.0}
+FULL: dict[str, Any] = {
+    **REPORT,
+    "models": {
+        name: {
+            **dict.fromkeys(("preference_accuracy", "reward_accuracy", "reward_margin"), ACCURACY),
+            "preference_accuracy_length_matched": {**ACCURACY, "n": 31},
+            "kl_sft": {"value": 20.36, "se": 1.09},
+            "kl_base": {"value": 120.36, "se": 11.09},
+            "perplexity": 152.57,
+            "response_tokens": 159.2,
+            "cut_share": 1.0,
+        }
+        | ({"chosen_logp_change": WIDE, "rejected_logp_change": WIDE} if name == "dpo" else {})
+        for name in ("base", "sft", "dpo")
+    },
+}
 SAMPLES = [{"prompt": "Where\nis it?", "answers": {"base": "a [b]", "dpo": "c", "sft": "d"}}]
 
 
@@ -32,15 +50,15 @@ def test_rows_hold_models_in_order_and_gaps_for_what_is_not_defined() -> None:
     rows = metric_rows(REPORT)
     assert list(rows[0]) == ["measure", "base", "SFT", "DPO"]
     assert rows[0]["base"] == "0.70 [0.60, 0.80]"
-    margin = next(row for row in rows if row["measure"] == "reward margin against SFT")
+    margin = next(row for row in rows if row["measure"] == "reward margin")
     assert (margin["base"], margin["SFT"]) == ("", "")
-    assert "n=31" in rows[1]["DPO"]
+    assert "Length-matched: 31 of 40 pairs." in legend(REPORT)
 
 
 def test_without_sft_the_reference_is_the_base_model() -> None:
     models = {name: REPORT["models"][name] for name in ("base", "dpo")}
     report = {**REPORT, "models": models}
-    assert any(row["measure"] == "reward margin against base" for row in metric_rows(report))
+    assert "are against base" in legend(report)
     assert "minus that of base: +0.200 [+0.100, +0.300]" in headline(report)
 
 
@@ -61,7 +79,9 @@ def test_markdown_has_table_warning_answers_and_place() -> None:
 
 def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:
     out = io.StringIO()
-    Console(file=out, width=80).print(summary._table("r", REPORT))
+    Console(file=out, width=80).print(summary._table("r", FULL))
     assert "…, " not in out.getvalue()
-    assert out.getvalue().count("0.70 [0.60, 0.80]") >= 3
-    assert "0.70 [0.60, 0.80], n=31" in out.getvalue()
+    for row in metric_rows(FULL):
+        line = next(line for line in out.getvalue().splitlines() if line.strip().startswith(row["measure"]))
+        assert all(cell in line for cell in row.values())
+    assert max(map(len, out.getvalue().splitlines())) <= 80

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from preflow.config import Recipe
-from preflow.errors import DpoCheckpointError, ModelError, ModelNotFoundError, UnsafeWeightsError
+from preflow.errors import ConfigError, DpoCheckpointError, ModelError, ModelNotFoundError, UnsafeWeightsError
 from preflow.models import packaged
 from preflow.models.adapters import new_adapter, save_model
 from preflow.models.base import ModelRef, model_digest, resolve_model
-from preflow.models.loading import choose_precision, load_policy, load_tokenizer, load_weights
+from preflow.models.loading import load_policy, load_tokenizer, load_weights
+from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 
 
@@ -80,13 +81,29 @@ def test_an_adapter_is_loaded_over_its_base(tiny: ModelRef, tmp_path: Path) -> N
             if "lora_B" in name:
                 parameter.fill_(0.1)
     save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "adapter")
-    base = resolve(tmp_path / "adapter")
+    base = resolve_model(recipe.model_copy(update={"model_name": str(tmp_path / "adapter")}), Silent())
     assert (base.path, base.adapter) == (tiny.path, str(tmp_path / "adapter"))
     assert base.digest not in (tiny.digest, resolve(tiny.path).digest)
     ids = torch.tensor([[3, 4, 5]])
     got = load_policy(base, None, recipe, precision)(input_ids=ids).logits
     assert torch.allclose(got, model.eval()(input_ids=ids).logits)
     assert not torch.allclose(got, load_weights(tiny.path, recipe, precision)(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [({"lora_r": 4}, "lora_r is 4 but the adapter"), ({"tuning": "full"}, "tuning is 'full'"), ({}, "has 2")],
+)
+def test_a_recipe_and_the_adapter_it_names_must_agree(
+    tiny: ModelRef, tmp_path: Path, settings: dict[str, Any], part: str
+) -> None:
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
+    assert recipe.dpo is not None
+    model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
+    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "adapter")
+    other = Recipe.model_validate({"strategy": "dpo", "model_name": str(tmp_path / "adapter"), **settings})
+    with pytest.raises(ConfigError, match=part):
+        resolve_model(other, Silent())
 
 
 def test_saved_adapters_are_the_same_bytes(tiny: ModelRef, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 from preflow.maths.logprobs import tolerance
-from preflow.models.loading import Precision
 from preflow.models.packing import KNOWN, pack, why_not
+from preflow.models.precision import Precision
 from preflow.models.scoring import group_logprobs, response_logprobs
 from preflow.models.trl_forward import score_responses_only, share_prompts
 

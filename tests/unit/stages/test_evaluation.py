@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from preflow.artifacts import Artifact, build
 from preflow.config import EvaluationSettings
+from preflow.data.store import load_demonstrations
 from preflow.models.scoring import response_logits
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
@@ -150,3 +151,28 @@ def test_artifacts_hold_plain_json(spec: EvaluateSpec, tmp_path: Path) -> None:
     artifact = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent()))
     for file in Path(artifact.path).glob("*.json"):
         json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_held_out_demonstrations_that_do_not_fit_are_counted_not_crashed_on(spec: EvaluateSpec, tmp_path: Path) -> None:
+    assert spec.recipe.sft is not None
+    short = spec.recipe.sft.model_copy(update={"max_seq_length": 8})
+    tight = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"sft": short})})
+    report = build(tmp_path / "evaluation", lambda out: run_evaluation(tight, out, Silent())).load("evaluation.json")
+    assert "perplexity" not in report["models"]["dpo"]
+    assert report["demonstrations"]["used"] == 0
+    assert any("no perplexity" in warning for warning in report["warnings"])
+
+
+def test_perplexity_is_the_exponential_of_the_mean_negative_log_prob(spec: EvaluateSpec, tmp_path: Path) -> None:
+    """By another way: transformers' own loss on labels that leave the prompt out, weighted by response tokens."""
+    report = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent())).load("evaluation.json")
+    models = ModelSet(spec)
+    total, count = 0.0, 0
+    for row in load_demonstrations(spec.data, "eval"):
+        prompt = models.renderer.prompt_ids(row.messages[:-1])
+        answer = models.tokenizer.encode(row.messages[-1].content, add_special_tokens=False)
+        response = [*answer, models.tokenizer.eos_token_id]
+        ids, labels = torch.tensor([prompt + response]), torch.tensor([[-100] * len(prompt) + response])
+        total += float(models.use("sft")(input_ids=ids, labels=labels).loss) * len(response)
+        count += len(response)
+    assert report["models"]["sft"]["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-4)

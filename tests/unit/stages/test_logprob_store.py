@@ -1,5 +1,6 @@
 """Log-probs are computed once per content, and a damaged shard is never served."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from preflow.models.scoring import Group, Scorer
 from preflow.observer import Silent
-from preflow.stages.logprob_store import SHARD_ROWS, LogprobStore, group_key
+from preflow.stages.logprob_store import SHARD_ROWS, LogprobStore, group_key, numerics
 
 WEIGHTS = {"weights": "abc", "precision": "cpu/float32"}
 
@@ -104,3 +105,13 @@ def test_two_writers_do_not_harm_each_other(tmp_path: Path) -> None:
         store.fill(groups, Counting().load, Silent(), "test")
     _, counting = fill(tmp_path, groups)
     assert counting.asked == []
+
+
+def test_changed_code_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mended mask must not be answered with the values of the broken one."""
+    before = numerics("cpu/float32/float32")
+    assert numerics("cpu/float32/float32") == before
+    assert numerics("cpu/bfloat16/bfloat16") != before
+    original = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda module: original(module).replace("tril()", "triu()"))
+    assert numerics("cpu/float32/float32") != before

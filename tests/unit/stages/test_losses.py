@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from preflow.config import LossType
-from preflow.models.loading import choose_precision, load_tokenizer
+from preflow.models.loading import load_tokenizer
+from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages import dpo
 from preflow.stages.dpo import load_start, make_trainer

@@ -17,8 +17,9 @@ from preflow.errors import (
     PolicyMismatchError,
     StoredValueError,
 )
-from preflow.models.adapters import new_adapter, save_model
-from preflow.models.loading import LanguageModel, choose_precision, load_policy, load_tokenizer
+from preflow.models.adapters import new_adapter, save_model, write_card
+from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
+from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages import proof
 from preflow.stages.dpo import load_start, make_trainer, policy_scores, prove_reference, run_dpo
@@ -36,7 +37,9 @@ def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:
     tokenizer = load_tokenizer(spec.base, run.recipe)
     trainer = make_trainer(spec, policy, tokenizer, pairs, out, Silent())
     proof.check_trainable(trainer.model)  # type: ignore[arg-type]
-    return proof.check_policy(pairs, lambda chunk: policy_scores(trainer, chunk), precision.compute, 8, Silent())
+    return proof.check_policy(
+        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent()
+    )
 
 
 def adapter(run: Run) -> str:
@@ -136,6 +139,17 @@ def test_a_dpo_checkpoint_as_sft_model_is_refused(prepared: Run, tmp_path: Path)
     assert prepared.recipe.dpo is not None
     with pytest.raises(DpoCheckpointError, match="second adapter 'ref'"):
         load_start(prepared.dpo(sft=sft), prepared.recipe.dpo, precision)
+
+
+def test_a_finished_dpo_model_as_sft_model_is_refused(prepared: Run, tmp_path: Path) -> None:
+    def write(out: Path) -> None:
+        save_model(going_on(prepared), load_tokenizer(prepared.base, prepared.recipe), prepared.base, out / "model")
+        write_card(out / "model", prepared.base, "dpo")
+
+    assert prepared.recipe.dpo is not None
+    spec = prepared.dpo(sft=build(tmp_path / "aligned", write))
+    with pytest.raises(DpoCheckpointError, match="made by a DPO stage"):
+        load_start(spec, prepared.recipe.dpo, choose_precision(prepared.recipe))
 
 
 def test_full_weights_are_copied_and_proven(prepared: Run, tmp_path: Path) -> None:

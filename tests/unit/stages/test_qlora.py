@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from preflow.artifacts import build
-from preflow.models.loading import choose_precision, load_policy
+from preflow.models.loading import load_policy
+from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo, weights_kept
 from preflow.stages.evaluation import run_evaluation

@@ -1,20 +1,37 @@
 """What makes a stage's result reusable."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from preflow.artifacts import Artifact
+from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.reading import DataSource
 from preflow.models.base import ModelRef
-from preflow.stages.specs import DpoSpec, SftSpec, ValidateSpec
+from preflow.models.precision import Precision
+from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
 from tasks.caching import identity
 
-DATA = Artifact(path="/store/data", digest="d1", bytes=1)
+FILES = [f"{kind}.{side}.jsonl" for kind in ("demonstrations", "preferences") for side in ("train", "eval")]
+
+
+def data_with(**changes: str) -> Artifact:
+    """A validate artifact whose files hold their own names, or what is given for ``kind_side``."""
+
+    def write(out: Path) -> None:
+        for name in FILES:
+            key = name.removesuffix(".jsonl").replace(".", "_")
+            (out / name).write_text(changes.get(key, name), encoding="utf-8")
+
+    return build(Path(tempfile.mkdtemp()) / "data", write)
+
+
+DATA = data_with()
 BASE = ModelRef(name="tiny", path="/models/tiny", digest="m1")
 
 
@@ -56,14 +73,44 @@ def test_settings_that_change_the_weights_miss(changes: dict[str, Any]) -> None:
 
 
 def test_other_rows_and_other_weights_miss_and_other_places_hit() -> None:
-    def spec(data: str = "d1", model: str = "m1", place: str = "/store/data") -> str:
+    def spec(data: Artifact = DATA, model: str = "m1", place: str = "/models/tiny") -> str:
         base = ModelRef(name="tiny", path=place, digest=model)
-        artifact = Artifact(path=place, digest=data, bytes=1)
-        return identity("sft", SftSpec(recipe=recipe(), base=base, data=artifact))
+        return identity("sft", SftSpec(recipe=recipe(), base=base, data=data))
 
-    assert spec(data="d2") != spec()
+    assert spec(data=data_with(demonstrations_train="other")) != spec()
     assert spec(model="m2") != spec()
-    assert spec(place="/elsewhere") == spec()
+    assert spec(data=data_with(), place="/elsewhere") == spec()
+
+
+@pytest.mark.parametrize(
+    ("changed", "missed"),
+    [
+        ("demonstrations_train", {"sft"}),
+        ("demonstrations_eval", {"evaluate"}),
+        ("preferences_train", {"reference"}),
+        ("preferences_eval", {"reference", "evaluate"}),
+    ],
+)
+def test_a_stage_misses_on_its_own_rows_alone(changed: str, missed: set[str]) -> None:
+    def identities(data: Artifact) -> dict[str, str]:
+        given: dict[str, Any] = {"recipe": recipe(), "base": BASE, "data": data}
+        return {
+            "sft": identity("sft", SftSpec(**given)),
+            "reference": identity("reference", ReferenceSpec(**given)),
+            "dpo": identity("dpo", DpoSpec(**given, reference=DATA)),
+            "evaluate": identity("evaluate", EvaluateSpec(**given)),
+        }
+
+    before, after = identities(DATA), identities(data_with(**{changed: "other"}))
+    assert {stage for stage in before if before[stage] != after[stage]} == missed
+
+
+def test_another_precision_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``bf16: auto`` is another arithmetic on another machine."""
+    before = sft()
+    other = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
+    monkeypatch.setattr("preflow.models.precision.choose_precision", lambda recipe: other)
+    assert sft() != before
 
 
 def test_dpo_depends_on_the_sft_model_and_the_reference() -> None:

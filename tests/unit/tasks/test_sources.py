@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from preflow.digests import code_essence
 from tasks.caching import MODULES
-from tasks.sources import _essence, closure
+from tasks.sources import closure
 
 STAGE = '''
 """A stage."""
@@ -70,11 +71,11 @@ def test_a_module_without_source_is_an_error(package: Path) -> None:
 )
 def test_comments_docstrings_and_formatting_do_not_count(other: str) -> None:
     assert other != STAGE
-    assert _essence(other) == _essence(STAGE)
+    assert code_essence(other) == code_essence(STAGE)
 
 
 def test_a_changed_expression_counts() -> None:
-    assert _essence(STAGE.replace("near.two()", "near.two() + 0")) != _essence(STAGE)
+    assert code_essence(STAGE.replace("near.two()", "near.two() + 0")) != code_essence(STAGE)
 
 
 def test_no_stage_depends_on_a_later_one() -> None:

@@ -1,0 +1,39 @@
+"""What SFT's trainer is really given: a loss on responses alone, the end-of-turn token included."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflow.observer import Silent
+from preflow.stages import sft
+from preflow.stages.specs import SftSpec
+from tests.unit.stages.conftest import Run
+
+
+class Enough(Exception):  # noqa: N818 - ends a stage once its trainer is built
+    pass
+
+
+def test_labels_are_the_responses_and_nothing_else(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def catch(trainer: Any, out: Path) -> None:
+        seen.append(trainer)
+        raise Enough
+
+    monkeypatch.setattr(sft, "run_training", catch)
+    spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
+    with pytest.raises(Enough):
+        sft.run_sft(spec, tmp_path, Silent())
+    (trainer,) = seen
+    tokenizer = trainer.processing_class
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
+    for number, (ids, labels) in enumerate(zip(batch["input_ids"], batch["labels"], strict=True)):
+        trained = labels[labels != -100].tolist()
+        assert tokenizer.decode(trained) == f"Order {number} is on its way{'!' * (number % 5)}<|im_end|>"
+        start = int((labels != -100).nonzero()[0])
+        assert tokenizer.decode(ids[:start]).endswith("<|im_start|>assistant\n")
+        assert (labels[start : start + len(trained)] != -100).all()

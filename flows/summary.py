@@ -149,10 +149,16 @@ def _near(path: Path) -> Path:
 
 
 def _table(recipe: str, report: dict[str, Any]) -> Table:
-    table = Table(title=f"{recipe}: models side by side", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=f"{recipe}: models side by side",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 0),
+        pad_edge=False,
+    )
     for column in columns(report):
         first = column == "measure"
-        table.add_column(column, justify="left" if first else "right", no_wrap=not first)
+        table.add_column(column, justify="left" if first else "right", no_wrap=True)
     for row in metric_rows(report):
         table.add_row(*row.values())
     return table

@@ -65,7 +65,7 @@ def gate(asked: ValidateSpec, out: Path) -> tuple[Artifact, dict[str, Any], list
 
 
 def quarantined(out: Path) -> dict[tuple[str, int], str]:
-    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").split("\n") if line]
     return {(line["file"], line["row"]): line["finding"] for line in lines}
 
 

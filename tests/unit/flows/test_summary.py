@@ -26,7 +26,7 @@ REPORT: dict[str, Any] = {
     "warnings": ["few pairs"],
 }
 #: Every measure in its longest form.
-WIDE = {"value": -10.25, "low": -11.5, "high": -9.0}
+WIDE = {"value": -1.25, "low": -1.5, "high": -1.0}
 FULL: dict[str, Any] = {
     **REPORT,
     "models": {

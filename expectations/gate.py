@@ -9,7 +9,7 @@ import great_expectations as gx
 
 from expectations import demonstrations, preferences
 from expectations.facts import Rows, read_kind
-from expectations.report import advice, critical_findings, kind_report, metrics, summary
+from expectations.report import critical_findings, kind_report, metrics, summary
 from expectations.suites import DUPLICATE_ROW, Outcome, run_suite
 from preflow.artifacts import write_json
 from preflow.config import ValidationSettings
@@ -90,8 +90,6 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
         observer.note(summary(kind, report))
     if critical:
         raise DataUnfitError(_unfit(critical, out))
-    for line in advice(reports, settings):
-        observer.note(line)
 
 
 def _judge(kind: Kind, form: type[Row], spec: ValidateSpec, out: Path, observer: Observer) -> Judged[Row]:

@@ -89,7 +89,7 @@ def summary(kind: Kind, report: Mapping[str, Any]) -> str:
     return f"{line}: {named_findings(report)}" if report["set_aside"] else line
 
 
-def advice(reports: Mapping[Kind, Mapping[str, Any]], settings: ValidationSettings) -> list[str]:
+def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
     """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
     notes = []
     pairs = reports.get("preferences")

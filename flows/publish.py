@@ -10,10 +10,12 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
+from expectations.report import advice
 from flows.addresses import mlflow_address
 from flows.plan import Outcome, Plan
 from flows.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
+from preflow.data.store import REPORT
 from tasks.reporting import artifact_key, tell
 from tasks.tracking import PipelineRun, log_summary, run_address
 
@@ -36,6 +38,12 @@ def announce(plan: Plan) -> None:
     recipe = plan.recipe
     tell(f"{recipe.name}: {recipe.strategy} with {recipe.model_name}, {recipe.tuning}")
     for line in plan.advice:
+        tell(f"advice: {line}", warning=True)
+
+
+def advise(plan: Plan, data: Artifact) -> None:
+    """Say what the checked data advise against, whether they were checked now or in an earlier run."""
+    for line in advice(data.load(REPORT), plan.recipe.validation):
         tell(f"advice: {line}", warning=True)
 
 

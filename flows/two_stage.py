@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.plan import Outcome, make_plan
-from flows.publish import announce, finish, flow_run_id, run_name
+from flows.publish import advise, announce, finish, flow_run_id, run_name
 from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -32,6 +32,7 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> Outcome:
     with pipeline_run(plan.recipe, plan.sources, flow_run_id(), run_name()) as run:
         settings, tuned, stored, aligned = plan.recipe, None, None, None
         data = validate(plan.sources, run)
+        advise(plan, data)
         base = fetch(settings, run)
         if plan.runs("sft"):
             tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)

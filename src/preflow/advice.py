@@ -20,16 +20,6 @@ def advice(recipe: Recipe) -> list[str]:
     return found
 
 
-def advice_on_pairs(pairs: int, recommended: int = 500) -> list[str]:
-    """A warning where there are fewer training pairs than is usually enough."""
-    if pairs >= recommended:
-        return []
-    return [
-        f"{pairs} training pairs, fewer than {recommended}: preferences learned from so few seldom hold on new prompts "
-        "(500 and more is the usual advice of practitioners; published runs use thousands)"
-    ]
-
-
 def _schedule(name: str, section: TrainingSettings) -> Iterator[str]:
     warms = section.warmup_ratio > 0 and section.lr_scheduler_type != "constant"
     if not warms:

@@ -42,6 +42,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
     third = start()
     assert len(pipeline.calls) == 6
     assert "dpo: cached" in third.stderr
+    assert "advice: only 2 pairs are held out" in " ".join(third.stderr.split())
     newest = parents(pipeline.runs())[-1]
     children = [run for run in pipeline.runs() if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id]
     assert {run.data.tags["stage"] for run in children} == set(STAGES)

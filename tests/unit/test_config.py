@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from preflow.advice import advice, advice_on_pairs
+from preflow.advice import advice
 from preflow.config import DpoSettings, Recipe, numbers, recipe_schema
 from preflow.errors import ConfigError
 from preflow.recipes import load_recipe, require_runnable
@@ -291,5 +291,3 @@ def test_advice_outside_what_is_known_to_work(values: dict[str, Any], part: str)
 def test_advice_is_silent_inside_what_is_known_to_work() -> None:
     assert advice(Recipe.model_validate({"dpo": {"learning_rate": 5e-6, "beta": 0.1}})) == []
     assert advice(Recipe.model_validate({"tuning": "full"})) == []
-    assert advice_on_pairs(500) == []
-    assert "499 training pairs" in advice_on_pairs(499)[0]

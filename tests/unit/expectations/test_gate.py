@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from expectations.gate import run_gate
+from expectations.report import advice
 from preflow.artifacts import Artifact
 from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
@@ -142,13 +143,14 @@ def test_a_prompt_of_the_named_held_out_pairs_leaves_training_of_both_kinds(tmp_
         options={"sft_eval_split": 0.0},
     )
     out = tmp_path / "out"
-    artifact, report, notes = gate(asked, out)
+    artifact, report, _ = gate(asked, out)
     leaks = {(file, row) for file in ("d.jsonl", "p.jsonl") for row in (11, 12)}
     assert quarantined(out) == dict.fromkeys(leaks, "leaks_into_evaluation")
     assert [row.source.file for row in load_pairs(artifact, "eval")] == ["e.jsonl"] * 3
     assert report["demonstrations"]["train"] == 58
-    assert any("only 3 pairs are held out" in note for note in notes)
-    assert any("no demonstration is held out" in note for note in notes)
+    warnings = advice(report, asked.settings)
+    assert any("only 3 pairs are held out" in line for line in warnings)
+    assert any("no demonstration is held out" in line for line in warnings)
 
 
 def test_the_same_file_as_training_and_held_out_data_leaves_nothing_to_train_on(tmp_path: Path) -> None:
@@ -204,11 +206,9 @@ def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
 
 def test_fewer_pairs_than_recommended_say_so_with_the_setting(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
-    _, _, notes = gate(spec(preferences=file), tmp_path / "a")
-    assert any("validation.recommended_pairs" in note for note in notes)
-    few = {"settings": ValidationSettings(recommended_pairs=10)}
-    _, _, notes = gate(spec(few, preferences=file), tmp_path / "b")
-    assert not any("recommended_pairs" in note for note in notes)
+    _, report, _ = gate(spec(preferences=file), tmp_path / "a")
+    assert any("validation.recommended_pairs" in line for line in advice(report, ValidationSettings()))
+    assert not any("recommended" in line for line in advice(report, ValidationSettings(recommended_pairs=10)))
 
 
 def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from prefect.context import TaskRunContext
 
 from preflow import artifacts
 from preflow.artifacts import Artifact
-from preflow.errors import PreflowError
+from preflow.errors import ModelDownloadError, PreflowError
 from preflow.observer import Observer
 from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
@@ -56,6 +56,8 @@ def perform(
 def can_help(task: Any, task_run: Any, state: Any) -> bool:
     """Whether trying again may end differently: trouble with disk or network, nothing that the user must change."""
     error = state.data
+    if isinstance(error, ModelDownloadError):
+        return True
     if isinstance(error, PreflowError | TimeoutError):  # the user's to mend; the task's time is over
         return False
     return isinstance(error, OSError | httpx.TransportError)

@@ -12,6 +12,7 @@ Each class also inherits its standard-library kin, so ``except ValueError`` keep
     ├── ArtifactError (RuntimeError)          a stage folder that is not what its manifest says
     ├── ModelError (RuntimeError)             weights that cannot be loaded or used
     │   ├── ModelNotFoundError (FileNotFoundError)
+    │   │   └── ModelDownloadError            the same call may go through later
     │   ├── UnsafeWeightsError                weights in a format that can run code
     │   └── DpoCheckpointError                a DPO checkpoint where an SFT model belongs
     ├── ProofError (RuntimeError)             DPO must not start: the reference is not what it should be
@@ -64,6 +65,10 @@ class ModelError(PreflowError, RuntimeError):
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """``model_name`` is no folder, no packaged model and no hub model that can be reached."""
+
+
+class ModelDownloadError(ModelNotFoundError):
+    """A packaged model could not be downloaded; trying again may help."""
 
 
 class UnsafeWeightsError(ModelError):

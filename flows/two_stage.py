@@ -9,10 +9,11 @@ from prefect import flow
 
 from flows.plan import Outcome, make_plan
 from flows.publish import advise, announce, finish, flow_run_id, run_name
-from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec
+from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch
+from tasks.lengths import lengths
 from tasks.reference import reference
 from tasks.sft import sft
 from tasks.tracking import pipeline_run
@@ -34,6 +35,7 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> Outcome:
         data = validate(plan.sources, run)
         advise(plan, data)
         base = fetch(settings, run)
+        lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
         if plan.runs("sft"):
             tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
         if plan.runs("dpo"):

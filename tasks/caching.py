@@ -16,12 +16,13 @@ from prefect.context import TaskRunContext
 from preflow.artifacts import Artifact, find
 from preflow.digests import json_digest
 from preflow.home import preflow_home, store_folder
-from preflow.stages.specs import StageSpec, ValidateSpec
+from preflow.stages.specs import LengthsSpec, StageSpec, ValidateSpec
 from tasks.sources import code_digest
 
 #: The module that computes each stage.
 MODULES = {
     "validate": "expectations.gate",
+    "lengths": "preflow.stages.lengths",
     "sft": "preflow.stages.sft",
     "reference": "preflow.stages.reference",
     "dpo": "preflow.stages.dpo",
@@ -54,7 +55,7 @@ def identity(stage: str, spec: StageSpec) -> str:
 
 def _precision(spec: StageSpec) -> str | None:
     """Device and dtypes in which a stage would compute here: what one machine stored is no hit on another kind."""
-    if isinstance(spec, ValidateSpec):
+    if isinstance(spec, ValidateSpec | LengthsSpec):  # they compute with no weight
         return None
     from preflow.models.precision import choose_precision
 

@@ -23,6 +23,7 @@ PLUMBING = frozenset(
         "preflow.config",
         "preflow.errors",
         "preflow.home",
+        "preflow.hub",
         "preflow.observer",
         "preflow.recipes",
         "preflow.stages.specs",

@@ -9,10 +9,11 @@ from prefect.context import TaskRunContext
 
 from preflow import artifacts
 from preflow.artifacts import Artifact
-from preflow.errors import ModelDownloadError, PreflowError
+from preflow.errors import DataDownloadError, ModelDownloadError, PreflowError
 from preflow.observer import Observer
-from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec, ValidateSpec
+from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
+from tasks.caching import RESULTS, VERIFIED
 from tasks.reporting import Reporter, tell, timed
 from tasks.tracking import PipelineRun, stage_run
 
@@ -21,7 +22,7 @@ DAY = 24 * HOUR
 #: Seconds before each retry: a full disk or a network that is away needs a while.
 PAUSES = [10.0, 60.0]
 
-Spec = TypeVar("Spec", ValidateSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec)
+Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec)
 
 
 def perform(
@@ -56,7 +57,7 @@ def perform(
 def can_help(task: Any, task_run: Any, state: Any) -> bool:
     """Whether trying again may end differently: trouble with disk or network, nothing that the user must change."""
     error = state.data
-    if isinstance(error, ModelDownloadError):
+    if isinstance(error, ModelDownloadError | DataDownloadError):
         return True
     if isinstance(error, PreflowError | TimeoutError):  # the user's to mend; the task's time is over
         return False
@@ -73,3 +74,15 @@ def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
         identity = caching.identity(task.name, spec)
         child.complete(state.result(), identity, computed=False)
     tell(f"{task.name}: cached")
+
+
+#: What the decorators of all stages share: when to try again, and a cache that serves only what was read again.
+STAGE: dict[str, Any] = {
+    "retry_delay_seconds": PAUSES,
+    "retry_condition_fn": can_help,
+    "cache_policy": VERIFIED,
+    "persist_result": True,
+    "result_storage": RESULTS,
+    "result_serializer": "json",
+    "on_completion": [note_if_cached],
+}

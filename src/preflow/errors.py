@@ -7,6 +7,7 @@ Each class also inherits its standard-library kin, so ``except ValueError`` keep
     │   └── MissingDependencyError (ImportError)
     ├── DataError (ValueError)                rows or files that cannot be used
     │   ├── DataFileError                     a file that cannot be read: file, line, reason
+    │   │   └── DataDownloadError             the same call may go through later
     │   ├── DataUnfitError                    the set as a whole is unfit: critical findings
     │   └── TemplateError                     the chat template does what training cannot follow
     ├── ArtifactError (RuntimeError)          a stage folder that is not what its manifest says
@@ -47,6 +48,10 @@ class DataFileError(DataError):
     """A data file that is absent, unreadable or malformed; names the file and the line."""
 
 
+class DataDownloadError(DataFileError):
+    """A hub data set could not be downloaded; trying again may help."""
+
+
 class DataUnfitError(DataError):
     """The data set as a whole is unfit for training: critical findings of the gate."""
 
@@ -68,7 +73,7 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 
 class ModelDownloadError(ModelNotFoundError):
-    """A packaged model could not be downloaded; trying again may help."""
+    """A packaged model or a hub model could not be downloaded; trying again may help."""
 
 
 class UnsafeWeightsError(ModelError):

@@ -13,6 +13,7 @@ import preflow.models.base
 import tasks.caching
 from preflow.artifacts import write_json
 from preflow.config import Recipe
+from preflow.errors import DataUnfitError
 from preflow.models.base import ModelRef
 from preflow.observer import Observer
 
@@ -24,6 +25,7 @@ def install() -> None:
     """Put the fakes where the tasks import the real stages from."""
     stages = {
         "expectations.gate": ("run_gate", _gate),
+        "preflow.stages.lengths": ("run_lengths", _lengths),
         "preflow.stages.sft": ("run_sft", _training("sft")),
         "preflow.stages.reference": ("run_reference", _reference),
         "preflow.stages.dpo": ("run_dpo", _training("dpo")),
@@ -45,6 +47,13 @@ def _gate(spec: Any, out: Path, observer: Observer) -> None:
     _called("validate")
     write_json(out / "metrics.json", {"data/pairs": 4.0})
     write_json(out / "report.json", {"verdict": "fit", "preferences": {"eval": 2, "train": 4}})
+
+
+def _lengths(spec: Any, out: Path, observer: Observer) -> None:
+    _called("lengths")
+    if os.environ.get("FAKE_LENGTHS") == "none fits":
+        raise DataUnfitError("dpo: no training pair is left")
+    write_json(out / "metrics.json", {"lengths/dpo_dropped": 0.0})
 
 
 def _training(stage: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import Pipeline
 
 Start = Callable[..., CompletedProcess[str]]
-STAGES = ["validate", "sft", "reference", "dpo", "evaluate"]
+STAGES = ["validate", "lengths", "sft", "reference", "dpo", "evaluate"]
 
 
 def by_stage(runs: list[Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
 
     start()
     runs = pipeline.runs()
-    assert pipeline.calls == ["validate", "sft", "reference", "dpo", "dpo", "evaluate"]
+    assert pipeline.calls == ["validate", "lengths", "sft", "reference", "dpo", "dpo", "evaluate"]
     assert len(parents(runs)) == 1
     assert sorted(by_stage(runs)) == sorted(STAGES)
     assert len(runs) == 1 + len(STAGES)
@@ -40,7 +40,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
     assert sorted(pipeline.steps(dpo.info.run_id, "dpo/grad_norm")) == [1, 2, 3, 4, 5, 6]
 
     third = start()
-    assert len(pipeline.calls) == 6
+    assert len(pipeline.calls) == 7
     assert "dpo: cached" in third.stderr
     assert "advice: only 2 pairs are held out" in " ".join(third.stderr.split())
     newest = parents(pipeline.runs())[-1]
@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
 
 def a_later_setting_keeps_earlier_stages(pipeline: Pipeline, start: Start) -> None:
     done = start("--set", "dpo.beta=0.2", "--set", "sft.logging_steps=5")
-    assert pipeline.calls[6:] == ["dpo", "evaluate"]
+    assert pipeline.calls[7:] == ["dpo", "evaluate"]
     assert "sft: cached" in done.stderr
     newest = parents(pipeline.runs())[-1]
     assert newest.data.params["beta"] == "0.2"
@@ -76,7 +76,7 @@ def damage_is_recomputed(pipeline: Pipeline, start: Start) -> None:
             shutil.rmtree(folder)
     shutil.rmtree(pipeline.home / "prefect" / "storage")  # records whose value is gone serve nothing
     start()
-    assert pipeline.calls[8:] == ["sft", "reference"]
+    assert pipeline.calls[9:] == ["sft", "reference"]
     assert "damaged" not in (artifact / "model" / "weights.txt").read_text()
 
 
@@ -119,6 +119,14 @@ def test_what_a_run_leaves_in_mlflow_and_on_the_terminal(pipeline: Pipeline, sta
         "manifest.json",
     }
     assert pipeline.steps(stages["sft"].info.run_id, "sft/grad_norm") == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(pipeline: Pipeline, recipe: Path) -> None:
+    done = pipeline.start(str(recipe), FAKE_LENGTHS="none fits")
+    assert done.returncode != 0
+    assert "dpo: no training pair is left" in done.stderr
+    assert pipeline.calls == ["validate", "lengths"]
 
 
 def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     weights = (stage(pipeline, "dpo") / "model" / "adapter_model.safetensors").read_bytes()
     again = real(file)
     assert [line for line in again.stderr.splitlines() if line.endswith(": cached")] == [
-        f"{name}: cached" for name in ("validate", "sft", "reference", "dpo", "evaluate")
+        f"{name}: cached" for name in ("validate", "lengths", "sft", "reference", "dpo", "evaluate")
     ]
     elsewhere = Pipeline(pipeline.folder / "elsewhere")
     elsewhere.folder.mkdir()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preflow import hub
 from preflow.data.reading import DataSource, file_kind, is_hub
-from preflow.errors import DataFileError
+from preflow.errors import DataDownloadError, DataFileError
 
 _READ_AHEAD = 1 << 20
 #: First bytes that betray a file whose name says something else.
@@ -189,7 +190,7 @@ _READERS = {
 
 
 def _read_hub(source: DataSource, name: str) -> Iterator[RawRow]:
-    import httpx
+    import httpx2
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
@@ -197,7 +198,8 @@ def _read_hub(source: DataSource, name: str) -> Iterator[RawRow]:
     commit = source.path.rpartition("@")[2]
     try:
         rows = load_dataset(dataset, split=rest or "train", revision=commit)
-    except (OSError, ValueError, httpx.HTTPError, DatasetsError) as error:
-        raise DataFileError(f"hub data set '{dataset}', split '{rest or 'train'}', cannot be read: {error}") from error
+    except (OSError, ValueError, httpx2.HTTPError, DatasetsError) as error:
+        kind = DataDownloadError if hub.may_pass(error) else DataFileError
+        raise kind(f"hub data set '{dataset}', split '{rest or 'train'}', cannot be read: {error}") from error
     for number, values in enumerate(rows, 1):
         yield RawRow(name, number, dict(values))

@@ -143,13 +143,13 @@ def _known_endings() -> str:
 
 def _hub_source(entry: str) -> DataSource:
     """Pin a hub data set to its present commit, so that it is read as it was when its digest was taken."""
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
 
     name, _, split = entry.partition(":")
     try:
         commit = HfApi().dataset_info(name, timeout=30).sha
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, httpx2.HTTPError) as error:
         raise DataFileError(
             f"'{entry}' is no file here, and the hub data set of this name cannot be reached: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}. "

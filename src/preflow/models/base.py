@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from preflow import hub
 from preflow.config import Frozen, Recipe
 from preflow.digests import folder_digest
-from preflow.errors import ConfigError, DpoCheckpointError, ModelNotFoundError, UnsafeWeightsError
+from preflow.errors import ConfigError, DpoCheckpointError, ModelDownloadError, ModelNotFoundError, UnsafeWeightsError
 from preflow.home import models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
@@ -117,15 +118,17 @@ def _locate(name: str, recipe: Recipe, observer: Observer) -> Path:
 
 
 def _from_hub(name: str, recipe: Recipe) -> Path:
+    import httpx2
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         files = [*_HUB_FILES, "*.py"] if recipe.trust_remote_code else _HUB_FILES
         return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=files))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, httpx2.HTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ModelNotFoundError(
+        kind = ModelDownloadError if hub.may_pass(error) else ModelNotFoundError
+        raise kind(
             f"model_name {name!r} is no folder and no packaged model ({', '.join(PACKAGED)}), and the hub gave: "
             f"{first}. Check the name, the network, and for a gated model your access and HF_TOKEN"
         ) from error

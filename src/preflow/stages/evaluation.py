@@ -37,8 +37,14 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
         _add_preferences(spec, pairs, scores, report)
     _add_perplexity(spec, models, report, observer)
     settings = spec.recipe.evaluation
-    held_out = held_out_prompts(spec, models)
+    held_out, too_long = held_out_prompts(spec, models)
     asked = spread(held_out, settings.kl_prompts)
+    report["prompts"] = {"held_out": len(held_out) + len(too_long), "asked": len(asked), "too_long": too_long}
+    if too_long:
+        report["warnings"].append(
+            f"{len(too_long)} held-out prompts leave no room for an answer within max_seq_length and are not asked "
+            f"({', '.join(too_long[:5])}{', ...' if len(too_long) > 5 else ''})"
+        )
     for name, values in answer_report(models, asked, settings, spec.recipe.seed, observer).items():
         report["models"][name].update(values)
     _warn(spec, report)

@@ -34,8 +34,12 @@ class Prompt:
     ids: list[int]
 
 
-def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> list[Prompt]:
-    """Distinct held-out prompts that leave room for an answer: those of the pairs, or else of the demonstrations."""
+def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt], list[str]]:
+    """Distinct held-out prompts: those of the pairs, or else of the demonstrations.
+
+    Returns:
+        The prompts that leave room for an answer within ``max_seq_length``, and the rows of those that leave none.
+    """
     turns: list[tuple[tuple[Message, ...], Source]]
     settings = spec.recipe.dpo or spec.recipe.sft
     assert settings is not None, "a recipe has at least one training stage"
@@ -43,9 +47,17 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> list[Prompt]:
         turns = [(pair.prompt, pair.source) for pair in load_pairs(spec.data, "eval")]
     else:
         turns = [(row.messages[:-1], row.source) for row in load_demonstrations(spec.data, "eval")]
-    prompts = {messages: models.renderer.prompt_ids(messages) for messages, _ in turns}
-    room = settings.max_seq_length
-    return [Prompt(messages[-1].content, ids) for messages, ids in prompts.items() if len(ids) < room]
+    first: dict[tuple[Message, ...], Source] = {}
+    for messages, source in turns:
+        first.setdefault(messages, source)
+    fit, too_long = [], []
+    for messages, source in first.items():
+        ids = models.renderer.prompt_ids(messages)
+        if len(ids) < settings.max_seq_length:
+            fit.append(Prompt(messages[-1].content, ids))
+        else:
+            too_long.append(str(source))
+    return fit, too_long
 
 
 def spread(prompts: list[Prompt], count: int) -> list[Prompt]:

@@ -33,6 +33,22 @@ class ValidateSpec(Frozen):
         return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split]}
 
 
+class LengthsSpec(Frozen):
+    """Count the tokens of every row that later stages will use."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        return {"base": self.base.digest, "data": self.data.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The template, and by stage what happens to a row that is too long."""
+        return {"template": self.recipe.template, **_lengths(self.recipe)}
+
+
 class SftSpec(Frozen):
     """Fine-tune the base model on the training demonstrations."""
 
@@ -115,18 +131,22 @@ class EvaluateSpec(Frozen):
         """The settings that can change a measurement."""
         recipe = self.recipe
         names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
-        lengths = {
-            stage: {"max_seq_length": s.max_seq_length, "overlong_response": s.overlong_response}
-            for stage, s in (("sft", recipe.sft), ("dpo", recipe.dpo))
-            if s is not None
-        }
         beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
         return {
             "evaluation": numbers(recipe.evaluation),
             **{name: getattr(recipe, name) for name in names},
-            **lengths,
+            **_lengths(recipe),
             **beta,
         }
 
 
-StageSpec = ValidateSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec
+def _lengths(recipe: Recipe) -> dict[str, Any]:
+    """By training stage of a recipe: its limit, and what happens to a response beyond it."""
+    return {
+        stage: {"max_seq_length": settings.max_seq_length, "overlong_response": settings.overlong_response}
+        for stage, settings in (("sft", recipe.sft), ("dpo", recipe.dpo))
+        if settings is not None
+    }
+
+
+StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec

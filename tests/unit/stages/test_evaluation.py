@@ -106,7 +106,7 @@ def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
 
 def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None:
     models = ModelSet(spec)
-    prompts = held_out_prompts(spec, models)[:2]
+    prompts = held_out_prompts(spec, models)[0][:2]
     settings = EvaluationSettings(max_new_tokens=5, generation_batch_size=2)
     report = answer_report(models, prompts, settings, seed=3, observer=Silent())
     torch.manual_seed(3)
@@ -126,7 +126,7 @@ def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None
 def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) -> None:
     """With a shipped top_k of 1, sampling would be greedy: every seed would give the same response."""
     models = ModelSet(spec)
-    prompt = held_out_prompts(spec, models)[0].ids
+    prompt = held_out_prompts(spec, models)[0][0].ids
     responses = set()
     for seed in range(4):
         model = models.use("dpo")
@@ -138,7 +138,7 @@ def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) ->
 
 def test_adapters_take_turns_over_one_base(spec: EvaluateSpec, prepared: Run) -> None:
     models = ModelSet(spec)
-    row = (held_out_prompts(spec, models)[0].ids, [5, 6, 7])
+    row = (held_out_prompts(spec, models)[0][0].ids, [5, 6, 7])
     values: dict[str, torch.Tensor] = {}
     for name in ("base", "dpo", "sft", "base", "sft", "dpo"):
         logits = response_logits(models.use(name), row, models.precision)
@@ -161,6 +161,21 @@ def test_held_out_demonstrations_that_do_not_fit_are_counted_not_crashed_on(spec
     assert "perplexity" not in report["models"]["dpo"]
     assert report["demonstrations"]["used"] == 0
     assert any("no perplexity" in warning for warning in report["warnings"])
+
+
+def test_held_out_prompts_without_room_for_an_answer_are_named(spec: EvaluateSpec, tmp_path: Path) -> None:
+    """The prompts end in up to three "please": the longest leave no room when the limit is their own length."""
+    models = ModelSet(spec)
+    longest = max(len(prompt.ids) for prompt in held_out_prompts(spec, models)[0])
+    assert spec.recipe.dpo is not None
+    dpo = spec.recipe.dpo.model_copy(update={"max_seq_length": longest})
+    tight = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"dpo": dpo})})
+    report = build(tmp_path / "evaluation", lambda out: run_evaluation(tight, out, Silent())).load("evaluation.json")
+    assert report["prompts"]["held_out"] == EVAL_PAIRS
+    named = report["prompts"]["too_long"]
+    assert "p.jsonl:27" in named  # the first of those held out with three "please"
+    assert len(named) < EVAL_PAIRS
+    assert any("p.jsonl:27" in warning for warning in report["warnings"])
 
 
 def test_perplexity_is_the_exponential_of_the_mean_negative_log_prob(spec: EvaluateSpec, tmp_path: Path) -> None:

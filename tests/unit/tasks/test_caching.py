@@ -13,7 +13,7 @@ from preflow.config import Recipe
 from preflow.data.reading import DataSource
 from preflow.models.base import ModelRef
 from preflow.models.precision import Precision
-from preflow.stages.specs import DpoSpec, EvaluateSpec, ReferenceSpec, SftSpec, ValidateSpec
+from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
 from tasks.caching import identity
 
@@ -85,16 +85,17 @@ def test_other_rows_and_other_weights_miss_and_other_places_hit() -> None:
 @pytest.mark.parametrize(
     ("changed", "missed"),
     [
-        ("demonstrations_train", {"sft"}),
-        ("demonstrations_eval", {"evaluate"}),
-        ("preferences_train", {"reference"}),
-        ("preferences_eval", {"reference", "evaluate"}),
+        ("demonstrations_train", {"lengths", "sft"}),
+        ("demonstrations_eval", {"lengths", "evaluate"}),
+        ("preferences_train", {"lengths", "reference"}),
+        ("preferences_eval", {"lengths", "reference", "evaluate"}),
     ],
 )
 def test_a_stage_misses_on_its_own_rows_alone(changed: str, missed: set[str]) -> None:
     def identities(data: Artifact) -> dict[str, str]:
         given: dict[str, Any] = {"recipe": recipe(), "base": BASE, "data": data}
         return {
+            "lengths": identity("lengths", LengthsSpec(**given)),
             "sft": identity("sft", SftSpec(**given)),
             "reference": identity("reference", ReferenceSpec(**given)),
             "dpo": identity("dpo", DpoSpec(**given, reference=DATA)),

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from preflow.errors import ConfigError, DataFileError, ForgottenSftError, ModelDownloadError, ModelNotFoundError
+from preflow.errors import (
+    ConfigError,
+    DataDownloadError,
+    DataFileError,
+    ForgottenSftError,
+    ModelDownloadError,
+    ModelNotFoundError,
+)
 from tasks.stage import can_help
 
 
@@ -15,6 +22,7 @@ from tasks.stage import can_help
         (OSError(28, "no space left"), True),
         (httpx.ConnectError("refused"), True),
         (ModelDownloadError("the index did not answer"), True),
+        (DataDownloadError("the hub did not answer"), True),
         (ModelNotFoundError("no such model"), False),
         (ConfigError("beta"), False),
         (DataFileError("line 3"), False),

@@ -1,0 +1,100 @@
+"""What the model's tokenizer makes of the rows, before any weight is loaded: who fits, who is cut, who is set aside.
+
+Training and scoring tokenize with the same function, so what is refused here would have been refused there, hours of
+training later.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preflow.artifacts import write_json
+from preflow.config import DpoSettings, SftSettings
+from preflow.data.store import Side, load_demonstrations, load_pairs
+from preflow.data.templates import Renderer
+from preflow.data.tokens import Counts, tokenize_demonstrations, tokenize_pairs
+from preflow.errors import DataUnfitError
+from preflow.models.loading import load_tokenizer
+from preflow.observer import Observer
+from preflow.stages.specs import LengthsSpec
+
+_SIDES: tuple[tuple[Side, str], ...] = (("train", "training"), ("eval", "held-out"))
+_PERCENTILES = (50, 95, 100)
+
+
+def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
+    """Render and tokenize every row that a later stage will use, and count what becomes of it.
+
+    Writes ``report.json`` (by stage and side: rows in = rows used + rows dropped by reason, rows that lose something,
+    and the 50th, 95th and 100th percentile of tokens per row) and ``metrics.json``.
+
+    Args:
+        spec: Which rows, under which tokenizer and limits.
+        out: The stage's partial folder.
+        observer: Hears progress and counts.
+
+    Raises:
+        DataUnfitError: No training row is left for a stage, or no held-out pair.
+        TemplateError: The chat template refuses a row or rewrites its turns; names the row.
+    """
+    recipe = spec.recipe
+    renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.template)
+    report: dict[str, dict[str, Any]] = {}
+    for side, words in _SIDES:
+        if recipe.sft is not None:
+            tokens, counts = _demonstrations(spec, recipe.sft, renderer, side, observer)
+            _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=side == "train")
+            report.setdefault("sft", {})[side] = _entry(tokens, counts)
+            observer.note(f"lengths: {words} demonstrations: {counts}")
+        if recipe.dpo is not None:
+            tokens, counts = _pairs(spec, recipe.dpo, renderer, side, observer)
+            _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
+            report.setdefault("dpo", {})[side] = _entry(tokens, counts)
+            observer.note(f"lengths: {words} pairs: {counts}")
+    write_json(out / "report.json", report)
+    write_json(out / "metrics.json", _metrics(report))
+
+
+def _demonstrations(
+    spec: LengthsSpec, settings: SftSettings, renderer: Renderer, side: Side, observer: Observer
+) -> tuple[list[int], Counts]:
+    rows = load_demonstrations(spec.data, side)
+    tokenized, counts = tokenize_demonstrations(
+        rows, renderer, settings.max_seq_length, settings.overlong_response, observer
+    )
+    return [len(row.input_ids) for row in tokenized], counts
+
+
+def _pairs(
+    spec: LengthsSpec, settings: DpoSettings, renderer: Renderer, side: Side, observer: Observer
+) -> tuple[list[int], Counts]:
+    rows = load_pairs(spec.data, side)
+    tokenized, counts = tokenize_pairs(rows, renderer, settings.max_seq_length, settings.overlong_response, observer)
+    return [len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids)) for row in tokenized], counts
+
+
+def _require(counts: Counts, stage: str, what: str, settings: SftSettings | DpoSettings, *, needed: bool) -> None:
+    if needed and not counts.used:
+        raise DataUnfitError(
+            f"{stage}: no {what} is left within {stage}.max_seq_length {settings.max_seq_length}, before anything is "
+            f"trained: {counts}. Raise it, shorten the rows, or set {stage}.overlong_response: cut"
+        )
+
+
+def _entry(tokens: Sequence[int], counts: Counts) -> dict[str, Any]:
+    # A percentile that is one of the lengths, so that it is a whole number of tokens.
+    values = np.percentile(tokens, _PERCENTILES, method="inverted_cdf").tolist() if tokens else []
+    percentiles = {f"p{p}": int(value) for p, value in zip(_PERCENTILES, values, strict=False)}
+    return {"rows": counts.to_json(), "tokens": {"total": int(sum(tokens)), **percentiles}}
+
+
+def _metrics(report: dict[str, dict[str, Any]]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for stage, sides in report.items():
+        rows = [entry["rows"] for entry in sides.values()]
+        metrics[f"lengths/{stage}_dropped"] = float(sum(sum(entry["dropped"].values()) for entry in rows))
+        metrics[f"lengths/{stage}_cut"] = float(sum(entry["changed"].get("response_cut", 0) for entry in rows))
+        metrics[f"lengths/{stage}_train_tokens"] = float(sides["train"]["tokens"]["total"])
+    return metrics

@@ -1,0 +1,22 @@
+"""The last check before weights are loaded: does every row fit the model?"""
+
+from prefect import task
+
+from preflow.artifacts import Artifact
+from preflow.stages.specs import LengthsSpec
+from tasks.stage import HOUR, STAGE, perform
+from tasks.tracking import PipelineRun
+
+
+@task(
+    name="lengths",
+    task_run_name="{run.recipe}-lengths",
+    retries=2,
+    timeout_seconds=2 * HOUR,
+    **STAGE,
+)
+def lengths(spec: LengthsSpec, run: PipelineRun) -> Artifact:
+    """Tokenize every row, count who fits, refuse a set of which nothing would be left."""
+    from preflow.stages.lengths import run_lengths
+
+    return perform("lengths", spec, run, run_lengths)

@@ -1,0 +1,131 @@
+"""Rows that later stages could not use are found by the tokenizer alone."""
+
+from pathlib import Path
+
+import pytest
+
+from preflow.artifacts import Artifact, build
+from preflow.config import Recipe
+from preflow.data.rows import Demonstration, Message, Pair, Source
+from preflow.data.store import rows_file, write_rows
+from preflow.data.templates import Renderer
+from preflow.errors import DataUnfitError, TemplateError
+from preflow.models.loading import load_tokenizer
+from preflow.observer import Silent
+from preflow.stages.lengths import run_lengths
+from preflow.stages.specs import LengthsSpec
+from tests.unit.stages.conftest import COMMON, EVAL_PAIRS, TRAIN_PAIRS, Run, recipe_for, turns
+
+
+def measured(prepared: Run, folder: Path, recipe: Recipe | None = None, data: Artifact | None = None) -> Artifact:
+    spec = LengthsSpec(recipe=recipe or prepared.recipe, base=prepared.base, data=data or prepared.data)
+    return build(folder / "lengths", lambda out: run_lengths(spec, out, Silent()))
+
+
+def limited(prepared: Run, **changes: object) -> Recipe:
+    """A recipe whose DPO section has other limits."""
+    return recipe_for(prepared.base, dpo={**COMMON, "learning_rate": 1e-3, **changes})
+
+
+def pair(parts: list[tuple[Message, ...]], file: str, row: int) -> Pair:
+    """A pair from prompt, chosen and rejected, as ``turns`` gives them."""
+    prompt, chosen, rejected = parts
+    return Pair(prompt, chosen, rejected, Source(file, row))
+
+
+def data_with(folder: Path, pairs: list[Pair], held_out: list[Pair] | None = None) -> Artifact:
+    prompt, answer = turns("Hello?", "Hello!")
+    held_out = held_out or [pair(turns("Hello?", "Hello!", "No."), "p.jsonl", 99)]
+
+    def write(out: Path) -> None:
+        write_rows(out / rows_file("demonstrations", "train"), [Demonstration(prompt + answer, Source("d.jsonl", 1))])
+        write_rows(out / rows_file("demonstrations", "eval"), [])
+        write_rows(out / rows_file("preferences", "train"), pairs)
+        write_rows(out / rows_file("preferences", "eval"), held_out)
+
+    return build(folder / "data", write)
+
+
+def test_it_counts_what_the_later_stages_count(prepared: Run, tmp_path: Path) -> None:
+    report = measured(prepared, tmp_path).load("report.json")
+    stored = prepared.reference.load("report.json")
+    assert {side: report["dpo"][side]["rows"] for side in ("train", "eval")} == stored
+    assert report["sft"]["train"]["rows"] == prepared.sft.load("report.json")["rows"]
+    assert report["dpo"]["train"]["rows"]["rows_in"] == TRAIN_PAIRS
+    assert report["dpo"]["eval"]["rows"]["rows_in"] == EVAL_PAIRS
+
+
+def test_tokens_are_those_of_the_tokenizer(prepared: Run, tmp_path: Path) -> None:
+    """Three pairs whose longer sides are one, two and three words beyond the same prompt."""
+    texts = [turns("Which?", " ".join(["ok"] * n), "x") for n in (1, 2, 3)]
+    pairs = [pair(parts, "p.jsonl", n) for n, parts in enumerate(texts, 1)]
+    report = measured(prepared, tmp_path, data=data_with(tmp_path, pairs)).load("report.json")
+    tokenizer = load_tokenizer(prepared.base, prepared.recipe)
+    lengths = [
+        len(
+            tokenizer.encode(
+                f"<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n{' '.join(['ok'] * n)}<|im_end|>"
+            )
+        )
+        for n in (1, 2, 3)
+    ]
+    tokens = report["dpo"]["train"]["tokens"]
+    assert tokens["p50"] == lengths[1]
+    assert tokens["p100"] == lengths[2]
+    assert tokens["total"] == sum(lengths)
+
+
+def test_pairs_that_do_not_fit_are_refused_by_name(prepared: Run, tmp_path: Path) -> None:
+    with pytest.raises(DataUnfitError, match=r"no training pair .*max_seq_length 8.*before anything.*p\.jsonl:0"):
+        measured(prepared, tmp_path, limited(prepared, max_seq_length=8))
+
+
+def test_some_rows_too_long_are_counted_and_the_rest_goes_on(prepared: Run, tmp_path: Path) -> None:
+    texts = [turns("Which?", "yes", "no"), turns("Which?", "yes " * 300, "no"), turns("Which " * 300, "yes", "no")]
+    pairs = [pair(parts, "p.jsonl", n) for n, parts in enumerate(texts, 1)]
+    done = measured(prepared, tmp_path, data=data_with(tmp_path, pairs))
+    rows = done.load("report.json")["dpo"]["train"]["rows"]
+    assert (rows["rows_in"], rows["used"]) == (3, 1)
+    assert rows["dropped"] == {"prompt_too_long": 1, "response_too_long": 1}
+    assert rows["examples"] == {"prompt_too_long": ["p.jsonl:3"], "response_too_long": ["p.jsonl:2"]}
+    assert done.load("metrics.json")["lengths/dpo_dropped"] == 2
+
+
+def test_no_held_out_pair_left_is_refused(prepared: Run, tmp_path: Path) -> None:
+    long = pair(turns("Which?", "yes " * 300, "no"), "e.jsonl", 7)
+    short = pair(turns("Which?", "yes", "no"), "p.jsonl", 1)
+    with pytest.raises(DataUnfitError, match=r"no held-out pair .*e\.jsonl:7"):
+        measured(prepared, tmp_path, data=data_with(tmp_path, [short], [long]))
+
+
+def test_a_row_that_the_template_refuses_is_named(prepared: Run, tmp_path: Path) -> None:
+    """``template: none`` joins one prompt and one response; a held-out pair with more turns would fail after SFT."""
+    recipe = recipe_for(prepared.base, template="none")
+    prompt, yes, no = turns("Which?", "yes", "no")
+    more = (Message("user", "Hi"), Message("assistant", "Hi!"), *prompt)
+    data = data_with(tmp_path, [pair([prompt, yes, no], "p.jsonl", 1)], [pair([more, yes, no], "e.jsonl", 3)])
+    with pytest.raises(TemplateError, match=r"e\.jsonl:3: .*3 turns"):
+        measured(prepared, tmp_path, recipe, data)
+
+
+def test_no_weight_is_loaded(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("preflow.models.loading.AutoModelForCausalLM.from_pretrained", refuse)
+    measured(prepared, tmp_path)
+
+
+def test_every_row_is_rendered(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out rows too: evaluation comes hours after the start."""
+    seen: list[str] = []
+    original = Renderer.response_ids
+
+    def watch(self: Renderer, prompt: tuple[Message, ...], *rest: object) -> list[int]:
+        seen.append(prompt[-1].content)
+        return original(self, prompt, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Renderer, "response_ids", watch)
+    measured(prepared, tmp_path)
+    assert len([text for text in seen if text.startswith("Can I return")]) == 2 * (TRAIN_PAIRS + EVAL_PAIRS)
+    assert len([text for text in seen if text.startswith("Where is order")]) == 24

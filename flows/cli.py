@@ -1,6 +1,8 @@
 """The command line of a flow: one recipe, overrides, errors in one clear text."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -28,6 +30,8 @@ def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
     ) -> None:
         """Turn demonstrations and preference pairs into an aligned, evaluated language model."""
         quiet_prefect()
+        # Leaving in order ends the embedded server too; Prefect hands the signal on when it has noted it.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             overrides = parse_overrides(changes or [])
             make_plan(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts

@@ -114,6 +114,10 @@ def _called(stage: str) -> None:
 
 
 def _die_if_asked(stage: str) -> None:
+    if os.environ.get("FAKE_TERMINATE") == stage:
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if os.environ.get("FAKE_KILL") == stage:
         time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,6 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.integration.conftest import Pipeline
@@ -56,6 +57,24 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
     a_later_setting_keeps_earlier_stages(pipeline, start)
     damage_is_recomputed(pipeline, start)
     the_killed_runs_of_others_are_buried(pipeline, recipe, start)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_end_takes_its_server_along(pipeline: Pipeline, recipe: Path) -> None:
+    ended = pipeline.start(str(recipe), FAKE_TERMINATE="dpo")
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert {run.info.status for run in pipeline.runs()} == {"FINISHED", "KILLED"}  # the stages before, and the rest
+    home = str(pipeline.home)
+    left = [p for p in psutil.process_iter() if readable(p).get("PREFLOW_HOME") == home]
+    assert not psutil.wait_procs(left, timeout=20)[1]
+
+
+def readable(process: psutil.Process) -> dict[str, str]:
+    try:
+        environment: dict[str, str] = process.environ()
+        return environment
+    except (psutil.Error, OSError):
+        return {}
 
 
 def a_later_setting_keeps_earlier_stages(pipeline: Pipeline, start: Start) -> None:

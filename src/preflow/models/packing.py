@@ -63,7 +63,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], pad: int
         pad: Fills short rows; never seen and never scored.
         device: Where the tensors go.
     """
-    parts = [_lay_out(prompt, responses) for prompt, responses in rows]
+    parts = [lay_out(prompt, responses) for prompt, responses in rows]
     length = max(len(ids) for ids, *_ in parts)
 
     def padded(index: int, fill: int) -> Tensor:
@@ -77,7 +77,7 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], pad: int
     return Packed(padded(0, pad), padded(1, 0), visible[:, None], padded(2, IGNORED))
 
 
-def _lay_out(
+def lay_out(
     prompt: Sequence[int], responses: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     """Token ids, positions, targets and branch of one row, without padding."""

@@ -1,7 +1,7 @@
-"""TRL's forward with less work and the same numbers: scored positions alone, and each prompt once.
+"""TRL's forward with less work and the same numbers: no padding, each prompt once, scored positions alone.
 
 TRL 1.16 calls ``model(input_ids, attention_mask, labels=..., fused_lm_head=True)`` and computes every loss and metric
-from the per-token results. The two functions here stand between that call and TRL's own forward.
+from the per-token results. The functions here stand between that call and TRL's own forward.
 """
 
 import types
@@ -10,18 +10,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from trl.kernels import ChunkedLogProbFunction
+from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
+from preflow.models.attention import no_mask, use
+from preflow.models.head import Scores, score
+from preflow.models.layout import Row, Tokens, in_one_row, whole_sequences
 from preflow.models.loading import LanguageModel
-from preflow.models.packing import IGNORED, Packed, pack
+from preflow.models.packing import IGNORED
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+#: TRL's own width of a tile of the vocabulary.
+_VOCABULARY_TILE = 32768
 
 
 def score_responses_only(model: LanguageModel) -> None:
     """Project only the positions whose next token counts to the vocabulary.
 
-    On a GPU TRL does so itself; on the CPU it projects every position, which costs a fifth of a small model's forward.
-    The model must have TRL's fused head. Results have the shapes that TRL's forward gives.
+    The way for models whose attention cannot take several pairs in a row. On a GPU TRL does so itself; on the CPU it
+    projects every position, which costs a fifth of a small model's forward. The model must have TRL's fused head.
+    Results have the shapes that TRL's forward gives.
     """
     every_position = model.forward
 
@@ -49,34 +58,95 @@ def score_responses_only(model: LanguageModel) -> None:
     _replace_forward(model, forward)
 
 
-def share_prompts(model: LanguageModel) -> None:
-    """Run each pair of a DPO batch once, as ``prompt | chosen | rejected``.
+def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
+    """Run a DPO batch as one row without padding, each prompt once for both responses.
 
     The model must have TRL's fused head. It is called with right-padded ``input_ids`` of shape ``(2B, T)``, the first
     half chosen and the second half rejected, and gives per-token results of shape ``(2B, T - 1)`` as TRL's own forward
     does; every other call goes through unchanged.
+
+    Args:
+        model: A causal language model that ``attention.why_not`` lets through.
+        wpo: Whether WPO's ``log_sum_sq_probs`` is wanted.
     """
     padded_forward = model.forward
+    use(model)
 
     def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head or kwargs.get("labels") is None:
             return padded_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
         ids, attention, labels = (kwargs.pop(name) for name in ("input_ids", "attention_mask", "labels"))
-        packed, places = _repack(ids, attention, labels, self.config.pad_token_id or 0)
-        output = padded_forward(
-            *args,
-            input_ids=packed.input_ids,
-            position_ids=packed.position_ids,
-            attention_mask=packed.mask,
-            shift_labels=packed.targets,
-            fused_lm_head=True,
-            **kwargs,
-        )
-        _rewrite(output, lambda values: _scatter(values, packed, places, ids.shape))
-        output.label_mask = labels[:, 1:] != IGNORED
-        return output
+        groups, places = _take_apart(ids, attention, labels)
+        return _as_one_row(self, in_one_row(groups, ids.device), places, labels, wpo, kwargs)
 
     _replace_forward(model, forward)
+
+
+def drop_padding(model: LanguageModel) -> None:
+    """Run an SFT batch as one row without padding, up to the last token that counts of each of its rows.
+
+    The model must have TRL's fused head. It is called with ``input_ids`` and ``labels`` of shape ``(B, T)``, padded on
+    the right, and gives what TRL's own forward gives; every other call goes through unchanged.
+
+    Args:
+        model: A causal language model that ``attention.why_not`` lets through.
+    """
+    padded_forward = model.forward
+    use(model)
+
+    def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        labels = kwargs.get("labels")
+        if not fused_lm_head or labels is None or (labels[:, 1:] == IGNORED).all():
+            return padded_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
+        ids = kwargs["input_ids"]
+        places = (labels[:, 1:] != IGNORED).flatten().nonzero().squeeze(-1)
+        dropped = ("input_ids", "attention_mask", "labels", "num_items_in_batch")
+        rest = {name: value for name, value in kwargs.items() if name not in dropped}
+        return _as_one_row(self, whole_sequences(ids, labels), places, labels, False, rest)
+
+    _replace_forward(model, forward)
+
+
+def _as_one_row(model: LanguageModel, row: Row, places: Tensor, labels: Tensor, wpo: bool, options: Any) -> Any:
+    """Run a row and put its per-token results where TRL looks for them.
+
+    Args:
+        model: The causal language model.
+        row: What to run; S of its tokens are scored.
+        places: Where each scored token stands in ``(B, T - 1)``, flat, shape ``(S,)``.
+        labels: TRL's, shape ``(B, T)``.
+        wpo: Whether ``log_sum_sq_probs`` is wanted.
+        options: The call's other arguments.
+    """
+    states = model.base_model(
+        input_ids=row.input_ids,
+        position_ids=row.position_ids,
+        attention_mask=no_mask(labels.device),
+        layout=row.layout,
+        **options,
+    ).last_hidden_state
+    scores = _score(model, states[0, row.scored], row.targets, wpo)
+    mask = labels[:, 1:] != IGNORED
+    values: dict[str, Any] = {
+        name: None if v is None else v.new_zeros(mask.numel()).index_put((places,), v).view(mask.shape)
+        for name, v in scores._asdict().items()
+    }
+    loss = -values["log_probs"].sum() / mask.sum().clamp(min=1)
+    return FusedCausalLMOutput(loss=loss, label_mask=mask, **values)
+
+
+def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> Scores:
+    """Score tokens under a model's head: by a forward that ends the gradient, or, where the head trains, TRL's way."""
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
+    frozen = not head.weight.requires_grad and hidden.dtype == head.weight.dtype == torch.float32
+    if frozen and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return score(hidden, head.weight, head.bias, targets, softcap, wpo)
+    wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
+    weight: Any = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
+    options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
+    with maybe_gather_lm_head_ctx(weight, head.bias):
+        return Scores(*ChunkedLogProbFunction.apply(hidden, weight, head.bias, targets, *options))  # type: ignore[no-untyped-call]
 
 
 def _replace_forward(model: LanguageModel, forward: Any) -> None:
@@ -91,24 +161,19 @@ def _rewrite(output: Any, change: Callable[[Tensor], Tensor]) -> None:
             setattr(output, name, change(values))
 
 
-def _repack(ids: Tensor, attention: Tensor, labels: Tensor, pad: int) -> tuple[Packed, Tensor]:
-    """Packed rows for a padded batch, and the flat places of its scored tokens in ``(2B, T - 1)``, in packed order."""
+def _take_apart(ids: Tensor, attention: Tensor, labels: Tensor) -> tuple[list[Tokens], Tensor]:
+    """Prompts with both responses of a padded batch, and the flat places of their tokens in ``(2B, T - 1)``."""
     count, width = ids.shape
     half = count // 2
     lengths = attention.sum(-1).tolist()
     starts = (labels != IGNORED).int().argmax(-1).tolist()
     tokens = ids.tolist()
-    rows, places = [], []
+    groups: list[Tokens] = []
+    places = []
     for i in range(half):
         responses = []
         for row in (i, half + i):
             responses.append(tokens[row][starts[row] : lengths[row]])
             places.append(torch.arange(row * (width - 1) + starts[row] - 1, row * (width - 1) + lengths[row] - 1))
-        rows.append((tokens[i][: starts[i]], responses))
-    return pack(rows, pad, ids.device), torch.cat(places).to(ids.device)
-
-
-def _scatter(values: Tensor, packed: Packed, places: Tensor, shape: torch.Size) -> Tensor:
-    """Per-position values ``(B, L)`` to TRL's ``(2B, T - 1)``, zero where nothing is scored."""
-    flat = values.new_zeros(shape[0] * (shape[1] - 1))
-    return flat.index_put((places,), values[packed.targets != IGNORED]).view(shape[0], shape[1] - 1)
+        groups.append((tokens[i][: starts[i]], responses))
+    return groups, torch.cat(places).to(ids.device)

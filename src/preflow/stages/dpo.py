@@ -16,9 +16,10 @@ from preflow.artifacts import write_json
 from preflow.config import DpoSettings
 from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, trainable_parameters, write_card
+from preflow.models.attention import why_not
 from preflow.models.base import refuse_dpo_checkpoint
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
-from preflow.models.packing import why_not
+from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
@@ -164,12 +165,13 @@ def make_trainer(
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")
     inner = inner_model(policy)
-    score_responses_only(inner)
     reason = why_not(inner)
     if reason is None:
-        share_prompts(inner)
+        share_prompts(inner, wpo=settings.use_weighting)
+        fuse(policy)
     else:
-        observer.note(f"dpo: prompts are run twice, once per response: {reason}")
+        score_responses_only(inner)
+        observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")
     return trainer
 
 

@@ -9,9 +9,11 @@ from preflow.data.templates import Renderer
 from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.errors import DataUnfitError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
+from preflow.models.attention import why_not
 from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
-from preflow.models.trl_forward import score_responses_only
+from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
@@ -88,5 +90,12 @@ def _trainer(
         processing_class=tokenizer,
         callbacks=[StageCallback("sft", observer)],
     )
-    score_responses_only(inner_model(trainer.model))
+    inner = inner_model(trainer.model)
+    reason = why_not(inner)
+    if reason is None:
+        drop_padding(inner)
+        fuse(trainer.model)
+    else:
+        score_responses_only(inner)
+        observer.note(f"sft: rows are padded to the longest of their batch: {reason}")
     return trainer

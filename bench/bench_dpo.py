@@ -1,8 +1,10 @@
-"""Speed of a DPO step: TRL with a live reference, TRL with precomputed values, Preflow; in turn, in one run.
+"""Speed and memory of a DPO step: TRL with a live reference, TRL with precomputed values, Preflow; in turn, in one run.
 
-``python -m bench.bench_dpo [--data FILE] [--steps N] [--quick]`` prints pairs per second of each and, last, one JSON
-line with the ratios. Without a file, pairs of random tokens with the demo's lengths are used. Every contender trains
-the same adapter of SmolLM2-135M on the same batches in the same order.
+``python -m bench.bench_dpo [--data FILE] [--steps N] [--quick] [--device cuda]`` prints pairs per second, peak memory,
+the ratios that the arithmetic alone would give, and last one JSON line. Without a file, pairs of random tokens with the
+lengths of real conversations are used. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of about
+1B parameters with random weights, in bfloat16. Every contender trains the same adapter (rank 16) on the same shuffled
+batches of 4.
 """
 
 import json
@@ -11,86 +13,196 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from preflow.config import Recipe
-from preflow.data.conversion import to_pair
+from preflow.data.conversion import RowProblem, to_pair
 from preflow.data.raw import read_rows
 from preflow.data.reading import resolve_sources
 from preflow.data.templates import Renderer
 from preflow.data.tokens import tokenize_pairs
+from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
-from preflow.models.base import ModelRef, resolve_model
+from preflow.models.base import resolve_model
+from preflow.models.flops import Shape, forward_flops, packed_pair, padded_batch, shape_of, training_flops
 from preflow.models.loading import load_tokenizer, load_weights
-from preflow.models.precision import choose_precision
+from preflow.models.lora import fuse
+from preflow.models.memory import PeakMemory
+from preflow.models.precision import Precision
 from preflow.models.scoring import group_logprobs
-from preflow.models.trl_forward import score_responses_only, share_prompts
+from preflow.models.trl_forward import share_prompts
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 from preflow.stages.pairs import ScoredPair
 
 BATCH = 4
+#: A model of about 1B parameters, built from its configuration: random weights do for speed.
+ONE_BILLION = LlamaConfig(
+    vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+    num_key_value_heads=8, tie_word_embeddings=True, max_position_embeddings=4096, pad_token_id=0,
+)  # fmt: skip
+Tokens = tuple[list[int], list[int], list[int]]
+
+
+@dataclass
+class Contender:
+    """One way to take an optimizer step on a batch, and what was measured of it."""
+
+    trainer: Any
+    optimizer: Any
+    device: torch.device
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def step(self, indices: list[int]) -> None:
+        """Take a step and measure it."""
+        policy, memory = self.trainer.model, PeakMemory(self.device)
+        begin = time.perf_counter()
+        rows = [self.trainer.train_dataset[i] for i in indices]
+        batch = self.trainer._prepare_inputs(self.trainer.data_collator(rows))
+        with self.trainer.compute_loss_context_manager():
+            loss = self.trainer.compute_loss(policy, batch)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(float(loss))
+        self.seconds.append(time.perf_counter() - begin)
+        self.memory.append(memory.above_idle())
 
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; random ones where not given.")] = None,
-    steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 8,
-    model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
-    quick: Annotated[bool, typer.Option("--quick", help="Three steps instead.")] = False,
+    steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 12,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="Four steps instead.")] = False,
 ) -> None:
     """Measure the contenders side by side."""
     logging.disable(logging.WARNING)
-    steps = 3 if quick else steps
-    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": model, "max_seq_length": 512})
-    base = resolve_model(recipe, Silent())
-    pairs = score(recipe, base, rows(recipe, base, data, (steps + 1) * BATCH))
-    contenders = {name: contender(recipe, base, pairs, name) for name in ("live", "precomputed", "preflow")}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    losses: dict[str, list[float]] = {name: [] for name in contenders}
+    steps = 4 if quick else steps
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512})
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    precision = Precision(torch.device(device), dtype, dtype)
+    tokens = rows(recipe, data, (steps + 1) * BATCH)
+    model, shape = loader(recipe, precision)
+    pairs = score(model(), tokens, precision)
+    contenders = {
+        name: contender(recipe, model(), pairs, name, precision) for name in ("live", "precomputed", "preflow")
+    }
+    difference = check(contenders["preflow"], contenders["precomputed"], precision)
     for start in range(0, len(pairs), BATCH):
-        for name, step in contenders.items():
-            begin = time.perf_counter()
-            losses[name].append(step(list(range(start, start + BATCH))))
-            seconds[name].append(time.perf_counter() - begin)
-    report(seconds, losses)
+        for one in contenders.values():
+            one.step(list(range(start, start + BATCH)))
+    card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{card}; pairs: {data or 'random'}")
+
+    report(contenders, bounds(shape, tokens), difference)
 
 
-def report(seconds: dict[str, list[float]], losses: dict[str, list[float]]) -> None:
-    """Print pairs per second and the ratios, step by step, of the counted steps (the first one warms up)."""
-    counted = {name: values[1:] for name, values in seconds.items()}
-    for name, values in counted.items():
-        print(f"{name:12s} {BATCH / median(values):6.2f} pairs/s (median of {len(values)} steps)")
+def report(contenders: dict[str, Contender], bound: dict[str, float], difference: float) -> None:
+    """Print what was measured of the counted steps (the first one warms up)."""
+    for name, one in contenders.items():
+        rate, memory = BATCH * len(one.seconds[1:]) / sum(one.seconds[1:]), max(one.memory[1:]) / 2**20
+        print(
+            f"{name:12s} {rate:6.2f} pairs/s, {memory:8.0f} MiB above the loaded trainer ({len(one.seconds) - 1} steps)"
+        )
+    ours = contenders["preflow"]
     ratios = {
-        f"ratio_vs_{name}": median(a / b for a, b in zip(counted[name], counted["preflow"], strict=True))
+        f"ratio_vs_{name}": sum(contenders[name].seconds[1:]) / sum(ours.seconds[1:])
         for name in ("live", "precomputed")
     }
-    gap = max(abs(a - b) / abs(b) for a, b in zip(losses["preflow"], losses["live"], strict=True))
-    print(json.dumps({name: round(value, 3) for name, value in ratios.items()} | {"max_rel_loss_difference": gap}))
+    for name in ("live", "precomputed"):
+        each = [a / b for a, b in zip(contenders[name].seconds[1:], ours.seconds[1:], strict=True)]
+        print(f"against {name}: {ratios[f'ratio_vs_{name}']:.2f} (median of the steps' own ratios {median(each):.2f}); "
+              f"arithmetic alone gives {bound[name]:.2f}")  # fmt: skip
+    peak = {name: max(one.memory[1:]) for name, one in contenders.items()}
+    gap = max(abs(a - b) / abs(b) for a, b in zip(ours.losses, contenders["precomputed"].losses, strict=True))
+    values = {
+        **ratios,
+        "memory_ratio_vs_live": peak["preflow"] / peak["live"],
+        "memory_ratio_vs_precomputed": peak["preflow"] / peak["precomputed"],
+        "share_of_flop_bound_vs_live": ratios["ratio_vs_live"] / bound["live"],
+        "share_of_flop_bound_vs_precomputed": ratios["ratio_vs_precomputed"] / bound["precomputed"],
+    }
+    rounded = {name: round(value, 3) for name, value in values.items()}
+    print(json.dumps({**rounded, "max_rel_loss_difference": gap, "max_rel_logp_difference": difference}))
 
 
-def rows(recipe: Recipe, base: ModelRef, data: Path | None, count: int) -> list[tuple[list[int], list[int], list[int]]]:
-    """Token ids of prompt, chosen and rejected."""
+def bounds(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
+    """How many times Preflow's arithmetic the others do, over the counted batches."""
+    live = stored = ours = 0.0
+    for start in range(BATCH, len(tokens), BATCH):
+        lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + BATCH]]
+        padded = padded_batch(lengths)
+        stored += training_flops(shape, padded, 16, head_products=2)
+        live += training_flops(shape, padded, 16, head_products=2) + forward_flops(shape, padded)
+        ours += sum(training_flops(shape, packed_pair(*each), 16) for each in lengths)
+    return {"live": live / ours, "precomputed": stored / ours}
+
+
+@torch.no_grad()
+def check(ours: Contender, theirs: Contender, precision: Precision) -> float:
+    """Largest difference of a response's log-prob on the first batches, relative to ``max(|sum|, tokens)``."""
+    worst = 0.0
+    for start in range(0, min(16, len(ours.trainer.train_dataset)), BATCH):
+        rows = [ours.trainer.train_dataset[i] for i in range(start, start + BATCH)]
+        batch = ours.trainer._prepare_inputs(ours.trainer.data_collator(rows))
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        call = {"attention_mask": batch["attention_mask"], "labels": labels, "use_cache": False, "fused_lm_head": True}
+        with precision.autocast():
+            got, expected = (
+                one.trainer.model(input_ids=batch["input_ids"], **call).log_probs.double().sum(-1)
+                for one in (ours, theirs)
+            )
+        for a, b, count in zip(got, expected, batch["completion_mask"].sum(-1), strict=True):
+            worst = max(worst, 1e-5 * abs(float(a - b)) / tolerance(float(b), int(count)))
+    return worst
+
+
+def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
+    """Token ids of prompt, chosen and rejected, shuffled."""
+    rng = random.Random(0)
     if data is None:
-        rng = random.Random(0)
-        draw = lambda low, high: [rng.randrange(100, 40_000) for _ in range(rng.randint(low, high))]  # noqa: E731
-        return [(draw(40, 55), draw(32, 48), draw(32, 48)) for _ in range(count)]  # type: ignore[no-untyped-call]
+        # Lengths as in conversations of people with assistants: log-normal, means about 140, 25 and 60 tokens.
+        def draw(mean: float) -> list[int]:
+            return [rng.randrange(100, 40_000) for _ in range(min(340, 1 + int(rng.lognormvariate(mean, 0.8))))]
+
+        return [(draw(4.6), draw(2.9), draw(3.8)) for _ in range(count)]
     (source,) = resolve_sources([str(data)])
-    pairs = [to_pair(row) for _, row in zip(range(count), read_rows(source), strict=False)]
-    renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
-    tokenized, _ = tokenize_pairs(pairs, renderer, 512, "drop")
-    usable = len(tokenized) // BATCH * BATCH
-    return [(row.prompt_ids, row.chosen_ids, row.rejected_ids) for row in tokenized[:usable]]
+    pairs = []
+    for row in read_rows(source):
+        with suppress(RowProblem):  # rows that the validate stage would set aside
+            pairs.append(to_pair(row))
+    base = resolve_model(recipe, Silent())
+    tokenized, _ = tokenize_pairs(pairs, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")
+    chosen = rng.sample(tokenized, min(count, len(tokenized)) // BATCH * BATCH)
+    return [(row.prompt_ids, row.chosen_ids, row.rejected_ids) for row in chosen]
 
 
-def score(recipe: Recipe, base: ModelRef, tokens: list[tuple[list[int], list[int], list[int]]]) -> list[ScoredPair]:
+def loader(recipe: Recipe, precision: Precision) -> tuple[Callable[[], Any], Shape]:
+    """Makes a fresh base model, always with the same weights; and its sizes."""
+    if precision.device.type == "cuda":
+
+        def random_weights() -> Any:
+            torch.manual_seed(0)
+            model: Any = AutoModelForCausalLM.from_config(ONE_BILLION, dtype=precision.weights)  # type: ignore[no-untyped-call]
+            return model.to(precision.device).requires_grad_(False)
+
+        return random_weights, shape_of(ONE_BILLION)
+    folder = resolve_model(recipe, Silent()).path
+    return lambda: load_weights(folder, recipe, precision), shape_of(load_weights(folder, recipe, precision).config)
+
+
+def score(model: Any, tokens: list[Tokens], precision: Precision) -> list[ScoredPair]:
     """Pairs with the base model's log-probs."""
-    precision = choose_precision(recipe)
-    model = load_weights(base.path, recipe, precision)
     pairs = []
     for prompt, chosen, rejected in tokens:
         values = group_logprobs(model, (prompt, (chosen, rejected)), precision)
@@ -98,13 +210,11 @@ def score(recipe: Recipe, base: ModelRef, tokens: list[tuple[list[int], list[int
     return pairs
 
 
-def contender(recipe: Recipe, base: ModelRef, pairs: list[ScoredPair], name: str) -> Callable[[list[int]], float]:
-    """One way to take an optimizer step on some pairs; gives the loss before it."""
+def contender(recipe: Recipe, base: Any, pairs: list[ScoredPair], name: str, precision: Precision) -> Contender:
+    """TRL's trainer, as shipped or with Preflow's forward, on stored values or with a live reference."""
     from trl.trainer.dpo_config import DPOConfig
 
     assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
-    precision = choose_precision(recipe)
-    model = new_adapter(load_weights(base.path, recipe, precision), recipe.dpo, seed=0)
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(),
         use_cpu=precision.device.type == "cpu",
@@ -115,28 +225,18 @@ def contender(recipe: Recipe, base: ModelRef, pairs: list[ScoredPair], name: str
         precompute_ref_log_probs=name != "live",
     )
     trainer: Any = StoredReferenceTrainer(
-        model=model,
+        model=new_adapter(base, recipe.dpo, seed=0),
         args=config,
         train_dataset=as_dataset(pairs, None),
-        processing_class=load_tokenizer(base, recipe),
+        processing_class=load_tokenizer(resolve_model(recipe, Silent()), recipe),
     )
     policy: Any = trainer.model
     policy.train()
     if name == "preflow":
-        score_responses_only(inner_model(policy))
         share_prompts(inner_model(policy))
+        fuse(policy)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
-
-    def step(indices: list[int]) -> float:
-        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in indices]))
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(policy, batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss)
-
-    return step
+    return Contender(trainer, optimizer, precision.device)
 
 
 if __name__ == "__main__":

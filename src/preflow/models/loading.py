@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
@@ -43,8 +44,21 @@ def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> La
         trust_remote_code=recipe.trust_remote_code,
         **options,
     )
-    model = model if recipe.use_4bit else model.to(precision.device)
+    model = _one_arithmetic(model, precision) if recipe.use_4bit else model.to(precision.device)
     return model.eval()
+
+
+def _one_arithmetic(model: LanguageModel, precision: Precision) -> LanguageModel:
+    """Compute 4-bit layers on the CPU in training and in evaluation alike.
+
+    bitsandbytes 0.50 switches to bfloat16 kernels in evaluation mode on processors that have them, so that a policy in
+    training would differ from its own stored values in the second digit.
+    """
+    if precision.compute is torch.float32:
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def load_policy(

@@ -74,7 +74,7 @@ class Contender:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         self.seconds.append(time.perf_counter() - begin)
         self.memory.append(memory.above_idle())
 
@@ -83,11 +83,11 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; random ones where not given.")] = None,
     steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 12,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="Four steps instead.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Three steps instead.")] = False,
 ) -> None:
     """Measure the contenders side by side."""
     logging.disable(logging.WARNING)
-    steps = 4 if quick else steps
+    steps = 3 if quick else steps
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512})
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     precision = Precision(torch.device(device), dtype, dtype)
@@ -101,6 +101,7 @@ def main(
     for start in range(0, len(pairs), BATCH):
         for one in contenders.values():
             one.step(list(range(start, start + BATCH)))
+        print("  ".join(f"{name} {one.seconds[-1]:.2f} s" for name, one in contenders.items()), flush=True)
     card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{card}; pairs: {data or 'random'}")
 

@@ -81,6 +81,12 @@ class TrainingSettings(Frozen):
     """The gradient's norm is cut to this."""
     optim: str = "adamw_torch"
     """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
+    auto_find_batch_size: bool = False
+    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps``: the rows per
+    optimizer step stay what they were."""
+    batching: Literal["random", "length"] = "random"
+    """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
+    processes equal work). Either way shuffled anew every epoch, by the seed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
     max_seq_length: int = Field(default=1024, ge=8)
@@ -141,6 +147,16 @@ class DpoSettings(TrainingSettings):
     """Weight pairs as in WPO (arXiv:2406.11827)."""
     disable_dropout: bool = True
     """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
+    eval_steps: int = Field(default=20, ge=0)
+    """Optimizer steps between two looks at held-out pairs (KL, drift, reward accuracy); 0 looks at the end alone."""
+    eval_pairs: int = Field(default=16, ge=0)
+    """Held-out pairs looked at, spread evenly; 0 switches the looks off."""
+    kl_limit: float = Field(default=10.0, gt=0)
+    """KL from the reference on held-out pairs, in nats per response, above which training stops and returns to the best
+    weights within the limit."""
+    early_stop_patience: int = Field(default=0, ge=0)
+    """Stop after this many looks in which neither reward accuracy nor margin rose, and return to the best weights; 0
+    trains to the end."""
     proof_sample: int = Field(default=8, ge=1)
     """Pairs whose stored values are compared with an independent forward before the first step."""
 

@@ -23,3 +23,22 @@ def kl_divergence(policy_logits: Tensor, reference_logits: Tensor) -> Tensor:
 
 def _wide(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def binary_kl(policy: Tensor, reference: Tensor) -> Tensor:
+    """KL between "this token" and "any other token" under two models: never more than the KL over the vocabulary.
+
+    Merging outcomes cannot raise a KL (data-processing inequality; Cover and Thomas, theorem 2.8.1), so summed over a
+    response it bounds the KL along that response from below, and needs only the log-probs of the response's tokens.
+
+    Args:
+        policy: Log-probs of tokens, nats, shape ``(...)``.
+        reference: The same tokens' log-probs under the reference, shape ``(...)``.
+
+    Returns:
+        Nats, shape ``(...)``, float64: p log(p / q) + (1 - p) log((1 - p) / (1 - q)).
+    """
+    log_p, log_q = (values.double().clamp(max=-1e-12) for values in (policy, reference))
+    p = log_p.exp()
+    others_p, others_q = (torch.log(-torch.expm1(values)) for values in (log_p, log_q))
+    return (p * (log_p - log_q) + (1 - p) * (others_p - others_q)).clamp(min=0)

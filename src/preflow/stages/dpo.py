@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from preflow.artifacts import write_json
+from preflow.artifacts import SCRATCH, write_json
 from preflow.config import DpoSettings
 from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, trainable_parameters, write_card
@@ -24,6 +24,7 @@ from preflow.models.precision import Precision, choose_precision
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
+from preflow.stages.guards import ROW, DriftGuard, Watched, measure
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
@@ -31,7 +32,7 @@ from preflow.stages.training import StageCallback, final_mean, one_device, run_t
 _PROOF_BATCH = 8
 
 
-class StoredReferenceTrainer(DPOTrainer):
+class StoredReferenceTrainer(Watched, DPOTrainer):
     """TRL's trainer on rows that bring their token ids and reference log-probs with them.
 
     TRL then neither tokenizes, nor keeps a second model, nor computes a reference; losses and metrics are its own.
@@ -70,18 +71,27 @@ def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
     evidence["policy_gap"] = proof.check_policy(
         pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, _PROOF_BATCH, observer
     )
+    guard = DriftGuard(policy, out / SCRATCH, settings, observer)
+    held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
+    if held_out and settings.eval_pairs:
+        batch = settings.per_device_train_batch_size
+        guard.look = lambda: measure(
+            held_out, lambda chunk: token_scores(trainer, chunk, precision), settings.beta, batch
+        )
+        trainer.add_callback(guard)
     log = run_training(trainer, out)
+    stopped = guard.finish(trainer.state)
     save_model(policy, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "dpo")
     write_json(out / "training.json", log)
     write_json(out / "report.json", {"proof": evidence, "model": describe(policy), "pairs": len(pairs)})
-    write_json(out / "metrics.json", _headline(log, trainer.state.global_step, len(pairs), evidence))
+    write_json(out / "metrics.json", {**_headline(log, trainer.state.global_step, len(pairs), evidence), **stopped})
 
 
 def _headline(log: list[dict[str, float]], steps: int, pairs: int, evidence: dict[str, float]) -> dict[str, float]:
     return {
         "dpo/loss": final_mean(log, "loss"),
-        "dpo/first_loss": log[0]["loss"],
+        "dpo/first_loss": next(entry["loss"] for entry in log if "loss" in entry),
         "dpo/train_reward_accuracy": final_mean(log, "rewards/accuracies"),
         "dpo/train_reward_margin": final_mean(log, "rewards/margins"),
         "dpo/steps": float(steps),
@@ -160,6 +170,7 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=[StageCallback("dpo", observer)],
         )
+    trainer.watch("dpo", [pair.source for pair in pairs])
     policy: LanguageModel = trainer.model
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
@@ -180,6 +191,7 @@ def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     scores = [pair.reference_scores(ld_alpha) for pair in pairs]
     return Dataset.from_dict(
         {
+            ROW: list(range(len(pairs))),
             "prompt_ids": [pair.prompt_ids for pair in pairs],
             "chosen_ids": [pair.chosen_ids for pair in pairs],
             "rejected_ids": [pair.rejected_ids for pair in pairs],
@@ -209,6 +221,19 @@ def policy_scores(
     """Log-probs of both responses by the trainer's own collator and forward, in evaluation mode, summed in float64."""
     model: LanguageModel = trainer.model
     model.eval()
+    sums = token_scores(trainer, pairs, precision).double().sum(-1).tolist()
+    return sums[: len(pairs)], sums[len(pairs) :]
+
+
+@torch.no_grad()
+def token_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Precision) -> torch.Tensor:
+    """Log-probs of every response token in evaluation mode, as TRL lays them out: shape ``(2B, T - 1)``, chosen first.
+
+    The model is left in the mode it was in.
+    """
+    model: LanguageModel = trainer.model
+    training = model.training
+    model.eval()
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     batch = trainer.data_collator([{name: getattr(pair, name) for name in columns} for pair in pairs])
     batch = trainer._prepare_inputs(batch)
@@ -221,5 +246,6 @@ def policy_scores(
             use_cache=False,
             fused_lm_head=True,
         )
-    sums = output.log_probs.double().sum(-1).tolist()
-    return sums[: len(pairs)], sums[len(pairs) :]
+    model.train(training)
+    values: torch.Tensor = output.log_probs
+    return values

@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
 from preflow.artifacts import write_json
 from preflow.data.store import load_demonstrations
 from preflow.data.templates import Renderer
@@ -15,8 +19,13 @@ from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
 from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
+from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
+
+
+class WatchedSFTTrainer(Watched, SFTTrainer):
+    """TRL's trainer, stopped by a loss or gradient that is no number."""
 
 
 def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
@@ -66,14 +75,11 @@ def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
 def _trainer(
     spec: SftSpec, model: Any, tokenizer: Any, rows: list[TokenizedDemonstration], out: Path, observer: Observer
 ) -> Any:
-    from datasets import Dataset
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
-
     settings = spec.recipe.sft
     assert settings is not None
     # Labels by position: the pad token may be the EOS token, so no id can stand for "not trained on".
-    columns = {
+    columns: dict[str, list[Any]] = {
+        ROW: list(range(len(rows))),
         "input_ids": [row.input_ids for row in rows],
         "labels": [
             [token if counts else -100 for token, counts in zip(row.input_ids, row.response_mask, strict=True)]
@@ -83,13 +89,14 @@ def _trainer(
     arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
     config = SFTConfig(**arguments, packing=False)
     one_device(config)
-    trainer = SFTTrainer(
+    trainer = WatchedSFTTrainer(
         model=model,
         args=config,
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
         callbacks=[StageCallback("sft", observer)],
     )
+    trainer.watch("sft", [str(row.source) for row in rows])
     inner = inner_model(trainer.model)
     reason = why_not(inner)
     if reason is None:

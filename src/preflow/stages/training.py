@@ -53,6 +53,7 @@ def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Pr
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
+        "remove_unused_columns": False,  # rows carry their numbers, so that a broken one can be named
         "max_length": None,  # rows were cut, dropped and counted before they came here
     }
 

@@ -1,0 +1,256 @@
+"""What watches a training: broken numbers stop it before they reach the weights, drift before it ruins them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from preflow.config import DpoSettings
+from preflow.errors import NonFiniteLossError
+from preflow.maths.divergence import binary_kl
+from preflow.models.adapters import trainable_parameters
+from preflow.models.loading import LanguageModel
+from preflow.observer import Observer
+from preflow.stages.pairs import ScoredPair
+
+ROW = "row"
+_NAMED = 8
+
+
+class NumberedRows:
+    """A collator that lets a batch say which rows it holds."""
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        """Wrap a trainer's own collator."""
+        self.collate = collate
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate rows; their numbers, where they have some, come along under ``row``."""
+        batch = self.collate([{name: value for name, value in row.items() if name != ROW} for row in examples])
+        if all(ROW in row for row in examples):
+            batch[ROW] = torch.tensor([row[ROW] for row in examples])
+        return batch
+
+
+class Watched:
+    """Mixin before one of TRL's trainers: a loss or gradient that is no number stops training and names its rows.
+
+    The optimizer has not stepped then, so neither the weights nor any checkpoint hold a broken number.
+    """
+
+    stage = "training"
+    sources: Sequence[str] = ()
+
+    def watch(self, stage: str, sources: Sequence[str]) -> None:
+        """Name the stage and, per row of the data set, the file and row it came from."""
+        self.stage, self.sources = stage, sources
+        self._rows: list[int] = []
+        trainer: Any = self
+        trainer.data_collator = NumberedRows(trainer.data_collator)
+        trainer.add_callback(_BeforeStep(self))
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, looked at."""
+        rows = inputs.pop(ROW, None)
+        result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss = result[0] if isinstance(result, tuple) else result
+        if rows is not None and model.training:
+            numbers = rows.tolist()
+            self._rows += numbers
+            if not bool(torch.isfinite(loss)):
+                raise self._broken("loss", float(loss.detach()), self._guilty(model, numbers))
+        return result
+
+    def check_gradients(self) -> None:
+        """Stop before an optimizer step on gradients that are no numbers."""
+        trainer: Any = self
+        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
+        if not bool(torch.isfinite(norms).all()):
+            raise self._broken("gradient", float(norms.sum()), self._rows)
+        self._rows = []
+
+    def _guilty(self, model: Any, rows: Sequence[int]) -> list[int]:
+        """Which rows give a broken loss alone; all of them where none does."""
+        trainer: Any = self
+        guilty = []
+        for row in rows:
+            batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row]]))
+            batch.pop(ROW)
+            with torch.no_grad():
+                loss = super().compute_loss(model, batch)  # type: ignore[misc]
+            if not bool(torch.isfinite(loss)):
+                guilty.append(row)
+        return guilty or list(rows)
+
+    def _broken(self, what: str, value: float, rows: Sequence[int]) -> NonFiniteLossError:
+        trainer: Any = self
+        names = [self.sources[row] for row in rows[:_NAMED]]
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        return NonFiniteLossError(
+            f"{self.stage}: the {what} is {value} at step {trainer.state.global_step + 1}, expected a number, on "
+            f"{', '.join(names)}{more}. The weights were not touched by it; the last whole checkpoint is kept in "
+            f"{trainer.args.output_dir}. Look at those rows, or lower the learning rate or max_grad_norm"
+        )
+
+
+class _BeforeStep(TrainerCallback):
+    def __init__(self, watched: Watched) -> None:
+        self.watched = watched
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.watched.check_gradients()
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the policy has gone from its reference, on held-out pairs.
+
+    Attributes:
+        kl: Nats per response: the lower bound of ``binary_kl``, summed over a response's tokens, mean over responses.
+        chosen: Mean change of the chosen responses' log-prob, nats.
+        rejected: The same of the rejected ones.
+        reward_accuracy: Share of pairs whose implicit reward is higher for chosen.
+        reward_margin: Mean difference of the implicit rewards.
+    """
+
+    kl: float
+    chosen: float
+    rejected: float
+    reward_accuracy: float
+    reward_margin: float
+
+
+#: Per-token log-probs of pairs under the policy: shape ``(2B, T)`` with zeros where nothing counts, chosen first.
+TokenScores = Callable[[Sequence[ScoredPair]], Tensor]
+
+
+def measure(pairs: Sequence[ScoredPair], scores: TokenScores, beta: float, batch: int) -> Drift:
+    """Compare a policy with the stored reference values of some pairs.
+
+    Args:
+        pairs: At least one.
+        scores: The policy's forward. Each response's tokens stand together and in order.
+        beta: Of the implicit reward.
+        batch: Pairs per forward.
+    """
+    kl: list[float] = []
+    moved: list[tuple[float, float]] = []
+    for start in range(0, len(pairs), batch):
+        chunk = pairs[start : start + batch]
+        values = scores(chunk).cpu()
+        both = []
+        for row, stored in enumerate([p.ref_chosen for p in chunk] + [p.ref_rejected for p in chunk]):
+            prompt = len(chunk[row % len(chunk)].prompt_ids)
+            policy = values[row, prompt - 1 : prompt - 1 + len(stored)].double()
+            reference = torch.tensor(stored).double()
+            kl.append(float(binary_kl(policy, reference).sum()))
+            both.append(float((policy - reference).sum()))
+        moved += zip(both[: len(chunk)], both[len(chunk) :], strict=True)
+    count = len(moved)
+    return Drift(
+        kl=sum(kl) / len(kl),
+        chosen=sum(chosen for chosen, _ in moved) / count,
+        rejected=sum(rejected for _, rejected in moved) / count,
+        reward_accuracy=sum(chosen > rejected for chosen, rejected in moved) / count,
+        reward_margin=beta * sum(chosen - rejected for chosen, rejected in moved) / count,
+    )
+
+
+class DriftGuard(TrainerCallback):
+    """Measures drift every few steps, keeps the best weights, and stops a training that has gone too far.
+
+    The best weights are those of the highest reward accuracy (then margin) among measurements within the KL limit;
+    the start of training, which is the reference itself, counts as one. Measurements stand in the trainer's log, which
+    checkpoints carry, so a resumed training decides as an uninterrupted one.
+    """
+
+    def __init__(self, model: LanguageModel, scratch: Path, settings: DpoSettings, observer: Observer) -> None:
+        """Watch ``model``, with the best weights kept under ``scratch``."""
+        self.model, self.scratch, self.settings, self.observer = model, scratch, settings, observer
+        self.look: Callable[[], Drift] | None = None
+        self.reason: str | None = None
+        self.steps = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the start, which every later measurement has to beat."""
+        if self.look is not None and state.global_step == 0:
+            state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
+            self._keep(0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure, keep the best, stop."""
+        due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
+        if self.look is None or not (due or state.global_step == state.max_steps):
+            return
+        drift = self.look()
+        before = self._best(state)
+        state.log_history.append({"step": state.global_step, **_entries(drift)})
+        self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
+        self.steps, self.reason = state.global_step, self._why_stop(state, drift)
+        if self.reason is not None:
+            control.should_training_stop = True
+        elif self._best(state) != before:
+            self._keep(state.global_step)
+
+    def finish(self, state: TrainerState) -> dict[str, float]:
+        """After training: where it was stopped, go back to the best weights and say so.
+
+        Returns:
+            What to report: the last measurement, and where training stopped and which step's weights are kept.
+        """
+        last: dict[str, float] = next((e for e in reversed(state.log_history) if "eval_kl" in e), {})
+        report = {f"dpo/{name}": value for name, value in last.items() if name != "step"}
+        if self.reason is None:
+            return report
+        step = self._best(state)
+        weights = load_file(self._file(step))
+        with torch.no_grad():
+            for name, parameter in trainable_parameters(self.model).items():
+                parameter.copy_(weights[name])
+        self.observer.note(
+            f"dpo: stopped at step {self.steps}: {self.reason}. The weights of step {step} are kept"
+            + (", which are the reference's: nothing was learnt within the limit" if step == 0 else "")
+        )
+        return {**report, "dpo/stopped_at_step": float(self.steps), "dpo/kept_step": float(step)}
+
+    def _why_stop(self, state: TrainerState, drift: Drift) -> str | None:
+        limit, patience = self.settings.kl_limit, self.settings.early_stop_patience
+        if not drift.kl <= limit:  # a NaN is too far
+            return (
+                f"the KL from the reference on held-out pairs is at least {drift.kl:.2f} nats per response, above "
+                f"dpo.kl_limit {limit:g}; lower the learning rate, raise beta, or raise the limit"
+            )
+        since = [e["step"] for e in state.log_history if "eval_kl" in e and e["step"] > self._best(state)]
+        if patience and len(since) >= patience:
+            return f"neither accuracy nor margin rose in {len(since)} measurements (dpo.early_stop_patience)"
+        return None
+
+    def _best(self, state: TrainerState) -> int:
+        measured = [e for e in state.log_history if e.get("eval_kl", math.inf) <= self.settings.kl_limit]
+        best = max(measured, key=lambda e: (e["eval_reward_accuracy"], e["eval_reward_margin"]), default={"step": 0})
+        return int(best["step"])
+
+    def _file(self, step: int) -> Path:
+        return self.scratch / f"best-{step}.safetensors"
+
+    def _keep(self, step: int) -> None:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        kept = sorted(self.scratch.glob("best-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
+        partial = self.scratch / "best.partial"
+        save_file({n: p.detach().cpu().contiguous() for n, p in trainable_parameters(self.model).items()}, partial)
+        partial.rename(self._file(step))
+        for old in kept[1:-1]:  # the start and the last best stay: a kill may send training back before this one
+            old.unlink()
+
+
+def _entries(drift: Drift) -> dict[str, float]:
+    return {f"eval_{name}": value for name, value in asdict(drift).items()}

@@ -1,0 +1,199 @@
+"""Broken numbers and drift stop a training before they reach or ruin the weights."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from preflow.artifacts import SCRATCH
+from preflow.errors import NonFiniteLossError
+from preflow.maths.divergence import binary_kl, kl_divergence
+from preflow.models.loading import load_tokenizer
+from preflow.models.precision import choose_precision
+from preflow.observer import Silent
+from preflow.stages import dpo, sft
+from preflow.stages.dpo import run_dpo
+from preflow.stages.guards import DriftGuard, measure
+from preflow.stages.pairs import ScoredPair, read_pairs
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import SftSpec
+from preflow.stages.training import resume_point
+from tests.unit.stages.conftest import COMMON, Run, recipe_for
+
+
+LIMIT = 0.25
+
+
+class Heard(Silent):
+    """Remembers notes and metrics."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.numbers: list[tuple[int, dict[str, float]]] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def metrics(self, values: Any, step: int) -> None:
+        self.numbers.append((step, dict(values)))
+
+
+def spec_with(run: Run, **settings: Any) -> Any:
+    return run.dpo(recipe=recipe_for(run.base, dpo={**COMMON, "learning_rate": 1e-3, **settings}))
+
+
+def test_binary_kl_of_known_values() -> None:
+    """p = 0.5 against q = 0.25: 0.5 ln 2 + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3); equal values are 0."""
+    got = binary_kl(torch.tensor([0.5, 0.25]).log(), torch.tensor([0.25, 0.25]).log())
+    assert got.tolist() == pytest.approx([0.5 * math.log(4 / 3), 0.0], abs=1e-7)
+    assert torch.isfinite(binary_kl(torch.tensor([0.0, -200.0, 0.0]), torch.tensor([-200.0, 0.0, 0.0]))).all()
+
+
+def test_binary_kl_is_never_above_the_whole_one() -> None:
+    torch.manual_seed(0)
+    p, q = torch.randn(200, 12).double() * 3, torch.randn(200, 12).double() * 3
+    whole = kl_divergence(p, q)
+    for token in range(12):
+        part = binary_kl(torch.log_softmax(p, -1)[:, token], torch.log_softmax(q, -1)[:, token])
+        assert (part <= whole + 1e-9).all()
+
+
+def test_drift_of_known_values() -> None:
+    """One pair: chosen rises by 1 and 0.5 nats, rejected falls by 2; beta 0.1 makes a margin of 0.35."""
+    pair = ScoredPair([5, 6], [7, 8], [9], [-2.0, -1.0], [-1.0], "p.jsonl row 1")
+    values = torch.tensor([[0.0, -1.0, -0.5], [0.0, -3.0, 0.0]])
+    drift = measure([pair], lambda chunk: values, beta=0.1, batch=4)
+    assert (drift.chosen, drift.rejected, drift.reward_accuracy) == (1.5, -2.0, 1.0)
+    assert drift.reward_margin == pytest.approx(0.35)
+    each = [binary_kl(torch.tensor(p), torch.tensor(q)) for p, q in ((-1.0, -2.0), (-0.5, -1.0), (-3.0, -1.0))]
+    assert drift.kl == pytest.approx(float(sum(each)) / 2)
+
+
+def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: Path) -> None:
+    """A random model of 300 words gives no token a likelihood worth losing, so the limit is as small as its KL."""
+    heard = Heard()
+    spec = spec_with(prepared, learning_rate=0.5, warmup_ratio=0.0, eval_steps=1, kl_limit=LIMIT)
+    run_dpo(spec, tmp_path, heard)
+    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    assert "dpo.kl_limit 0.25" in note
+    log = json.loads((tmp_path / "training.json").read_text())
+    measured = [entry for entry in log if "eval_kl" in entry]
+    assert measured[-1]["eval_kl"] > LIMIT
+    assert all(entry["eval_kl"] <= LIMIT for entry in measured[:-1])
+    assert measured[-1]["step"] < 6, "it trained to the end"
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    kept = int(metrics["dpo/kept_step"])
+    saved = load_file(tmp_path / "model" / "adapter_model.safetensors")
+    best = load_file(tmp_path / SCRATCH / f"best-{kept}.safetensors")
+    assert all(best[name.replace(".weight", ".default.weight")].equal(value) for name, value in saved.items())
+    ratio = {entry["step"]: entry["eval_kl"] for entry in measured}
+    assert ratio[kept] <= LIMIT
+
+
+def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Path) -> None:
+    heard = Heard()
+    run_dpo(spec_with(prepared, eval_steps=3), tmp_path, heard)
+    assert not [note for note in heard.notes if "stopped" in note]
+    seen = [step for step, values in heard.numbers if "dpo/eval_kl" in values]
+    assert seen == [3, 6]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "dpo/kept_step" not in metrics
+    assert metrics["dpo/eval_kl"] > 0
+
+
+def test_looking_changes_no_weight(prepared: Run, tmp_path: Path) -> None:
+    weights = []
+    for number, steps in enumerate((0, 1)):
+        out = tmp_path / str(number)
+        run_dpo(spec_with(prepared, eval_steps=steps), out, Silent())
+        weights.append((out / "model" / "adapter_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def state_with(*entries: tuple[int, float, float]) -> Any:
+    history = [{"step": s, "eval_kl": kl, "eval_reward_accuracy": a, "eval_reward_margin": 0.0} for s, kl, a in entries]
+    return type("State", (), {"log_history": history})()
+
+
+def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> None:
+    settings = spec_with(prepared, early_stop_patience=2).recipe.dpo
+    guard = DriftGuard(None, tmp_path, settings, Silent())
+    rising = state_with((0, 0, 0), (2, 1, 0.6), (4, 1, 0.7), (6, 1, 0.7))
+    drift = measure([ScoredPair([1], [2], [3], [-1.0], [-1.0], "")], lambda chunk: torch.full((2, 1), -1.0), 0.1, 1)
+    assert guard._why_stop(rising, drift) is None
+    rising.log_history += state_with((8, 1, 0.65)).log_history
+    assert "neither accuracy nor margin rose in 2" in str(guard._why_stop(rising, drift))
+    assert guard._best(rising) == 4
+    rising.log_history += state_with((10, 11, 1.0)).log_history
+    assert guard._best(rising) == 4, "beyond the limit nothing is best"
+
+
+def break_row(trainer: Any, step: int, place: int) -> None:
+    """From the given training forward on, the model gives NaN for one row of that forward's batch, in any batch."""
+    inner = trainer.model
+    own = inner.forward
+    calls, bad = 0, torch.zeros(0)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls, bad
+        calls += torch.is_grad_enabled()
+        ids, lengths = kwargs["input_ids"], kwargs["attention_mask"].sum(-1)
+        if calls == step and torch.is_grad_enabled():
+            bad = ids[place, : lengths[place]]
+        output = own(*args, **kwargs)
+        factors = [math.nan if line[:n].equal(bad) else 1.0 for line, n in zip(ids, lengths, strict=True)]
+        output.log_probs = output.log_probs * torch.tensor(factors)[:, None]
+        return output
+
+    inner.forward = forward
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    module: Any = dpo if stage == "dpo" else sft
+    own = module.run_training
+    seen: list[Any] = []
+
+    def broken(trainer: Any, out: Path) -> Any:
+        break_row(trainer, step=5, place=1)
+        compute = trainer.compute_loss
+        trainer.compute_loss = lambda model, inputs, *a, **k: (
+            seen.append(int(inputs["row"][1])) or compute(model, inputs, *a, **k)
+        )
+        return own(trainer, out)
+
+    monkeypatch.setattr(module, "run_training", broken)
+    spec: Any = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
+    work: Any = run_sft
+    if stage == "dpo":
+        spec, work = spec_with(prepared, eval_steps=0, eval_pairs=0), run_dpo
+    with pytest.raises(NonFiniteLossError) as caught:
+        work(spec, tmp_path, Silent())
+    source = {"dpo": "p.jsonl", "sft": "d.jsonl"}[stage]
+    assert f"{stage}: the loss is nan at step 5" in str(caught.value)
+    assert str(caught.value).count(source) == 1, "it names more rows than the broken one"
+    assert f"{source}:{seen[-1]}." in str(caught.value).replace(f"{source}:{seen[-1]} ", f"{source}:{seen[-1]}.")
+    checkpoint = resume_point(tmp_path / SCRATCH)
+    assert checkpoint is not None
+    assert checkpoint.endswith("checkpoint-4")
+    assert all(torch.isfinite(t).all() for t in load_file(Path(checkpoint) / "adapter_model.safetensors").values())
+
+
+def test_a_broken_gradient_never_reaches_the_weights(prepared: Run, tmp_path: Path) -> None:
+    spec = spec_with(prepared, eval_steps=0)
+    pairs = read_pairs(prepared.reference.file("train.parquet"))
+    model = dpo.load_start(spec, spec.recipe.dpo, choose_precision(spec.recipe))
+    trainer = dpo.make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
+    policy: Any = trainer.model
+    weights = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in weights.items()}
+    next(iter(weights.values())).register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(NonFiniteLossError, match=r"the gradient is (inf|nan) at step 1, .* on p\.jsonl"):
+        trainer.train()
+    assert all(before[name].equal(p) for name, p in weights.items())

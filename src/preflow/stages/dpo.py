@@ -24,6 +24,7 @@ from preflow.models.precision import Precision, choose_precision
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
+from preflow.stages.batching import Batched, within_memory
 from preflow.stages.guards import ROW, DriftGuard, Watched, measure
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
@@ -32,7 +33,7 @@ from preflow.stages.training import StageCallback, final_mean, one_device, run_t
 _PROOF_BATCH = 8
 
 
-class StoredReferenceTrainer(Watched, DPOTrainer):
+class StoredReferenceTrainer(Watched, Batched, DPOTrainer):
     """TRL's trainer on rows that bring their token ids and reference log-probs with them.
 
     TRL then neither tokenizes, nor keeps a second model, nor computes a reference; losses and metrics are its own.
@@ -57,8 +58,16 @@ def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
         DpoCheckpointError: The SFT model is a checkpoint of a DPO run.
         NonFiniteLossError: The loss broke.
     """
+    assert spec.recipe.dpo is not None, "run_dpo needs a recipe with a DPO section"
+    within_memory(
+        spec.recipe, "dpo", lambda recipe: _prove_and_train(spec.model_copy(update={"recipe": recipe}), out, observer),
+        observer,
+    )  # fmt: skip
+
+
+def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     recipe, settings = spec.recipe, spec.recipe.dpo
-    assert settings is not None, "run_dpo needs a recipe with a DPO section"
+    assert settings is not None
     precision = choose_precision(recipe)
     pairs = read_pairs(spec.reference.file("train.parquet"))
     if settings.disable_dropout and settings.lora_dropout > 0:
@@ -171,6 +180,8 @@ def make_trainer(
             callbacks=[StageCallback("dpo", observer)],
         )
     trainer.watch("dpo", [pair.source for pair in pairs])
+    if settings.batching == "length":
+        trainer.batch_by_length([len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs])
     policy: LanguageModel = trainer.model
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.

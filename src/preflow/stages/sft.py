@@ -19,12 +19,13 @@ from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
 from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
+from preflow.stages.batching import Batched, within_memory
 from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
 
 
-class WatchedSFTTrainer(Watched, SFTTrainer):
+class WatchedSFTTrainer(Watched, Batched, SFTTrainer):
     """TRL's trainer, stopped by a loss or gradient that is no number."""
 
 
@@ -43,8 +44,15 @@ def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
         DataUnfitError: No row is left to train on.
         NonFiniteLossError: The loss broke.
     """
+    assert spec.recipe.sft is not None, "run_sft needs a recipe with an SFT section"
+    within_memory(
+        spec.recipe, "sft", lambda recipe: _train(spec.model_copy(update={"recipe": recipe}), out, observer), observer
+    )
+
+
+def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     recipe, settings = spec.recipe, spec.recipe.sft
-    assert settings is not None, "run_sft needs a recipe with an SFT section"
+    assert settings is not None
     tokenizer = load_tokenizer(spec.base, recipe)
     renderer = Renderer(tokenizer, recipe.template)
     rows, counts = tokenize_demonstrations(
@@ -97,6 +105,8 @@ def _trainer(
         callbacks=[StageCallback("sft", observer)],
     )
     trainer.watch("sft", [str(row.source) for row in rows])
+    if settings.batching == "length":
+        trainer.batch_by_length([len(row.input_ids) for row in rows])
     inner = inner_model(trainer.model)
     reason = why_not(inner)
     if reason is None:

@@ -24,7 +24,6 @@ from preflow.stages.specs import SftSpec
 from preflow.stages.training import resume_point
 from tests.unit.stages.conftest import COMMON, Run, recipe_for
 
-
 LIMIT = 0.25
 
 
@@ -163,9 +162,12 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
     def broken(trainer: Any, out: Path) -> Any:
         break_row(trainer, step=5, place=1)
         compute = trainer.compute_loss
-        trainer.compute_loss = lambda model, inputs, *a, **k: (
-            seen.append(int(inputs["row"][1])) or compute(model, inputs, *a, **k)
-        )
+
+        def noted(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(int(inputs["row"][1]))
+            return compute(model, inputs, *args, **kwargs)
+
+        trainer.compute_loss = noted
         return own(trainer, out)
 
     monkeypatch.setattr(module, "run_training", broken)

@@ -55,7 +55,8 @@ def test_out_of_memory_halves_the_batch_and_changes_no_step(
     settings = {**COMMON, "learning_rate": 1e-3, "eval_steps": 0, "auto_find_batch_size": True}
     spec = prepared.dpo(recipe=recipe_for(prepared.base, dpo=settings))
     run_dpo(spec, tmp_path / "whole", Silent())
-    own, calls = StoredReferenceTrainer.training_step, []
+    own: Any = StoredReferenceTrainer.training_step
+    calls: list[list[int]] = []
 
     def step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(inputs["row"].tolist())
@@ -92,7 +93,8 @@ def test_out_of_memory_is_an_error_where_the_recipe_says_nothing(
 def test_training_by_length_sees_every_pair_once(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, rows = StoredReferenceTrainer.training_step, []
+    own: Any = StoredReferenceTrainer.training_step
+    rows: list[list[int]] = []
 
     def step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         rows.append(inputs["row"].tolist())

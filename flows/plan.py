@@ -60,4 +60,5 @@ def _sources(recipe: Recipe) -> ValidateSpec:
             given[names[stage]] = resolve_sources(section.dataset or ())
             given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
             given[f"{stage}_eval_split"] = section.eval_split
-    return ValidateSpec(settings=recipe.validation, **given)
+    benchmarks = resolve_sources(recipe.validation.benchmark_files)
+    return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)

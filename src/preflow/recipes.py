@@ -178,6 +178,9 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
                 if getattr(section, name) is not None
             }
             changes[stage] = section.model_copy(update=resolved)
+    files = tuple(_resolve(folder, entry) for entry in recipe.validation.benchmark_files)
+    if files:
+        changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
     if recipe.model_name is not None and (folder / recipe.model_name).is_dir():
         changes["model_name"] = str((folder / recipe.model_name).resolve())
     return recipe.model_copy(update=changes)

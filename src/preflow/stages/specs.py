@@ -21,11 +21,13 @@ class ValidateSpec(Frozen):
     preferences_eval: tuple[DataSource, ...] = ()
     sft_eval_split: float = 0.1
     dpo_eval_split: float = 0.1
+    benchmarks: tuple[DataSource, ...] = ()
+    """Files whose prompts must not train."""
     settings: ValidationSettings = ValidationSettings()
 
     def inputs(self) -> dict[str, Any]:
         """Digests of the files, in order; their names do not matter."""
-        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval")
+        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
         return {name: [source.digest for source in getattr(self, name)] for name in names}
 
     def options(self) -> dict[str, Any]:

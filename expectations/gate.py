@@ -111,7 +111,7 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
         finding for kind, report in reports.items() for finding in critical_findings(kind, report, spec.settings)
     ]
     whole: dict[str, Any] = {"verdict": "unfit" if critical else "fit", "critical": critical}
-    whole.update(reports)
+    whole.update(reports.items())
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
     (out / PAGE).write_text(page(whole), encoding="utf-8")

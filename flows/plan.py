@@ -49,10 +49,15 @@ def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     resolved = load_recipe(recipe, overrides)
     require_runnable(resolved)
-    return Plan(recipe=resolved, sources=_sources(resolved), advice=tuple(advice(resolved)))
+    return Plan(recipe=resolved, sources=data_sources(resolved), advice=tuple(advice(resolved)))
 
 
-def _sources(recipe: Recipe) -> ValidateSpec:
+def data_sources(recipe: Recipe) -> ValidateSpec:
+    """The data that a recipe names, with their digests.
+
+    Raises:
+        DataFileError: A data file is absent or cannot be read.
+    """
     given: dict[str, Any] = {}
     names = {"sft": "demonstrations", "dpo": "preferences"}
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):

@@ -29,7 +29,7 @@ MARK ?= not gpu
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
-EXTRAS := pipeline,demo,quantization,dev
+EXTRAS := pipeline,demo,personal,quantization,dev
 
 ##@ Using Preflow
 

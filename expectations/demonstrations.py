@@ -2,14 +2,18 @@
 
 import great_expectations as gx
 
+from expectations.custom import never
+from expectations.shared import of_rows, of_sets
 from expectations.suites import new_suite
 from preflow.config import ValidationSettings
-from preflow.data.conversion import ROW_FINDINGS
-
-#: A demonstration has one answer, so nothing in it can differ.
-FINDINGS = tuple(finding for finding in ROW_FINDINGS if finding != "prompt_differs")
 
 
-def suite(settings: ValidationSettings) -> gx.ExpectationSuite:
-    """Enough rows; in each of them the required columns, their types, roles in order, text; no exact duplicates."""
-    return new_suite("demonstrations", settings, FINDINGS)
+def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
+    """In each row columns, types, roles in order, sound text; no copies; one answer to one prompt."""
+    conflicts = never("conflicting_completions", settings)
+    return new_suite("demonstrations: rows", settings, [*of_rows(settings), conflicts])
+
+
+def set_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
+    """Enough rows, of enough prompts and kinds."""
+    return new_suite("demonstrations: set", settings, of_sets(settings))

@@ -1,108 +1,228 @@
-"""From source files to rows in the internal form, and to a small frame of facts that the suites judge.
+"""From source files to facts: every row measured, rows compared with each other, and frames that the suites judge.
 
-The frame holds no texts, so that validation results hold none: the finding of the conversion, a key for duplicates,
-and whether both answers say the same.
+The frames hold no texts, so that validation results hold none.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
 
-from preflow.data.conversion import RowProblem, to_demonstration, to_pair
-from preflow.data.raw import RawRow, read_rows
-from preflow.data.reading import DataSource, source_names
-from preflow.data.rows import Demonstration, Message, Pair, Source, to_json
-from preflow.data.splits import normalise
-from preflow.data.store import Kind, SetAside
+from preflow.config import ValidationSettings
+from preflow.data.alike import prompts_alike, rows_alike
+from preflow.data.chunks import Chunk, Part, chunks
+from preflow.data.columns import Columns
+from preflow.data.groups import at_odds, first_of, near, near_elsewhere, wins
+from preflow.data.reading import DataSource, is_hub, source_names
+from preflow.data.store import Kind
+from preflow.data.survey import FINE, Order, Surveyed, survey
+from preflow.data.words import combine
 from preflow.observer import Observer
 
-Part = Literal["train", "eval"]
-#: The frame's ``problem`` of a row that was converted.
-FINE = "fine"
-_CONVERT: dict[Kind, Callable[[RawRow], Demonstration | Pair]] = {
-    "demonstrations": to_demonstration,
-    "preferences": to_pair,
-}
+Bools = NDArray[np.bool_]
+#: Smaller files are read in this process: starting others costs about a second.
+_WORTH_PROCESSES = 32 << 20
+#: Share of equal slots of two signatures below which their texts are not compared.
+_AGREE = 0.65
+#: Bytes per row of a frame while it is judged.
+_FRAME_BYTES = 400
 
 
 @dataclass(slots=True)
-class Rows:
-    """All rows of one kind, before the suites have judged them.
+class Facts:
+    """What is known of the rows of one kind.
 
     Attributes:
-        kind: What they were read as.
-        converted: Usable so far: where a row stands to which part of the recipe named it and the row.
-        problems: Rows that could not be converted, by where they stand.
-        facts: Columns of the frame, each with one value per row in the order of the files.
-        has_eval: Whether the recipe names held-out data of its own.
+        columns: What was measured of each row alone.
+        settings: Thresholds.
+        rows: Findings' names to what was found by comparing rows, shape ``(N,)`` each.
+        partners: For each row the earlier row that it repeats, -1 where there is none.
+        benchmark: For each row the row of a benchmark file with its prompt, -1 where there is none.
     """
 
-    kind: Kind
-    has_eval: bool
-    converted: dict[Source, tuple[Part, Demonstration | Pair]] = field(default_factory=dict)
-    problems: dict[Source, SetAside] = field(default_factory=dict)
-    facts: dict[str, list[Any]] = field(
-        default_factory=lambda: {name: [] for name in ("file", "row", "problem", "key", "same_answers")}
-    )
+    columns: Columns
+    settings: ValidationSettings
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)
+    partners: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    benchmark: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
-        return len(self.facts["row"])
+        return self.columns.total
 
-    def frame(self) -> pd.DataFrame:
-        """One line per row: file, row, problem, key (none for a row with a problem), same_answers (likewise)."""
-        return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in self.facts.items()})
+    @property
+    def fine(self) -> Bools:
+        """Rows that were converted, shape ``(N,)``."""
+        return np.asarray(self.columns.get("problem") == FINE)
+
+    def measured(self) -> dict[str, NDArray[Any]]:
+        """Every column that a suite may ask for, shape ``(N,)`` each."""
+        get = self.columns.get
+        sides = range(self.columns.parts("characters"))
+        found: dict[str, NDArray[Any]] = {
+            "problem": get("problem"),
+            "control_characters": get("control"),
+            "mojibake": get("mojibake"),
+            "repeats_prompt": get("repeats"),
+            "text_too_long": np.sum([get("characters", side).astype(np.int64) for side in sides], axis=0),
+            **self.rows,
+        }
+        if self.columns.kind == "preferences":
+            found |= {
+                "identical_answers": get("same_answers"),
+                "no_clear_winner": get("unclear"),
+                "too_similar": get("alike"),
+            }
+        if self.settings.personal_data:
+            found |= {name: get(name) for name in ("email_address", "phone_number", "secret")}
+        return found
+
+    def frames(self, extra: dict[str, NDArray[Any]] | None = None) -> Iterator[pd.DataFrame]:
+        """Frames of one line per row, as many rows at a time as the recipe's memory allows.
+
+        Args:
+            extra: Columns to judge instead of what was measured, shape ``(N,)`` each.
+        """
+        found = self.measured() if extra is None else extra
+        block = max(10_000, self.settings.memory_mb * 2**20 // _FRAME_BYTES)
+        for start in range(0, len(self), block):
+            stop = min(start + block, len(self))
+            parts = {name: values[start:stop] for name, values in found.items()}
+            yield pd.DataFrame({"at": np.arange(start, stop), **parts})
 
 
-def read_kind(kind: Kind, train: Sequence[DataSource], evaluation: Sequence[DataSource], observer: Observer) -> Rows:
-    """Read and convert every row of one kind.
+def read_kind(
+    kind: Kind,
+    sources: dict[Part, Sequence[DataSource]],
+    folder: Path,
+    settings: ValidationSettings,
+    observer: Observer,
+) -> Columns:
+    """Measure every row of one kind.
 
     Args:
         kind: What the files hold.
-        train: Files of the recipe's ``dataset``.
-        evaluation: Files of its ``eval_dataset``; empty where it names none.
-        observer: Told of progress, file by file.
+        sources: Files of the recipe's ``dataset`` (``train``) and of its ``eval_dataset`` (``eval``).
+        folder: Where rows and columns go; made where it is missing.
+        settings: Thresholds.
+        observer: Told of progress.
 
     Raises:
         DataFileError: A file cannot be read.
     """
-    rows = Rows(kind, has_eval=bool(evaluation))
-    sources = [*train, *evaluation]
-    for index, (source, name) in enumerate(zip(sources, source_names(sources), strict=True)):
-        part: Part = "train" if index < len(train) else "eval"
-        for raw in read_rows(source, name):
-            _add(rows, raw, part)
-        observer.progress(index + 1, len(sources), f"files of {kind} read")
-    return rows
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = Columns(kind, folder, has_eval=bool(sources["eval"]))
+    every = [*sources["train"], *sources["eval"]]
+    names = source_names(every)
+
+    def orders() -> Iterator[Order]:
+        number = 0
+        for index, (source, name) in enumerate(zip(every, names, strict=True)):
+            part: Part = "train" if index < len(sources["train"]) else "eval"
+            for chunk in chunks(source, name, part):
+                yield Order(kind, chunk, number, columns.rows_file(number), settings)
+                number += 1
+
+    size = sum(Path(source.path).stat().st_size for source in every if not is_hub(source.path))
+    for file, found in _surveyed(orders(), settings.workers if size > _WORTH_PROCESSES else 1):
+        columns.append(file, found)
+        observer.progress(min(columns.size, size), max(size, 1), f"bytes of {kind} read")
+    if not columns.files:  # no row at all: the columns are there and empty
+        empty = Order(kind, Chunk("", "train"), 0, columns.rows_file(0), settings)
+        columns.append("", survey(empty))
+    columns.close()
+    observer.progress(max(size, 1), max(size, 1), f"bytes of {kind} read")
+    return columns
 
 
-def _add(rows: Rows, raw: RawRow, part: Part) -> None:
-    source = Source(raw.file, raw.row)
-    try:
-        row = _CONVERT[rows.kind](raw)
-    except RowProblem as problem:
-        rows.problems[source] = SetAside(rows.kind, source, problem.finding, problem.detail, raw.values)
-        judged: tuple[str, str | None, bool | None] = (problem.finding, None, None)
+def _surveyed(orders: Iterator[Order], workers: int) -> Iterator[tuple[str, Surveyed]]:
+    if workers == 1:
+        yield from map(_survey, orders)
+        return
+    # loky's processes do not import the main module again, and end with this one.
+    pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1, pre_dispatch=2 * workers, max_nbytes=None)
+    yield from pool(delayed(_survey)(order) for order in orders)
+
+
+def _survey(order: Order) -> tuple[str, Surveyed]:
+    return order.chunk.file, survey(order)
+
+
+def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Columns | None) -> Facts:
+    """Compare rows with each other: copies, verdicts at odds, one answer to many prompts, benchmark prompts."""
+    memory = settings.memory_mb * 2**20
+    facts = Facts(columns, settings)
+    fine, named = facts.fine, columns.get("part").astype(bool)
+    parts = [mask for mask in (fine & ~named, fine & named) if mask.any()]
+    copies, facts.partners = _exact_copies(columns, parts, memory)
+    facts.rows["duplicate_row"] = copies
+    unique, least = fine & ~copies & ~named, min(settings.near_copy, settings.near_duplicate)
+    partner, similarity = near(columns, "row", unique, memory, _AGREE, rows_alike(columns), least)
+    facts.partners = np.where(copies, facts.partners, partner)
+    copied = similarity >= settings.near_copy
+    facts.rows["near_copy"] = np.where(copied, similarity, np.nan).astype(np.float32)
+    facts.rows["near_duplicate"] = np.where(copied, np.nan, similarity).astype(np.float32)
+    prompts = columns.get("prompt")
+    if columns.kind == "preferences":
+        _compare_verdicts(facts, prompts, memory)
     else:
-        rows.converted[source] = (part, row)
-        # Duplicates are sought within a part; a row that stands in both is a leak, and leaves training.
-        judged = (FINE, f"{part}:{_content_key(row)}", _same_answers(row))
-    for column, value in zip(rows.facts.values(), (raw.file, raw.row, *judged), strict=True):
-        column.append(value)
+        facts.rows["conflicting_completions"] = _conflicts(prompts, columns.get("answers"), fine, memory)
+    facts.rows["in_benchmark"] = _in_benchmark(facts, benchmark)
+    return facts
 
 
-def _content_key(row: Demonstration | Pair) -> str:
-    """A digest of what the row says, whatever columns it was written in."""
-    sides: tuple[Sequence[Message], ...]
-    sides = (row.messages,) if isinstance(row, Demonstration) else (row.prompt, row.chosen, row.rejected)
-    text = json.dumps([to_json(side) for side in sides], ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+def _exact_copies(columns: Columns, parts: list[Bools], memory: int) -> tuple[Bools, NDArray[np.int64]]:
+    """Duplicates are sought within a part; a row that stands in both is a leak, and leaves training."""
+    keys = columns.get("key")
+    partner = np.full(len(keys), -1, np.int64)
+    for part in parts:
+        first = first_of(keys, part, memory)
+        later = part & (first < np.arange(len(keys)))
+        partner[later] = first[later]
+    return partner >= 0, partner
 
 
-def _same_answers(row: Demonstration | Pair) -> bool:
-    if isinstance(row, Demonstration):
-        return False
-    return normalise(row.chosen[0].content) == normalise(row.rejected[0].content)
+def _compare_verdicts(facts: Facts, prompts: NDArray[np.uint64], memory: int) -> None:
+    chosen, rejected = (facts.columns.get("answers", side) for side in (0, 1))
+    sides = (combine(prompts, chosen), combine(prompts, rejected))
+    fine = facts.fine
+    facts.rows["contradiction"], facts.rows["preference_cycle"] = at_odds(prompts, *sides, fine, memory)
+    count, share = wins(prompts, chosen, rejected, fine)
+    facts.rows["wins_everywhere"] = np.where(share >= facts.settings.wins_everywhere_share, count, 0)
+
+
+def _conflicts(prompts: NDArray[np.uint64], answers: NDArray[np.uint64], fine: Bools, memory: int) -> Bools:
+    """Rows whose prompt has another completion elsewhere."""
+    first = first_of(prompts, fine, memory)
+    differs = fine & (answers != answers[first])
+    marked = np.zeros(len(prompts) + 1, bool)  # the last place takes the -1 of rows that do not count
+    marked[first[differs]] = True
+    return np.asarray(fine & marked[first])
+
+
+def _in_benchmark(facts: Facts, benchmark: Columns | None) -> Bools:
+    columns, count = facts.columns, len(facts)
+    facts.benchmark = np.full(count, -1, np.int64)
+    if benchmark is None or not benchmark.total:
+        return np.zeros(count, bool)
+    train = facts.fine & ~columns.get("part").astype(bool)
+    facts.benchmark = near_elsewhere(
+        columns, train, benchmark, np.ones(benchmark.total, bool), _AGREE, prompts_alike(columns, benchmark),
+        facts.settings.near_prompt,
+    )  # fmt: skip
+    return facts.benchmark >= 0
+
+
+def nearly_leaking(facts: Facts, train: Bools, others: Sequence[tuple[Facts, Bools]]) -> Bools:
+    """Rows that would train though their prompt is nearly one that is held out, in any kind of row."""
+    found = np.zeros(len(facts), bool)
+    for other, held in others:
+        compare = prompts_alike(facts.columns, other.columns)
+        found |= near_elsewhere(
+            facts.columns, train & ~found, other.columns, held, _AGREE, compare, facts.settings.near_prompt
+        ) >= 0  # fmt: skip
+    return found

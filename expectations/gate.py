@@ -1,59 +1,88 @@
 """The data gate: bad rows are set aside by name, an unfit set stops the run, what passes is split and written."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
 import great_expectations as gx
+import numpy as np
+from numpy.typing import NDArray
 
 from expectations import demonstrations, preferences
-from expectations.facts import Rows, read_kind
+from expectations.facts import Facts, compare_rows, nearly_leaking, read_kind
+from expectations.measures import measure_set
+from expectations.page import page
 from expectations.report import critical_findings, kind_report, metrics, summary
-from expectations.suites import DUPLICATE_ROW, Outcome, run_suite
-from preflow.artifacts import write_json
+from expectations.shared import split_suite
+from expectations.suites import Outcome, as_result, run_suite
+from expectations.writing import write_kind
+from preflow.artifacts import SCRATCH, write_json
 from preflow.config import ValidationSettings
-from preflow.data.rows import Demonstration, Pair, Source
-from preflow.data.splits import Split, split_rows
-from preflow.data.store import QUARANTINE, REPORT, Kind, SetAside, Side, rows_file, write_rows
+from preflow.data.benchmark_files import read_benchmarks
+from preflow.data.columns import Columns
+from preflow.data.reading import DataSource
+from preflow.data.splits import Side as SplitSide
+from preflow.data.splits import split
+from preflow.data.store import QUARANTINE, REPORT, Kind, Side, rows_file
 from preflow.errors import DataUnfitError
+from preflow.findings import FINDINGS
 from preflow.observer import Observer
 from preflow.stages.specs import ValidateSpec
 
-LEAK = "leaks_into_evaluation"
-_SUITES: dict[Kind, Callable[[ValidationSettings], gx.ExpectationSuite]] = {
-    "demonstrations": demonstrations.suite,
-    "preferences": preferences.suite,
+LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
+PAGE = "report.html"
+_Suite = Callable[[ValidationSettings], gx.ExpectationSuite]
+_SUITES: dict[Kind, tuple[_Suite, _Suite]] = {
+    "demonstrations": (demonstrations.rows_suite, demonstrations.set_suite),
+    "preferences": (preferences.rows_suite, preferences.set_suite),
 }
-Row = TypeVar("Row", Demonstration, Pair)
+Bools = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class Judged(Generic[Row]):
-    """The rows of one kind after its suite.
+class Judged:
+    """The rows of one kind after their suites.
 
     Attributes:
-        kind: What they were read as.
-        asked: Whether the recipe names data of this kind at all.
-        rows_in: Rows in the files.
-        train: Usable rows of the recipe's ``dataset``.
-        evaluation: Usable rows of its ``eval_dataset``; none where it names none.
-        set_aside: Rows that did not pass, in the order of the files.
+        facts: What is known of each row.
+        share: Share of prompts to hold out; none where the recipe names held-out data.
+        outcomes: What the suites found.
+        reason: For each row the place in ``FINDINGS`` of what sets it aside, -1 for a row that is used; shape ``(N,)``.
+        held: Rows that evaluate, shape ``(N,)``.
     """
 
-    kind: Kind
-    asked: bool = True
-    rows_in: int = 0
-    train: list[Row] = field(default_factory=list)
-    evaluation: list[Row] | None = None
-    set_aside: list[SetAside] = field(default_factory=list)
+    facts: Facts
+    share: float | None
+    outcomes: list[Outcome] = field(default_factory=list)
+    reason: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    held: Bools = field(default_factory=lambda: np.zeros(0, bool))
+
+    def judge(self, outcome: Outcome) -> None:
+        """Take what a suite found; a row keeps the first finding that set it aside."""
+        self.outcomes.append(outcome)
+        for place, name in enumerate(FINDINGS):
+            if name in outcome.failing and self.facts.settings.severity_of(name) in {"set_aside", "stop"}:
+                rows = outcome.failing[name]
+                self.reason[rows[self.reason[rows] < 0]] = place
+
+    @property
+    def used(self) -> Bools:
+        """Rows that nothing sets aside."""
+        return np.asarray(self.reason < 0)
+
+    @property
+    def failing(self) -> dict[str, NDArray[np.int64]]:
+        """Finding to its rows, from all suites."""
+        return {name: rows for outcome in self.outcomes for name, rows in outcome.failing.items()}
 
 
 def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     """Check all rows of a recipe, set failing rows aside, split the rest, and write the validate stage's folder.
 
     The folder's files are described in ``preflow.data.store``; ``gx_<kind>.json`` beside them hold Great Expectations'
-    results. They are also written when the set is unfit, so that the report can be read.
+    results, and ``report.html`` is for people. They are also written when the set is unfit.
 
     Args:
         spec: Sources, shares to hold out, thresholds.
@@ -63,108 +92,98 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     Raises:
         DataFileError: A file cannot be read.
         DataUnfitError: Critical findings: an empty file, a column that no row has, too few usable rows, too many set
-            aside, nothing to train on, or no held-out pair. The message names each, with the first rows concerned.
+            aside, nothing to train on, no held-out pair, or a finding whose severity is ``stop``. The message names
+            each, with the first rows concerned.
     """
-    settings = spec.settings
-    shown = _judge("demonstrations", Demonstration, spec, out, observer)
-    pairs = _judge("preferences", Pair, spec, out, observer)
-    split_d, split_p = split_rows(
-        shown.train,
-        pairs.train,
-        demonstrations_eval=shown.evaluation,
-        pairs_eval=pairs.evaluation,
-        sft_share=spec.sft_eval_split,
-        dpo_share=spec.dpo_eval_split,
-    )
-    reports: dict[Kind, dict[str, Any]] = {}
-    if shown.asked:
-        reports["demonstrations"] = _write_kind(shown, split_d, out)
-    if pairs.asked:
-        reports["preferences"] = _write_kind(pairs, split_p, out)
-    _write_empty(out, [kind for kind in _SUITES if kind not in reports])
-    write_rows(out / QUARANTINE, [*shown.set_aside, *pairs.set_aside])
-    critical = [finding for kind, report in reports.items() for finding in critical_findings(kind, report, settings)]
-    write_json(out / REPORT, {"verdict": "unfit" if critical else "fit", "critical": critical, **reports})
+    scratch = out / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier, killed start left
+    benchmark = None
+    if spec.benchmarks:
+        benchmark = read_benchmarks(spec.benchmarks, scratch / "benchmarks", spec.settings)
+    kinds: dict[Kind, Judged] = {}
+    for kind in _SUITES:
+        judged = _judge(kind, spec, scratch, benchmark, observer)
+        if judged is not None:
+            kinds[kind] = judged
+    _split(kinds)
+    reports = _write(kinds, spec.settings, out)
+    critical = [
+        finding for kind, report in reports.items() for finding in critical_findings(kind, report, spec.settings)
+    ]
+    whole: dict[str, Any] = {"verdict": "unfit" if critical else "fit", "critical": critical}
+    whole.update(reports.items())
+    write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
+    (out / PAGE).write_text(page(whole), encoding="utf-8")
+    shutil.rmtree(scratch, ignore_errors=True)
     for kind, report in reports.items():
         observer.note(summary(kind, report))
     if critical:
         raise DataUnfitError(_unfit(critical, out))
 
 
-def _judge(kind: Kind, form: type[Row], spec: ValidateSpec, out: Path, observer: Observer) -> Judged[Row]:
-    """Read one kind of rows, run its suite, and part what passes from what does not."""
-    train, evaluation = getattr(spec, kind), getattr(spec, f"{kind}_eval")
+def _judge(
+    kind: Kind, spec: ValidateSpec, scratch: Path, benchmark: Columns | None, observer: Observer
+) -> Judged | None:
+    """Measure one kind of rows and run its suite over them; none where the recipe names no such data."""
+    train: Sequence[DataSource] = getattr(spec, kind)
+    evaluation: Sequence[DataSource] = getattr(spec, f"{kind}_eval")
     if not train and not evaluation:
-        return Judged(kind, asked=False)
-    rows = read_kind(kind, train, evaluation, observer)
-    outcome = run_suite(rows.frame(), _SUITES[kind](spec.settings))
-    write_json(out / f"gx_{kind}.json", outcome.result)
-    judged: Judged[Row] = Judged(kind, rows_in=len(rows), evaluation=[] if rows.has_eval else None)
-    aside = _set_aside(rows, outcome)
-    for source, (part, row) in rows.converted.items():
-        if source not in aside:
-            side = judged.train if part == "train" or judged.evaluation is None else judged.evaluation
-            side.append(cast(Row, row))
-    judged.set_aside = list(aside.values())
+        return None
+    settings = spec.settings
+    columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
+    facts = compare_rows(columns, settings, benchmark)
+    share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
+    judged = Judged(facts, None if columns.has_eval else share)
+    judged.reason = np.full(len(facts), -1, np.int16)
+    judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
+    if missed := (~facts.fine & judged.used).any():
+        raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
+    observer.progress(1, 1, f"rows of {kind} judged")
     return judged
 
 
-def _set_aside(rows: Rows, outcome: Outcome) -> dict[Source, SetAside]:
-    """The rows that the suite refuses, each with the first of its findings; of exact duplicates the first row stays."""
-    aside: dict[Source, SetAside] = {}
-    for finding, sources in outcome.failing.items():
-        for source in sources if finding != DUPLICATE_ROW else ():
-            if source in rows.problems:
-                aside[source] = rows.problems[source]
-            elif source not in aside:
-                aside[source] = _refuse(rows, source, finding, "chosen and rejected say the same")
-    if DUPLICATE_ROW in outcome.failing:
-        _set_duplicates_aside(rows, outcome.failing[DUPLICATE_ROW], aside)
-    if missed := rows.problems.keys() - aside.keys():
-        raise RuntimeError(f"the suite of {rows.kind} has no expectation for {rows.problems[missed.pop()].finding}")
-    return aside
+def _split(kinds: dict[Kind, Judged]) -> None:
+    """Part training from evaluation; training rows whose prompt is held out, exactly or nearly, are set aside."""
+    judged = list(kinds.values())
+    if not judged:
+        return
+    used = [np.flatnonzero(one.used) for one in judged]
+    sides = [
+        SplitSide(one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share)
+        for one, rows in zip(judged, used, strict=True)
+    ]
+    leaked: list[Bools] = []
+    for one, rows, (held, leaks) in zip(judged, used, split(sides), strict=True):
+        one.held = np.zeros(len(one.facts), bool)
+        one.held[rows[held]] = True
+        leaked.append(np.zeros(len(one.facts), bool))
+        leaked[-1][rows[leaks]] = True
+    held_out = [(one.facts, one.held) for one in judged]
+    for (kind, one), leaks in zip(kinds.items(), leaked, strict=True):
+        nearly = nearly_leaking(one.facts, one.used & ~one.held & ~leaks, held_out)
+        suite = split_suite(kind, one.facts.settings)
+        one.judge(run_suite(one.facts.frames({LEAK: leaks, NEAR_LEAK: nearly}), suite))
 
 
-def _set_duplicates_aside(rows: Rows, failing: list[Source], aside: dict[Source, SetAside]) -> None:
-    wanted = set(failing)
-    first: dict[str, Source] = {}
-    facts = rows.facts
-    for file, number, key in zip(facts["file"], facts["row"], facts["key"], strict=True):
-        source = Source(file, number)
-        if source in wanted and source not in aside:
-            if key in first:
-                aside[source] = _refuse(rows, source, DUPLICATE_ROW, f"says exactly what {first[key]} says")
-            else:
-                first[key] = source
-
-
-def _refuse(rows: Rows, source: Source, finding: str, detail: str) -> SetAside:
-    row = rows.converted[source][1]
-    return _aside(rows.kind, row, finding, detail)
-
-
-def _aside(kind: Kind, row: Demonstration | Pair, finding: str, detail: str) -> SetAside:
-    values = {key: value for key, value in row.to_json().items() if key not in {"file", "row", "context"}}
-    return SetAside(kind, row.source, finding, detail, values)
-
-
-def _write_kind(judged: Judged[Row], split: Split[Row], out: Path) -> dict[str, Any]:
-    """Write one kind's training and held-out rows; rows whose prompt is held out join those set aside."""
-    sides: dict[Side, list[Row]] = {"train": split.train, "eval": split.held_out}
-    for side, rows in sides.items():
-        write_rows(out / rows_file(judged.kind, side), rows)
-    detail = "its prompt is held out for evaluation, so it must not train"
-    judged.set_aside += [_aside(judged.kind, row, LEAK, detail) for row in split.leaked]
-    return kind_report(judged.rows_in, len(split.train), len(split.held_out), judged.set_aside)
-
-
-def _write_empty(out: Path, kinds: list[Kind]) -> None:
-    """The files of a kind that the recipe does not use are there and empty, so that loading needs no cases."""
-    sides: tuple[Side, ...] = ("train", "eval")
-    for kind in kinds:
-        for side in sides:
-            write_rows(out / rows_file(kind, side), [])
+def _write(kinds: dict[Kind, Judged], settings: ValidationSettings, out: Path) -> dict[Kind, dict[str, Any]]:
+    """Write the rows of every kind and what was found; a kind that the recipe does not use gets empty files."""
+    reports: dict[Kind, dict[str, Any]] = {}
+    (out / QUARANTINE).write_bytes(b"")
+    for kind, (_, set_suite) in _SUITES.items():
+        if kind not in kinds:
+            sides: tuple[Side, ...] = ("train", "eval")
+            for side in sides:
+                (out / rows_file(kind, side)).write_bytes(b"")
+            continue
+        one = kinds[kind]
+        sets = measure_set(one.facts, one.used)
+        one.outcomes.append(run_suite([sets.frame], set_suite(settings)))
+        write_kind(one.facts, one.reason, one.held, out)
+        reports[kind] = kind_report(one.facts, one.failing, one.reason, one.held, sets)
+        rows = {name: entry["rows"] for name, entry in reports[kind]["findings"].items()}
+        write_json(out / f"gx_{kind}.json", as_result(kind, one.outcomes, rows))
+    return reports
 
 
 def _unfit(critical: list[str], out: Path) -> str:

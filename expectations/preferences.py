@@ -1,23 +1,27 @@
 """What preference pairs must be."""
 
 import great_expectations as gx
-from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
-from great_expectations.expectations.metadata_types import FailureSeverity
 
+from expectations.custom import below, never
+from expectations.shared import of_rows, of_sets
 from expectations.suites import new_suite
 from preflow.config import ValidationSettings
-from preflow.data.conversion import ROW_FINDINGS
-
-IDENTICAL_ANSWERS = "identical_answers"
 
 
-def suite(settings: ValidationSettings) -> gx.ExpectationSuite:
-    """As for demonstrations, and chosen says something else than rejected, up to Unicode form, case and white space."""
-    differ = ExpectColumnValuesToBeInSet(
-        column="same_answers",
-        value_set=[False],
-        severity=FailureSeverity.WARNING,
-        description="chosen and rejected differ after normalisation",
-        meta={"finding": IDENTICAL_ANSWERS},
-    )
-    return new_suite("preferences", settings, ROW_FINDINGS, [differ])
+def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
+    """As for demonstrations; chosen and rejected say different things; verdicts do not contradict each other."""
+    flags = ("identical_answers", "no_clear_winner", "contradiction", "preference_cycle")
+    pairs = [
+        *(never(finding, settings) for finding in flags),
+        below("too_similar", settings.too_similar, settings),
+        below("wins_everywhere", settings.wins_everywhere_prompts, settings),
+    ]
+    return new_suite("preferences: rows", settings, [*of_rows(settings), *pairs])
+
+
+def set_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
+    """Enough rows, of enough prompts and kinds; no cue of form that predicts the label."""
+    cues = [
+        below(finding, settings.cue_limit, settings) for finding in ("length_bias", "shallow_cue", "one_sided_opening")
+    ]
+    return new_suite("preferences: set", settings, [*of_sets(settings), *cues])

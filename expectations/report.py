@@ -1,43 +1,104 @@
 """Counts and words: what a person and a program read about a data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from expectations.details import Details
+from expectations.facts import Facts
+from expectations.measures import SetMeasures
 from preflow.config import ValidationSettings
-from preflow.data.store import Kind, SetAside
+from preflow.data.alike import parts_of
+from preflow.data.store import Kind
+from preflow.findings import FINDINGS
 
 _NAMED_ROWS = 5
+#: Examples of a finding, and how much of each text they show.
+_EXAMPLES = 3
+_WORDS = 8
+_CHARACTERS = 80
 #: Fewer held-out pairs give an accuracy whose 95 % interval is wider than 0.26 (Wilson 1927, at 0.5).
 FEW_HELD_OUT = 50
-_LEAK = "leaks_into_evaluation"
+_LEAKS = ("leaks_into_evaluation", "nearly_leaks_into_evaluation")
 _METRIC_NAMES: dict[Kind, str] = {"demonstrations": "demonstrations", "preferences": "pairs"}
 _SETTING: dict[Kind, str] = {"demonstrations": "sft", "preferences": "dpo"}
 
 
-def kind_report(rows_in: int, train: int, held_out: int, set_aside: Sequence[SetAside]) -> dict[str, Any]:
+def kind_report(
+    facts: Facts,
+    failing: Mapping[str, NDArray[np.int64]],
+    reason: NDArray[np.int16],
+    held: NDArray[np.bool_],
+    sets: SetMeasures,
+) -> dict[str, Any]:
     """What became of the rows of one kind.
 
+    Args:
+        facts: Of all rows.
+        failing: Finding to its rows.
+        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        held: Rows that evaluate, shape ``(N,)``.
+        sets: Of the usable rows together.
+
     Returns:
-        Counts, and for every finding all row numbers by file.
+        Counts, and for every finding its severity, all row numbers by file, and examples.
 
     Raises:
         RuntimeError: Rows in are not rows used + rows set aside: an error of the program.
     """
-    if rows_in != train + held_out + len(set_aside):
-        raise RuntimeError(f"{rows_in} rows in, but {train} + {held_out} used and {len(set_aside)} set aside")
-    findings: dict[str, dict[str, Any]] = {}
-    for row in set_aside:
-        entry = findings.setdefault(row.finding, {"count": 0, "rows": {}, "example": row.detail})
-        entry["count"] += 1
-        entry["rows"].setdefault(row.source.file, []).append(row.source.row)
+    details = Details(facts)
+    held_out, train = int(held.sum()), int(((reason < 0) & ~held).sum())
+    by_reason = np.bincount(reason[reason >= 0], minlength=len(FINDINGS))
+    if len(facts) != train + held_out + by_reason.sum():
+        raise RuntimeError(f"{len(facts)} rows in, but {train} + {held_out} used and {by_reason.sum()} set aside")
+    findings = {
+        name: _entry(facts, details, name, sets.rows.get(name, rows[:0]) if FINDINGS[name].scope == "set" else rows)
+        | {"set_aside": int(by_reason[place])}
+        for place, name in enumerate(FINDINGS)
+        if (rows := failing.get(name)) is not None
+    }
     return {
-        "rows_in": rows_in,
+        "rows_in": len(facts),
         "used": train + held_out,
         "train": train,
         "eval": held_out,
-        "set_aside": len(set_aside),
+        "set_aside": int(by_reason.sum()),
         "findings": findings,
+        "measures": sets.shown,
     }
+
+
+def _entry(facts: Facts, details: Details, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+    rows = np.sort(rows)
+    setting = FINDINGS[name].setting
+    examples = []
+    fine = facts.fine
+    for row, values in zip(rows[:_EXAMPLES].tolist(), facts.columns.values(rows[:_EXAMPLES].tolist()), strict=True):
+        if fine[row]:
+            texts = [_cut(part, whole=facts.settings.whole_examples) for part in parts_of(values)]
+            detail = details.text(name, row, values)
+        else:
+            texts, detail = [], str(values["detail"])
+        examples.append({"at": f"{values['file']}:{values['row']}", "detail": detail, "texts": texts})
+    return {
+        "severity": facts.settings.severity_of(name),
+        "what": FINDINGS[name].what,
+        "setting": setting,
+        "threshold": getattr(facts.settings, setting or "", None),
+        "count": len(rows),
+        "rows": facts.columns.by_file(rows),
+        "example": examples[0]["detail"] if examples else FINDINGS[name].what,
+        "examples": examples,
+    }
+
+
+def _cut(text: str, *, whole: bool) -> str:
+    if whole:
+        return text
+    words = text.split()
+    return " ".join(words[:_WORDS])[:_CHARACTERS] + (" …" if len(words) > _WORDS else "")
 
 
 def critical_findings(kind: Kind, report: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
@@ -49,7 +110,7 @@ def critical_findings(kind: Kind, report: Mapping[str, Any], settings: Validatio
     if missing and missing["count"] == rows_in:
         return [f"{kind}: a required column is missing in every row: {missing['example']}"]
     critical = []
-    bad = report["set_aside"] - findings.get(_LEAK, {"count": 0})["count"]
+    bad = report["set_aside"] - sum(findings[name]["set_aside"] for name in _LEAKS if name in findings)
     if bad / rows_in > settings.maximum_set_aside:
         critical.append(
             f"{kind}: {bad} of {rows_in} rows are set aside, more than the share of {settings.maximum_set_aside} that "
@@ -70,13 +131,50 @@ def critical_findings(kind: Kind, report: Mapping[str, Any], settings: Validatio
             "preferences: no pair is held out, so nothing could be measured; raise dpo.eval_split, give more rows, or "
             "name held-out pairs as dpo.eval_dataset"
         )
+    critical += [
+        f"{kind}: {line}"
+        for name, line in _lines(report, severity="stop")
+        if name != "too_few_rows"  # said above, with what was set aside
+    ]
     return critical
+
+
+def _lines(report: Mapping[str, Any], severity: str) -> list[tuple[str, str]]:
+    """What the findings of one severity say, by name."""
+    return [
+        (name, _line(name, entry, report))
+        for name, entry in report["findings"].items()
+        if entry["severity"] == severity
+    ]
+
+
+def _line(name: str, entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    where = f" {entry['count']} ({_first_rows(entry)})" if entry["count"] else ""
+    measured = said(name, report["measures"].get(name))
+    return f"{name}{where}: {entry['what']}{'; ' + measured if measured else ''}"
+
+
+def said(name: str, measured: Any) -> str:
+    """A measure of the set in words."""
+    cues = [measured] if isinstance(measured, dict) and "cue" in measured else measured
+    if isinstance(cues, list):
+        told = sorted(cues, key=lambda cue: -cue["low"])[:3]
+        return "; ".join(
+            f"'{cue['cue']}' marks {cue['side']} in {cue['value']:.2f} [{cue['low']:.2f}, {cue['high']:.2f}] of "
+            f"{cue['pairs']} pairs"
+            for cue in told
+        )
+    if not measured:
+        return ""
+    return ", ".join(f"{key} {value}" for key, value in measured.items())
 
 
 def named_findings(report: Mapping[str, Any]) -> str:
     """Every finding with its count and its first rows as ``file:row``."""
     return "; ".join(
-        f"{finding} {entry['count']} ({_first_rows(entry)})" for finding, entry in sorted(report["findings"].items())
+        f"{finding} {entry['count']} ({_first_rows(entry)})"
+        for finding, entry in sorted(report["findings"].items())
+        if entry["set_aside"]
     )
 
 
@@ -106,6 +204,8 @@ def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str
     shown = reports.get("demonstrations")
     if shown is not None and shown["eval"] == 0:
         notes.append("no demonstration is held out, so perplexity cannot be measured; raise sft.eval_split")
+    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    notes += [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
     return notes
 
 

@@ -1,104 +1,83 @@
-"""What both suites share: the expectations on single rows and on sets, and running a suite once over a frame."""
+"""Running a suite once over a frame of facts, part by part where it is long."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import great_expectations as gx
+import numpy as np
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.core.expect_column_values_to_be_unique import ExpectColumnValuesToBeUnique
-from great_expectations.expectations.core.expect_column_values_to_not_be_in_set import ExpectColumnValuesToNotBeInSet
-from great_expectations.expectations.core.expect_table_row_count_to_be_between import ExpectTableRowCountToBeBetween
 from great_expectations.expectations.expectation import Expectation
-from great_expectations.expectations.metadata_types import FailureSeverity
+from numpy.typing import NDArray
 
 from preflow.config import ValidationSettings
-from preflow.data.conversion import ROW_FINDINGS
-from preflow.data.rows import Source
 
-TOO_FEW_ROWS = "too_few_rows"
-DUPLICATE_ROW = "duplicate_row"
-_LASTING = ("observed_value", "element_count", "missing_count", "unexpected_count", "unexpected_percent")
+_COUNTS = ("element_count", "missing_count", "unexpected_count")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a suite found.
 
     Attributes:
-        failing: Finding to the rows concerned, in the order of the frame, without a cap.
-        failed_sets: Findings that concern the set as a whole.
-        result: Great Expectations' result as JSON, the same for the same rows; it holds no text of any row.
+        failing: Finding to the rows concerned (values of the frame's column ``at``), without a cap.
+        results: Great Expectations' results as JSON, the same for the same rows; they hold no text of any row.
     """
 
-    failing: dict[str, list[Source]]
-    failed_sets: list[str]
-    result: dict[str, Any]
+    failing: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
 
 
-def new_suite(
-    name: str, settings: ValidationSettings, row_findings: Iterable[str], extra: Iterable[Expectation] = ()
-) -> gx.ExpectationSuite:
-    """A suite of the minimum number of rows, the named row findings, no exact duplicates, and more."""
-    rows = ExpectTableRowCountToBeBetween(
-        min_value=settings.minimum_rows,
-        severity=FailureSeverity.CRITICAL,
-        description=f"row count of at least {settings.minimum_rows} (validation.minimum_rows)",
-        meta={"finding": TOO_FEW_ROWS},
-    )
-    duplicates = ExpectColumnValuesToBeUnique(
-        column="key",
-        severity=FailureSeverity.WARNING,
-        description="no row says exactly what another says; the first stays",
-        meta={"finding": DUPLICATE_ROW},
-    )
-    found = [_without(finding) for finding in row_findings]
-    return gx.ExpectationSuite(name=name, expectations=[rows, *found, duplicates, *extra])
+def new_suite(name: str, settings: ValidationSettings, expectations: Iterable[Expectation]) -> gx.ExpectationSuite:
+    """A suite of the expectations whose finding the recipe does not switch off."""
+    kept = [wanted for wanted in expectations if settings.severity_of(finding_of(wanted)) != "off"]
+    return gx.ExpectationSuite(name=name, expectations=kept)
 
 
-def _without(finding: str) -> Expectation:
-    return ExpectColumnValuesToNotBeInSet(
-        column="problem",
-        value_set=[finding],
-        severity=FailureSeverity.WARNING,
-        description=f"no row where {ROW_FINDINGS[finding]}",
-        meta={"finding": finding},
-    )
+def finding_of(expectation: Expectation) -> str:
+    """The finding that an expectation looks for."""
+    assert expectation.meta is not None, "custom.py gives every expectation its finding"
+    return str(expectation.meta["finding"])
 
 
-def run_suite(frame: pd.DataFrame, suite: gx.ExpectationSuite) -> Outcome:
-    """Validate a frame of facts with one pass of one suite.
+def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Outcome:
+    """Validate frames of facts, each with one pass of one suite, and add their results up.
 
     Args:
-        frame: As ``facts.Rows.frame`` makes it; ``file`` and ``row`` name a row.
+        frames: As ``facts.Facts.frames`` makes them; the column ``at`` names a row.
         suite: Every expectation carries its finding in ``meta``.
 
     Raises:
         RuntimeError: Great Expectations could not evaluate an expectation: an error of the program.
     """
+    if not suite.expectations:
+        return Outcome()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    batch = (
-        context.data_sources.add_pandas("rows")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("rows")
-        .get_batch(batch_parameters={"dataframe": frame})
-    )
-    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["file", "row"]}
-    results: list[dict[str, Any]] = batch.validate(suite, result_format=form).to_json_dict()["results"]  # type: ignore[no-untyped-call]
-    failing: dict[str, list[Source]] = {}
-    failed_sets = []
-    for result in results:
-        if _raised(result["exception_info"]):
-            raise RuntimeError(f"Great Expectations failed on {result['expectation_config']}: {result}")
-        if not result["success"]:
-            finding = result["expectation_config"]["meta"]["finding"]
-            if "unexpected_index_list" in result["result"]:
-                failing[finding] = [Source(at["file"], at["row"]) for at in result["result"]["unexpected_index_list"]]
+    definition = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
+    batches = definition.add_batch_definition_whole_dataframe("rows")
+    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["at"]}
+    found: dict[str, list[NDArray[np.int64]]] = {}
+    merged: list[dict[str, Any]] = []
+    for frame in frames:
+        batch = batches.get_batch(batch_parameters={"dataframe": frame})
+        results = batch.validate(suite, result_format=form).to_json_dict()["results"]  # type: ignore[no-untyped-call]
+        for place, result in enumerate(results):
+            rows = _rows(result)
+            if len(rows):
+                found.setdefault(result["expectation_config"]["meta"]["finding"], []).append(rows)
+            if len(merged) <= place:
+                merged.append(_lasting(result))
             else:
-                failed_sets.append(finding)
-    return Outcome(failing, failed_sets, _lasting(suite.name, results))
+                _add(merged[place], result)
+    return Outcome({name: np.concatenate(parts) for name, parts in found.items()}, merged)
+
+
+def _rows(result: dict[str, Any]) -> NDArray[np.int64]:
+    if _raised(result["exception_info"]):
+        raise RuntimeError(f"Great Expectations failed on {result['expectation_config']}: {result}")
+    return np.array([entry["at"] for entry in result["result"].get("unexpected_index_list") or []], np.int64)
 
 
 def _raised(info: dict[str, Any]) -> bool:
@@ -108,28 +87,44 @@ def _raised(info: dict[str, Any]) -> bool:
     )
 
 
-def _lasting(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+def _lasting(result: dict[str, Any]) -> dict[str, Any]:
     """Great Expectations' result without times, random ids and values, so that equal rows give equal bytes."""
-    kept = [
-        {
-            "success": result["success"],
-            "expectation_config": {
-                **{key: value for key, value in result["expectation_config"].items() if key != "id"},
-                "kwargs": {k: v for k, v in result["expectation_config"]["kwargs"].items() if k != "batch_id"},
-            },
-            "result": {
-                **{key: value for key, value in result["result"].items() if key in _LASTING},
-                "unexpected_rows": [
-                    {"file": at["file"], "row": at["row"]} for at in result["result"].get("unexpected_index_list") or []
-                ],
-            },
-        }
-        for result in results
-    ]
+    config = result["expectation_config"]
+    return {
+        "success": result["success"],
+        "expectation_config": {
+            **{key: value for key, value in config.items() if key != "id"},
+            "kwargs": {k: v for k, v in config["kwargs"].items() if k != "batch_id"},
+        },
+        "result": {key: result["result"].get(key, 0) for key in _COUNTS},
+    }
+
+
+def _add(total: dict[str, Any], result: dict[str, Any]) -> None:
+    total["success"] = total["success"] and result["success"]
+    for key in _COUNTS:
+        total["result"][key] += result["result"].get(key, 0)
+
+
+def as_result(name: str, outcomes: Iterable[Outcome], rows: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
+    """The results of all suites of one kind as one validation result.
+
+    Args:
+        name: Of the kind.
+        outcomes: Of its suites.
+        rows: Finding to the numbers of its rows, by file.
+    """
+    results = [result for outcome in outcomes for result in outcome.results]
+    for result in results:
+        counts = result["result"]
+        seen = counts["element_count"] - counts["missing_count"]
+        counts["unexpected_percent"] = 100 * counts["unexpected_count"] / seen if seen else 0.0
+        finding = result["expectation_config"]["meta"]["finding"]
+        counts["unexpected_rows"] = {} if result["success"] else rows.get(finding, {})
     passed = sum(result["success"] for result in results)
     return {
         "suite_name": name,
-        "success": passed == len(kept),
-        "statistics": {"evaluated_expectations": len(kept), "successful_expectations": passed},
-        "results": kept,
+        "success": passed == len(results),
+        "statistics": {"evaluated_expectations": len(results), "successful_expectations": passed},
+        "results": results,
     }

@@ -49,10 +49,15 @@ def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     resolved = load_recipe(recipe, overrides)
     require_runnable(resolved)
-    return Plan(recipe=resolved, sources=_sources(resolved), advice=tuple(advice(resolved)))
+    return Plan(recipe=resolved, sources=data_sources(resolved), advice=tuple(advice(resolved)))
 
 
-def _sources(recipe: Recipe) -> ValidateSpec:
+def data_sources(recipe: Recipe) -> ValidateSpec:
+    """The data that a recipe names, with their digests.
+
+    Raises:
+        DataFileError: A data file is absent or cannot be read.
+    """
     given: dict[str, Any] = {}
     names = {"sft": "demonstrations", "dpo": "preferences"}
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
@@ -60,4 +65,5 @@ def _sources(recipe: Recipe) -> ValidateSpec:
             given[names[stage]] = resolve_sources(section.dataset or ())
             given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
             given[f"{stage}_eval_split"] = section.eval_split
-    return ValidateSpec(settings=recipe.validation, **given)
+    benchmarks = resolve_sources(recipe.validation.benchmark_files)
+    return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)

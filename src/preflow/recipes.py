@@ -4,9 +4,9 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -32,15 +32,37 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     raw = _read(path)
-    raw.setdefault("name", re.sub(r"[^\w.\- ]+", "-", path.stem).strip("-. ") or "recipe")
+    raw.setdefault("name", _plain_name(path.stem))
+    return _resolve_data_paths(_validated(raw, overrides, f"{path} is not a valid recipe"), path.resolve().parent)
+
+
+def recipe_for_data(kind: Literal["sft", "dpo"], dataset: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe that names data and nothing else, for looking at them alone.
+
+    Args:
+        kind: The stage that would use them.
+        dataset: Files, folders or hub data sets; relative paths start at the working folder.
+        overrides: As for ``load_recipe``.
+
+    Raises:
+        ConfigError: An override is unknown or has a wrong value.
+    """
+    raw: dict[str, Any] = {"name": _plain_name(Path(dataset[0]).name), "strategy": kind, kind: {"dataset": dataset}}
+    return _resolve_data_paths(_validated(raw, overrides, "the settings given cannot be used"), Path.cwd())
+
+
+def _plain_name(text: str) -> str:
+    return re.sub(r"[^\w.\- ]+", "-", text).strip("-. ") or "recipe"
+
+
+def _validated(raw: dict[str, Any], overrides: Mapping[str, Any] | None, complaint: str) -> Recipe:
     for name, value in (overrides or {}).items():
         _override(raw, name, parse_value(value))
     try:
-        recipe = Recipe.model_validate(raw)
+        return Recipe.model_validate(raw)
     except ValidationError as error:
         problems = "\n".join(f"  - {line}" for line in _explain(error))
-        raise ConfigError(f"{path} is not a valid recipe:\n{problems}") from error
-    return _resolve_data_paths(recipe, path.resolve().parent)
+        raise ConfigError(f"{complaint}:\n{problems}") from error
 
 
 def parse_value(value: Any) -> Any:
@@ -178,6 +200,9 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
                 if getattr(section, name) is not None
             }
             changes[stage] = section.model_copy(update=resolved)
+    files = tuple(_resolve(folder, entry) for entry in recipe.validation.benchmark_files)
+    if files:
+        changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
     if recipe.model_name is not None and (folder / recipe.model_name).is_dir():
         changes["model_name"] = str((folder / recipe.model_name).resolve())
     return recipe.model_copy(update=changes)

@@ -6,20 +6,10 @@ from typing import Any
 from preflow.data.raw import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Role, Source
 from preflow.data.splits import is_blank
+from preflow.findings import FORM
 
-#: What can be wrong with a single row, by name; each sets the row aside.
-ROW_FINDINGS = {
-    "malformed_line": "the line is no JSON object, or the record has a wrong number of fields",
-    "missing_column": "a required column is absent",
-    "missing_value": "a required column is null",
-    "wrong_type": "a value is neither text nor a list of turns",
-    "bad_encoding": "the text holds lone surrogates, which no encoding can write",
-    "bad_role": "a turn's role is not system, user or assistant",
-    "bad_order": "turns do not alternate between user and assistant after an optional system turn",
-    "ends_on_user": "the conversation has no answer of the assistant at its end",
-    "blank_text": "a turn holds nothing that can be seen",
-    "prompt_differs": "chosen and rejected, or the prompt column, do not share one prompt",
-}
+#: What can be wrong with the form of a single row, by name.
+ROW_FINDINGS = FORM
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", **_ROLES}

@@ -6,9 +6,13 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
+import pyarrow as pa
 
 from preflow import hub
 from preflow.data.reading import DataSource, file_kind, is_hub
@@ -62,17 +66,46 @@ def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
     kind = file_kind(path)
     if kind is None:
         raise DataFileError(f"{path} is no known kind of data file")
-    last = 0
-    try:
+    with unreadable(path) as after:
         for row in _READERS[kind[0]](path, kind[1], label):
-            last = row.row
+            after[0] = row.row
             yield row
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        # Already clear errors pass; everything a parser can raise is a ValueError or one of the others.
-        if isinstance(error, DataFileError):
-            raise
-        where = f" after row {last}" if last else ""
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[list[int]]:
+    """Turn whatever a reader of a file can raise into one clear error.
+
+    Yields:
+        A list of one number, the last row that was read, which the reader keeps up to date.
+
+    Raises:
+        DataFileError: The file cannot be read; names the file, the last good row and the reason.
+    """
+    after = [0]
+    try:
+        yield after
+    except DataFileError:
+        raise
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error, pa.ArrowException) as error:
+        where = f" after row {after[0]}" if after[0] else ""
         raise DataFileError(f"data file {path} cannot be read{where}: {_reason(error)}") from error
+
+
+class _Doubled(dict[str, Any]):
+    """A JSON object that gives one key twice, so that nobody can say which value is meant."""
+
+    key = ""
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) == len(members):
+        return found
+    doubled = _Doubled(found)
+    keys = [key for key, _ in members]
+    doubled.key = next(key for key in keys if keys.count(key) > 1)
+    return doubled
 
 
 def parse_json(text: str) -> Any:
@@ -82,19 +115,39 @@ def parse_json(text: str) -> Any:
         ValueError: Not JSON, or nested too deeply; the message says where.
     """
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        return json.loads(text, parse_constant=lambda _: None, object_pairs_hook=_object)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _doubled_key(value: dict[str, Any]) -> str | None:
+    """A key that the object, or one of the turns in it, gives twice."""
+    if isinstance(value, _Doubled):
+        return value.key
+    turns = [turn for column in value.values() if isinstance(column, list) for turn in column]
+    return next((turn.key for turn in turns if isinstance(turn, _Doubled)), None)
+
+
+def _may_double(line: bytes, value: dict[str, Any]) -> bool:
+    """Whether a key may stand twice in a line; the quick parser keeps the last of them and says nothing."""
+    for key, column in value.items():
+        if line.count(b'"%s"' % key.encode()) > 1:
+            return True
+        if type(column) is list and max(line.count(b'"role"'), line.count(b'"content"')) > _turns(value):
+            return True
+    return False
+
+
+def _turns(value: dict[str, Any]) -> int:
+    return sum(len(column) for column in value.values() if type(column) is list)
 
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _open(path: Path, packing: str | None) -> io.BufferedReader:
+def open_text(path: Path, packing: str | None) -> io.BufferedReader:
     """Open a text file for reading bytes, unpacked, its byte order mark skipped."""
-    import pyarrow as pa
-
     stream = io.BufferedReader(pa.input_stream(str(path), compression=packing), _READ_AHEAD)
     head = stream.peek(4)[:4]
     for mark, what in _BINARY_HEADS.items():
@@ -109,14 +162,26 @@ def _open(path: Path, packing: str | None) -> io.BufferedReader:
 
 
 def _read_jsonl(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
-    with _open(path, packing) as stream:
+    with open_text(path, packing) as stream:
         for number, line in enumerate(stream, 1):
             if line.isspace():
                 continue
-            yield _jsonl_row(line, name, number)
+            yield jsonl_row(line, name, number)
 
 
-def _jsonl_row(line: bytes, name: str, number: int) -> RawRow:
+def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
+    """One line of a JSONL file as a row; what is no JSON object is a malformed row."""
+    try:
+        quick = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _careful_row(line, name, number)
+    if type(quick) is dict and not _may_double(line, quick):
+        return RawRow(name, number, quick)
+    return _careful_row(line, name, number)
+
+
+def _careful_row(line: bytes, name: str, number: int) -> RawRow:
+    """The same by the standard library: slower, with its messages, lone surrogates, NaN and doubled keys."""
     try:
         value = parse_json(line.decode("utf-8"))
     except ValueError as error:
@@ -127,7 +192,10 @@ def _jsonl_row(line: bytes, name: str, number: int) -> RawRow:
 
 def _object_row(value: Any, name: str, number: int) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(name, number, value)
+        key = _doubled_key(value)
+        if key is None:
+            return RawRow(name, number, value)
+        return RawRow(name, number, dict(value), malformed=f"the key '{key}' is given twice")
     problem = f"expected an object {{...}}, got {_json_type(value)}"
     return RawRow(name, number, {"line": json.dumps(value)}, malformed=problem)
 
@@ -139,7 +207,7 @@ def _json_type(value: Any) -> str:
 
 def _read_json(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
     """An array of objects; a file of one object per line is read as JSONL, which many tools call ``.json``."""
-    with _open(path, packing) as stream:
+    with open_text(path, packing) as stream:
         if not stream.peek(_READ_AHEAD).lstrip().startswith(b"["):
             yield from _read_jsonl(path, packing, name)
             return
@@ -154,7 +222,7 @@ def _read_json(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
 def _read_csv(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
     # The default limit of 128 kB per field is a guard of the csv module, not a property of the file.
     csv.field_size_limit(sys.maxsize)
-    with _open(path, packing) as stream:
+    with open_text(path, packing) as stream:
         lines = io.TextIOWrapper(stream, encoding="utf-8", newline="")
         records = csv.reader(lines, strict=True)
         header = next(records, None)

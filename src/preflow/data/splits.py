@@ -8,16 +8,19 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preflow.data.rows import Demonstration, Pair, first_user_turn
 
-Row = TypeVar("Row", Demonstration, Pair)
 _HASH_DIGITS = 13  # 52 bits: the most hexadecimal digits that a float holds exactly
 
 
 def normalise(text: str) -> str:
     """Text up to Unicode form, case and white space: NFKC, case-folded, runs of white space as one blank."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     # Case folding can leave NFKC, so the form is restored after it.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
@@ -25,6 +28,9 @@ def normalise(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether no character can be seen: white space, control and zero-width characters alone, or nothing."""
+    first = text[:1]
+    if first > " " and first.isprintable():  # nearly every text
+        return False
     return not any(char.isprintable() and not char.isspace() for char in text)
 
 
@@ -46,59 +52,40 @@ def row_key(row: Demonstration | Pair) -> str:
     return prompt_key(first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt))
 
 
+def split_key(first_turn: str) -> int:
+    """The first 64 bits of the prompt key: what the split of many rows works on."""
+    return int.from_bytes(hashlib.sha256(normalise(first_turn).encode("utf-8")).digest()[:8], "big")
+
+
 @dataclass(frozen=True, slots=True)
-class Split(Generic[Row]):
-    """Rows of one kind, each in exactly one place.
+class Side:
+    """The usable rows of one kind, before they are split.
 
     Attributes:
-        train: Rows to train on.
-        held_out: Rows to evaluate on.
-        leaked: Rows left out of training because their prompt is held out, in either kind of row.
+        keys: ``split_key`` of each row's first user turn, shape ``(N,)``.
+        named: Whether the recipe names the row as held-out data, shape ``(N,)``.
+        share: Share of prompts to hold out, 0 to 1; none where the recipe names held-out data.
     """
 
-    train: list[Row]
-    held_out: list[Row]
-    leaked: list[Row]
+    keys: NDArray[np.uint64]
+    named: NDArray[np.bool_]
+    share: float | None
+
+    def held_out(self) -> NDArray[np.bool_]:
+        """Which rows evaluate, shape ``(N,)``."""
+        if self.share is None:
+            return self.named
+        # The same 52 bits, and the same comparison, as ``is_held_out``.
+        return (self.keys >> np.uint64(64 - 4 * _HASH_DIGITS)).astype(np.float64) < self.share * 16.0**_HASH_DIGITS
 
 
-def split_rows(
-    demonstrations: Sequence[Demonstration],
-    pairs: Sequence[Pair],
-    *,
-    demonstrations_eval: Sequence[Demonstration] | None = None,
-    pairs_eval: Sequence[Pair] | None = None,
-    sft_share: float = 0.1,
-    dpo_share: float = 0.1,
-) -> tuple[Split[Demonstration], Split[Pair]]:
+def split(sides: Sequence[Side]) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """Part rows into training and evaluation so that no prompt is on both sides, whatever its kind.
 
-    Args:
-        demonstrations: Rows for training, and for evaluation where ``demonstrations_eval`` is none.
-        pairs: Likewise.
-        demonstrations_eval: Held-out demonstrations of the recipe's ``eval_dataset``.
-        pairs_eval: Held-out pairs of the recipe's ``eval_dataset``.
-        sft_share: Share of demonstrations' prompts held out, 0 to 1; not used with ``demonstrations_eval``.
-        dpo_share: Share of pairs' prompts held out, 0 to 1; not used with ``pairs_eval``.
+    Returns:
+        For each kind two masks, shape ``(N,)`` each: rows that evaluate, and rows that would train but leave because
+        their prompt is held out, in any kind. All other rows train.
     """
-    train_d, held_d = _by_hash(demonstrations, demonstrations_eval, sft_share)
-    train_p, held_p = _by_hash(pairs, pairs_eval, dpo_share)
-    held_keys = {row_key(row) for row in held_d} | {row_key(row) for row in held_p}
-    return _without(train_d, held_d, held_keys), _without(train_p, held_p, held_keys)
-
-
-def _by_hash(rows: Sequence[Row], held_out: Sequence[Row] | None, share: float) -> tuple[list[Row], list[Row]]:
-    if held_out is not None:
-        return list(rows), list(held_out)
-    train: list[Row] = []
-    held: list[Row] = []
-    for row in rows:
-        (held if is_held_out(row_key(row), share) else train).append(row)
-    return train, held
-
-
-def _without(train: list[Row], held_out: list[Row], keys: set[str]) -> Split[Row]:
-    kept: list[Row] = []
-    leaked: list[Row] = []
-    for row in train:
-        (leaked if row_key(row) in keys else kept).append(row)
-    return Split(kept, held_out, leaked)
+    held = [side.held_out() for side in sides]
+    keys = np.unique(np.concatenate([side.keys[mask] for side, mask in zip(sides, held, strict=True)]))
+    return [(mask, np.isin(side.keys, keys) & ~mask) for side, mask in zip(sides, held, strict=True)]

@@ -2,7 +2,7 @@
 
     demonstrations.train.jsonl  demonstrations.eval.jsonl   rows in the internal form, with file name and row number
     preferences.train.jsonl     preferences.eval.jsonl
-    quarantine.jsonl            every row set aside: kind, file, row, finding, detail, the row
+    quarantine.jsonl            every row set aside: kind, file, row, finding, detail, measure that failed, the row
     report.json                 verdict, notes, and by kind and finding the numbers of all rows concerned
     metrics.json                the counts as flat floats
 
@@ -35,6 +35,7 @@ class SetAside:
         finding: What is wrong, by name.
         detail: What was got and what was expected.
         values: The row itself, so that it can be mended and fed back.
+        measure: The number that failed its threshold; none where there is none.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class SetAside:
     finding: str
     detail: str
     values: dict[str, Any]
+    measure: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One line of the quarantine file."""
@@ -51,6 +53,7 @@ class SetAside:
             "row": self.source.row,
             "finding": self.finding,
             "detail": self.detail,
+            "measure": self.measure,
             "values": self.values,
         }
 

@@ -21,16 +21,23 @@ class ValidateSpec(Frozen):
     preferences_eval: tuple[DataSource, ...] = ()
     sft_eval_split: float = 0.1
     dpo_eval_split: float = 0.1
+    benchmarks: tuple[DataSource, ...] = ()
+    """Files whose prompts must not train."""
+    tokenizer: str | None = None
+    """Folder of a tokenizer to count tokens with; none where the pipeline's own lengths stage does so."""
+    max_seq_length: int | None = None
+    """Most tokens of a row under that tokenizer."""
     settings: ValidationSettings = ValidationSettings()
 
     def inputs(self) -> dict[str, Any]:
         """Digests of the files, in order; their names do not matter."""
-        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval")
+        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
         return {name: [source.digest for source in getattr(self, name)] for name in names}
 
     def options(self) -> dict[str, Any]:
         """The thresholds that can change the outcome."""
-        return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split]}
+        tokens = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
+        return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split], **tokens}
 
 
 class LengthsSpec(Frozen):

@@ -1,21 +1,18 @@
 """No prompt on both sides, whatever the kind of row; adding rows moves none."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preflow.data.rows import Demonstration, Message, Pair, Source
-from preflow.data.splits import is_blank, is_held_out, normalise, prompt_key, row_key, split_rows
+from preflow.data.splits import Side, is_blank, is_held_out, normalise, prompt_key, split, split_key
 
-ANSWER = Message("assistant", "yes")
 PROMPTS = st.lists(st.text(min_size=1, max_size=4), max_size=40)
 
 
-def shown(prompt: str, row: int = 1) -> Demonstration:
-    return Demonstration((Message("system", "s"), Message("user", prompt), ANSWER), Source("d", row))
-
-
-def pair(prompt: str, row: int = 1) -> Pair:
-    return Pair((Message("user", prompt),), (ANSWER,), (ANSWER,), Source("p", row))
+def side(prompts: list[str], share: float | None, named: int = 0) -> Side:
+    """Rows with these prompts, of which the last ``named`` are named as held-out data."""
+    keys = np.array([split_key(prompt) for prompt in prompts], np.uint64)
+    return Side(keys, np.arange(len(prompts)) >= len(prompts) - named, share)
 
 
 def test_normalisation_is_of_unicode_form_case_and_white_space() -> None:
@@ -54,40 +51,37 @@ def test_shares_are_kept_and_nested() -> None:
 def test_no_prompt_is_on_both_sides_and_every_row_is_somewhere(
     asked: list[str], compared: list[str], sft_share: float, dpo_share: float
 ) -> None:
-    rows = [shown(prompt, i) for i, prompt in enumerate(asked)]
-    pairs = [pair(prompt, i) for i, prompt in enumerate(compared)]
-    split_d, split_p = split_rows(rows, pairs, sft_share=sft_share, dpo_share=dpo_share)
-    trained = {row_key(row) for row in split_d.train} | {row_key(row) for row in split_p.train}
-    held = {row_key(row) for row in split_d.held_out} | {row_key(row) for row in split_p.held_out}
-    assert not trained & held
-    for split, given_rows in ((split_d, rows), (split_p, pairs)):
-        parts = [*split.train, *split.held_out, *split.leaked]
-        assert sorted(row.source.row for row in parts) == [row.source.row for row in given_rows]
+    kinds = [asked, compared]
+    parts = split([side(asked, sft_share), side(compared, dpo_share)])
+    held = {prompt_key(kind[i]) for kind, (mask, _) in zip(kinds, parts, strict=True) for i in np.flatnonzero(mask)}
+    for kind, (mask, leaked) in zip(kinds, parts, strict=True):
+        assert not (mask & leaked).any()
+        trained = {prompt_key(kind[i]) for i in np.flatnonzero(~mask & ~leaked)}
+        assert not trained & held
+        assert all(prompt_key(kind[i]) in held for i in np.flatnonzero(leaked))
+
+
+@given(PROMPTS, st.floats(0, 1))
+def test_the_split_of_many_rows_is_that_of_each(prompts: list[str], share: float) -> None:
+    assert side(prompts, share).held_out().tolist() == [is_held_out(prompt_key(prompt), share) for prompt in prompts]
 
 
 @given(PROMPTS, PROMPTS)
 def test_adding_rows_moves_none(before: list[str], more: list[str]) -> None:
-    first, _ = split_rows([shown(prompt, i) for i, prompt in enumerate(before)], [])
-    both = [shown(prompt, i) for i, prompt in enumerate([*before, *more])]
-    second, _ = split_rows(both, [])
-    old = range(len(before))
-    assert [row.source.row for row in first.train] == [row.source.row for row in second.train if row.source.row in old]
+    ((first, _),) = split([side(before, 0.1)])
+    ((second, _),) = split([side([*before, *more], 0.1)])
+    assert first.tolist() == second[: len(before)].tolist()
 
 
 def test_equal_shares_put_a_prompt_on_the_same_side_in_both_kinds() -> None:
     prompts = [str(number) for number in range(300)]
-    rows, pairs = [shown(prompt) for prompt in prompts], [pair(prompt) for prompt in prompts]
-    split_d, split_p = split_rows(rows, pairs, sft_share=0.3, dpo_share=0.3)
-    assert {row_key(row) for row in split_d.held_out} == {row_key(row) for row in split_p.held_out}
-    assert not split_d.leaked
-    assert not split_p.leaked
+    (first, leaked), (second, also) = split([side(prompts, 0.3), side(prompts, 0.3)])
+    assert first.tolist() == second.tolist()
+    assert not leaked.any()
+    assert not also.any()
 
 
 def test_named_held_out_rows_take_their_prompts_out_of_training_in_both_kinds() -> None:
-    split_d, split_p = split_rows(
-        [shown("A", 1), shown("b", 2)], [pair(" a", 1), pair("c", 2)], pairs_eval=[pair("a", 9)], sft_share=0.0
-    )
-    assert [row.source.row for row in split_d.leaked] == [1]
-    assert [row.source.row for row in split_d.train] == [2]
-    assert [row.source.row for row in split_p.leaked] == [1]
-    assert [row.source.row for row in split_p.held_out] == [9]
+    (shown, gone), (held, also) = split([side(["A", "b"], 0.0), side([" a", "c", "a"], None, named=1)])
+    assert (shown.tolist(), gone.tolist()) == ([False, False], [True, False])
+    assert (held.tolist(), also.tolist()) == ([False, False, True], [True, False, False])

@@ -119,11 +119,11 @@ def test_of_duplicates_the_first_stays_even_in_another_form(tmp_path: Path) -> N
     assert quarantined(out) == {("p.jsonl", 61): "duplicate_row", ("p.jsonl", 62): "duplicate_row"}
 
 
-def test_a_pair_with_the_sides_exchanged_is_no_duplicate(tmp_path: Path) -> None:
+def test_a_pair_with_the_sides_exchanged_is_a_contradiction_and_no_duplicate(tmp_path: Path) -> None:
     other = {"prompt": "Question 3?", "chosen": "Rude 3.", "rejected": "Kind 3."}
     out = tmp_path / "out"
     gate(spec(preferences=write(tmp_path / "p.jsonl", [*pairs(60), other])), out)
-    assert quarantined(out) == {}
+    assert quarantined(out) == dict.fromkeys([("p.jsonl", 4), ("p.jsonl", 61)], "contradiction")
 
 
 def test_rows_set_aside_can_be_mended_and_fed_back(tmp_path: Path) -> None:

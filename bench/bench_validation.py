@@ -1,0 +1,222 @@
+"""Speed and memory of the data gate against the work that cannot be avoided, measured in the same run.
+
+``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of about 0.5 kB and prints
+rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
+the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
+of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.
+"""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SIZES = (10_000, 100_000, 1_000_000)
+_WORDS = 20_000
+_SAMPLE = 200_000
+_WATCH_SECONDS = 0.05
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Stop at 100,000 pairs.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the files are made; a temporary folder if not given.")
+    ] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="The recipe's memory budget.")] = None,
+    child: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    data_limit_mb: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Measure the gate."""
+    if child is not None:
+        gate(child, memory_mb, data_limit_mb)
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        results = [measure(size, Path(place), memory_mb) for size in SIZES[: 2 if quick else 3]]
+    for found in results:
+        print(
+            f"{found['rows']:>9,} pairs, {found['bytes'] / 1e6:6.1f} MB: gate {found['rows'] / found['seconds']:8,.0f} rows/s "
+            f"({found['seconds']:.1f} s), limit {found['rows'] / found['limit']:8,.0f} rows/s, ratio "
+            f"{found['seconds'] / found['limit']:.2f}, peak memory {found['memory'] / 1e6:6.0f} MB"
+        )
+    last, before = results[-1], results[-2]
+    costs = [found["seconds"] / found["rows"] for found in (last, before)]
+    name = "cost_per_row_100k_over_10k" if quick else "cost_per_row_1m_over_100k"
+    summary = {
+        "ratio_to_limit": last["seconds"] / last["limit"],
+        name: costs[0] / costs[1],
+        "peak_memory_over_file": last["memory"] / last["bytes"],
+        "rows_per_second": last["rows"] / last["seconds"],
+    }
+    print(json.dumps({key: round(value, 3) for key, value in summary.items()}))
+
+
+def measure(rows: int, place: Path, memory_mb: int | None) -> dict[str, float]:
+    """Make a file, measure the limit and the gate on it."""
+    file = place / f"pairs-{rows}.jsonl"
+    make(file, rows)
+    limit = sum(avoidable_by_nobody(file).values())
+    found = run_gate_apart(file, memory_mb)
+    size = file.stat().st_size
+    file.unlink()
+    return {"rows": rows, "bytes": size, "limit": limit, **found}
+
+
+def make(file: Path, rows: int) -> None:
+    """Pairs of random words with the lengths of short answers; drawn from a fixed seed."""
+    rng = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(_WORDS)]
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choices(words, k=rng.randint(low, high))).capitalize() + "."
+
+    with file.open("w", encoding="utf-8") as handle:
+        for _ in range(rows):
+            row = {"prompt": text(10, 22), "chosen": text(20, 36), "rejected": text(20, 36)}
+            handle.write(json.dumps(row) + "\n")
+
+
+def avoidable_by_nobody(file: Path) -> dict[str, float]:
+    """Seconds of reading, comparing and signing every row once, on one core."""
+    import orjson
+    from rapidfuzz import fuzz
+    from rensa import RMinHash
+
+    def sign(row: dict[str, str]) -> None:
+        sketch = RMinHash(128, 42)
+        sketch.update(f"{row['prompt']} {row['chosen']} {row['rejected']}".split())
+        sketch.digest()
+
+    seconds = {"read": 0.0, "similarity": 0.0, "signature": 0.0}
+    with file.open("rb") as handle:
+        while True:
+            begin = time.perf_counter()
+            rows = [orjson.loads(line) for line in handle.readlines(1 << 24)]
+            seconds["read"] += time.perf_counter() - begin
+            if not rows:
+                return seconds
+            seconds["similarity"] += _timed(lambda row: fuzz.token_sort_ratio(row["chosen"], row["rejected"]), rows)
+            seconds["signature"] += _timed(sign, rows)
+
+
+def _timed(work: Callable[[dict[str, str]], Any], rows: list[dict[str, str]]) -> float:
+    begin = time.perf_counter()
+    for row in rows:
+        work(row)
+    return time.perf_counter() - begin
+
+
+def run_gate_apart(file: Path, memory_mb: int | None, data_limit_mb: int | None = None) -> dict[str, float]:
+    """Seconds and bytes of the gate on one file, in a process of its own."""
+    command = [sys.executable, "-m", "bench.bench_validation", "--child", str(file)]
+    for option, value in (("--memory-mb", memory_mb), ("--data-limit-mb", data_limit_mb)):
+        command += [option, str(value)] if value is not None else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the gate failed on {file}:\n{done.stderr[-4000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
+    """Run the gate here and print its seconds and its memory above the imports as JSON.
+
+    With ``data_limit_mb`` the kernel refuses this process and its workers more private memory than that above the imports.
+    """
+    from expectations.gate import run_gate
+    from preflow.config import ValidationSettings
+    from preflow.data.reading import resolve_sources
+    from preflow.observer import Silent
+    from preflow.stages.specs import ValidateSpec
+
+    chosen: dict[str, Any] = {} if memory_mb is None else {"memory_mb": memory_mb}
+    settings = ValidationSettings(**chosen)
+    spec = ValidateSpec(preferences=resolve_sources([str(file)]), settings=settings)
+    warm_up(spec.settings)
+    if data_limit_mb is not None:
+        here = data_bytes() + data_limit_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_DATA, (here, here))
+    watch = Watch()
+    with tempfile.TemporaryDirectory(dir=file.parent) as out, watch:
+        begin = time.perf_counter()
+        run_gate(spec, Path(out), Silent())
+        seconds = time.perf_counter() - begin
+        report = json.loads((Path(out) / "report.json").read_text(encoding="utf-8"))
+    assert report["preferences"]["set_aside"] == 0, "random words are clean"
+    print(json.dumps({"seconds": seconds, "memory": watch.peak - watch.start}))
+
+
+def warm_up(settings: Any) -> None:
+    """Import what the gate imports where it is used."""
+    from expectations.gate import run_gate
+    from preflow.data.reading import resolve_sources
+    from preflow.observer import Silent
+    from preflow.stages.specs import ValidateSpec
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "few.jsonl"
+        make(file, 200)
+        (Path(place) / "out").mkdir()
+        run_gate(
+            ValidateSpec(preferences=resolve_sources([str(file)]), settings=settings), Path(place) / "out", Silent()
+        )
+
+
+def data_bytes() -> int:
+    """Private memory of this process that counts against RLIMIT_DATA."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+
+
+class Watch:
+    """Looks at the memory of this process and its children while something runs.
+
+    Attributes:
+        start: Bytes at the beginning.
+        peak: Most bytes seen.
+    """
+
+    def __init__(self) -> None:
+        self.start = self.peak = self._now()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(_WATCH_SECONDS):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        import psutil
+
+        me = psutil.Process()
+        total = int(me.memory_info().rss)
+        for process in me.children(recursive=True):
+            try:
+                total += int(process.memory_info().rss)
+            except psutil.NoSuchProcess:  # has just ended
+                continue
+        return total
+
+
+if __name__ == "__main__":
+    typer.run(main)

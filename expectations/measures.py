@@ -1,0 +1,94 @@
+"""The set as a whole, as a frame of one line for its suite and as numbers for people."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from expectations.facts import Facts
+from preflow.data.alike import parts_of
+from preflow.data.bias import distributions, length_bias, openings, prompt_shares, shallow_cues
+from preflow.data.words import folded_words
+
+#: Below so many rows one prompt with a large share says little.
+_FEW_ROWS = 20
+_OPENING_WORDS = 2
+
+
+@dataclass(slots=True)
+class SetMeasures:
+    """What was measured of the usable rows of one kind together.
+
+    Attributes:
+        frame: One line, one column per finding about sets.
+        shown: The same for people, by finding, with intervals; and distributions.
+        rows: Rows concerned, by finding, where a finding about the set has such.
+    """
+
+    frame: pd.DataFrame
+    shown: dict[str, Any]
+    rows: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+def measure_set(facts: Facts, used: NDArray[np.bool_]) -> SetMeasures:
+    """Measure the usable rows of one kind.
+
+    Args:
+        facts: Of all rows.
+        used: Rows that nothing sets aside, shape ``(N,)``.
+    """
+    columns, count = facts.columns, int(used.sum())
+    distinct, largest, row = prompt_shares(columns, used)
+    sources = columns.sources.most_common(1) if len(columns.sources) > 1 else []
+    source_share = sources[0][1] / columns.sources.total() if sources else None
+    repeated = int((used & ((facts.partners >= 0) | (facts.rows["near_duplicate"] > 0))).sum())
+    values: dict[str, float | None] = {
+        "too_few_rows": count,
+        "few_prompts": distinct / count if count else None,
+        "dominant_prompt": largest / count if count >= _FEW_ROWS else None,
+        "dominant_source": source_share,
+        "low_diversity": repeated / count if count else None,
+    }
+    shown: dict[str, Any] = {
+        "few_prompts": {"prompts": distinct, "rows": count},
+        "dominant_prompt": {"rows": largest, "row": str(columns.source(row)) if row >= 0 else None},
+        "dominant_source": {"source": sources[0][0], "share": source_share} if sources else {},
+        "low_diversity": {"rows": repeated},
+    }
+    rows: dict[str, NDArray[np.int64]] = {}
+    if columns.kind == "preferences":
+        _measure_cues(facts, used, values, shown, rows)
+    shown["distributions"] = distributions(columns, used)
+    frame = pd.DataFrame({"at": [0], **{name: np.array([value], np.float64) for name, value in values.items()}})
+    return SetMeasures(frame, shown, rows)
+
+
+def _measure_cues(
+    facts: Facts,
+    used: NDArray[np.bool_],
+    values: dict[str, float | None],
+    shown: dict[str, Any],
+    rows: dict[str, NDArray[np.int64]],
+) -> None:
+    columns, limit = facts.columns, facts.settings.cue_limit
+    length, cues = length_bias(columns, used), shallow_cues(columns, used)
+    values["length_bias"] = None if length is None else length["low"]
+    values["shallow_cue"] = max((cue["low"] for cue in cues), default=None)
+    found = openings(columns, used)
+    for entry, _, example in found:
+        entry["cue"] = _opening(facts, entry["side"], example)
+    strong = [at for entry, at, _ in found if entry["low"] >= limit]
+    if strong:
+        rows["one_sided_opening"] = np.unique(np.concatenate(strong))
+    values["one_sided_opening"] = max((entry["low"] for entry, _, _ in found), default=None)
+    shown["length_bias"] = length
+    shown["shallow_cue"] = cues
+    shown["one_sided_opening"] = [entry for entry, _, _ in found]
+
+
+def _opening(facts: Facts, side: str, row: int) -> str:
+    """The first words of an answer."""
+    (values,) = facts.columns.values([row])
+    return " ".join(folded_words(parts_of(values)[1 if side == "chosen" else 2])[:_OPENING_WORDS])

@@ -1,0 +1,56 @@
+"""Every row to its place: training, evaluation, or the quarantine with the reason."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expectations.details import Details
+from expectations.facts import Facts
+from preflow.data.rows import Source
+from preflow.data.store import QUARANTINE, SetAside, rows_file
+from preflow.findings import FINDINGS
+
+_NAMES = tuple(FINDINGS)
+
+
+def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
+    """Write the rows of one kind; those set aside are added to the quarantine.
+
+    Args:
+        facts: Of all rows.
+        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        held: Rows that evaluate, shape ``(N,)``.
+        out: The validate stage's folder.
+    """
+    kind, details = facts.columns.kind, Details(facts)
+    fine = facts.fine
+    with (
+        (out / rows_file(kind, "train")).open("wb") as train,
+        (out / rows_file(kind, "eval")).open("wb") as evaluation,
+        (out / QUARANTINE).open("ab") as quarantine,
+    ):
+        for row, (line, place, is_held) in enumerate(
+            zip(facts.columns.lines(), reason.tolist(), held.tolist(), strict=True)
+        ):
+            if place < 0:
+                (evaluation if is_held else train).write(line)
+            elif fine[row]:
+                quarantine.write(_set_aside(facts, details, _NAMES[place], row, line))
+            else:  # was written as it shall stand there when it could not be converted
+                quarantine.write(line)
+
+
+def _set_aside(facts: Facts, details: Details, finding: str, row: int, line: bytes) -> bytes:
+    found = json.loads(line)
+    values = {key: value for key, value in found.items() if key not in {"file", "row", "context"}}
+    aside = SetAside(
+        facts.columns.kind,
+        Source(found["file"], found["row"]),
+        finding,
+        details.text(finding, row, found),
+        values,
+        details.measure(finding, row),
+    )
+    return (json.dumps(aside.to_json(), ensure_ascii=False) + "\n").encode("utf-8")

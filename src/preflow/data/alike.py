@@ -1,0 +1,66 @@
+"""How alike the texts of two rows are: asked of few, after their signatures said that it may be so."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz
+
+from preflow.data.columns import Columns
+from preflow.data.judgements import numbers_of
+from preflow.data.splits import normalise
+from preflow.data.words import folded_words
+
+Index = NDArray[np.int64]
+
+
+def parts_of(values: dict[str, object]) -> list[str]:
+    """Prompt and answers of a row in the internal form."""
+    turns: list[list[dict[str, str]]]
+    if "messages" in values:
+        messages: list[dict[str, str]] = values["messages"]  # type: ignore[assignment]
+        turns = [messages[:-1], messages[-1:]]
+    else:
+        turns = [values[name] for name in ("prompt", "chosen", "rejected")]  # type: ignore[misc]
+    return ["\n".join(turn["content"] for turn in side) for side in turns]
+
+
+def first_turn(values: dict[str, object]) -> str:
+    """The first user turn of a row in the internal form."""
+    messages: list[dict[str, str]] = values["messages" if "messages" in values else "prompt"]  # type: ignore[assignment]
+    return next(turn["content"] for turn in messages if turn["role"] == "user")
+
+
+def text_similarity(left: str, right: str) -> float:
+    """Similarity of two texts, 0 to 1, whatever the order of words, case and marks; 0 where their numbers differ."""
+    ours, theirs = folded_words(left), folded_words(right)
+    if numbers_of(ours) != numbers_of(theirs):
+        return 0.0
+    if not ours or not theirs:  # marks or pictures alone
+        return float(normalise(left) == normalise(right))
+    if ours == theirs:
+        return 1.0
+    return fuzz.ratio(" ".join(sorted(ours)), " ".join(sorted(theirs))) / 100
+
+
+def rows_alike(columns: Columns) -> Callable[[Index, Index], NDArray[np.float32]]:
+    """A comparison of whole rows: the least similarity of their parts."""
+
+    def compare(left: Index, right: Index) -> NDArray[np.float32]:
+        first = [parts_of(values) for values in columns.values(left.tolist())]
+        second = [parts_of(values) for values in columns.values(right.tolist())]
+        pairs = zip(first, second, strict=True)
+        return np.array([min(map(text_similarity, ours, theirs)) for ours, theirs in pairs], np.float32)
+
+    return compare
+
+
+def prompts_alike(columns: Columns, others: Columns) -> Callable[[Index, Index], NDArray[np.float32]]:
+    """A comparison of first user turns of rows of two sets."""
+
+    def compare(left: Index, right: Index) -> NDArray[np.float32]:
+        ours = map(first_turn, columns.values(left.tolist()))
+        theirs = map(first_turn, others.values(right.tolist()))
+        return np.array([text_similarity(a, b) for a, b in zip(ours, theirs, strict=True)], np.float32)
+
+    return compare

@@ -1,0 +1,323 @@
+"""One chunk of rows looked at once: each row in the internal form on disk, and what can be measured of it as columns.
+
+This runs in several processes, so it gets and gives small values: the texts go to a file.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz
+from rapidfuzz.process import cpdist
+from xxhash import xxh3_64_intdigest
+
+from preflow.config import ValidationSettings
+from preflow.data.chunks import Chunk
+from preflow.data.conversion import RowProblem, to_demonstration, to_pair
+from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
+from preflow.data.raw import RawRow
+from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
+from preflow.data.splits import is_blank, normalise, split_key
+from preflow.data.store import Kind, SetAside
+from preflow.data.words import Words, bands, combine, folded_words, visible
+from preflow.findings import FORM
+
+#: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
+FINE = 0
+PROBLEMS = ("fine", *FORM)
+#: Shallow marks of form, by name: one bit each.
+CUES: dict[str, Callable[[str], bool]] = {
+    "a list": lambda text: "\n- " in text or "\n* " in text or "\n1. " in text or text.startswith(("- ", "* ", "1. ")),
+    "bold or headings": lambda text: "**" in text or "\n#" in text or text.startswith("#"),
+    "a code block": lambda text: "```" in text,
+    "several paragraphs": lambda text: "\n\n" in text,
+    "an exclamation mark": lambda text: "!" in text,
+    "a question at the end": lambda text: text.endswith("?"),
+    "a digit": lambda text: any(digit in text for digit in "0123456789"),
+    "a word of apology": lambda text: "sorry" in text or "apolog" in text or "Sorry" in text,
+}
+#: Characters of a text that are compared with another; more would cost the square and say little more.
+_COMPARED = 2000
+_SIDES: dict[Kind, int] = {"demonstrations": 2, "preferences": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to look at.
+
+    Attributes:
+        kind: What the rows are read as.
+        chunk: The rows.
+        number: Of the chunk, from 0.
+        file: Where the rows go, in the internal form.
+        settings: Thresholds.
+    """
+
+    kind: Kind
+    chunk: Chunk
+    number: int
+    file: Path
+    settings: ValidationSettings
+
+
+@dataclass(slots=True)
+class Surveyed:
+    """What was found in a chunk.
+
+    Attributes:
+        columns: Name to one value per row, shape ``(N,)`` or ``(K, N)``.
+        sources: Rows by the value of their column ``source``.
+        size: Bytes written.
+    """
+
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
+    sources: Counter[str] = field(default_factory=Counter)
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Texts:
+    """The rows of a chunk, taken apart; a row with a problem has empty texts."""
+
+    lines: list[bytes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    problems: list[int] = field(default_factory=list)
+    #: prompt and answers of each row, one after the other
+    sides: list[str] = field(default_factory=list)
+    #: rows whose first user turn is not their whole prompt
+    firsts: dict[int, str] = field(default_factory=dict)
+    sources: Counter[str] = field(default_factory=Counter)
+
+
+def survey(order: Order) -> Surveyed:
+    """Look at one chunk and write its rows.
+
+    Raises:
+        DataFileError: The file has changed since it was cut into chunks.
+    """
+    texts = _Texts()
+    take = _take_pair if order.kind == "preferences" else _take_demonstration
+    file = encode_basestring(order.chunk.file)
+    for raw in order.chunk.read():
+        take(texts, raw, file)
+        source = raw.values.get("source")
+        if type(source) is str and (source in texts.sources or len(texts.sources) < _COMPARED):
+            texts.sources[source] += 1
+    order.file.write_bytes(b"".join(texts.lines))
+    sizes = np.fromiter(map(len, texts.lines), np.int64)
+    columns: dict[str, NDArray[Any]] = {
+        "row": np.array(texts.numbers, np.uint32),
+        "problem": np.array(texts.problems, np.uint8),
+        "offset": np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes,
+        "chunk": np.full(len(sizes), order.number, np.uint32),
+        "part": np.full(len(sizes), order.chunk.part == "eval", bool),
+    }
+    columns |= _measure(order, texts)
+    return Surveyed(columns, texts.sources, int(sizes.sum()))
+
+
+def _take_pair(texts: _Texts, raw: RawRow, file: str) -> None:
+    values = raw.values
+    prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
+    plain = type(prompt) is type(chosen) is type(rejected) is str and raw.malformed is None
+    if plain and not (is_blank(prompt) or is_blank(chosen) or is_blank(rejected)):  # type: ignore[arg-type]
+        line = (
+            f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '  # type: ignore[arg-type]
+            f'"chosen": [{{"role": "assistant", "content": {encode_basestring(chosen)}}}], '  # type: ignore[arg-type]
+            f'"rejected": [{{"role": "assistant", "content": {encode_basestring(rejected)}}}], '  # type: ignore[arg-type]
+            f'"file": {file}, "row": {raw.row}}}\n'
+        )
+        if _keep(texts, raw, line, (prompt, chosen, rejected)):  # type: ignore[arg-type]
+            return
+    try:
+        pair = to_pair(raw)
+    except RowProblem as problem:
+        _refuse(texts, raw, "preferences", problem)
+        return
+    sides = (_joined(pair.prompt), pair.chosen[0].content, pair.rejected[0].content)
+    _note_first(texts, pair.prompt, sides[0])
+    _keep(texts, raw, _line(pair), sides)
+
+
+def _take_demonstration(texts: _Texts, raw: RawRow, file: str) -> None:
+    values = raw.values
+    prompt, answer = values.get("prompt"), values.get("completion")
+    plain = raw.malformed is None and values.get("messages") is None and values.get("conversations") is None
+    if plain and type(prompt) is type(answer) is str and not (is_blank(prompt) or is_blank(answer)):
+        line = (
+            f'{{"messages": [{{"role": "user", "content": {encode_basestring(prompt)}}}, '
+            f'{{"role": "assistant", "content": {encode_basestring(answer)}}}], '
+            f'"context": 1, "file": {file}, "row": {raw.row}}}\n'
+        )
+        if _keep(texts, raw, line, (prompt, answer)):
+            return
+    try:
+        shown = to_demonstration(raw)
+    except RowProblem as problem:
+        _refuse(texts, raw, "demonstrations", problem)
+        return
+    before = shown.messages[:-1]
+    sides = (_joined(before), shown.messages[-1].content)
+    _note_first(texts, before, sides[0])
+    _keep(texts, raw, _line(shown), sides)
+
+
+def _joined(prompt: tuple[Message, ...]) -> str:
+    return prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
+
+
+def _note_first(texts: _Texts, prompt: tuple[Message, ...], whole: str) -> None:
+    first = first_user_turn(prompt)
+    if first != whole:
+        texts.firsts[len(texts.lines)] = first
+
+
+def _line(row: Demonstration | Pair) -> str:
+    return json.dumps(row.to_json(), ensure_ascii=False) + "\n"
+
+
+def _keep(texts: _Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
+    """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
+    try:
+        texts.lines.append(line.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    texts.numbers.append(raw.row)
+    texts.problems.append(FINE)
+    texts.sides.extend(sides)
+    return True
+
+
+def _refuse(texts: _Texts, raw: RawRow, kind: Kind, problem: RowProblem) -> None:
+    values = raw.values
+    row = SetAside(kind, Source(raw.file, raw.row), problem.finding, problem.detail, values)
+    line = json.dumps(row.to_json(), ensure_ascii=False, default=str) + "\n"
+    texts.lines.append(line.encode("utf-8", "backslashreplace"))
+    texts.numbers.append(raw.row)
+    texts.problems.append(PROBLEMS.index(problem.finding))
+    texts.sides.extend([""] * _SIDES[kind])
+
+
+def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
+    """Everything that is measured of the rows of a chunk."""
+    step = _SIDES[order.kind]
+    words = Words.of(texts.sides)
+    prompts = words.every(0, step)
+    bags, exact, numbers = words.bags(), words.sequences(), words.numbers()
+    for place in np.flatnonzero(words.counts == 0):  # marks or pictures alone: the text itself
+        if texts.sides[place]:
+            bags[place] = exact[place] = xxh3_64_intdigest(normalise(texts.sides[place]).encode())
+    fine = np.array(texts.problems, np.uint8) == FINE
+    rows = words.joined(step).signatures()
+    prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
+    firsts, first_words, first_bags = _firsts(texts, texts.sides[0::step], prompts, prompt_bags)
+    signatures = first_words.signatures()
+    columns: dict[str, NDArray[Any]] = {
+        "split": np.fromiter(map(split_key, firsts), np.uint64, len(firsts)),
+        "key": _exact_keys(texts),
+        "copy": combine(*(exact[side::step] for side in range(step))),
+        "bag": combine(prompt_bags, *answers),
+        "row_numbers": combine(*(numbers[side::step] for side in range(step))),
+        "prompt_numbers": first_words.numbers(),
+        "prompt": prompt_bags,
+        "first": first_bags,
+        "words": words.counts.reshape(-1, step).T.astype(np.uint32),
+        "opening": words.openings().reshape(-1, step).T[1:],
+        "cues": _cues(texts.sides, step),
+        "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
+        "row_bands": bands(rows),
+        "row_slots": (rows & 0xFF).astype(np.uint8).T,
+        "prompt_bands": bands(signatures),
+        "prompt_slots": (signatures & 0xFF).astype(np.uint8).T,
+        "answers": np.stack(answers),
+    }
+    columns |= _text_checks(texts, step, fine)
+    if step == 3:
+        columns |= _compare(order.settings, texts, columns, fine)
+    columns["repeats"] = _repeats(texts.sides, step, prompts, order.settings)
+    return columns
+
+
+def _firsts(
+    texts: _Texts, prompts: list[str], words: Words, bags: NDArray[np.uint64]
+) -> tuple[list[str], Words, NDArray[np.uint64]]:
+    """First user turns, their words and bags: those of the whole prompt, where it has one turn."""
+    if not texts.firsts:
+        return prompts, words, bags
+    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(prompts)]
+    found = Words.of(firsts)
+    return firsts, found, np.where(found.counts > 0, found.bags(), bags)
+
+
+def _exact_keys(texts: _Texts) -> NDArray[np.uint64]:
+    """A hash of what a row says, to the letter, whatever columns it was written in."""
+    said = (xxh3_64_intdigest(line[: line.rfind(b', "file": ')]) for line in texts.lines)
+    return np.fromiter(said, np.uint64, len(texts.lines))
+
+
+def _cues(sides: list[str], step: int) -> NDArray[np.uint16]:
+    checks = list(enumerate(CUES.values()))
+    found = [
+        np.fromiter((sum(check(text) << bit for bit, check in checks) for text in sides[side::step]), np.uint16)
+        for side in range(1, step)
+    ]
+    return np.stack(found)
+
+
+def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Control characters and mojibake, row by row."""
+    count = len(texts.lines)
+    control, mojibake = np.zeros(count, bool), np.zeros(count, bool)
+    for place in range(count):
+        if fine[place]:
+            sides = texts.sides[place * step : place * step + step]
+            if not all(text.isascii() and text.isprintable() for text in sides):
+                control[place] = any(map(has_control, sides))
+                mojibake[place] = any(map(has_mojibake, sides))
+    return {"control": control, "mojibake": mojibake}
+
+
+def _lower(texts: list[str]) -> list[str]:
+    return [text[:_COMPARED].lower() for text in texts]
+
+
+def _compare(
+    settings: ValidationSettings, texts: _Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """How alike chosen and rejected are."""
+    chosen, rejected = texts.sides[1::3], texts.sides[2::3]
+    similarity = cpdist(_lower(chosen), _lower(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
+    same = np.zeros(len(chosen), bool)
+    alike = np.full(len(chosen), np.nan, np.float32)
+    unclear = np.zeros(len(chosen), bool)
+    bags = columns["answers"]
+    close = (similarity >= settings.too_similar) | (bags[0] == bags[1])
+    short = columns["words"][1:].max(axis=0) <= settings.no_clear_winner_words
+    for place in np.flatnonzero(fine & (close | short)):
+        pair = chosen[place], rejected[place]
+        if normalise(visible(pair[0])) == normalise(visible(pair[1])):
+            same[place] = True
+            continue
+        if close[place] and may_be_alike(*map(folded_words, pair)):
+            alike[place] = 1.0 if bags[0, place] == bags[1, place] else similarity[place]
+        unclear[place] = bool(short[place]) and no_clear_winner(*pair)
+    return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear}
+
+
+def _repeats(sides: list[str], step: int, prompts: Words, settings: ValidationSettings) -> NDArray[np.bool_]:
+    """Whether an answer repeats the prompt: nearly the same text, or all of it at the beginning."""
+    asked = _lower(sides[0::step])
+    long = prompts.counts >= 4
+    found = np.zeros(len(asked), bool)
+    for side in range(1, step):
+        given = _lower(sides[side::step])
+        cutoff = 100 * settings.repeats_prompt
+        found |= cpdist(asked, given, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32) >= cutoff
+        found |= np.fromiter((b.startswith(a.strip()) for a, b in zip(asked, given, strict=True)), bool, len(asked))
+    return np.asarray(found & long)

@@ -1,0 +1,158 @@
+"""Every finding of the data gate: its name, what it means, and what follows from it where the recipe says nothing.
+
+A severity is one of ``stop`` (the run stops), ``set_aside`` (the rows concerned go to the quarantine), ``warn`` and
+``off``. ``validation.severity`` of a recipe changes it by name.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["stop", "set_aside", "warn", "off"]
+#: What a finding is about: the form of one row, the text of one row, several rows, or the set as a whole.
+Scope = Literal["form", "row", "rows", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of trouble.
+
+    Attributes:
+        name: As reports and recipes call it.
+        scope: What it is about. Rows with a finding of form cannot be used, so it sets aside at least.
+        severity: What follows by default.
+        what: In words, for people.
+        setting: The threshold's name in the recipe's ``validation`` section, if it has one.
+    """
+
+    name: str
+    scope: Scope
+    severity: Severity
+    what: str
+    setting: str | None = None
+
+
+_ALL = (
+    Finding(
+        "malformed_line", "form", "set_aside", "the line is no JSON object, or the record has a wrong number of fields"
+    ),
+    Finding("missing_column", "form", "set_aside", "a required column is absent"),
+    Finding("missing_value", "form", "set_aside", "a required column is null"),
+    Finding("wrong_type", "form", "set_aside", "a value is neither text nor a list of turns"),
+    Finding("bad_encoding", "form", "set_aside", "the text holds lone surrogates, which no encoding can write"),
+    Finding("bad_role", "form", "set_aside", "a turn's role is not system, user or assistant"),
+    Finding(
+        "bad_order",
+        "form",
+        "set_aside",
+        "turns do not alternate between user and assistant after an optional system turn",
+    ),
+    Finding("ends_on_user", "form", "set_aside", "the conversation has no answer of the assistant at its end"),
+    Finding("blank_text", "form", "set_aside", "a turn holds nothing that can be seen"),
+    Finding(
+        "prompt_differs", "form", "set_aside", "chosen and rejected, or the prompt column, do not share one prompt"
+    ),
+    Finding(
+        "identical_answers",
+        "row",
+        "set_aside",
+        "chosen and rejected say the same, up to Unicode form, case and white space",
+    ),
+    Finding(
+        "control_characters",
+        "row",
+        "set_aside",
+        "the text holds control or replacement characters, which no reader sees",
+    ),
+    Finding("mojibake", "row", "set_aside", "the text was read in a wrong encoding at some time (Ã© where é belongs)"),
+    Finding(
+        "text_too_long", "row", "set_aside", "a row has more characters than any answer needs", "maximum_characters"
+    ),
+    Finding(
+        "too_similar",
+        "row",
+        "warn",
+        "chosen and rejected are nearly the same text and hold the same numbers",
+        "too_similar",
+    ),
+    Finding(
+        "no_clear_winner",
+        "row",
+        "warn",
+        "both answers are short and say much the same: a word or the wording differs",
+        "no_clear_winner_words",
+    ),
+    Finding("repeats_prompt", "row", "warn", "an answer repeats the prompt", "repeats_prompt"),
+    Finding(
+        "too_many_tokens", "row", "warn", "the row has more tokens than max_seq_length", "max_seq_length of the stage"
+    ),
+    Finding("email_address", "row", "warn", "the text holds an e-mail address"),
+    Finding("phone_number", "row", "warn", "the text holds a phone number"),
+    Finding("secret", "row", "warn", "the text holds a key, a token or another secret"),
+    Finding("duplicate_row", "rows", "set_aside", "the row says exactly what an earlier one says"),
+    Finding(
+        "near_copy",
+        "rows",
+        "set_aside",
+        "every part says what an earlier row says, up to case, marks, spaces and order of words",
+        "near_copy",
+    ),
+    Finding("near_duplicate", "rows", "warn", "the row is nearly the text of an earlier one", "near_duplicate"),
+    Finding("contradiction", "rows", "set_aside", "for one prompt, A wins over B here and B over A elsewhere"),
+    Finding(
+        "preference_cycle",
+        "rows",
+        "set_aside",
+        "for one prompt, the verdicts go round in a circle (A over B, B over C, C over A)",
+    ),
+    Finding(
+        "wins_everywhere",
+        "rows",
+        "set_aside",
+        "one and the same answer wins against many prompts",
+        "wins_everywhere_prompts",
+    ),
+    Finding("conflicting_completions", "rows", "warn", "one prompt has several different completions"),
+    Finding(
+        "in_benchmark", "rows", "set_aside", "the prompt stands, exactly or nearly, in a benchmark file", "near_prompt"
+    ),
+    Finding(
+        "leaks_into_evaluation", "rows", "set_aside", "the prompt is held out for evaluation, so it must not train"
+    ),
+    Finding(
+        "nearly_leaks_into_evaluation",
+        "rows",
+        "set_aside",
+        "the prompt is nearly one that is held out, so it must not train",
+        "near_prompt",
+    ),
+    Finding("too_few_rows", "set", "stop", "too few usable rows", "minimum_rows"),
+    Finding(
+        "length_bias",
+        "set",
+        "warn",
+        "the longer answer wins so often that length alone predicts the label",
+        "cue_limit",
+    ),
+    Finding(
+        "shallow_cue",
+        "set",
+        "warn",
+        "a mark of form alone (a list, a code block, an exclamation mark) predicts the label",
+        "cue_limit",
+    ),
+    Finding(
+        "one_sided_opening",
+        "set",
+        "warn",
+        "many answers of one side open with a phrase that the other side does not use",
+        "cue_limit",
+    ),
+    Finding("few_prompts", "set", "warn", "the rows have few distinct prompts", "distinct_prompts"),
+    Finding("dominant_prompt", "set", "warn", "one prompt has a large share of the rows", "dominant_prompt"),
+    Finding("dominant_source", "set", "warn", "one source has nearly all of the rows", "dominant_source"),
+    Finding("low_diversity", "set", "warn", "many rows are nearly the text of another", "low_diversity"),
+)
+#: Every finding by name, in the order in which a row's first one is sought.
+FINDINGS = {finding.name: finding for finding in _ALL}
+#: What is wrong with the form of a single row, by name: such a row cannot be used.
+FORM = {finding.name: finding.what for finding in _ALL if finding.scope == "form"}

@@ -23,7 +23,7 @@ from preflow.models.precision import Precision, choose_precision
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
-from preflow.stages.pairs import ScoredPair, read_pairs
+from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
 
@@ -63,9 +63,12 @@ def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
         observer.note(f"dpo: lora_dropout {settings.lora_dropout} has no effect, dpo.disable_dropout is true")
     evidence = prove_reference(spec, settings, pairs, precision)
     tokenizer = load_tokenizer(spec.base, recipe)
-    trainer = make_trainer(spec, load_start(spec, settings, precision), tokenizer, pairs, out, observer)
+    start = load_start(spec, settings, precision)
+    dtypes = proof.adapter_dtypes(start)
+    trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))
+    proof.check_dtypes(policy, dtypes)
     evidence["policy_gap"] = proof.check_policy(
         pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, _PROOF_BATCH, observer
     )
@@ -175,16 +178,7 @@ def make_trainer(
 
 def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     """The columns that TRL's collator reads."""
-    scores = [pair.reference_scores(ld_alpha) for pair in pairs]
-    return Dataset.from_dict(
-        {
-            "prompt_ids": [pair.prompt_ids for pair in pairs],
-            "chosen_ids": [pair.chosen_ids for pair in pairs],
-            "rejected_ids": [pair.rejected_ids for pair in pairs],
-            "ref_chosen_logps": [chosen for chosen, _ in scores],
-            "ref_rejected_logps": [rejected for _, rejected in scores],
-        }
-    )
+    return Dataset(PairTable.of(pairs).training_columns(ld_alpha))
 
 
 @contextmanager

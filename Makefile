@@ -150,5 +150,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[pipeline]'
 	@echo "    4/4 gguf, bitsandbytes, the development tools"
 	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@mkdir -p "$${PREFLOW_HOME:-.preflow}"  # Prefect's own commands keep their state below it and make no parents
 	@touch $@
 	@echo "==> environment ready"

@@ -14,6 +14,8 @@ def advice(recipe: Recipe) -> list[str]:
     for name, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
         if section is not None:
             found += _schedule(name, section)
+            if recipe.tuning == "full":
+                found += _unused_adapter(name, section)
     if recipe.dpo is not None:
         found += _learning_rate(recipe.dpo, recipe.tuning)
         found += _preferences(recipe.dpo)
@@ -28,6 +30,15 @@ def _schedule(name: str, section: TrainingSettings) -> Iterator[str]:
             f"{section.lr_scheduler_type}): Adam's first steps are at the full rate, before its second moments mean "
             "anything; 0.03 to 0.1 is usual (why: Liu et al. 2019, arXiv:1908.03265, section 3)"
         )
+
+
+def _unused_adapter(name: str, section: TrainingSettings) -> Iterator[str]:
+    plain = type(section)()
+    for setting in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"):
+        value = getattr(section, setting)
+        usual = 2 * section.lora_r if setting == "lora_alpha" else getattr(plain, setting)
+        if value != usual:
+            yield f"{name}.{setting} is {value} but tuning is 'full': no adapter is trained, so it has no effect"
 
 
 def _learning_rate(dpo: DpoSettings, tuning: str) -> Iterator[str]:
@@ -55,6 +66,13 @@ def _preferences(dpo: DpoSettings) -> Iterator[str]:
             f"dpo.beta is {dpo.beta:g}, outside 0.1 to 2: lower hardly holds the policy near the reference, higher "
             f"hardly lets it learn ({_DPO_PAPER} used 0.1 and 0.5)"
         )
+    unused = (
+        ("f_alpha_divergence_coef", dpo.f_divergence_type == "alpha_divergence", "f_divergence_type: alpha_divergence"),
+        ("discopop_tau", "discopop" in dpo.loss_type, "loss_type: discopop"),
+    )
+    for name, used, needed in unused:
+        if not used and getattr(dpo, name) != DpoSettings.model_fields[name].default:
+            yield f"dpo.{name} is {getattr(dpo, name):g} but has no effect without {needed}"
     if dpo.num_train_epochs > 4:
         yield (
             f"dpo.num_train_epochs is {dpo.num_train_epochs:g}: beyond about 4 passes DPO memorises the pairs; "

@@ -26,6 +26,8 @@ LossType = Literal[
 #: Marks a field that cannot change a stage's numbers, so that changing it keeps every cached stage.
 COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
 _ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+#: Losses that TRL 1.16 defines for every f-divergence.
+_ANY_DIVERGENCE = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
 
 
@@ -35,7 +37,9 @@ def _one_or_many(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
 Losses = Annotated[
-    tuple[LossType, ...], BeforeValidator(_one_or_many, json_schema_input_type=LossType | tuple[LossType, ...])
+    tuple[LossType, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
 ]
 
 
@@ -43,8 +47,21 @@ class Frozen(BaseModel):
     """Base of all settings: immutable, unknown keys refused, docstrings become the schema's descriptions."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        coerce_numbers_to_str=True,  # `name: 2024` is a name
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, data: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(data, Mapping) else ():
+            if isinstance(data.get(name), bool) and field.annotation in {int, float, int | None, float | None}:
+                raise ValueError(f"{name} is {str(data[name]).lower()}: expected a number")
+        return data
 
 
 def numbers(settings: BaseModel) -> dict[str, Any]:
@@ -61,7 +78,7 @@ class TrainingSettings(Frozen):
     """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data set names. One or a list."""
     eval_dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
     """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
-    eval_split: float = Field(default=0.1, ge=0.0, lt=1.0)
+    eval_split: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
     num_train_epochs: float = Field(default=1.0, gt=0)
     """Passes over the training rows."""
@@ -117,6 +134,18 @@ class TrainingSettings(Frozen):
             if isinstance(rank, str | int | float) and str(rank).strip().replace(".0", "").isdigit():
                 return {**data, "lora_alpha": 2 * int(float(rank))}
         return data
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0: expected a number of steps, or -1 for as many as num_train_epochs gives")
+        targets = self.lora_target_modules
+        if "lm_head" in ((targets,) if isinstance(targets, str) else targets):
+            raise ValueError(
+                "lora_target_modules has 'lm_head': TRL computes log-probs from the head's own weights, so an adapter "
+                "on it would never train; leave it out"
+            )
+        return self
 
 
 class SftSettings(TrainingSettings):
@@ -178,6 +207,18 @@ class DpoSettings(TrainingSettings):
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing} but loss_type {', '.join(self.loss_type)} ignores it: "
                 "conservative DPO is loss_type: robust"
+            )
+        unweighted = {"aot", "aot_unpaired"} & set(self.loss_type)
+        if self.use_weighting and unweighted:
+            raise ValueError(
+                f"use_weighting is true but loss_type has {', '.join(sorted(unweighted))}, which compares sorted "
+                "batches and has no weight per pair: set use_weighting: false"
+            )
+        others = set(self.loss_type) - _ANY_DIVERGENCE
+        if self.f_divergence_type != "reverse_kl" and others:
+            raise ValueError(
+                f"f_divergence_type is '{self.f_divergence_type}' but loss_type has {', '.join(sorted(others))}, which "
+                f"TRL defines for reverse_kl alone; others go with {', '.join(sorted(_ANY_DIVERGENCE))}"
             )
         return self
 
@@ -350,10 +391,10 @@ class Recipe(Frozen):
         """The settings that can change the numbers of one training stage, as JSON."""
         section = self.sft if stage == "sft" else self.dpo
         shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
-        return {
-            "shared": {name: getattr(self, name) for name in shared},
-            stage: numbers(section) if section is not None else None,
-        }
+        values = numbers(section) if section is not None else {}
+        if self.tuning == "full":  # no adapter, so its settings can change nothing
+            values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
+        return {"shared": {name: getattr(self, name) for name in shared}, stage: values or None}
 
 
 def spread(data: Mapping[str, Any]) -> dict[str, Any]:

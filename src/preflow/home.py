@@ -56,6 +56,9 @@ def activate() -> Path:
     os.environ.setdefault("PREFLOW_HOME", str(home))
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes no parents
+    if "HF_HOME" not in os.environ:  # the login stays where the hub's own tools look for it
+        os.environ.setdefault("HF_HUB_CACHE", str(home / "hub"))
+        os.environ.setdefault("HF_DATASETS_CACHE", str(home / "datasets"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     return home

@@ -12,10 +12,20 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from preflow.config import DpoSettings, Recipe, SftSettings
+from preflow.config import DpoSettings, EvaluationSettings, Recipe, SftSettings, ValidationSettings
 from preflow.errors import ConfigError, MissingDependencyError
 
-_PATH_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".gz", ".zst")
+#: Ends of the names of data files: such an entry is a file, never a hub data set.
+_PATH_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".gz", ".zst")
+#: Optimizers that need nothing but torch, so that transformers' whole list need not be loaded to know them.
+_PLAIN_OPTIMIZERS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor"})
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "sft": SftSettings,
+    "dpo": DpoSettings,
+    "validation": ValidationSettings,
+    "evaluation": EvaluationSettings,
+}
+_BITSANDBYTES = re.compile(r"8bit|paged|_bnb")
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -91,17 +101,36 @@ def require_runnable(recipe: Recipe) -> None:
             f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
         )
     require_packages(recipe)
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None:
+            _require_optimizer(f"{stage}.optim", section.optim)
+
+
+def _require_optimizer(setting: str, name: str) -> None:
+    if name in _PLAIN_OPTIMIZERS:
+        return
+    from transformers.training_args import OptimizerNames
+
+    known = sorted(option.value for option in OptimizerNames)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+        raise ConfigError(f"{setting} is '{name}', which is no optimizer of transformers: {hint}")
 
 
 def require_packages(recipe: Recipe) -> None:
     """Check that the optional packages that the recipe asks for are installed.
 
     Raises:
-        MissingDependencyError: ``provider: unsloth`` without unsloth, or ``use_4bit`` without bitsandbytes.
+        MissingDependencyError: ``provider: unsloth`` without unsloth; ``use_4bit``, or an 8-bit or paged optimizer,
+            without bitsandbytes.
     """
     needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
     if recipe.use_4bit:
         needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None and _BITSANDBYTES.search(section.optim):
+            needed.append(("bitsandbytes", f"{stage}.optim: {section.optim}", f"{stage}.optim: adamw_torch"))
     for package, setting, instead in needed:
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(
@@ -143,6 +172,10 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _override(raw: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, Mapping):  # a section's settings: those it does not name stay as they are
+        for key, inner in value.items():
+            _override(raw, f"{name}.{key}", inner)
+        return
     parts = name.split(".")
     node = raw
     for part in parts[:-1]:
@@ -184,6 +217,9 @@ def _unknown(location: tuple[int | str, ...]) -> str:
     where = ".".join([*parents, last])
     if section is not Recipe and last in Recipe.model_fields:
         return f"{where}: '{last}' is a setting of the whole recipe, give it at the top level"
+    homes = [home for home, settings in _SECTIONS.items() if settings is not section and last in settings.model_fields]
+    if homes:
+        return f"{where}: '{last}' belongs in {' or '.join(homes)}: give {homes[0]}.{last}"
     near = difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid names here: {', '.join(sorted(names))}"
     return f"{where}: unknown setting; {hint}"
@@ -203,7 +239,7 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     files = tuple(_resolve(folder, entry) for entry in recipe.validation.benchmark_files)
     if files:
         changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
-    if recipe.model_name is not None and (folder / recipe.model_name).is_dir():
+    if recipe.model_name and (folder / recipe.model_name).is_dir():
         changes["model_name"] = str((folder / recipe.model_name).resolve())
     return recipe.model_copy(update=changes)
 

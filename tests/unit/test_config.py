@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from preflow.advice import advice
-from preflow.config import DpoSettings, Recipe, numbers, recipe_schema
-from preflow.errors import ConfigError
+from preflow.config import _ANY_DIVERGENCE, DpoSettings, Recipe, numbers, recipe_schema
+from preflow.data.reading import resolve_sources
+from preflow.errors import ConfigError, DataFileError, MissingDependencyError
 from preflow.recipes import load_recipe, require_runnable
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,105 @@ def test_unknown_settings_name_the_nearest_valid_one(tmp_path: Path, values: dic
 def test_contradictions_name_both_values(tmp_path: Path, values: dict[str, Any], both: tuple[str, str]) -> None:
     message = refused(tmp_path, values)
     assert all(part in message for part in both), message
+
+
+@pytest.mark.parametrize(
+    ("section", "parts"),
+    [
+        ({"loss_type": []}, ("dpo.loss_type", "at least 1")),
+        ({"loss_type": "aot", "use_weighting": True}, ("use_weighting is true", "aot")),
+        ({"loss_type": "nca_pair", "f_divergence_type": "js_divergence"}, ("'js_divergence'", "nca_pair")),
+        ({"lora_target_modules": ["q_proj", "lm_head"]}, ("lora_target_modules", "lm_head")),
+        ({"max_steps": 0}, ("max_steps is 0", "-1")),
+        ({"beta": True}, ("beta is true", "number")),
+        ({"lora_r": True}, ("lora_r is true", "number")),
+    ],
+)
+def test_what_the_trainer_would_refuse_after_hours_is_refused_at_once(
+    tmp_path: Path, section: dict[str, Any], parts: tuple[str, str]
+) -> None:
+    message = refused(tmp_path, {**TWO_STAGE, "dpo": {"dataset": "p.jsonl", **section}})
+    assert all(part in message for part in parts), message
+
+
+def test_the_losses_and_divergences_that_agree_are_those_of_the_trainer(tmp_path: Path) -> None:
+    """Each refusal of ours is one of TRL's, read from its own source."""
+    import inspect
+
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    source = inspect.getsource(DPOTrainer.__init__)
+    (line,) = [line for line in source.splitlines() if "f_divergence_loss_types = {" in line]
+    assert set(json.loads(line.partition("=")[2].strip().replace("{", "[").replace("}", "]"))) == _ANY_DIVERGENCE
+    assert 'loss_type in {"aot", "aot_unpaired"}' in source
+
+
+@pytest.mark.parametrize(
+    ("optim", "part"), [("adamw_trch", "did you mean 'adamw_torch'"), ("nothing like it", "expected one of")]
+)
+def test_an_unknown_optimizer_is_refused_at_once(tmp_path: Path, optim: str, part: str) -> None:
+    with pytest.raises(ConfigError, match=f"dpo.optim is '{optim}'.*{part}"):
+        require_runnable(load(tmp_path, TWO_STAGE, **{"dpo.optim": optim}))
+
+
+def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load(tmp_path, {**TWO_STAGE, "optim": "paged_adamw_8bit"})
+    require_runnable(recipe)
+    monkeypatch.setattr("preflow.recipes.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"sft\.optim: paged_adamw_8bit.*bitsandbytes"):
+        require_runnable(recipe)
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"max_new_tokens": 5}, "belongs in evaluation: give evaluation.max_new_tokens"),
+        ({"minimum_rows": 5}, "belongs in validation"),
+        ({"dpo": {"kl_prompts": 5}}, "dpo.kl_prompts: 'kl_prompts' belongs in evaluation"),
+        ({"sft": {"beta": 1}}, "sft.beta: 'beta' belongs in dpo"),
+    ],
+)
+def test_a_setting_of_another_section_names_its_place(tmp_path: Path, values: dict[str, Any], hint: str) -> None:
+    assert hint in refused(tmp_path, {**TWO_STAGE, **values})
+
+
+def test_an_overriding_section_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    """``prefect deployment run --param overrides='{"dpo": {"beta": 0.2}}'``."""
+    values = {**TWO_STAGE, "dpo": {"dataset": "p.jsonl", "beta": 0.5, "learning_rate": 1e-6}}
+    recipe = load(tmp_path, values, dpo={"beta": 0.2}, evaluation={"kl_prompts": 8})
+    assert recipe.dpo is not None
+    assert (recipe.dpo.beta, recipe.dpo.learning_rate) == (0.2, 1e-6)
+    assert recipe.evaluation.kl_prompts == 8
+
+
+def test_a_name_may_be_a_number_and_a_model_must_have_a_name(tmp_path: Path) -> None:
+    assert load(tmp_path, TWO_STAGE, name="2024").name == "2024"
+    with pytest.raises(ConfigError, match="missing model_name"):
+        require_runnable(load(tmp_path, {**TWO_STAGE, "model_name": ""}))
+
+
+def test_data_are_never_looked_for_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd" / "owner").mkdir(parents=True)
+    for name in ("y.ndjson", "owner/x.jsonl"):
+        (tmp_path / "cwd" / name).write_text("{}\n", encoding="utf-8")
+    (tmp_path / "rec").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    recipe = load(tmp_path / "rec", {"strategy": "dpo", "dataset": ["y.ndjson", "owner"]})
+    assert recipe.dpo is not None
+    assert recipe.dpo.dataset == (str(tmp_path / "rec" / "y.ndjson"), "owner")
+    with pytest.raises(DataFileError, match=r"rec/y\.ndjson"):
+        resolve_sources(recipe.dpo.dataset[:1])
+    with pytest.raises(DataFileError, match="'owner' is no file here"):
+        resolve_sources(recipe.dpo.dataset[1:])
+
+
+def test_adapter_settings_cannot_change_full_weights(tmp_path: Path) -> None:
+    full = {**TWO_STAGE, "tuning": "full"}
+    plain, sized = load(tmp_path, full), load(tmp_path, {**full, "lora_r": 64})
+    assert plain.identity_settings("sft") == sized.identity_settings("sft")
+    assert load(tmp_path, TWO_STAGE).identity_settings("sft") != plain.identity_settings("sft")
+    assert advice(plain) == []
+    assert [line for line in advice(sized) if "lora_r is 64 but tuning is 'full'" in line]
 
 
 def test_one_adapter_may_be_sized_in_the_sft_section_alone(tmp_path: Path) -> None:

@@ -95,24 +95,30 @@ def is_hub(path: str) -> bool:
 
 def _resolve_entry(entry: str) -> list[DataSource]:
     path = Path(entry).expanduser()
+    # A plain name is never looked for in the working folder: recipes have made their paths absolute.
+    looks_local = path.is_absolute() or entry.startswith(".") or file_kind(path) is not None
+    if not looks_local and _HUB_NAME.fullmatch(entry):
+        return [_hub_source(entry)]
     if path.is_dir():
         return [_file_source(file) for file in _files_of(path)]
-    looks_local = entry.startswith((".", "/", "~")) or file_kind(path) is not None
-    if path.exists() or looks_local or not _HUB_NAME.fullmatch(entry):
-        return [_file_source(path)]
-    return [_hub_source(entry)]
+    return [_file_source(path)]
 
 
 def _files_of(folder: Path) -> list[Path]:
     try:
         found = sorted(
-            path for path in folder.rglob("*") if path.is_file() and file_kind(path) and not path.name.startswith(".")
+            path for path in folder.rglob("*") if path.is_file() and file_kind(path) and not _is_hidden(path, folder)
         )
     except OSError as error:
         raise _unreadable(folder, error) from error
     if not found:
         raise DataFileError(f"folder {folder} holds no data file; expected at least one {_known_endings()}")
     return found
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file, or a folder between it and ``folder``, is one that tools keep for themselves."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _file_source(path: Path) -> DataSource:

@@ -51,7 +51,7 @@ def _normalise(config: Path, base: ModelRef) -> None:
     """Name the base in an adapter's config, and sort its lists: PEFT writes sets, in an order of each process's own."""
     if config.is_file():
         values = json.loads(config.read_text(encoding="utf-8"))
-        values |= {"base_model_name_or_path": base.name, "inference_mode": True}
+        values |= {"base_model_name_or_path": base.weights_name, "inference_mode": True}
         write_json(config, {name: sorted(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
@@ -69,4 +69,4 @@ def describe(model: torch.nn.Module) -> dict[str, Any]:
 
 def write_card(folder: Path, base: ModelRef, stage: str) -> None:
     """Say in a small file what the model is and how it is loaded."""
-    write_json(folder / "preflow.json", {"base": base.name, "base_digest": base.digest, "stage": stage})
+    write_json(folder / "preflow.json", {"base": base.weights_name, "base_digest": base.digest, "stage": stage})

@@ -7,7 +7,14 @@ from typing import Any
 from preflow import hub
 from preflow.config import Frozen, Recipe
 from preflow.digests import DigestMemory, folder_digest
-from preflow.errors import ConfigError, DpoCheckpointError, ModelDownloadError, ModelNotFoundError, UnsafeWeightsError
+from preflow.errors import (
+    ConfigError,
+    DpoCheckpointError,
+    ModelDownloadError,
+    ModelError,
+    ModelNotFoundError,
+    UnsafeWeightsError,
+)
 from preflow.home import digests_folder, models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
@@ -28,6 +35,13 @@ class ModelRef(Frozen):
     """Digest of weights, configuration and tokenizer files, and of an adapter over them."""
     adapter: str | None = None
     """Folder of a LoRA adapter to load over it, when ``model_name`` named an adapter."""
+    base_name: str = ""
+    """What the adapter's own configuration calls its base; empty where ``model_name`` named whole weights."""
+
+    @property
+    def weights_name(self) -> str:
+        """The name under which the whole weights are found, for an adapter that is saved over them."""
+        return self.base_name or self.name
 
 
 def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
@@ -37,6 +51,7 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
         ModelNotFoundError: It is none of these.
         UnsafeWeightsError: Its weights are not safetensors.
         DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
+        ModelError: It is an adapter over another adapter.
     """
     name = str(recipe.model_name)
     folder = _locate(name, recipe, observer)
@@ -46,9 +61,14 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
         return ModelRef(name=name, path=str(folder), digest=model_digest(folder))
     base_name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     base = _locate(str(base_name), recipe.model_copy(update={"model_revision": None}), observer)
+    if (base / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} is an adapter whose adapter_config.json names {base_name} as its base, which is an adapter "
+            "itself. Expected whole weights: name them in base_model_name_or_path, or merge the inner adapter first"
+        )
     _require_agreement(recipe, json.loads(adapter_config.read_text(encoding="utf-8")), folder)
     digest = f"{model_digest(base)}+{model_digest(folder)}"
-    return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder))
+    return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder), base_name=str(base_name))
 
 
 def model_digest(folder: Path) -> str:

@@ -154,7 +154,7 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
                 metrics[f"eval/{measure}"] = number
     if "eval/kl_sft" in metrics:
         metrics["eval/kl"] = metrics["eval/kl_sft"]
-    elif "eval/kl_base" in metrics:
+    elif final == "dpo" and "eval/kl_base" in metrics:  # DPO alone: the named model is the reference
         metrics["eval/kl"] = metrics["eval/kl_base"]
     if "comparison" in report:
         metrics["eval/preference_accuracy_gain"] = float(report["comparison"]["preference_accuracy_gain"]["value"])

@@ -3,11 +3,12 @@
 The specifications hold paths, digests and settings alone, so they are small JSON values for the orchestrator.
 """
 
+from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import Artifact
 from preflow.config import Frozen, Recipe, ValidationSettings, numbers
-from preflow.data.reading import DataSource
+from preflow.data.reading import DataSource, file_kind
 from preflow.data.store import rows_file
 from preflow.models.base import ModelRef
 
@@ -30,9 +31,12 @@ class ValidateSpec(Frozen):
     settings: ValidationSettings = ValidationSettings()
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of the files, in order; their names do not matter."""
+        """Digests of the files, in order, and how they are read; their names do not matter otherwise."""
         names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
-        return {name: [source.digest for source in getattr(self, name)] for name in names}
+        return {
+            name: [[source.digest, *(file_kind(Path(source.path)) or ())] for source in getattr(self, name)]
+            for name in names
+        }
 
     def options(self) -> dict[str, Any]:
         """The thresholds that can change the outcome."""

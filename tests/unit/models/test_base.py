@@ -90,6 +90,34 @@ def test_an_adapter_is_loaded_over_its_base(tiny: ModelRef, tmp_path: Path) -> N
     assert not torch.allclose(got, load_weights(tiny.path, recipe, precision)(input_ids=ids).logits)
 
 
+def test_an_adapter_aligned_again_stays_an_adapter_over_the_same_weights(tiny: ModelRef, tmp_path: Path) -> None:
+    """Three rounds: each names the whole weights as its base, and the weights stay in the identity."""
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
+    assert recipe.dpo is not None
+    base, precision = tiny, choose_precision(recipe)
+    for turn in ("first", "second", "third"):
+        fresh = base.adapter is None
+        model = load_policy(base, None, recipe, precision, trainable=True)
+        model = new_adapter(model, recipe.dpo, seed=0) if fresh else model
+        save_model(model, load_tokenizer(base, recipe), base, tmp_path / turn)
+        base = resolve_model(recipe.model_copy(update={"model_name": str(tmp_path / turn)}), Silent())
+        assert base.path == tiny.path
+        assert base.digest.startswith(tiny.digest)
+
+
+def test_an_adapter_over_an_adapter_is_refused(tiny: ModelRef, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
+    assert recipe.dpo is not None
+    model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
+    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "inner")
+    shutil.copytree(tmp_path / "inner", tmp_path / "outer")
+    config = tmp_path / "outer" / "adapter_config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**values, "base_model_name_or_path": str(tmp_path / "inner")}), encoding="utf-8")
+    with pytest.raises(ModelError, match="is an adapter itself"):
+        resolve_model(recipe.model_copy(update={"model_name": str(tmp_path / "outer")}), Silent())
+
+
 @pytest.mark.parametrize(
     ("settings", "part"),
     [({"lora_r": 4}, "lora_r is 4 but the adapter"), ({"tuning": "full"}, "tuning is 'full'"), ({}, "has 2")],

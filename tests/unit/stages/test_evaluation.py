@@ -136,6 +136,26 @@ def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) ->
     assert len(responses) > 1
 
 
+def test_sampling_is_from_the_models_whole_distribution(spec: EvaluateSpec) -> None:
+    """4,096 first tokens against their known probabilities: a cut tail or another temperature is many errors away."""
+    models = ModelSet(spec)
+    prompt = held_out_prompts(spec, models)[0][0].ids
+    with torch.no_grad():
+        logits = models.use("base")(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+    torch.manual_seed(5)
+    tokens = torch.tensor(generate(models, "base", [prompt] * 4096, 1, sample=True))[:, 0]
+    logps = logits.log_softmax(-1)
+    probs, order = logps.exp(), logps.argsort(descending=True)
+    nucleus = order[: int((probs[order].cumsum(0) < 0.9).sum()) + 1]
+    for kept in (order[:50], nucleus):
+        tail = 1 - float(probs[kept].sum())
+        assert 0.02 < tail < 0.5
+        outside = float(torch.isin(tokens, kept, invert=True).double().mean())
+        assert abs(outside - tail) < 5 * (tail * (1 - tail) / 4096) ** 0.5
+    seen = logps[tokens]
+    assert abs(float(seen.mean() - (probs * logps).sum())) < 5 * float(seen.std()) / 4096**0.5
+
+
 def test_adapters_take_turns_over_one_base(spec: EvaluateSpec, prepared: Run) -> None:
     models = ModelSet(spec)
     row = (held_out_prompts(spec, models)[0][0].ids, [5, 6, 7])

@@ -90,6 +90,7 @@ def test_the_same_model_merged_in_memory_is_a_right_reference(prepared: Run, tmp
 
     def write(out: Path) -> None:
         write_pairs(out / "train.parquet", scores(prepared, merged.eval()))
+        write_pairs(out / "eval.parquet", read_pairs(prepared.reference.file("eval.parquet")))
 
     right = build(tmp_path / "reference", write)
     run_dpo(prepared.dpo(reference=right), tmp_path / "out", Silent())

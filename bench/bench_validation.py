@@ -1,7 +1,7 @@
 """Speed and memory of the data gate against the work that cannot be avoided, measured in the same run.
 
-``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of about 0.5 kB and prints
-rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
+``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of about 0.5 kB and
+prints rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
 the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
 of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.
 """
@@ -44,8 +44,8 @@ def main(
         results = [measure(size, Path(place), memory_mb) for size in SIZES[: 2 if quick else 3]]
     for found in results:
         print(
-            f"{found['rows']:>9,} pairs, {found['bytes'] / 1e6:6.1f} MB: gate {found['rows'] / found['seconds']:8,.0f} rows/s "
-            f"({found['seconds']:.1f} s), limit {found['rows'] / found['limit']:8,.0f} rows/s, ratio "
+            f"{found['rows']:>9,} pairs, {found['bytes'] / 1e6:6.1f} MB: "
+            f"gate {found['rows'] / found['seconds']:8,.0f} rows/s ({found['seconds']:.1f} s), limit {found['rows'] / found['limit']:8,.0f} rows/s, ratio "
             f"{found['seconds'] / found['limit']:.2f}, peak memory {found['memory'] / 1e6:6.0f} MB"
         )
     last, before = results[-1], results[-2]
@@ -132,7 +132,8 @@ def run_gate_apart(file: Path, memory_mb: int | None, data_limit_mb: int | None 
 def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
     """Run the gate here and print its seconds and its memory above the imports as JSON.
 
-    With ``data_limit_mb`` the kernel refuses this process and its workers more private memory than that above the imports.
+    With ``data_limit_mb`` the kernel refuses this process more private memory than that above the imports, and each of
+    its workers likewise.
     """
     from expectations.gate import run_gate
     from preflow.config import ValidationSettings

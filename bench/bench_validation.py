@@ -1,6 +1,6 @@
 """Speed and memory of the data gate against the work that cannot be avoided, measured in the same run.
 
-``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of about 0.5 kB, prints
+``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of 0.5 kB, prints
 rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
 the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
 of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.

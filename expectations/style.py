@@ -18,9 +18,12 @@ h2{font-size:20px;margin:34px 0 10px}h3{font-size:16px;margin:22px 0 8px}h4{font
 .bar span{display:block}
 .pictures{display:flex;gap:24px;flex-wrap:wrap;margin-top:16px}figure{margin:0;flex:1 1 380px}
 figcaption{font-weight:600;margin-bottom:6px}.legend{font-weight:400;color:var(--dim);font-size:13px}
-.legend i{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 5px 0 8px}
+.legend,.numbers span{white-space:nowrap}
+.legend i,.numbers i{display:inline-block;width:10px;height:10px;border-radius:2px}
+.legend i,.numbers i{margin:0 5px 0 0}.legend span{margin-right:14px}
 svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--dim)}svg line{color:var(--line)}
-article{border:1px solid var(--line);border-left:5px solid var(--warn);border-radius:6px;padding:12px 16px;margin:10px 0}
+article{border:1px solid var(--line);border-left:5px solid var(--warn);border-radius:6px}
+article{padding:12px 16px;margin:10px 0}
 article.stop{border-left-color:var(--stop)}article.set_aside{border-left-color:var(--set_aside)}
 article header{display:flex;gap:12px;align-items:baseline}article p{margin:4px 0 8px}
 .tag{font-size:13px;color:var(--warn)}.stop .tag{color:var(--stop)}.set_aside .tag{color:var(--set_aside)}

@@ -43,7 +43,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible(text)).casefold())
-    return _CHARACTER.sub(r" \1 ", _MARK.sub(" ", plain))
+    return " ".join(_CHARACTER.sub(r" \1 ", _MARK.sub(" ", plain)).split())
 
 
 def folded_words(text: str) -> list[str]:

@@ -38,7 +38,7 @@ CLEAR = [
 
 def checked(folder: Path, rows: list[Any], held_out: list[Any], **settings: Any) -> dict[str, Any]:
     """The report on some pairs."""
-    sources = {}
+    sources: dict[str, Any] = {}
     for name, lines in (("preferences", rows), ("preferences_eval", held_out)):
         text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
         (folder / f"{name}.jsonl").write_text(text + "\n", encoding="utf-8")
@@ -107,7 +107,8 @@ def shared(name: str) -> Path:
     ],
 )
 def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) -> None:
-    run_gate(ValidateSpec(**{kind: resolve_sources([str(shared(name))])}), tmp_path, Silent())
+    sources: dict[str, Any] = {kind: resolve_sources([str(shared(name))])}
+    run_gate(ValidateSpec(**sources), tmp_path, Silent())
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))[kind]
     true = {"blank_text", "duplicate_row", "near_copy"}  # looked at by hand: they are what they are called
     alarms = {

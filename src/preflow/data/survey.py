@@ -4,6 +4,7 @@ This runs in several processes, so it gets and gives small values: the texts go 
 """
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rapidfuzz import fuzz
 from rapidfuzz.process import cpdist
@@ -32,17 +31,19 @@ from preflow.findings import FORM
 #: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
 FINE = 0
 PROBLEMS = ("fine", *FORM)
-#: Shallow marks of form, by name and as patterns (RE2): one bit each.
-CUES: dict[str, str] = {
-    "a list": r"(?m)^(- |\* |1\. )",
-    "bold or headings": r"\*\*|(?m)^#",
-    "a code block": "```",
-    "several paragraphs": r"\n\n",
-    "an exclamation mark": "!",
-    "a question at the end": r"\?$",
-    "a digit": "[0-9]",
-    "a word of apology": "(?i)sorry|apolog",
-}
+#: Shallow marks of form, by name: one bit each, in this order.
+CUES = (
+    "a list",
+    "bold text",
+    "headings",
+    "a code block",
+    "several paragraphs",
+    "an exclamation mark",
+    "a question at the end",
+    "a digit",
+    "a word of apology",
+)
+_LIST = re.compile(r"^ *(-|\*|\d+[.)]) ", re.MULTILINE)
 #: Characters of a text that are compared with another; more would cost the square and say little more.
 _COMPARED = 2000
 #: Fewest words of a prompt that an answer can be said to repeat.
@@ -238,7 +239,7 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
         "first": first_bags,
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
         "opening": words.openings().reshape(-1, step).T[1:],
-        "cues": _cues(texts.sides, step),
+        "cues": _cues(texts.sides, words, step),
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
@@ -259,13 +260,30 @@ def _exact_keys(texts: _Texts) -> NDArray[np.uint64]:
     return np.fromiter(said, np.uint64, len(texts.lines))
 
 
-def _cues(sides: list[str], step: int) -> NDArray[np.uint16]:
-    """The marks of form of each answer as bits, shape ``(step - 1, N)``."""
-    answers = pa.array(sides, pa.large_string())
-    found = np.zeros(len(sides), np.uint16)
-    for bit, pattern in enumerate(CUES.values()):
-        found |= np.asarray(pc.match_substring_regex(answers, pattern)).astype(np.uint16) << np.uint16(bit)
-    return found.reshape(-1, step).T[1:]
+def _cues(sides: list[str], words: Words, step: int) -> NDArray[np.uint16]:
+    """The marks of form of each answer as bits in the order of ``CUES``, shape ``(step - 1, N)``."""
+    before = np.concatenate([[0], np.cumsum(words.digits)])
+    digits = (before[words.offsets[1:]] > before[words.offsets[:-1]]).reshape(-1, step).T
+    found = [_marks(sides[side::step], digits[side]) for side in range(1, step)]
+    return np.stack(found)
+
+
+def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    marks = (
+        ["\n" in text and _LIST.search(text) is not None for text in answers],
+        ["**" in text for text in answers],
+        ["\n#" in text for text in answers],
+        ["```" in text for text in answers],
+        ["\n\n" in text for text in answers],
+        ["!" in text for text in answers],
+        [text.endswith("?") for text in answers],
+        digits,
+        ["orry" in text or "polog" in text for text in answers],
+    )
+    found = np.zeros(len(answers), np.uint16)
+    for bit, mark in enumerate(marks):
+        found |= np.asarray(mark, bool).astype(np.uint16) << np.uint16(bit)
+    return found
 
 
 def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:

@@ -149,10 +149,10 @@ class Words:
             edges = np.stack([starts[full], stops[full]], axis=1).ravel()
             keep = edges < len(self.hashes)
             scattered = (mix(self.hashes) >> np.uint64(32)).astype(np.uint32)
+            values = np.empty_like(scattered)
             for slot, (factor, shift) in enumerate(zip(_FACTORS, _SHIFTS, strict=True)):
-                values = scattered * factor + shift
-                values ^= values >> np.uint32(15)
-                values *= np.uint32(0x2C1B3C6D)
+                np.multiply(scattered, factor, out=values)
+                values += shift
                 found[slot, full] = np.minimum.reduceat(values, edges[keep])[::2]
         return found.T
 

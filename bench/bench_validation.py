@@ -1,6 +1,6 @@
 """Speed and memory of the data gate against the work that cannot be avoided, measured in the same run.
 
-``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of about 0.5 kB and prints
+``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of 0.5 kB, prints
 rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
 the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
 of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.
@@ -43,10 +43,11 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as place:
         results = [measure(size, Path(place), memory_mb) for size in SIZES[: 2 if quick else 3]]
     for found in results:
+        gate_rate, limit_rate = (found["rows"] / found[name] for name in ("seconds", "limit"))
         print(
-            f"{found['rows']:>9,} pairs, {found['bytes'] / 1e6:6.1f} MB: gate {found['rows'] / found['seconds']:8,.0f} rows/s "
-            f"({found['seconds']:.1f} s), limit {found['rows'] / found['limit']:8,.0f} rows/s, ratio "
-            f"{found['seconds'] / found['limit']:.2f}, peak memory {found['memory'] / 1e6:6.0f} MB"
+            f"{found['rows']:>9,} pairs, {found['bytes'] / 1e6:6.1f} MB: gate {gate_rate:8,.0f} rows/s "
+            f"({found['seconds']:.1f} s), limit {limit_rate:8,.0f} rows/s, "
+            f"ratio {found['seconds'] / found['limit']:.2f}, peak memory {found['memory'] / 1e6:6.0f} MB"
         )
     last, before = results[-1], results[-2]
     costs = [found["seconds"] / found["rows"] for found in (last, before)]
@@ -132,7 +133,8 @@ def run_gate_apart(file: Path, memory_mb: int | None, data_limit_mb: int | None 
 def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
     """Run the gate here and print its seconds and its memory above the imports as JSON.
 
-    With ``data_limit_mb`` the kernel refuses this process and its workers more private memory than that above the imports.
+    With ``data_limit_mb`` the kernel refuses this process more private memory than that above the imports, and each of
+    its workers likewise.
     """
     from expectations.gate import run_gate
     from preflow.config import ValidationSettings

@@ -28,6 +28,7 @@ from preflow.recipes import load_recipe, recipe_for_data
 from preflow.stages.specs import ValidateSpec
 
 _UNFIT, _USAGE_ERROR = 1, 2
+_NAMED = 4
 _KINDS: tuple[Kind, ...] = ("demonstrations", "preferences")
 _STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
 _COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
@@ -142,7 +143,7 @@ def _is_recipe(path: Path) -> bool:
         with path.open(encoding="utf-8") as handle:
             head = handle.read(1 << 16)
             value = json.loads(head)
-    except (OSError, ValueError):  # long, broken or unreadable: reading it as data says what is wrong
+    except (OSError, ValueError, RecursionError):  # long, broken or unreadable: reading it as data says what is wrong
         return False
     return isinstance(value, dict) and not value.keys() & {"prompt", "chosen", "messages", "conversations"}
 
@@ -179,14 +180,23 @@ def _show_kind(kind: Kind, found: dict[str, Any], console: Console) -> None:
         console.print(f"{title}; nothing found", markup=False)
         return
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for name, justify in (("finding", "left"), ("", "left"), ("rows", "right"), ("first", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("finding", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("first", overflow="fold")
     order = list(_COLORS)
     for name, entry in sorted(found["findings"].items(), key=lambda item: order.index(item[1]["severity"])):
-        first = entry["examples"][0]["at"] if entry["examples"] else "the whole set"
+        first = _first(entry["rows"]) or "the whole set"
         severity = f"[{_COLORS[entry['severity']]}]{_SEVERITIES[entry['severity']]}[/]"
         table.add_row(name, severity, f"{entry['count']:,}" if entry["count"] else "", escape(first))
     console.print(table)
+
+
+def _first(rows: dict[str, list[int]]) -> str:
+    """The first file's first rows."""
+    file, numbers = next(iter(rows.items()), ("", []))
+    more = len(numbers) > _NAMED or len(rows) > 1
+    return f"{file}: {', '.join(map(str, numbers[:_NAMED]))}{', ...' if more else ''}" if numbers else ""
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
 """What can be said of a set of rows as a whole: cues that predict the label, diversity, dominance, distributions."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def distributions(columns: Columns, used: Bools) -> dict[str, Any]:
     words = [columns.get("words", side)[used] for side in range(1, columns.parts("words"))]
     if not used.any():
         return {}
-    top = max(1.0, float(np.quantile(np.concatenate(words), 0.99)))
+    # Whole words per bin; the few longest answers are counted in the last one.
+    top = _BINS * max(1, math.ceil(float(np.quantile(np.concatenate(words), 0.95)) / _BINS))
     edges = np.linspace(0, top, _BINS + 1)
     found: dict[str, Any] = {"words": {"edges": [round(float(edge), 2) for edge in edges]}}
     for name, values in zip(sides, words, strict=True):

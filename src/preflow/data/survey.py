@@ -4,8 +4,8 @@ This runs in several processes, so it gets and gives small values: the texts go 
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -31,19 +31,23 @@ from preflow.findings import FORM
 #: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
 FINE = 0
 PROBLEMS = ("fine", *FORM)
-#: Shallow marks of form, by name: one bit each.
-CUES: dict[str, Callable[[str], bool]] = {
-    "a list": lambda text: "\n- " in text or "\n* " in text or "\n1. " in text or text.startswith(("- ", "* ", "1. ")),
-    "bold or headings": lambda text: "**" in text or "\n#" in text or text.startswith("#"),
-    "a code block": lambda text: "```" in text,
-    "several paragraphs": lambda text: "\n\n" in text,
-    "an exclamation mark": lambda text: "!" in text,
-    "a question at the end": lambda text: text.endswith("?"),
-    "a digit": lambda text: any(digit in text for digit in "0123456789"),
-    "a word of apology": lambda text: "sorry" in text or "apolog" in text or "Sorry" in text,
-}
+#: Shallow marks of form, by name: one bit each, in this order.
+CUES = (
+    "a list",
+    "bold text",
+    "headings",
+    "a code block",
+    "several paragraphs",
+    "an exclamation mark",
+    "a question at the end",
+    "a digit",
+    "a word of apology",
+)
+_LIST = re.compile(r"^ *(-|\*|\d+[.)]) ", re.MULTILINE)
 #: Characters of a text that are compared with another; more would cost the square and say little more.
 _COMPARED = 2000
+#: Fewest words of a prompt that an answer can be said to repeat.
+_ASKED = 4
 _SIDES: dict[Kind, int] = {"demonstrations": 2, "preferences": 3}
 
 
@@ -208,28 +212,34 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
     """Everything that is measured of the rows of a chunk."""
     step = _SIDES[order.kind]
     words = Words.of(texts.sides)
-    prompts = words.every(0, step)
     bags, exact, numbers = words.bags(), words.sequences(), words.numbers()
     for place in np.flatnonzero(words.counts == 0):  # marks or pictures alone: the text itself
         if texts.sides[place]:
             bags[place] = exact[place] = xxh3_64_intdigest(normalise(texts.sides[place]).encode())
     fine = np.array(texts.problems, np.uint8) == FINE
-    rows = words.joined(step).signatures()
+    edges = words.offsets[::step]
+    rows = words.signatures(edges[:-1], edges[1:])
     prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
-    firsts, first_words, first_bags = _firsts(texts, texts.sides[0::step], prompts, prompt_bags)
-    signatures = first_words.signatures()
+    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.sides[0::step])]
+    if texts.firsts:
+        asked = Words.of(firsts)
+        first_bags = np.where(asked.counts > 0, asked.bags(), prompt_bags)
+        first_numbers, signatures = asked.numbers(), asked.signatures(asked.offsets[:-1], asked.offsets[1:])
+    else:
+        first_bags, first_numbers = prompt_bags, numbers[0::step]
+        signatures = words.signatures(words.offsets[:-1:step], words.offsets[1::step])
     columns: dict[str, NDArray[Any]] = {
         "split": np.fromiter(map(split_key, firsts), np.uint64, len(firsts)),
         "key": _exact_keys(texts),
         "copy": combine(*(exact[side::step] for side in range(step))),
         "bag": combine(prompt_bags, *answers),
         "row_numbers": combine(*(numbers[side::step] for side in range(step))),
-        "prompt_numbers": first_words.numbers(),
+        "prompt_numbers": first_numbers,
         "prompt": prompt_bags,
         "first": first_bags,
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
         "opening": words.openings().reshape(-1, step).T[1:],
-        "cues": _cues(texts.sides, step),
+        "cues": _cues(texts.sides, words, step),
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
@@ -240,19 +250,8 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
     columns |= _text_checks(texts, step, fine)
     if step == 3:
         columns |= _compare(order.settings, texts, columns, fine)
-    columns["repeats"] = _repeats(texts.sides, step, prompts, order.settings)
+    columns["repeats"] = _repeats(texts.sides, step, columns["words"][0] >= _ASKED, order.settings)
     return columns
-
-
-def _firsts(
-    texts: _Texts, prompts: list[str], words: Words, bags: NDArray[np.uint64]
-) -> tuple[list[str], Words, NDArray[np.uint64]]:
-    """First user turns, their words and bags: those of the whole prompt, where it has one turn."""
-    if not texts.firsts:
-        return prompts, words, bags
-    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(prompts)]
-    found = Words.of(firsts)
-    return firsts, found, np.where(found.counts > 0, found.bags(), bags)
 
 
 def _exact_keys(texts: _Texts) -> NDArray[np.uint64]:
@@ -261,13 +260,30 @@ def _exact_keys(texts: _Texts) -> NDArray[np.uint64]:
     return np.fromiter(said, np.uint64, len(texts.lines))
 
 
-def _cues(sides: list[str], step: int) -> NDArray[np.uint16]:
-    checks = list(enumerate(CUES.values()))
-    found = [
-        np.fromiter((sum(check(text) << bit for bit, check in checks) for text in sides[side::step]), np.uint16)
-        for side in range(1, step)
-    ]
+def _cues(sides: list[str], words: Words, step: int) -> NDArray[np.uint16]:
+    """The marks of form of each answer as bits in the order of ``CUES``, shape ``(step - 1, N)``."""
+    before = np.concatenate([[0], np.cumsum(words.digits)])
+    digits = (before[words.offsets[1:]] > before[words.offsets[:-1]]).reshape(-1, step).T
+    found = [_marks(sides[side::step], digits[side]) for side in range(1, step)]
     return np.stack(found)
+
+
+def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    marks = (
+        ["\n" in text and _LIST.search(text) is not None for text in answers],
+        ["**" in text for text in answers],
+        ["\n#" in text for text in answers],
+        ["```" in text for text in answers],
+        ["\n\n" in text for text in answers],
+        ["!" in text for text in answers],
+        [text.endswith("?") for text in answers],
+        digits,
+        ["orry" in text or "polog" in text for text in answers],
+    )
+    found = np.zeros(len(answers), np.uint16)
+    for bit, mark in enumerate(marks):
+        found |= np.asarray(mark, bool).astype(np.uint16) << np.uint16(bit)
+    return found
 
 
 def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
@@ -310,10 +326,9 @@ def _compare(
     return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear}
 
 
-def _repeats(sides: list[str], step: int, prompts: Words, settings: ValidationSettings) -> NDArray[np.bool_]:
+def _repeats(sides: list[str], step: int, long: NDArray[np.bool_], settings: ValidationSettings) -> NDArray[np.bool_]:
     """Whether an answer repeats the prompt: nearly the same text, or all of it at the beginning."""
     asked = _lower(sides[0::step])
-    long = prompts.counts >= 4
     found = np.zeros(len(asked), bool)
     for side in range(1, step):
         given = _lower(sides[side::step])

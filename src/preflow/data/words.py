@@ -26,6 +26,9 @@ _MARK = re.compile(rf"[^\w\s{re.escape(_SIGNS)}]|_")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 #: Scripts that write no spaces between words: each character counts as one.
 _CHARACTER = re.compile("([\u3040-\u30ff\u3400-\u9fff])")
+_RANDOM = np.random.default_rng(20_211)
+_FACTORS = _RANDOM.integers(0, 1 << 31, SLOTS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+_SHIFTS = _RANDOM.integers(0, 1 << 32, SLOTS, dtype=np.uint32)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _ROLE = np.uint64(0xD6E8FEB86659FD93)
 
@@ -40,7 +43,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible(text)).casefold())
-    return _CHARACTER.sub(r" \1 ", _MARK.sub(" ", plain))
+    return " ".join(_CHARACTER.sub(r" \1 ", _MARK.sub(" ", plain)).split())
 
 
 def folded_words(text: str) -> list[str]:
@@ -130,24 +133,28 @@ class Words:
         totals = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)])
         return np.asarray(totals[self.offsets[1:]] - totals[self.offsets[:-1]])
 
-    def every(self, start: int, step: int) -> "Words":
-        """The words of every ``step``-th text from ``start`` on."""
-        counts = self.counts
-        chosen = np.zeros(len(counts), bool)
-        chosen[start::step] = True
-        kept = np.repeat(chosen, counts)
-        return Words(self.hashes[kept], np.concatenate([[0], np.cumsum(counts[chosen])]), self.digits[kept])
+    def signatures(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """MinHash signatures (Broder 1997) of stretches of words, shape ``(N, SLOTS)``; all ones for one without words.
 
-    def joined(self, count: int) -> "Words":
-        """Each ``count`` texts in turn as one."""
-        return Words(self.hashes, self.offsets[::count], self.digits)
+        Made here, since libraries give each signature as a Python list, which takes longer than to make it.
 
-    def signatures(self) -> NDArray[np.uint32]:
-        """MinHash signatures (Broder 1997), shape ``(N, SLOTS)``; a text without words has the largest values."""
-        from rensa import RMinHash
-
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(self.hashes, self.offsets.astype(np.uint64), SLOTS, 42)
-        return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(self.offsets) - 1, SLOTS)
+        Args:
+            starts: First word of each stretch, shape ``(N,)``, rising.
+            stops: The word after its last, shape ``(N,)``.
+        """
+        found = np.full((SLOTS, len(starts)), 0xFFFFFFFF, np.uint32)
+        full = np.flatnonzero(stops > starts)
+        if len(full):
+            # Minima from each start to the next edge; those from a stop to the next start are not wanted.
+            edges = np.stack([starts[full], stops[full]], axis=1).ravel()
+            keep = edges < len(self.hashes)
+            scattered = (mix(self.hashes) >> np.uint64(32)).astype(np.uint32)
+            values = np.empty_like(scattered)
+            for slot, (factor, shift) in enumerate(zip(_FACTORS, _SHIFTS, strict=True)):
+                np.multiply(scattered, factor, out=values)
+                values += shift
+                found[slot, full] = np.minimum.reduceat(values, edges[keep])[::2]
+        return found.T
 
 
 def bands(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:

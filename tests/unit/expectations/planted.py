@@ -1,0 +1,290 @@
+"""Clean pairs, and defects of every kind planted into them, each in forms that a person or a tool would give them."""
+
+import random
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = dict[str, Any]
+Plant = Callable[["Field"], None]
+
+
+@dataclass
+class Field:
+    """Clean rows into which defects are planted.
+
+    Attributes:
+        rows: Lines of the file: JSON objects, or text as it stands.
+        free: Places of rows that nothing was planted into.
+        planted: Kind of defect to the places of its rows.
+        each: Rows of each kind.
+        held_out: Rows of the evaluation file.
+    """
+
+    rng: random.Random
+    rows: list[Row | str]
+    each: int
+    free: list[int] = field(default_factory=list)
+    planted: dict[str, list[int]] = field(default_factory=dict)
+    held_out: list[Row] = field(default_factory=list)
+    kind: str = ""
+
+    def take(self) -> int:
+        """A place that nothing was planted into."""
+        return self.free.pop()
+
+    def put(self, row: Row | str, *, named: bool = True) -> None:
+        """Plant a row; ``named`` says that the gate must name it."""
+        place = self.take()
+        self.rows[place] = row
+        self.planted.setdefault(self.kind if named else "companion", []).append(place)
+
+    def clean(self) -> Row:
+        """A clean row of its own, which stands nowhere yet."""
+        return pair(self.rng)
+
+
+def words(rng: random.Random, low: int, high: int) -> str:
+    """A sentence of invented words."""
+    found = [rng.choice(WORDS) for _ in range(rng.randint(low, high))]
+    return " ".join(found).capitalize() + rng.choice([".", ".", "!", "?"])
+
+
+def pair(rng: random.Random) -> Row:
+    """A pair with nothing wrong; one in five has several sentences and some have lines."""
+    answer = words(rng, 12, 30)
+    if rng.random() < 0.2:
+        answer += "\n\n- " + words(rng, 4, 9) + "\n- " + words(rng, 4, 9)
+    return {"prompt": words(rng, 8, 18), "chosen": answer, "rejected": words(rng, 12, 30)}
+
+
+def _syllables() -> list[str]:
+    rng = random.Random(5)
+    parts = [a + b for a in "bcdfglmnprstv" for b in "aeiou"]
+    return sorted({"".join(rng.choices(parts, k=rng.randint(1, 4))) + rng.choice(["", "n", "s"]) for _ in range(3000)})
+
+
+WORDS = _syllables()
+
+
+def respell(rng: random.Random, text: str) -> str:
+    """The same words in another dress: case, spaces, marks, Unicode forms, or another order."""
+    wide = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x61, 0x7B)})
+    shuffled = text.rstrip(".!?").split()
+    rng.shuffle(shuffled)
+    return rng.choice(
+        [
+            text.upper(),
+            text.title(),
+            "  " + text.replace(" ", "  ") + "\n",
+            text.replace(" ", "\u00a0"),
+            text.rstrip(".!?") + "...",
+            "\u201c" + text + "\u201d",
+            text.replace(" ", ", ", 2),
+            text.translate(wide),
+            unicodedata.normalize("NFD", text) + "\u200b",
+            " ".join(shuffled),
+        ]
+    )
+
+
+def restyle(rng: random.Random, text: str) -> str:
+    """The same text up to Unicode form, case and white space."""
+    wide = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x61, 0x7B)})
+    return rng.choice([text.upper(), text.swapcase(), f" {text}\t", text.replace(" ", " \u00a0"), text.translate(wide)])
+
+
+def turns(row: Row) -> Row:
+    """The same pair as messages."""
+    user = [{"role": "user", "content": row["prompt"]}]
+    sides = {side: [*user, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    return {"id": 7, **sides}
+
+
+def form(change: Callable[[random.Random, Row], Row | str]) -> Plant:
+    """A defect of single rows."""
+
+    def plant(place: Field) -> None:
+        for _ in range(place.each):
+            place.put(change(place.rng, place.clean()))
+
+    return plant
+
+
+def _wrong_type(rng: random.Random, row: Row) -> Row:
+    return {**row, rng.choice(["chosen", "rejected", "prompt"]): rng.choice([True, 4, 2.5, {"text": "a"}])}
+
+
+def _blank(rng: random.Random, row: Row) -> Row:
+    return {
+        **row,
+        rng.choice(["chosen", "rejected", "prompt"]): rng.choice(["", "  ", "\n\t", "\u200b", "\u00a0\ufeff"]),
+    }
+
+
+def _missing(rng: random.Random, row: Row) -> Row:
+    gone = rng.choice(["chosen", "rejected"])
+    return {key: value for key, value in row.items() if key != gone}
+
+
+def _malformed(rng: random.Random, row: Row) -> str:
+    text = '{"prompt": "a", "chosen": "b", "rejected": "c"}'
+    doubled = '{"prompt": "a", "chosen": "b", "chosen": "c", "rejected": "d"}'
+    return rng.choice([text[:-1], text[:20], "[1, 2]", text + ",", doubled, text.replace('"', "'")])
+
+
+def _bad_turns(rng: random.Random, row: Row) -> Row:
+    user, answer = {"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["chosen"]}
+    other = [user, {"role": "assistant", "content": row["rejected"]}]
+    faults = [[user, user, answer], [user, answer, answer], [user, answer, user], [user, {**answer, "role": "bot"}]]
+    return {"chosen": rng.choice(faults), "rejected": other}
+
+
+FOREIGN = ["café crème", "naïve", "Zürich – schön", "“so”"]
+
+
+def _encoding(rng: random.Random, row: Row) -> Row:
+    side = rng.choice(["chosen", "rejected", "prompt"])
+    spoilt = [
+        row[side] + " \ud83d",
+        row[side].replace(" ", "\x00", 1),
+        row[side].replace(" ", " \x1b[0m", 1),
+        row[side] + " \ufffd",
+        row[side]
+        + " "
+        + rng.choice(["café crème", "naïve", "Zürich – schön", "“so”"]).encode().decode("cp1252", "ignore"),
+    ]
+    return {**row, side: rng.choice(spoilt)}
+
+
+def _identical(rng: random.Random, row: Row) -> Row:
+    return {**row, "rejected": restyle(rng, row["chosen"])}
+
+
+def _near_answers(rng: random.Random, row: Row) -> Row:
+    text = row["chosen"] = words(rng, 20, 30)
+    at = rng.randrange(20, 60)
+    return {
+        **row,
+        "rejected": rng.choice([respell(rng, text), text[:at] + text[at + 1 :], text[:at] + "x" + text[at:]]),
+    }
+
+
+def _repeats(rng: random.Random, row: Row) -> Row:
+    prompt = row["prompt"]
+    return {
+        **row,
+        rng.choice(["chosen", "rejected"]): rng.choice([prompt, prompt.upper(), f"{prompt} {row['chosen']}"]),
+    }
+
+
+def _too_long(rng: random.Random, row: Row) -> Row:
+    return {**row, "rejected": (row["rejected"] + " ") * 3000}
+
+
+def _duplicates(place: Field) -> None:
+    for _ in range(place.each):
+        row = place.clean()
+        first, second = sorted([place.free[-1], place.free[-2]])
+        place.free[-2:] = [second, first]  # the earlier place is taken first
+        place.put(row, named=False)
+        place.put(turns(row) if place.rng.random() < 0.5 else dict(row))
+
+
+def _near_copies(place: Field) -> None:
+    for _ in range(place.each):
+        row = place.clean()
+        place.free[-2:] = sorted(place.free[-2:], reverse=True)
+        place.put(row, named=False)
+        copy = {key: respell(place.rng, text) for key, text in row.items()}
+        place.put(turns(copy) if place.rng.random() < 0.3 else copy)
+
+
+def _contradictions(place: Field) -> None:
+    for _ in range(place.each // 2):
+        row = place.clean()
+        swapped = {"prompt": row["prompt"], "chosen": row["rejected"], "rejected": row["chosen"]}
+        if place.rng.random() < 0.5:
+            swapped = {key: respell(place.rng, text) for key, text in swapped.items()}
+        place.put(row)
+        place.put(swapped)
+
+
+def _cycles(place: Field) -> None:
+    for _ in range(place.each // 3):
+        prompt, *answers = (words(place.rng, 12, 20) for _ in range(4))
+        for better, worse in zip(answers, [*answers[1:], answers[0]], strict=True):
+            place.put({"prompt": prompt, "chosen": better, "rejected": worse})
+
+
+def _wins(place: Field) -> None:
+    answer = words(place.rng, 6, 9)
+    for _ in range(place.each):
+        place.put({**place.clean(), "chosen": respell(place.rng, answer) if place.rng.random() < 0.3 else answer})
+
+
+def _leaks(place: Field) -> None:
+    for _ in range(place.each):
+        row = place.clean()
+        place.held_out.append(row)
+        prompt = row["prompt"] if place.rng.random() < 0.5 else respell(place.rng, row["prompt"])
+        place.put({**place.clean(), "prompt": prompt})
+
+
+_ALIKE = [
+    ("beautiful", "pretty"),
+    ("big", "large"),
+    ("quick", "fast"),
+    ("glad", "happy"),
+    ("begin", "start"),
+    ("help", "aid"),
+]
+_FRAMES = [
+    ("The {n} was {a}.", "The {n} was {b}."),
+    ("It is a {a} {n}.", "This is a {b} {n}."),
+    ("The {n} looked very {a}", "The {n} looked {a}"),
+    ("the answer is {d}", "{n} and {n} make {d}."),
+    ("I think the {n} is {a}.", "I think that the {n} is {b}!"),
+    ("You get {d}.", "The result is {d}."),
+]
+
+
+def _unclear(rng: random.Random, row: Row) -> Row:
+    (first, second), (a, b) = rng.choice(_FRAMES), rng.choice(_ALIKE)
+    values = {"n": rng.choice(WORDS), "a": a, "b": b, "d": rng.randrange(2, 99)}
+    return {**row, "chosen": first.format(**values), "rejected": second.format(**values)}
+
+
+#: Kind of defect to how it is planted and the findings of which one must name each of its rows.
+KINDS: dict[str, tuple[Plant, set[str]]] = {
+    "wrong type": (form(_wrong_type), {"wrong_type"}),
+    "missing column": (form(_missing), {"missing_column"}),
+    "blank": (form(_blank), {"blank_text"}),
+    "malformed line": (form(_malformed), {"malformed_line"}),
+    "turns": (form(_bad_turns), {"bad_role", "bad_order", "ends_on_user", "prompt_differs"}),
+    "encoding": (form(_encoding), {"bad_encoding", "control_characters", "mojibake"}),
+    "identical answers": (form(_identical), {"identical_answers"}),
+    "near-identical answers": (form(_near_answers), {"too_similar", "identical_answers"}),
+    "prompt repeated": (form(_repeats), {"repeats_prompt"}),
+    "too long": (form(_too_long), {"text_too_long"}),
+    "duplicate": (_duplicates, {"duplicate_row"}),
+    "near copy": (_near_copies, {"near_copy", "near_duplicate", "duplicate_row"}),
+    "contradiction": (_contradictions, {"contradiction"}),
+    "cycle": (_cycles, {"preference_cycle"}),
+    "one answer wins everywhere": (_wins, {"wins_everywhere"}),
+    "leak": (_leaks, {"leaks_into_evaluation", "nearly_leaks_into_evaluation"}),
+    "no clear winner": (form(_unclear), {"no_clear_winner", "too_similar"}),
+}
+
+
+def plant(count: int, each: int, seed: int) -> Field:
+    """Clean rows, and ``each`` rows of every kind of defect among them."""
+    rng = random.Random(seed)
+    rows: list[Row | str] = [pair(rng) for _ in range(count)]
+    place = Field(rng, rows, each, free=rng.sample(range(count), count))
+    place.held_out = [pair(rng) for _ in range(60)]
+    for kind, (put, _) in KINDS.items():
+        place.kind = kind
+        put(place)
+    return place

@@ -1,0 +1,117 @@
+"""Planted defects are found, kind by kind, and clean rows are left alone."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expectations.gate import run_gate
+from preflow.config import ValidationSettings
+from preflow.data.reading import resolve_sources
+from preflow.observer import Silent
+from preflow.stages.specs import ValidateSpec
+from tests.unit.expectations.planted import KINDS, Field, plant
+
+ROWS, EACH = 3000, 30
+#: Defects of meaning, of which the surface shows most but not all.
+MEANING = {"no clear winner": 0.7}
+#: The usual examples, and pairs that look alike but are not.
+UNCLEAR = [
+    ("What is 2+2?", "The answer is 4.", "2+2 equals 4."),
+    ("How was the sunset?", "The sunset was beautiful.", "The sunset was pretty."),
+]
+CLEAR = [
+    (
+        "Explain machine learning to a beginner",
+        "Machine learning is a way to let a computer find patterns in examples, so that it can judge new cases.",
+        "It's when computers learn stuff.",
+    ),
+    ("Capital of France?", "The capital of France is Paris.", "The capital of France is Rome."),
+    ("Is it safe?", "It is safe to eat.", "It is not safe to eat."),
+    ("How many?", "There are 12 of them.", "There are 13 of them."),
+    ("Sum?", "The sum is 42.", "I do not know the sum."),
+    ("Edit: He go to the park", "He goes to the park every day.", "He goes to the stupid park every day."),
+]
+
+
+def checked(folder: Path, rows: list[Any], held_out: list[Any], **settings: Any) -> dict[str, Any]:
+    """The report on some pairs."""
+    sources: dict[str, Any] = {}
+    for name, lines in (("preferences", rows), ("preferences_eval", held_out)):
+        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        (folder / f"{name}.jsonl").write_text(text + "\n", encoding="utf-8")
+        sources[name] = resolve_sources([str(folder / f"{name}.jsonl")]) if lines else ()
+    out = folder / "out"
+    out.mkdir()
+    run_gate(ValidateSpec(**sources, settings=ValidationSettings(**settings)), out, Silent())
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))["preferences"]
+    return report
+
+
+def named(report: dict[str, Any]) -> dict[int, set[str]]:
+    """Line of the training file to the findings that name it; what is said of the whole set is left out."""
+    found: dict[int, set[str]] = {}
+    for finding, entry in report["findings"].items():
+        if finding not in {"one_sided_opening", "length_bias", "shallow_cue"}:
+            for row in entry["rows"].get("preferences.jsonl", []):
+                found.setdefault(row, set()).add(finding)
+    return found
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Field, dict[int, set[str]]]:
+    place = plant(ROWS, EACH, seed=11)
+    report = checked(tmp_path_factory.mktemp("planted"), place.rows, place.held_out)
+    assert report["rows_in"] == report["used"] + report["set_aside"]
+    return place, named(report)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_defects_are_found(planted: tuple[Field, dict[int, set[str]]], kind: str) -> None:
+    place, found = planted
+    rows = place.planted[kind]
+    missed = [row for row in rows if not found.get(row + 1, set()) & KINDS[kind][1]]
+    assert len(rows) >= EACH - 2
+    assert 1 - len(missed) / len(rows) >= MEANING.get(kind, 0.98), [place.rows[row] for row in missed[:3]]
+
+
+def test_clean_rows_are_left_alone(planted: tuple[Field, dict[int, set[str]]]) -> None:
+    place, found = planted
+    alarms = {row: found[row + 1] for row in place.free if row + 1 in found}
+    assert len(place.free) > ROWS / 2
+    assert len(alarms) <= 0.005 * len(place.free), list(alarms.items())[:5]
+
+
+def test_the_usual_examples_are_told_apart(tmp_path: Path) -> None:
+    rows = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in (*UNCLEAR, *CLEAR)]
+    report = checked(tmp_path, rows, [{"prompt": "p q r s", "chosen": "one", "rejected": "two"}])
+    assert report["findings"]["no_clear_winner"]["rows"] == {"preferences.jsonl": [1, 2]}
+    assert report["findings"].keys() <= {"no_clear_winner"}
+
+
+def shared(name: str) -> Path:
+    folder = Path(os.environ.get("PREFLOW_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+    if not (folder / name).is_file():
+        pytest.skip(f"{folder / name} is not there")
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gsm8k_correctness.prefs.jsonl", "preferences"),
+        ("gsm8k_train.sft.jsonl", "demonstrations"),
+        ("hh_harmless_test.prefs.jsonl", "preferences"),
+    ],
+)
+def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) -> None:
+    sources: dict[str, Any] = {kind: resolve_sources([str(shared(name))])}
+    run_gate(ValidateSpec(**sources), tmp_path, Silent())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))[kind]
+    true = {"blank_text", "duplicate_row", "near_copy"}  # looked at by hand: they are what they are called
+    alarms = {
+        row for f, e in report["findings"].items() if f not in true for rows in e["rows"].values() for row in rows
+    }
+    assert len(alarms) <= 0.005 * report["rows_in"]

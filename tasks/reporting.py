@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, cast
 from uuid import UUID
 
 import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from rich.console import Console
@@ -68,9 +68,11 @@ class Reporter:
             self._card.show(done, total, what)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record metrics of one step."""
+        """Record metrics of one step; what scoring asked and found is shown as a table too."""
         if self._sink is not None:
             self._sink.metrics(values, step)
+        if self._card is not None and any(name.endswith("/rows_asked") for name in values):
+            self._card.table(values)
 
     def note(self, message: str) -> None:
         """Tell a person something."""
@@ -111,6 +113,7 @@ class _Lines:
     def __init__(self) -> None:
         self._what = ""
         self._last = 0.0
+        self._left = TimeLeft()
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +123,34 @@ class _Lines:
 
     def show(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
+        left = self._left.after(done, total, what, now)
         if what != self._what or done >= total or now - self._last >= _LINE_SECONDS:
             self._what, self._last = what, now
-            CONSOLE.print(f"  {what} {done}/{total}", markup=False)
+            CONSOLE.print(f"  {what} {done}/{total}{left}", markup=False)
+
+
+class TimeLeft:
+    """How long some work will take yet, at its pace so far."""
+
+    def __init__(self) -> None:
+        self._what: str | None = None
+        self._begin = (0.0, 0)
+
+    def after(self, done: int, total: int, what: str, now: float) -> str:
+        """A text to put behind ``done/total``; empty at the start and at the end.
+
+        Args:
+            done: Units finished.
+            total: Units in all.
+            what: What they are; the pace is measured from the first call for it.
+            now: A clock that only goes forward, in seconds.
+        """
+        if what != self._what or done < self._begin[1]:
+            self._what, self._begin = what, (now, done)
+        seconds, units = now - self._begin[0], done - self._begin[1]
+        if units <= 0 or done >= total:
+            return ""
+        return f", {duration(seconds / units * (total - done))} left"
 
 
 class _Card:
@@ -132,24 +160,35 @@ class _Card:
         self._key = artifact_key(key)
         self._id: UUID | None = None
         self._last = 0.0
+        self._left = TimeLeft()
+
+    def table(self, values: Mapping[str, float]) -> None:
+        """Show numbers as a table."""
+        rows = [{"measure": name, "value": f"{value:,.6g}"} for name, value in values.items()]
+        group = artifact_key(next(iter(values)).partition("/")[0])
+        try:
+            create_table_artifact(rows, key=f"{self._key}-{group}", description="What was asked of the log-prob store")
+        except httpx.HTTPError as error:
+            tell(f"a table could not be shown in Prefect: {error}", warning=True)
 
     def show(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
+        left = self._left.after(done, total, what, now)
         if done < total and now - self._last < _ARTIFACT_SECONDS:
             return
         self._last = now
         try:
-            self._send(done, total, what)
+            self._send(done, total, f"{what} {done}/{total}{left}")
         except httpx.HTTPError as error:  # training must not end because a picture of it could not be sent
             tell(f"progress could not be shown in Prefect: {error}", warning=True)
 
-    def _send(self, done: int, total: int, what: str) -> None:
+    def _send(self, done: int, total: int, text: str) -> None:
         percent = 100.0 * done / max(total, 1)
         if self._id is None:
-            created = create_progress_artifact(percent, key=self._key, description=what)
+            created = create_progress_artifact(percent, key=self._key, description=text)
             self._id = cast(UUID, created)  # a coroutine only in asynchronous code
         else:
-            update_progress_artifact(self._id, percent, description=f"{what} {done}/{total}")
+            update_progress_artifact(self._id, percent, description=text)
 
 
 def artifact_key(name: str) -> str:

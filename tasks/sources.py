@@ -15,7 +15,7 @@ from preflow.digests import code_essence, json_digest
 #: Packages whose code is part of an identity.
 PACKAGES = ("preflow", "expectations")
 #: Modules that compute no number. Settings and specifications are part of an identity by their values; advice, errors
-#: and observers only talk; the root package holds a version number.
+#: observers and the store's tool only talk; the root package holds a version number.
 PLUMBING = frozenset(
     {
         "preflow",
@@ -27,6 +27,7 @@ PLUMBING = frozenset(
         "preflow.observer",
         "preflow.recipes",
         "preflow.stages.specs",
+        "preflow.stages.store_tool",
     }
 )
 

@@ -1,10 +1,39 @@
-"""SHA-256 of files and of JSON values."""
+"""SHA-256 of files and of JSON values, and a memory of digests that spares reading large files again."""
 
 import ast
 import hashlib
 import json
+import os
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+#: File systems on which a change of contents always changes ctime, and inode numbers stay.
+_LOCAL = frozenset(
+    [
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hfs",
+        "hfsplus",
+        "jfs",
+        "overlay",
+        "ramfs",
+        "tmpfs",
+        "xfs",
+        "zfs",
+    ]
+)
+#: A file younger than this may change again within one tick of the file system's clock, unseen by its times.
+_YOUNG_NS = 2 * 10**9
 
 
 def file_digest(path: Path) -> str:
@@ -23,9 +52,88 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def folder_digest(folder: Path, names: list[str]) -> str:
-    """Digest of some files of a folder by relative name and contents."""
-    return json_digest({name: file_digest(folder / name) for name in sorted(names)})
+def folder_digest(folder: Path, names: list[str], digest: Callable[[Path], str] = file_digest) -> str:
+    """Digest of some files of a folder by relative name and contents, which ``digest`` reads or remembers."""
+    return json_digest({name: digest(folder / name) for name in sorted(names)})
+
+
+def file_stamp(path: Path) -> list[int]:
+    """What the file system says of a file's contents: device, inode, size, mtime and ctime in nanoseconds.
+
+    A program can set mtime back after an edit; ctime it cannot set.
+    """
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+class DigestMemory:
+    """SHA-256 of files, remembered by path, device, inode, size, mtime and ctime.
+
+    On local file systems alone: others may keep no ctime. A file younger than two seconds is read every time, since an
+    edit within one tick of the clock would leave all of these as they are. A record that cannot be read is no record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keep one small file per remembered file in ``folder``."""
+        self._folder = folder
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, reading it only if it may have changed since it was last read."""
+        path = path.absolute()
+        named = _named_by_hub(path)
+        if named is not None:
+            return named
+        stamp = file_stamp(path)
+        record = self._folder / f"{json_digest(str(path))[:32]}.json"
+        if _is_local(path):
+            remembered = _read_record(record)
+            if remembered.get("stamp") == stamp:
+                return str(remembered["sha256"])
+        digest = file_digest(path)
+        if _is_local(path) and file_stamp(path) == stamp and not _is_young(stamp):
+            _replace(record, json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}))
+        return digest
+
+
+def _is_young(stamp: list[int]) -> bool:
+    return time.time_ns() - max(stamp[-2:]) < _YOUNG_NS
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) and {"stamp", "sha256"} <= value.keys() else {}
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _named_by_hub(path: Path) -> str | None:
+    """The digest that the hub's cache gives as a large file's name, if the file is as it was when it was downloaded.
+
+    A snapshot links to ``blobs/<sha256>``, whose contents the download checked. The link was made after the blob was
+    complete; a blob that changed later is not believed.
+    """
+    if not path.is_symlink():
+        return None
+    blob = path.resolve()
+    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name) or not _is_local(blob):
+        return None
+    return blob.name if blob.stat().st_ctime_ns <= path.lstat().st_ctime_ns else None
+
+
+def _is_local(path: Path) -> bool:
+    """Whether a file lies on a file system of this machine, as far as its kind is known."""
+    resolved = path.resolve()
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    kinds = (mounts[folder] for folder in resolved.parents if folder in mounts)
+    return next(kinds, "") in _LOCAL
 
 
 def code_essence(source: str) -> str:

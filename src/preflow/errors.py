@@ -20,6 +20,7 @@ Each class also inherits its standard-library kin, so ``except ValueError`` keep
     │   ├── PolicyMismatchError               the policy at step 0 is not the reference
     │   ├── StoredValueError                  a stored log-prob is not what the SFT model gives
     │   ├── ForgottenSftError                 the reference is the base model, not the SFT model
+    │   ├── AdapterDtypeError                 the adapter trains in another dtype than the reference was computed in
     │   └── NothingTrainableError             no parameter would change
     └── TrainingError (RuntimeError)          training broke
         └── NonFiniteLossError                the loss or a gradient is NaN or infinite
@@ -98,6 +99,10 @@ class StoredValueError(ProofError):
 
 class ForgottenSftError(ProofError):
     """The reference equals the base model: the SFT weights were lost or never trained."""
+
+
+class AdapterDtypeError(ProofError):
+    """The trainable weights are not in the dtype in which the reference was computed."""
 
 
 class NothingTrainableError(ProofError):

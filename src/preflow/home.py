@@ -35,6 +35,16 @@ def store_folder() -> Path:
     return preflow_home() / "store"
 
 
+def digests_folder() -> Path:
+    """Where digests of files are remembered."""
+    return preflow_home() / "digests"
+
+
+def logprobs_url() -> str:
+    """Where the log-prob store lies: ``PREFLOW_LOGPROBS`` (a folder or any fsspec URL), else below the stage store."""
+    return os.environ.get("PREFLOW_LOGPROBS") or str(store_folder() / "logprobs")
+
+
 def mlflow_uri() -> str:
     """``MLFLOW_TRACKING_URI`` if set, else an SQLite database under the home folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"

@@ -6,9 +6,9 @@ from typing import Any
 
 from preflow import hub
 from preflow.config import Frozen, Recipe
-from preflow.digests import folder_digest
+from preflow.digests import DigestMemory, folder_digest
 from preflow.errors import ConfigError, DpoCheckpointError, ModelDownloadError, ModelNotFoundError, UnsafeWeightsError
-from preflow.home import models_folder
+from preflow.home import digests_folder, models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
 
@@ -64,7 +64,7 @@ def model_digest(folder: Path) -> str:
             f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
             "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
         )
-    return folder_digest(folder, sorted(names))
+    return folder_digest(folder, sorted(names), DigestMemory(digests_folder()).digest)
 
 
 def refuse_dpo_checkpoint(folder: Path) -> None:

@@ -1,11 +1,17 @@
-"""Log-probs of responses under a model, one prompt a forward: a value never depends on the rows around it."""
+"""Log-probs of responses under a model.
 
-from collections.abc import Callable, Sequence
+On the CPU one prompt is run at a time, and each response alone over it: a value's bits never depend on other rows. On
+a GPU rows of similar length are packed together, and values agree within the tolerance of ``preflow.maths.logprobs``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from preflow.maths.logprobs import token_logprobs
+from preflow.models.adapters import inner_model
 from preflow.models.loading import LanguageModel
 from preflow.models.packing import IGNORED, pack, why_not
 from preflow.models.precision import Precision
@@ -14,7 +20,12 @@ from preflow.models.precision import Precision
 Row = tuple[Sequence[int], Sequence[int]]
 #: Token ids of a prompt and of every response to it that is scored together.
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]
-Scorer = Callable[[Group], list[Tensor]]
+#: Gives the log-probs of some groups, group by group, as they are ready.
+Scorer = Callable[[Sequence[Group]], Iterable[list[Tensor]]]
+#: Places of a batch on a GPU, padding included: the mask is of this many times the longest row.
+BATCH_TOKENS = 16_384
+#: Positions projected to the vocabulary at once.
+_HEAD_ROWS = 4096
 
 
 @torch.no_grad()
@@ -46,7 +57,10 @@ def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> T
 
 @torch.no_grad()
 def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> list[Tensor]:
-    """Log-probs of every response to one prompt, from one forward where the architecture allows it.
+    """Log-probs of every response to one prompt; the prompt runs once where the architecture allows it.
+
+    Each response runs alone over the prompt's kept keys and values, so its bits depend on the prompt and on itself,
+    not on how many others stand beside it.
 
     Returns:
         Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
@@ -54,15 +68,76 @@ def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> 
     prompt, responses = group
     if why_not(model) is not None:
         return [response_logprobs(model, (prompt, response), precision) for response in responses]
-    packed = pack([group], pad=0, device=precision.device)
-    scored = packed.targets[0] != IGNORED
+    cache = DynamicCache(config=model.config)
+    shared, last = list(prompt[:-1]), prompt[-1]
+
+    def run(tokens: list[int], keep: int) -> Tensor:
+        ids = torch.tensor([tokens], device=precision.device)
+        with precision.autocast():
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
+        logits: Tensor = output.logits[0]
+        return logits
+
+    if shared:
+        run(shared, keep=1)
+    values = []
+    for response in responses:
+        logits = run([last, *response[:-1]], keep=len(response))
+        values.append(token_logprobs(logits, torch.tensor(list(response), device=logits.device)).cpu())
+        cache.crop(-len(response))
+    return values
+
+
+@torch.no_grad()
+def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> list[list[Tensor]]:
+    """Log-probs of the responses to several prompts from one packed forward, for devices that want large batches.
+
+    A value's last bits depend on what stands in the batch. Only for architectures of ``packing.KNOWN``.
+
+    Returns:
+        Per group what ``group_logprobs`` gives.
+    """
+    inner = inner_model(model)
+    packed = pack(groups, pad=0, device=precision.device)
     with precision.autocast():
-        logits: Tensor = model(
+        states: Tensor = inner.base_model(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
             attention_mask=packed.mask,
-            logits_to_keep=scored.nonzero().squeeze(-1),
             use_cache=False,
-        ).logits
-    values = token_logprobs(logits[0], packed.targets[0][scored]).cpu()
-    return list(torch.split(values, [len(response) for response in responses]))
+        ).last_hidden_state
+        scored = packed.targets != IGNORED
+        wanted, targets = states[scored], packed.targets[scored]
+        parts = [slice(start, start + _HEAD_ROWS) for start in range(0, len(targets), _HEAD_ROWS)]
+        values = torch.cat([token_logprobs(inner.lm_head(wanted[part]), targets[part]) for part in parts]).cpu()
+    rows = iter(values.split([len(response) for _, responses in groups for response in responses]))  # type: ignore[no-untyped-call]
+    return [[next(rows) for _ in responses] for _, responses in groups]
+
+
+def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
+    """Log-probs of many groups, in order: one prompt at a time on the CPU, in packed batches on a GPU."""
+    if precision.device.type == "cpu" or why_not(inner_model(model)) is not None:
+        yield from (group_logprobs(model, group, precision) for group in groups)
+        return
+    for batch in batches(groups, BATCH_TOKENS):
+        yield from batch_logprobs(model, batch, precision)
+
+
+def batches(groups: Sequence[Group], tokens: int) -> Iterator[list[Group]]:
+    """Neighbours in batches of at most ``tokens`` places once they are padded to the longest (or one group alone)."""
+    batch: list[Group] = []
+    longest = 0
+    for group in groups:
+        longest = max(longest, packed_length(group))
+        if batch and longest * (len(batch) + 1) > tokens:
+            yield batch
+            batch, longest = [], packed_length(group)
+        batch.append(group)
+    if batch:
+        yield batch
+
+
+def packed_length(group: Group) -> int:
+    """Places that a prompt with all its responses takes in a packed row."""
+    prompt, responses = group
+    return len(prompt) - 1 + sum(len(response) for response in responses)

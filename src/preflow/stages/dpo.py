@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -26,7 +28,7 @@ from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
 from preflow.stages.guards import ROW, DriftGuard, Watched, measure
-from preflow.stages.pairs import ScoredPair, read_pairs
+from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
 
@@ -74,9 +76,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         observer.note(f"dpo: lora_dropout {settings.lora_dropout} has no effect, dpo.disable_dropout is true")
     evidence = prove_reference(spec, settings, pairs, precision)
     tokenizer = load_tokenizer(spec.base, recipe)
-    trainer = make_trainer(spec, load_start(spec, settings, precision), tokenizer, pairs, out, observer)
+    start = load_start(spec, settings, precision)
+    dtypes = proof.adapter_dtypes(start)
+    trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))
+    proof.check_dtypes(policy, dtypes)
     evidence["policy_gap"] = proof.check_policy(
         pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, _PROOF_BATCH, observer
     )
@@ -199,17 +204,8 @@ def make_trainer(
 
 def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     """The columns that TRL's collator reads."""
-    scores = [pair.reference_scores(ld_alpha) for pair in pairs]
-    return Dataset.from_dict(
-        {
-            ROW: list(range(len(pairs))),
-            "prompt_ids": [pair.prompt_ids for pair in pairs],
-            "chosen_ids": [pair.chosen_ids for pair in pairs],
-            "rejected_ids": [pair.rejected_ids for pair in pairs],
-            "ref_chosen_logps": [chosen for chosen, _ in scores],
-            "ref_rejected_logps": [rejected for _, rejected in scores],
-        }
-    )
+    columns = PairTable.of(pairs).training_columns(ld_alpha)
+    return Dataset(columns.append_column(ROW, pa.array(np.arange(len(columns)))))
 
 
 @contextmanager

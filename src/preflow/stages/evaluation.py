@@ -26,7 +26,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     Writes ``evaluation.json`` (per model and measure: value and interval), ``samples.json`` (prompts with every model's
     answer), ``pairs.json`` (per held-out pair: source and each model's log-probs), ``figures/`` and ``metrics.json``.
     """
-    pairs = read_pairs(spec.reference.file("eval.parquet")) if spec.reference is not None else []
+    pairs = list(read_pairs(spec.reference.file("eval.parquet"))) if spec.reference is not None else []
     scores = _pair_scores(spec, pairs, observer)
     models = ModelSet(spec)
     report: dict[str, Any] = {"models": {name: {} for name in models.names}, "warnings": []}
@@ -71,7 +71,13 @@ def _pair_scores(spec: EvaluateSpec, pairs: list[ScoredPair], observer: Observer
             scores[name] = known[name]
             continue
         store = score_groups(
-            spec.recipe, spec.base, trained[name], groups, observer, f"evaluate: {name} model on pairs"
+            spec.recipe,
+            spec.base,
+            trained[name],
+            groups,
+            observer,
+            f"evaluate: {name} model on pairs",
+            metrics=f"scoring_{name}",
         )
         scores[name] = PairScores.of(pairs, [store.get(pair.group) for pair in pairs])
     return scores

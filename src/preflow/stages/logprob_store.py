@@ -1,120 +1,163 @@
 """Log-probs by content: computed once per weights, numerics and token ids, kept in shards, shared by every run.
 
-The key of a value is what it depends on and nothing else: the digest of the weights that are used, the numerics of the
-forward, and the token ids of prompt and response. Learning rates, betas, row order, file names do not enter.
+The key of a value is what it depends on and nothing else: the identity of the reference (``models.identity``) and the
+token ids of one prompt and one response. Learning rates, betas, row order, file names, the other response of a pair do
+not enter. Per-token values are kept, so that every score TRL's losses use, LD-DPO's included, is a sum over them.
 """
 
-import inspect
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from preflow.digests import code_essence, file_digest, json_digest
-from preflow.maths import logprobs
-from preflow.models import loading, packing, scoring
-from preflow.models.scoring import Group, Scorer
-from preflow.observer import Observer
+from preflow.models.identity import Reference
+from preflow.models.scoring import Group
+from preflow.stages.key_index import KeyIndex, Keys
+from preflow.stages.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder
 
-SHARD_ROWS = 64
-_SCHEMA = pa.schema([("key", pa.string()), ("logprobs", pa.list_(pa.list_(pa.float32())))])
+#: Says, beside the shards, whose they are.
+REFERENCE_FILE = "reference.json"
 
 
-def group_key(group: Group) -> str:
-    """The content key of a prompt and its responses: SHA-256 over the lists of token ids."""
-    prompt, responses = group
-    return json_digest([list(prompt), *(list(response) for response in responses)])
+def row_key(prompt: Sequence[int], response: Sequence[int]) -> bytes:
+    """The content key of a prompt with one response: SHA-256 over both lists of token ids, the first 128 bits."""
+    parts = [np.asarray([len(prompt)], "<i8"), np.asarray(prompt, "<i4"), np.asarray(response, "<i4")]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest()[:KEY_BYTES]
+
+
+def row_keys(groups: Iterable[Group]) -> Keys:
+    """The keys of every response of every group, in order."""
+    keys = b"".join(row_key(prompt, response) for prompt, responses in groups for response in responses)
+    return np.frombuffer(keys, dtype=f"S{KEY_BYTES}")
 
 
 class LogprobStore:
-    """Per-token log-probs under one model of prompts' responses, in Parquet shards named by their own hash.
+    """Per-token log-probs of responses under one reference, read whole and looked up by content."""
 
-    A shard is written beside its place and renamed, so a reader never sees half of one; several processes may write at
-    once, since every shard has a name of its own. A shard whose contents differ from its name is set aside.
-    """
-
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Open the store of one reference.
+    def __init__(self, url: str | Path, reference: Reference) -> None:
+        """Open the store of one reference and read its shards.
 
         Args:
-            folder: Where the stores of all references lie.
-            identity: What a value depends on besides the tokens: weights, numerics, versions.
+            url: Where the stores of all references lie: a folder or any fsspec URL.
+            reference: Whose values these are.
         """
-        self.folder = folder / json_digest(identity)[:32]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._values: dict[str, list[list[float]]] = {}
-        for shard in sorted(self.folder.glob("*.parquet")):
-            self._read(shard)
+        self.reference = reference
+        self.shards = ShardFolder(f"{url}/{reference.digest()[:32]}", reference.digest())
+        self._tables: list[pa.Table] = []
+        self._seen: dict[str, int] = {}  # shards read or written here, with their numbers of rows
+        self._index = KeyIndex()
+        self.refresh()
 
-    def _read(self, shard: Path) -> None:
-        if file_digest(shard) != shard.stem:
-            shard.rename(shard.with_suffix(".broken"))
-            return
-        table = pq.read_table(shard, schema=_SCHEMA)
-        keys, values = table.column("key").to_pylist(), table.column("logprobs").to_pylist()
-        self._values.update(zip(keys, values, strict=True))
+    def __len__(self) -> int:
+        return self._index.size
 
     def __contains__(self, group: Group) -> bool:
-        return group_key(group) in self._values
+        return bool((self.find(row_keys([group])) >= 0).all())
+
+    @property
+    def claims_folder(self) -> Path | None:
+        """Where processes of this machine agree on who computes what; none for a store behind a URL."""
+        return Path(self.shards.path) / "claims" if self.shards.is_local else None
+
+    def refresh(self) -> None:
+        """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
+        while new := sorted(self.shards.names() - self._seen.keys()):
+            for name in new:
+                table = self.shards.read(name)
+                if table is not None:
+                    self._append(name, table)
+
+    def find(self, keys: Keys) -> NDArray[np.int64]:
+        """Where each key's row stands in this store, -1 for those that it does not have."""
+        return self._index.find(keys)
 
     def get(self, group: Group) -> list[list[float]]:
         """Per-token log-probs of a prompt's responses, nats, as many as each response has tokens."""
-        return self._values[group_key(group)]
+        values: list[list[float]] = self.take(row_keys([group])).column("logprobs").to_pylist()
+        return values
 
-    def fill(self, groups: Sequence[Group], load: Callable[[], Scorer], observer: Observer, what: str) -> int:
-        """Compute what is missing, shard by shard, and return how many groups that were.
+    def take(self, keys: Keys) -> pa.Table:
+        """The stored rows of some keys, in their order, with the columns of ``shards.SCHEMA``.
 
-        Args:
-            groups: Prompts with the responses whose values are wanted.
-            load: Gives the scorer; called only if something is missing, since loading a model is dear.
-            observer: Hears progress.
-            what: What is computed, for the progress line.
+        Raises:
+            KeyError: One of them is not stored.
         """
-        missing = list({group_key(group): group for group in groups if group not in self}.values())
-        if not missing:
-            return 0
-        score = load()
-        done = 0
-        for shard in _chunks(missing, SHARD_ROWS):
-            values = {}
-            for group in shard:
-                values[group_key(group)] = [response.tolist() for response in score(group)]
-                done += 1
-                observer.progress(done, len(missing), what)
-            self._write(values)
-        return len(missing)
+        rows = self.find(keys)
+        missing = int((rows < 0).sum())
+        if missing:
+            raise KeyError(f"{missing} of {len(keys)} responses are not in {self.shards.path}: fill the store first")
+        return self._table().take(pa.array(rows))
 
-    def _write(self, values: dict[str, list[list[float]]]) -> None:
-        table = pa.table({"key": list(values), "logprobs": list(values.values())}, schema=_SCHEMA)
-        partial = self.folder / f"partial-{os.getpid()}-{os.urandom(4).hex()}"
-        pq.write_table(table, partial)
-        partial.rename(self.folder / f"{file_digest(partial)}.parquet")
-        self._values.update(values)
+    def seconds(self, rows: NDArray[np.int64]) -> float:
+        """What the computation of some rows took, each counted once."""
+        if not len(rows):
+            return 0.0
+        seconds = self._table().column("seconds").to_numpy()
+        return float(seconds[np.unique(rows)].sum(dtype=np.float64))
+
+    def add(self, columns: dict[str, list[Any]]) -> None:
+        """Write one shard, and merge small ones when there are many."""
+        if not self._seen:
+            self.describe()
+        table = pa.table(columns, schema=SCHEMA)
+        self._append(self.shards.write(table), table)
+        small = [name for name, count in self._seen.items() if count < SMALL_ROWS]
+        if len(small) >= MERGE_COUNT:
+            self._merge(small)
+
+    def describe(self) -> None:
+        """Write down whose values these are, for people."""
+        reference = self.reference
+        about = {"label": reference.label, "digest": reference.digest(), "identity": reference.values}
+        self.shards.put(REFERENCE_FILE, json.dumps(about, indent=1, sort_keys=True).encode())
+
+    def note_usage(self, values: dict[str, float]) -> None:
+        """Write down what one run asked of this store."""
+        name = f"usage-{time.time_ns()}-{os.urandom(4).hex()}.json"
+        self.shards.put(name, json.dumps({"time": time.time(), **values}).encode())
+
+    def _merge(self, small: list[str]) -> None:
+        """Merge shards, unless another process of this machine is at it."""
+        if self.claims_folder is None:
+            merged = self.shards.merge(small)
+        else:
+            try:
+                with FileLock(self.claims_folder / "merge.lock", timeout=0):
+                    merged = self.shards.merge(small)
+            except Timeout:
+                return
+        if merged is not None:
+            self._seen[merged] = SMALL_ROWS
+        self._seen.update(dict.fromkeys(small, SMALL_ROWS))  # their rows are in a large one now
+
+    def _append(self, name: str, table: pa.Table) -> None:
+        """Take in a shard's rows, but for those that are here already."""
+        self._seen[name] = len(table)
+        keys = key_column(table)
+        new = self._index.find(keys) < 0
+        if not new.all():
+            table, keys = table.filter(pa.array(new)), keys[new]
+        self._index.add(keys)
+        self._tables.append(table)
+
+    def _table(self) -> pa.Table:
+        return pa.concat_tables([SCHEMA.empty_table(), *self._tables])
 
 
-def numerics(precision_label: str) -> dict[str, str]:
-    """What else the bits of a value depend on: device, dtypes, the code that computes it and its libraries."""
-    import peft
-    import transformers
-
-    code = [code_essence(inspect.getsource(module)) for module in (scoring, packing, loading, logprobs)]
-    return {
-        "code": json_digest(code),
-        "bitsandbytes": version("bitsandbytes") if find_spec("bitsandbytes") else "",
-        "precision": precision_label,
-        "tf32": str(torch.backends.cuda.matmul.allow_tf32),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
-
-
-def _chunks(groups: Sequence[Group], size: int) -> Iterator[Iterable[Group]]:
-    for start in range(0, len(groups), size):
-        yield groups[start : start + size]
+def key_column(table: pa.Table) -> Keys:
+    """The keys of a table's rows, without a copy of each."""
+    chunks = table.column("key").chunks
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * KEY_BYTES : (chunk.offset + len(chunk)) * KEY_BYTES]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate([*parts, np.empty(0, np.uint8)]).view(f"S{KEY_BYTES}")

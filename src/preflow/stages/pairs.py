@@ -1,13 +1,18 @@
 """Scored pairs: token ids and reference log-probs in one table, so that what is scored is what is trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
+from preflow.errors import ArtifactError
 from preflow.maths.logprobs import length_desensitised
 from preflow.models.scoring import Group, Row
 
@@ -63,14 +68,85 @@ _SCHEMA = pa.schema(
     + [(name, pa.list_(pa.float32())) for name in ("ref_chosen", "ref_rejected")]
     + [("source", pa.string())]
 )
+_SIDES = ("chosen", "rejected")
 
 
-def write_pairs(path: Path, pairs: Iterable[ScoredPair]) -> None:
+class PairTable(Sequence[ScoredPair]):
+    """Scored pairs in columns: a pair becomes Python objects only while somebody looks at it."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Wrap a table with the columns of a scored pair."""
+        self.table = table.cast(_SCHEMA)
+
+    @classmethod
+    def of(cls, pairs: Sequence[ScoredPair]) -> Self:
+        """The same pairs in columns."""
+        if isinstance(pairs, cls):
+            return pairs
+        rows = [{name: getattr(pair, name) for name in _SCHEMA.names} for pair in pairs]
+        return cls(pa.Table.from_pylist(rows, schema=_SCHEMA))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> ScoredPair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> ScoredPair | Self:
+        if isinstance(index, slice):
+            return type(self)(self.table.take(pa.array(range(len(self))[index], pa.int64())))
+        row = range(len(self))[index]
+        return ScoredPair(**self.table.slice(row, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[ScoredPair]:
+        for batch in self.table.to_batches(max_chunksize=1024):
+            yield from (ScoredPair(**row) for row in batch.to_pylist())
+
+    def lengths(self, name: str) -> NDArray[np.int64]:
+        """How many entries a column has in each row, shape ``(N,)``."""
+        return np.asarray(pc.list_value_length(self.table.column(name)).to_numpy(), dtype=np.int64)
+
+    def reference_scores(self, ld_alpha: float | None = None) -> dict[str, NDArray[np.float64]]:
+        """``ScoredPair.reference_scores`` of every pair: side to its N scores in nats."""
+        shared = np.minimum(self.lengths("chosen_ids"), self.lengths("rejected_ids"))
+        alpha = 1.0 if ld_alpha is None else ld_alpha
+        return {side: _weighted_sums(self.table.column(f"ref_{side}"), shared, alpha) for side in _SIDES}
+
+    def training_columns(self, ld_alpha: float | None = None) -> pa.Table:
+        """The columns that TRL's collator reads, token ids as they lie here and nothing copied but the sums."""
+        scores = self.reference_scores(ld_alpha)
+        table = self.table.select(["prompt_ids", "chosen_ids", "rejected_ids"])
+        for side in _SIDES:
+            table = table.append_column(f"ref_{side}_logps", pa.array(scores[side]))
+        return table
+
+
+def _weighted_sums(column: pa.ChunkedArray, shared: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
+    """Per row: the sum of its first ``shared`` values plus ``alpha`` times the sum of the others, in float64."""
+    sums = np.empty(len(column), dtype=np.float64)
+    done = 0
+    for chunk in pa.chunked_array([part for part in column.chunks if len(part)], column.type).chunks:
+        lengths = pc.list_value_length(chunk).to_numpy().astype(np.int64)
+        values = chunk.flatten().to_numpy().astype(np.float64)
+        starts = np.cumsum(lengths) - lengths
+        if alpha != 1.0:
+            place = np.arange(len(values)) - np.repeat(starts, lengths)
+            values[place >= np.repeat(shared[done : done + len(chunk)], lengths)] *= alpha
+        if len(lengths) and lengths.min() == 0:
+            raise ArtifactError(f"row {done + int(lengths.argmin())} has a response of 0 tokens: expected at least 1")
+        sums[done : done + len(chunk)] = np.add.reduceat(values, starts)
+        done += len(chunk)
+    return sums
+
+
+def write_pairs(path: Path, pairs: Sequence[ScoredPair]) -> None:
     """Write scored pairs as Parquet, the same bytes for the same pairs."""
-    rows = [{name: getattr(pair, name) for name in _SCHEMA.names} for pair in pairs]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), path)
+    pq.write_table(PairTable.of(pairs).table.combine_chunks(), path)
 
 
-def read_pairs(path: Path) -> list[ScoredPair]:
+def read_pairs(path: Path) -> PairTable:
     """Read what ``write_pairs`` wrote."""
-    return [ScoredPair(**row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
+    return PairTable(pq.read_table(path, schema=_SCHEMA))

@@ -1,29 +1,39 @@
 """The proof before the first DPO step: the reference is the SFT model, and the policy starts exactly there.
 
 A loss of ln 2 at step 0 is necessary, not sufficient: a policy that silently lost its SFT weights against a reference
-that lost them too starts at ln 2 as well. So four things are shown, each with an error of its own:
+that lost them too starts at ln 2 as well. So five things are shown, each with an error of its own:
 
 1. the stored values equal an independent forward of the SFT artifact, on a sample (``StoredValueError``);
 2. the SFT model differs from the base on that sample, in a two-stage run (``ForgottenSftError``);
 3. something is trainable (``NothingTrainableError``);
-4. in evaluation mode every row's policy log-prob equals the stored one (``PolicyMismatchError``).
+4. it trains in the dtype in which the reference was computed (``AdapterDtypeError``);
+5. in evaluation mode every row's policy log-prob equals the stored one (``PolicyMismatchError``).
 
-Tolerances are those of ``preflow.maths.logprobs.tolerance``.
+Tolerances, of a response's summed log-prob, are those of ``preflow.maths.logprobs.tolerance``: 1e-5 of
+max(|sum|, tokens) in float32, 4e-3 in float16, 2e-2 in bfloat16. They hold for every loss type, since all of TRL's
+losses are functions of these sums (with ``ld_alpha``, of sums over parts of the same per-token values).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from preflow.errors import ForgottenSftError, NothingTrainableError, PolicyMismatchError, StoredValueError
+from preflow.errors import (
+    AdapterDtypeError,
+    ForgottenSftError,
+    NothingTrainableError,
+    PolicyMismatchError,
+    StoredValueError,
+)
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 from preflow.models.scoring import Row
 from preflow.observer import Observer
-from preflow.stages.pairs import ScoredPair
+from preflow.stages.pairs import PairTable, ScoredPair
 
 #: How many tolerances the SFT model must differ from the base at least.
 FORGOTTEN = 10.0
@@ -159,6 +169,31 @@ def check_trainable(model: torch.nn.Module) -> int:
     return count
 
 
+def adapter_dtypes(model: torch.nn.Module) -> dict[str, torch.dtype]:
+    """The dtype of every trainable parameter, by name."""
+    return {name: parameter.dtype for name, parameter in trainable_parameters(model).items()}
+
+
+def check_dtypes(policy: torch.nn.Module, reference: Mapping[str, torch.dtype]) -> None:
+    """The policy trains in the dtypes in which the reference was computed: no gap opens at step 0.
+
+    Args:
+        policy: The model that the trainer holds.
+        reference: ``adapter_dtypes`` of the model as it was loaded, which is how the reference was loaded.
+
+    Raises:
+        AdapterDtypeError: A parameter's dtype differs.
+    """
+    for name, dtype in adapter_dtypes(policy).items():
+        expected = reference.get(name, dtype)
+        if dtype != expected:
+            raise AdapterDtypeError(
+                f"trainable parameter {name} is {dtype}, the reference was computed with {expected}: policy and "
+                "reference would differ before the first step. TRL's trainer casts the adapter of a quantized model "
+                "to bfloat16 when it is made; restore the weights after making it (stages.dpo.weights_kept does so)"
+            )
+
+
 PolicyForward = Callable[[Sequence[ScoredPair]], tuple[Sequence[float], Sequence[float]]]
 
 
@@ -181,9 +216,11 @@ def check_policy(
         PolicyMismatchError: A row differs; names it.
     """
     largest = 0.0
-    ordered = sorted(pairs, key=lambda pair: len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)))
+    table = PairTable.of(pairs)
+    responses = np.maximum(table.lengths("chosen_ids"), table.lengths("rejected_ids"))
+    ordered = np.argsort(table.lengths("prompt_ids") + responses, kind="stable").tolist()
     for start in range(0, len(ordered), batch):
-        chunk = ordered[start : start + batch]
+        chunk = [table[row] for row in ordered[start : start + batch]]
         chosen, rejected = forward(chunk)
         values = iter([value for both in zip(chosen, rejected, strict=True) for value in both])
         gap = worst(measure(chunk, lambda row: next(values), dtype))  # noqa: B023 - consumed in this round

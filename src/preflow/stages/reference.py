@@ -1,23 +1,28 @@
 """The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import pyarrow as pa
 
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
 from preflow.data.store import load_pairs
 from preflow.data.templates import Renderer
-from preflow.data.tokens import TokenizedPair, tokenize_pairs
+from preflow.data.tokens import Counts, TokenizedPair, tokenize_pairs
 from preflow.errors import DataUnfitError
-from preflow.home import store_folder
+from preflow.home import logprobs_url
 from preflow.models.base import ModelRef
+from preflow.models.identity import identify
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
-from preflow.models.scoring import Group, Scorer, group_logprobs
+from preflow.models.scoring import Group, Scorer, scores
 from preflow.observer import Observer
-from preflow.stages.logprob_store import LogprobStore, numerics
-from preflow.stages.pairs import ScoredPair, write_pairs
+from preflow.stages.filling import fill
+from preflow.stages.logprob_store import LogprobStore, row_keys
+from preflow.stages.pairs import PairTable, write_pairs
+from preflow.stages.ranks import launched
 from preflow.stages.specs import ReferenceSpec
 
 
@@ -31,18 +36,10 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    recipe = spec.recipe
-    tokenized, counts = {}, {}
-    for side in ("train", "eval"):
-        tokenized[side], counts[side] = _tokenize(spec, side)
-        observer.note(f"reference, {side} pairs: {counts[side]}")
-    for side, name in (("train", "training"), ("eval", "held-out")):
-        if not tokenized[side]:
-            raise DataUnfitError(f"reference: no {name} pair is left, raise dpo.max_seq_length: {counts[side]}")
-    groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
-    store = score_groups(recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
+    tokenized, counts = _tokenize_sides(spec, observer)
+    store = _fill(spec, tokenized, observer)
     for side, pairs in tokenized.items():
-        write_pairs(out / f"{side}.parquet", (_scored(pair, store) for pair in pairs))
+        write_pairs(out / f"{side}.parquet", _scored(pairs, store.take(row_keys(map(_group, pairs)))))
     write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
     metrics = {
         "reference/train_pairs": float(len(tokenized["train"])),
@@ -52,8 +49,29 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
     write_json(out / "metrics.json", metrics)
 
 
+def prepare(spec: ReferenceSpec, observer: Observer) -> None:
+    """Fill the store with all that ``run_reference`` will ask for: what each process of a launch does.
+
+    Raises:
+        DataUnfitError: No training pair or no held-out pair is left.
+    """
+    tokenized, _ = _tokenize_sides(spec, observer)
+    _fill(spec, tokenized, observer)
+
+
+def _fill(spec: ReferenceSpec, tokenized: dict[str, list[TokenizedPair]], observer: Observer) -> LogprobStore:
+    groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
+    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
+
+
 def score_groups(
-    recipe: Recipe, base: ModelRef, trained: Artifact | None, groups: list[Group], observer: Observer, what: str
+    recipe: Recipe,
+    base: ModelRef,
+    trained: Artifact | None,
+    groups: list[Group],
+    observer: Observer,
+    what: str,
+    metrics: str = "scoring",
 ) -> LogprobStore:
     """The store of one model's log-probs, filled with at least these prompts and responses.
 
@@ -64,35 +82,42 @@ def score_groups(
         groups: Prompts, each with its responses.
         observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
+        metrics: What its metrics are called.
     """
+    ranks = launched()
     precision = choose_precision(recipe)
-    identity: dict[str, Any] = {
-        "base": base.digest,
-        "trained": trained and trained.digest,
-        "use_4bit": recipe.use_4bit,
-        "provider": recipe.provider,
-        **numerics(precision.label()),
-    }
+    folder = trained.file("model") if trained is not None else None
+    store = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision))
 
     def load() -> Scorer:
-        folder = trained.file("model") if trained is not None else None
         model = load_policy(base, folder, recipe, precision)
-        return lambda group: group_logprobs(model, group, precision)
+        store.reference.require_unchanged()
+        return lambda some: scores(model, some, precision)
 
-    store = LogprobStore(store_folder() / "logprobs", identity)
-    started = time.monotonic()
-    computed = store.fill(groups, load, observer, what)
-    seconds = time.monotonic() - started
-    tokens = sum(len(prompt) + sum(len(response) for response in responses) for prompt, responses in groups)
-    asked = len(groups)
-    values = {"rows_asked": asked, "rows_computed": computed, "rows_hit": asked - computed, "seconds": seconds}
-    if computed == asked and seconds > 0:
-        values["tokens_per_second"] = tokens / seconds
-    observer.metrics({f"scoring/{name}": float(value) for name, value in values.items()}, 0)
+    by_length = precision.device.type != "cpu"
+    tally = fill(store, groups, load, observer, what, by_length=by_length, ranks=ranks)
+    values = tally.metrics()
+    store.note_usage(values)
+    observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
 
 
-def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list[TokenizedPair], Any]:
+def _tokenize_sides(
+    spec: ReferenceSpec, observer: Observer
+) -> tuple[dict[str, list[TokenizedPair]], dict[str, Counts]]:
+    """Training and held-out pairs, and what became of the rows of each side."""
+    sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
+    tokenized: dict[str, list[TokenizedPair]] = {}
+    counts: dict[str, Counts] = {}
+    for side, name in sides:
+        tokenized[side], counts[side] = _tokenize(spec, side)
+        observer.note(f"reference, {side} pairs: {counts[side]}")
+        if not tokenized[side]:
+            raise DataUnfitError(f"reference: no {name} pair is left, raise dpo.max_seq_length: {counts[side]}")
+    return tokenized, counts
+
+
+def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list[TokenizedPair], Counts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
@@ -103,13 +128,17 @@ def _group(pair: TokenizedPair) -> Group:
     return pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids)
 
 
-def _scored(pair: TokenizedPair, store: LogprobStore) -> ScoredPair:
-    chosen, rejected = store.get(_group(pair))
-    return ScoredPair(
-        prompt_ids=list(pair.prompt_ids),
-        chosen_ids=list(pair.chosen_ids),
-        rejected_ids=list(pair.rejected_ids),
-        ref_chosen=chosen,
-        ref_rejected=rejected,
-        source=f"{pair.source.file}:{pair.source.row}",
-    )
+def _scored(pairs: Sequence[TokenizedPair], stored: pa.Table) -> PairTable:
+    """Pairs with their stored rows, which come as chosen, rejected, chosen, rejected, ..."""
+    sides = {"chosen": range(0, len(stored), 2), "rejected": range(1, len(stored), 2)}
+    columns = {name: [getattr(pair, name) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    values = stored.column("logprobs")
+    references = {f"ref_{side}": values.take(pa.array(rows, pa.int64())) for side, rows in sides.items()}
+    sources = [f"{pair.source.file}:{pair.source.row}" for pair in pairs]
+    return PairTable(pa.table({**columns, **references, "source": sources}))
+
+
+if __name__ == "__main__":
+    from preflow.stages.store_tool import app
+
+    app(prog_name="python -m preflow.stages.reference")

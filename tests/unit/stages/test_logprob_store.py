@@ -1,21 +1,34 @@
-"""Log-probs are computed once per content, and a damaged shard is never served."""
+"""Log-probs are computed once per content, and a damaged, foreign or half-written shard is never served."""
 
-import inspect
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from preflow.models.identity import Reference
 from preflow.models.scoring import Group, Scorer
 from preflow.observer import Silent
-from preflow.stages.logprob_store import SHARD_ROWS, LogprobStore, group_key, numerics
+from preflow.stages import logprob_store
+from preflow.stages.claims import Choose, LockedClaims
+from preflow.stages.filling import SHARD_GROUPS, Tally, fill
+from preflow.stages.key_index import KeyIndex
+from preflow.stages.logprob_store import LogprobStore, row_key, row_keys
+from preflow.stages.ranks import Ranks
+from preflow.stages.shards import SCHEMA, ShardFolder
 
-WEIGHTS = {"weights": "abc", "precision": "cpu/float32"}
+MODEL = Reference({"weights": "abc"}, "a model", {})
+OTHER = Reference({"weights": "abd"}, "another model", {})
 
 
 def group(i: int) -> Group:
     return [1, 2, i], ([3, i], [4])
+
+
+def values_of(i: int) -> list[list[float]]:
+    return [[-float(i)] * 2, [-float(i)]]
 
 
 class Counting:
@@ -29,89 +42,243 @@ class Counting:
         self.loads += 1
         return self.score
 
-    def score(self, asked: Group) -> list[torch.Tensor]:
-        self.asked.append(asked)
-        return [torch.full((len(response),), -float(asked[0][-1])) for response in asked[1]]
+    def score(self, groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        for asked in groups:
+            self.asked.append(asked)
+            yield [torch.full((len(response),), -float(asked[0][-1])) for response in asked[1]]
 
 
-def fill(folder: Path, groups: list[Group], identity: dict[str, Any] | None = None) -> tuple[LogprobStore, Counting]:
+def filled(
+    url: str | Path, groups: list[Group], reference: Reference = MODEL, ranks: Ranks | None = None
+) -> tuple[LogprobStore, Counting, Tally]:
     counting = Counting()
-    store = LogprobStore(folder, identity or WEIGHTS)
-    store.fill(groups, counting.load, Silent(), "test")
-    return store, counting
+    store = LogprobStore(url, reference)
+    tally = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
+    return store, counting, tally
 
 
-def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
-    first, counting = fill(tmp_path, [group(i) for i in range(100)])
-    assert len(counting.asked) == 100
-    assert first.get(group(7)) == [[-7.0, -7.0], [-7.0]]
-    _, again = fill(tmp_path, [group(i) for i in reversed(range(100))] + [group(3)])
-    assert (again.asked, again.loads) == ([], 0)
-    appended, more = fill(tmp_path, [group(i) for i in range(103)])
-    assert more.asked == [group(100), group(101), group(102)]
-    assert appended.get(group(102))[1] == [-102.0]
+def shard_files(store: LogprobStore) -> list[Path]:
+    return sorted(Path(store.shards.path).glob("*.parquet"))
+
+
+@pytest.fixture(params=["folder", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store in a folder, and one behind a URL."""
+    return str(tmp_path) if request.param == "folder" else f"memory://{tmp_path}"
+
+
+def test_only_what_is_missing_is_computed(url: str) -> None:
+    first, counting, tally = filled(url, [group(i) for i in range(100)])
+    assert (len(counting.asked), tally.computed, tally.responses) == (100, 100, 200)
+    assert first.get(group(7)) == values_of(7)
+    _, again, hit = filled(url, [group(i) for i in reversed(range(100))] + [group(3)])
+    assert (again.asked, again.loads, hit.computed) == ([], 0, 0)
+    appended, more, tally = filled(url, [group(i) for i in range(103)])
+    assert [list(asked[0]) for asked in more.asked] == [[1, 2, 100], [1, 2, 101], [1, 2, 102]]
+    assert (tally.asked, tally.computed) == (103, 3)
+    assert appended.get(group(102)) == values_of(102)
+
+
+def test_a_response_of_another_pair_is_found(url: str) -> None:
+    """Pairs that share prompt and chosen: only the new rejected response is computed."""
+    filled(url, [([1, 2], ([3], [4]))])
+    store, counting, _ = filled(url, [([1, 2], ([3], [5])), ([1, 2], ([4], [3]))])
+    assert [[list(r) for r in asked[1]] for asked in counting.asked] == [[[5]]]
+    assert store.get(([1, 2], ([5], [4], [3]))) == [[-2.0]] * 3
 
 
 def test_a_group_asked_twice_is_computed_once(tmp_path: Path) -> None:
-    assert len(fill(tmp_path, [group(1), group(1), group(2)])[1].asked) == 2
+    _, counting, tally = filled(tmp_path, [group(1), group(1), group(2)])
+    assert (len(counting.asked), tally.computed, tally.asked) == (2, 2, 3)
 
 
-@pytest.mark.parametrize("change", [{"weights": "abd"}, {"precision": "cuda/bfloat16"}, {"torch": "9"}])
-def test_other_weights_or_numerics_share_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
-    fill(tmp_path, [group(1)])
-    assert len(fill(tmp_path, [group(1)], {**WEIGHTS, **change})[1].asked) == 1
+def test_sums_counts_and_order(tmp_path: Path) -> None:
+    store, _, _ = filled(tmp_path, [group(i) for i in range(5)])
+    table = store.take(row_keys([group(4), group(2)]))
+    assert table.column("total").to_pylist() == [-8.0, -4.0, -4.0, -2.0]
+    assert table.column("tokens").to_pylist() == [2, 1, 2, 1]
+    with pytest.raises(KeyError, match="1 of 2 responses"):
+        store.take(row_keys([([1, 2, 3], ([3, 3], [99]))]))
 
 
-def test_a_single_changed_token_is_another_key() -> None:
-    keys = {
-        group_key(g) for g in [([1, 2], ([3], [4])), ([1], ([2, 3], [4])), ([1, 2], ([4], [3])), ([1, 2], ([3, 4],))]
-    }
-    assert len(keys) == 4
+def test_other_weights_share_nothing(tmp_path: Path) -> None:
+    filled(tmp_path, [group(1)])
+    assert len(filled(tmp_path, [group(1)], OTHER)[1].asked) == 1
+
+
+def test_every_way_to_cut_the_same_tokens_is_another_key() -> None:
+    cuts = [([1, 2], [3]), ([1], [2, 3]), ([1, 2, 3], []), ([1, 2], [3, 0]), ([1, 3], [2]), ([0, 1, 2], [3])]
+    assert len({row_key(prompt, response) for prompt, response in cuts}) == len(cuts)
 
 
 def test_a_damaged_shard_is_set_aside_and_recomputed(tmp_path: Path) -> None:
-    groups = [group(i) for i in range(SHARD_ROWS + 5)]
-    store, _ = fill(tmp_path, groups)
-    shards = sorted(store.folder.glob("*.parquet"))
-    assert len(shards) == 2
-    content = bytearray(shards[0].read_bytes())
+    groups = [group(i) for i in range(SHARD_GROUPS + 5)]
+    store, _, _ = filled(tmp_path, groups)
+    files = shard_files(store)
+    assert len(files) == 2
+    content = bytearray(files[0].read_bytes())
     content[len(content) // 2] ^= 1
-    shards[0].write_bytes(bytes(content))
-    again, counting = fill(tmp_path, groups)
-    assert len(counting.asked) in (SHARD_ROWS, 5)
-    assert [again.get(g) for g in groups] == [[[-float(i)] * 2, [-float(i)]] for i in range(len(groups))]
-    assert len(list(store.folder.glob("*.broken"))) == 1
+    files[0].write_bytes(bytes(content))
+    again, counting, _ = filled(tmp_path, groups)
+    assert len(counting.asked) in (SHARD_GROUPS, 5)
+    assert [again.get(g) for g in groups] == [values_of(i) for i in range(len(groups))]
+    assert len(list(Path(again.shards.path).glob("*.broken"))) == 1
 
 
-def test_a_kill_loses_at_most_one_shard(tmp_path: Path) -> None:
+def test_a_shard_of_another_reference_is_not_believed(tmp_path: Path) -> None:
+    mine, _, _ = filled(tmp_path, [group(1)])
+    theirs, _, _ = filled(tmp_path, [group(2)], OTHER)
+    for shard in shard_files(theirs):
+        (Path(mine.shards.path) / shard.name).write_bytes(shard.read_bytes())
+    store, counting, _ = filled(tmp_path, [group(1), group(2)])
+    assert [list(asked[0]) for asked in counting.asked] == [[1, 2, 2]]
+    assert len(store) == 4
+
+
+def test_half_a_shard_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that dies between writing and moving leaves nothing that a reader takes for a shard."""
+    store = LogprobStore(tmp_path, MODEL)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.shards._files), "mv", die)
+        with pytest.raises(KeyboardInterrupt):
+            fill(store, [group(1)], Counting().load, Silent(), "test")
+    assert len(LogprobStore(tmp_path, MODEL)) == 0
+    assert len(filled(tmp_path, [group(1)])[1].asked) == 1
+
+
+def test_a_stop_loses_at_most_one_shard(tmp_path: Path) -> None:
     counting = Counting()
 
-    def dying(asked: Group) -> list[torch.Tensor]:
-        if len(counting.asked) == 2 * SHARD_ROWS + 10:
-            raise KeyboardInterrupt
-        return counting.score(asked)
+    def dying(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        for scored in counting.score(groups):
+            if len(counting.asked) == 2 * SHARD_GROUPS + 10:
+                raise KeyboardInterrupt
+            yield scored
 
-    groups = [group(i) for i in range(3 * SHARD_ROWS)]
+    groups = [group(i) for i in range(3 * SHARD_GROUPS)]
     with pytest.raises(KeyboardInterrupt):
-        LogprobStore(tmp_path, WEIGHTS).fill(groups, lambda: dying, Silent(), "test")
-    assert len(fill(tmp_path, groups)[1].asked) == SHARD_ROWS
+        fill(LogprobStore(tmp_path, MODEL), groups, lambda: dying, Silent(), "test")
+    assert len(filled(tmp_path, groups)[1].asked) == SHARD_GROUPS
 
 
-def test_two_writers_do_not_harm_each_other(tmp_path: Path) -> None:
-    """Both opened the store before either wrote: each computes all, and the union is whole."""
-    one, two = LogprobStore(tmp_path, WEIGHTS), LogprobStore(tmp_path, WEIGHTS)
-    groups = [group(i) for i in range(10)]
-    for store in (one, two):
-        store.fill(groups, Counting().load, Silent(), "test")
-    _, counting = fill(tmp_path, groups)
+def test_rows_that_another_process_claims_are_left_to_it(tmp_path: Path) -> None:
+    """While one process computes its shard, a second one takes the next; what the first stored is not taken again."""
+    groups = [group(i) for i in range(2 * SHARD_GROUPS)]
+    second = Counting()
+
+    def first(asked: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        if not second.asked:  # the first process is in the middle of its first shard
+            rest = groups[SHARD_GROUPS:]
+            fill(LogprobStore(tmp_path, MODEL), rest, second.load, Silent(), "second")
+        yield from Counting().score(asked)
+
+    tally = fill(LogprobStore(tmp_path, MODEL), groups, lambda: first, Silent(), "first")
+    assert tally.computed == SHARD_GROUPS
+    assert {g[0][-1] for g in second.asked} == set(range(SHARD_GROUPS, 2 * SHARD_GROUPS))
+
+
+def test_claims_of_the_dead_are_free(tmp_path: Path) -> None:
+    claims = LockedClaims(tmp_path)
+    (tmp_path / "99999-dead.claim").write_bytes(b"k" * 16)
+    seen: list[set[bytes]] = []
+
+    def choosing(*keys: bytes) -> Choose:
+        def choose(claimed: set[bytes]) -> list[bytes]:
+            seen.append(set(claimed))
+            return list(keys)
+
+        return choose
+
+    with claims.take(choosing(b"a" * 16)), LockedClaims(tmp_path).take(choosing()):
+        pass
+    with claims.take(choosing()):
+        pass
+    assert seen == [set(), {b"a" * 16}, set()]
+    assert list(tmp_path.glob("*.claim")) == []
+
+
+def test_ranks_take_disjoint_rows_that_make_up_the_whole(url: str) -> None:
+    groups = [group(i) for i in range(150)]
+    met: list[int] = []
+    parts = [Counting() for _ in range(3)]
+    for index in range(3):
+        store = LogprobStore(url, MODEL)
+        fill(store, groups, parts[index].load, Silent(), "test", ranks=Ranks(index, 3, lambda: met.append(1)))
+    keys = [row_keys(part.asked).tolist() for part in parts]
+    assert sum(map(len, keys)) == len({key for part in keys for key in part}) == 300
+
+
+def test_small_shards_are_merged_and_nothing_is_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprob_store, "MERGE_COUNT", 4)
+    onlooker = LogprobStore(url, MODEL)
+    groups = [group(i) for i in range(6 * SHARD_GROUPS)]
+    store, _, _ = filled(url, groups)
+    assert len(store.shards.names()) == 3  # four in one, two since
+    onlooker.refresh()
+    fresh, counting, _ = filled(url, groups)
     assert counting.asked == []
+    for reader in (store, onlooker, fresh):
+        assert len(reader) == 2 * len(groups)
+        assert [reader.get(g) for g in groups] == [values_of(i) for i in range(len(groups))]
 
 
-def test_changed_code_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mended mask must not be answered with the values of the broken one."""
-    before = numerics("cpu/float32/float32")
-    assert numerics("cpu/float32/float32") == before
-    assert numerics("cpu/bfloat16/bfloat16") != before
-    original = inspect.getsource
-    monkeypatch.setattr(inspect, "getsource", lambda module: original(module).replace("tril()", "triu()"))
-    assert numerics("cpu/float32/float32") != before
+def test_a_reader_survives_a_merge_between_listing_and_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, [group(i) for i in range(3 * SHARD_GROUPS)])
+    merged: list[int] = []
+    read = ShardFolder.read
+
+    def late(folder: ShardFolder, name: str) -> object:
+        if not merged:
+            merged.append(1)  # the merge itself reads as well
+            folder.merge(sorted(folder.names()))
+        return read(folder, name)
+
+    monkeypatch.setattr(ShardFolder, "read", late)
+    store = LogprobStore(tmp_path, MODEL)
+    assert len(store) == 6 * SHARD_GROUPS
+
+
+def test_the_index_finds_keys_that_end_in_zeros() -> None:
+    index = KeyIndex()
+    keys = np.frombuffer(b"a" * 15 + b"\0" + b"b" * 14 + b"\0\0", dtype="S16")
+    index.add(keys)
+    assert index.find(keys).tolist() == [0, 1]
+    index.add(np.frombuffer(np.arange(20_000, dtype="<u8").repeat(2).tobytes(), dtype="S16"))
+    assert index.find(keys).tolist() == [0, 1]
+    assert index.find(np.frombuffer(b"c" * 16, dtype="S16")).tolist() == [-1]
+    assert index.size == 20_002
+
+
+def test_the_store_says_whose_it_is(tmp_path: Path) -> None:
+    store, _, _ = filled(tmp_path, [group(1)])
+    about = json.loads((Path(store.shards.path) / "reference.json").read_text())
+    assert about == {"label": "a model", "digest": MODEL.digest(), "identity": {"weights": "abc"}}
+    assert pq_schema(store) == SCHEMA.names
+
+
+def pq_schema(store: LogprobStore) -> list[str]:
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_schema(shard_files(store)[0]).names
+    return names
+
+
+def test_a_changed_file_of_the_model_stops_the_filling(tmp_path: Path) -> None:
+    from preflow.digests import file_stamp
+    from preflow.errors import ModelError
+
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"old")
+    reference = Reference({"weights": "abc"}, "a model", {str(weights): file_stamp(weights)})
+
+    def changing(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        weights.write_bytes(b"newer")
+        yield from Counting().score(groups)
+
+    with pytest.raises(ModelError, match=r"model\.safetensors was changed"):
+        fill(LogprobStore(tmp_path / "s", reference), [group(1)], lambda: changing, Silent(), "test")
+    assert len(LogprobStore(tmp_path / "s", reference)) == 0

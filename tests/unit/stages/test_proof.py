@@ -101,7 +101,7 @@ def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_
 
 
 def test_one_stale_value_in_the_store_is_refused(prepared: Run, tmp_path: Path) -> None:
-    pairs = read_pairs(prepared.reference.file("train.parquet"))
+    pairs = list(read_pairs(prepared.reference.file("train.parquet")))
     pairs[7] = replace(pairs[7], ref_rejected=[value + 0.01 for value in pairs[7].ref_rejected])
 
     def write(out: Path) -> None:

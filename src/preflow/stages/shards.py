@@ -1,0 +1,131 @@
+"""The files of the log-prob store: Parquet shards on any file system, each whole or absent, each checked when read.
+
+A shard's name begins with the SHA-256 of its bytes, and its schema names the reference that it belongs to. It is
+written beside its place and moved, so nobody sees half of one; its name is used once, so writers never meet. A merge
+writes one large shard before it removes the small ones that it holds: at no time is a row in no file. Every removed
+shard was listed before the one that holds its rows was written, so no two merges can remove each other's work.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+#: Bytes of a row's key: 128 bits of SHA-256.
+KEY_BYTES = 16
+SCHEMA = pa.schema(
+    [
+        ("key", pa.binary(KEY_BYTES)),  # of prompt and response
+        ("total", pa.float64()),  # sum of the log-probs, nats
+        ("tokens", pa.int32()),  # of the response
+        ("logprobs", pa.list_(pa.float32())),  # of each response token, nats
+        ("seconds", pa.float32()),  # what the row's computation took
+        ("created", pa.int64()),  # when, in seconds since 1970
+    ]
+)
+#: Shards with fewer rows are merged once there are ``MERGE_COUNT`` of them.
+SMALL_ROWS = 2048
+MERGE_COUNT = 64
+_OWNER = b"preflow-reference"
+
+
+class ShardFolder:
+    """The shards of one reference."""
+
+    def __init__(self, url: str, reference: str) -> None:
+        """Name the folder; it is made when the first shard is written.
+
+        Args:
+            url: A local folder or any fsspec URL.
+            reference: Digest of the reference; shards of another one are set aside.
+        """
+        self._files, self.path = fsspec.core.url_to_fs(url)
+        self.is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
+        self.reference = reference
+
+    def names(self) -> set[str]:
+        """The shards that are there now."""
+        if not self._files.exists(self.path):
+            return set()
+        self._files.invalidate_cache(self.path)
+        found = self._files.ls(self.path, detail=False)
+        return {name.rpartition("/")[2] for name in found if name.endswith(".parquet")}
+
+    def read(self, name: str) -> pa.Table | None:
+        """A shard's rows; none if it is gone (merged by another process) or damaged, which sets it aside."""
+        try:
+            data = self._files.cat_file(f"{self.path}/{name}")
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(data).hexdigest() != name.partition("-")[0]:
+            self._set_aside(name)
+            return None
+        table = pq.read_table(pa.BufferReader(data))
+        owner = (table.schema.metadata or {}).get(_OWNER, b"").decode()
+        if owner != self.reference or not table.schema.remove_metadata().equals(SCHEMA):
+            self._set_aside(name)
+            return None
+        return table.replace_schema_metadata(None)
+
+    def write(self, table: pa.Table) -> str:
+        """Write one shard and give its name."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.cast(SCHEMA).replace_schema_metadata({_OWNER: self.reference}), sink)
+        data = sink.getvalue().to_pybytes()
+        unique = os.urandom(4).hex()
+        name = f"{hashlib.sha256(data).hexdigest()}-{unique}.parquet"
+        self._files.makedirs(self.path, exist_ok=True)
+        self.put(name, data)
+        return name
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file of the folder, whole or not at all."""
+        self._files.makedirs(self.path, exist_ok=True)
+        partial = f"{self.path}/partial-{os.getpid()}-{os.urandom(4).hex()}"
+        self._files.pipe_file(partial, data)
+        self._files.mv(partial, f"{self.path}/{name}")
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove shards; one that is gone already is no trouble."""
+        for name in names:
+            try:
+                self._files.rm_file(f"{self.path}/{name}")
+            except FileNotFoundError:
+                continue
+
+    def sweep(self, age: float, *, everything: bool = False) -> None:
+        """Remove what killed writers left half-written ``age`` seconds ago or earlier, or the whole folder."""
+        if everything:
+            self._files.rm(self.path, recursive=True)
+            return
+        for name in self._files.ls(self.path, detail=False):
+            if name.rpartition("/")[2].startswith("partial-"):
+                written = self._files.modified(name)
+                if datetime.now(written.tzinfo) - written > timedelta(seconds=age):
+                    self._files.rm_file(name)
+
+    def merge(self, names: Sequence[str]) -> str | None:
+        """Put the rows of small shards into one; gives its name, or none if there was nothing left to merge."""
+        tables = {name: table for name in names if (table := self.read(name)) is not None}
+        if len(tables) < 2:
+            return None
+        merged = self.write(without_repeats(pa.concat_tables(tables.values())))
+        self.remove(tables)
+        return merged
+
+    def _set_aside(self, name: str) -> None:
+        try:
+            self._files.mv(f"{self.path}/{name}", f"{self.path}/{name}.broken")
+        except FileNotFoundError:  # another reader was faster
+            return
+
+
+def without_repeats(table: pa.Table) -> pa.Table:
+    """The first row of every key, in order."""
+    numbered = table.append_column("row", pa.array(range(len(table)), pa.int64()))
+    first = numbered.group_by("key", use_threads=False).aggregate([("row", "min")]).column("row_min")
+    return table if len(first) == len(table) else table.take(first.combine_chunks().sort())

@@ -111,8 +111,8 @@ def numerics(precision_label: str) -> dict[str, Any]:
         "precision": precision_label,
         "matmul": [
             torch.get_float32_matmul_precision(),
-            cuda.matmul.fp32_precision,
-            mkldnn.matmul.fp32_precision,
+            # "none" is the default, which is full precision
+            *(backend.matmul.fp32_precision.replace("none", "ieee") for backend in (cuda, mkldnn)),
             cuda.matmul.allow_bf16_reduced_precision_reduction,
             cuda.matmul.allow_fp16_reduced_precision_reduction,
         ],

@@ -60,7 +60,8 @@ def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> 
     """Log-probs of every response to one prompt; the prompt runs once where the architecture allows it.
 
     Each response runs alone over the prompt's kept keys and values, so its bits depend on the prompt and on itself,
-    not on how many others stand beside it.
+    not on how many others stand beside it. No forward is of a single token: those take kernels of their own, which
+    for 4-bit weights on the CPU compute in bfloat16.
 
     Returns:
         Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
@@ -78,10 +79,14 @@ def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> 
         logits: Tensor = output.logits[0]
         return logits
 
-    if shared:
-        run(shared, keep=1)
+    if len(shared) < 2:
+        return [response_logprobs(model, (prompt, response), precision) for response in responses]
+    run(shared, keep=1)
     values = []
     for response in responses:
+        if len(response) < 2:
+            values.append(response_logprobs(model, (prompt, response), precision))
+            continue
         logits = run([last, *response[:-1]], keep=len(response))
         values.append(token_logprobs(logits, torch.tensor(list(response), device=logits.device)).cpu())
         cache.crop(-len(response))

@@ -1,0 +1,511 @@
+"""Ways to get a stale reference value, and that none of them works: what is served is what the model gives now.
+
+Each way changes something behind the store's back. Afterwards the stored values of every pair must equal a forward of
+the plainest kind of the model as it stands now. Where a change concerns no row, nothing may be computed.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from preflow import digests
+from preflow.artifacts import Artifact
+from preflow.config import Recipe
+from preflow.digests import file_stamp
+from preflow.home import digests_folder, logprobs_url
+from preflow.maths.logprobs import tolerance
+from preflow.models import identity
+from preflow.models.adapters import new_adapter
+from preflow.models.base import resolve_model
+from preflow.models.loading import load_policy
+from preflow.models.precision import choose_precision
+from preflow.models.scoring import Group
+from preflow.observer import Silent
+from preflow.stages.proof import independent_logprob
+from preflow.stages.reference import score_groups
+from tests.conftest import make_model
+from tests.unit.stages.conftest import recipe_for
+
+GROUPS: list[Group] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
+
+
+class Heard(Silent):
+    """Keeps the metrics of the last scoring."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def metrics(self, values: Any, step: int) -> None:
+        self.values.update(values)
+
+
+@dataclass
+class Bench:
+    """A base model, an adapter over it, and a store that is asked for both."""
+
+    folder: Path
+    recipe_changes: dict[str, Any] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=lambda: list(GROUPS))
+    sft: str = "sft"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / self.sft / "model"
+
+    @property
+    def weights(self) -> Path:
+        return self.model / "adapter_model.safetensors"
+
+    @property
+    def recipe(self) -> Recipe:
+        ref = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
+        return recipe_for(ref, **self.recipe_changes)
+
+    def ask(self, *, compare: bool = True) -> float:
+        """Score through the store, compare with the model as it is now, and give the rows computed."""
+        recipe = self.recipe
+        base = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
+        sft = Artifact(path=str(self.folder / self.sft), digest="the same in every run", bytes=0)
+        heard, precision = Heard(), choose_precision(recipe)
+        store = score_groups(recipe, base, sft, self.groups, heard, "test")
+        model = load_policy(base, self.model, recipe, precision) if compare else None
+        for group in self.groups if compare else ():
+            for values, response in zip(store.get(group), group[1], strict=True):
+                expected = independent_logprob(model, (group[0], response), precision)
+                gap = abs(sum(values) - expected)
+                assert gap <= tolerance(expected, len(response), precision.compute), "a stale value was served"
+        return heard.values["scoring/rows_computed"]
+
+
+def write_adapter(folder: Path, base: Path, seed: int) -> None:
+    """An adapter with weights that change the model's log-probs."""
+    ref = resolve_model(Recipe(strategy="dpo", model_name=str(base)), Silent())
+    recipe = recipe_for(ref)
+    assert recipe.dpo is not None
+    model = new_adapter(load_policy(ref, None, recipe, choose_precision(recipe)), recipe.dpo, seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stale")
+    make_model(folder / "base")
+    for seed, name in enumerate(("sft", "other")):
+        write_adapter(folder / name / "model", folder / "base", seed)
+    return folder
+
+
+@pytest.fixture
+def bench(originals: Path, tmp_path: Path) -> Iterator[Bench]:
+    """The models, old enough for their digests to be remembered, asked once."""
+    shutil.copytree(originals, tmp_path / "models")
+    young = digests._YOUNG_NS
+    digests._YOUNG_NS = 0  # the hardest case: everything is remembered at once
+    made = Bench(tmp_path / "models")
+    assert made.ask(compare=False) == len(GROUPS)
+    assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"
+    yield made
+    digests._YOUNG_NS = young
+
+
+def edit(path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change the last tensor of a file, in place: same size, same inode, mtime set back."""
+    before = path.stat()
+    tensors = load_file(path)
+    name = sorted(tensors)[-1]
+    tensors[name] = change(tensors[name])
+    partial = path.with_name("partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    data = partial.read_bytes()
+    partial.unlink()
+    assert len(data) == before.st_size
+    with path.open("r+b") as handle:
+        handle.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+
+
+def louder(values: torch.Tensor) -> torch.Tensor:
+    return values * 3 + 0.5
+
+
+def change_json(path: Path, **entries: Any) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, **entries}), encoding="utf-8")
+
+
+def retrained_into_the_same_folder(b: Bench) -> None:
+    shutil.rmtree(b.model)
+    write_adapter(b.model, b.base, seed=7)
+
+
+def overwritten_file_by_file(b: Bench) -> None:
+    write_adapter(b.model, b.base, seed=7)
+
+
+def edited_in_place_with_the_same_size_and_time(b: Bench) -> None:
+    edit(b.weights, louder)
+
+
+def base_edited_in_place_with_the_same_size_and_time(b: Bench) -> None:
+    edit(b.base / "model.safetensors", louder)
+
+
+def one_weight(b: Bench) -> None:
+    def nudge(values: torch.Tensor) -> torch.Tensor:
+        values.view(-1)[0] += 1.0
+        return values
+
+    edit(b.weights, nudge)
+
+
+def adapter_files_swapped(b: Bench) -> None:
+    other = b.folder / "other" / "model" / b.weights.name
+    for source, target in ((b.weights, "held"), (other, b.weights.name)):
+        source.rename(b.model / target)
+    (b.model / "held").rename(other)
+
+
+def folders_swapped(b: Bench) -> None:
+    b.model.rename(b.folder / "held")
+    (b.folder / "other" / "model").rename(b.model)
+
+
+def other_file_put_in_its_place_with_the_old_times(b: Bench) -> None:
+    stat, other = b.weights.stat(), b.folder / "other" / "model" / b.weights.name
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(b.weights)
+
+
+def hard_link_to_another_file(b: Bench) -> None:
+    b.weights.unlink()
+    b.weights.hardlink_to(b.folder / "other" / "model" / b.weights.name)
+
+
+def link_turned_to_another_folder(b: Bench) -> None:
+    b.model.rename(b.folder / "real")
+    b.model.symlink_to(b.folder / "real")
+    b.ask()
+    b.model.unlink()
+    b.model.symlink_to(b.folder / "other" / "model")
+
+
+def link_of_the_file_turned(b: Bench) -> None:
+    b.weights.rename(b.folder / "real.safetensors")
+    b.weights.symlink_to(b.folder / "real.safetensors")
+    b.ask()
+    b.weights.unlink()
+    b.weights.symlink_to(b.folder / "other" / "model" / b.weights.name)
+
+
+def adapter_scaled_by_its_config(b: Bench) -> None:
+    change_json(b.model / "adapter_config.json", lora_alpha=64)
+
+
+def base_config_changed(b: Bench) -> None:
+    change_json(b.base / "config.json", rms_norm_eps=0.3)
+
+
+def rope_changed(b: Bench) -> None:
+    change_json(b.base / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 3.0})
+
+
+def merged_into_the_base(b: Bench) -> None:
+    """The adapter's folder becomes full weights: the merged model."""
+    recipe = b.recipe
+    base = resolve_model(Recipe(strategy="dpo", model_name=str(b.base)), Silent())
+    merged = load_policy(base, b.model, recipe, choose_precision(recipe)).merge_and_unload()
+    shutil.rmtree(b.model)
+    merged.save_pretrained(str(b.model))
+
+
+def full_weights_of_another_model(b: Bench) -> None:
+    shutil.rmtree(b.model)
+    make_model(b.model, seed=5)
+    b.ask()
+    shutil.rmtree(b.model)
+    make_model(b.model, seed=6)
+
+
+def clock_that_went_back(b: Bench) -> None:
+    edit(b.weights, louder)
+    os.utime(b.weights, (0, 0))
+
+
+def file_from_the_future(b: Bench) -> None:
+    edit(b.weights, louder)
+    os.utime(b.weights, (time.time() + 10**6,) * 2)
+
+
+def memory_of_digests_damaged(b: Bench) -> None:
+    edit(b.weights, louder)
+    for record in digests_folder().glob("*.json"):
+        record.write_text('{"stamp": [1', encoding="utf-8")
+
+
+def memory_of_another_file(b: Bench) -> None:
+    """The record of the other adapter's file put where this one's belongs."""
+    memory = digests.DigestMemory(digests_folder())
+    memory.digest(b.folder / "other" / "model" / b.weights.name)
+    edit(b.weights, louder)
+    records = {json.loads(r.read_text())["path"]: r for r in digests_folder().glob("*.json")}
+    mine, theirs = records[str(b.weights)], records[str(b.folder / "other" / "model" / b.weights.name)]
+    shutil.copy(theirs, mine)
+
+
+def bfloat16(b: Bench) -> None:
+    b.recipe_changes["bf16"] = True
+
+
+def tokens_swapped_between_chosen_and_rejected(b: Bench) -> None:
+    b.groups = [(prompt, (rejected, [*chosen, 3])) for prompt, (chosen, rejected) in b.groups]
+
+
+def token_moved_from_prompt_to_response(b: Bench) -> None:
+    b.groups = [
+        (prompt[:-1], ([prompt[-1], *chosen], [prompt[-1], *rejected])) for prompt, (chosen, rejected) in b.groups
+    ]
+
+
+def end_of_turn_cut_off(b: Bench) -> None:
+    b.groups = [(prompt, (chosen[:-1], rejected[:-1])) for prompt, (chosen, rejected) in b.groups]
+
+
+def shard_damaged(b: Bench) -> None:
+    for shard in Path(logprobs_url()).rglob("*.parquet"):
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 3] ^= 4
+        shard.write_bytes(bytes(data))
+
+
+def shard_cut_short(b: Bench) -> None:
+    for shard in Path(logprobs_url()).rglob("*.parquet"):
+        shard.write_bytes(shard.read_bytes()[:-9])
+
+
+def shards_of_another_model_moved_in(b: Bench) -> None:
+    (mine,) = Path(logprobs_url()).iterdir()
+    b.sft = "other"
+    b.ask()
+    (theirs,) = (folder for folder in Path(logprobs_url()).iterdir() if folder != mine)
+    for shard in theirs.glob("*.parquet"):
+        shard.unlink()
+    for shard in mine.glob("*.parquet"):
+        shutil.copy(shard, theirs)
+
+
+def folder_of_another_model_renamed(b: Bench) -> None:
+    (mine,) = Path(logprobs_url()).iterdir()
+    b.sft = "other"
+    b.ask()
+    (theirs,) = (folder for folder in Path(logprobs_url()).iterdir() if folder != mine)
+    shutil.rmtree(theirs)
+    mine.rename(theirs)
+
+
+EVERY_ROW = [
+    retrained_into_the_same_folder,
+    overwritten_file_by_file,
+    edited_in_place_with_the_same_size_and_time,
+    base_edited_in_place_with_the_same_size_and_time,
+    one_weight,
+    adapter_files_swapped,
+    folders_swapped,
+    other_file_put_in_its_place_with_the_old_times,
+    hard_link_to_another_file,
+    link_turned_to_another_folder,
+    link_of_the_file_turned,
+    adapter_scaled_by_its_config,
+    base_config_changed,
+    rope_changed,
+    merged_into_the_base,
+    full_weights_of_another_model,
+    clock_that_went_back,
+    file_from_the_future,
+    memory_of_digests_damaged,
+    memory_of_another_file,
+    bfloat16,
+    tokens_swapped_between_chosen_and_rejected,
+    token_moved_from_prompt_to_response,
+    end_of_turn_cut_off,
+    shard_damaged,
+    shard_cut_short,
+    shards_of_another_model_moved_in,
+    folder_of_another_model_renamed,
+]
+
+
+@pytest.mark.parametrize("way", EVERY_ROW, ids=lambda way: way.__name__)
+def test_no_stale_value(bench: Bench, way: Callable[[Bench], None]) -> None:
+    way(bench)
+    assert bench.ask() == len(GROUPS)
+    assert bench.ask(compare=False) == 0
+
+
+def tokenizer_replaced(b: Bench) -> None:
+    (b.base / "tokenizer.json").write_text((b.base / "tokenizer.json").read_text().replace('"!"', '"§"'))
+
+
+def template_changed(b: Bench) -> None:
+    (b.base / "chat_template.jinja").write_text("{{ messages }}")
+
+
+def base_named_otherwise(b: Bench) -> None:
+    change_json(b.model / "adapter_config.json", base_model_name_or_path="elsewhere")
+
+
+def copied_with_new_times(b: Bench) -> None:
+    shutil.copytree(b.model, b.folder / "copied" / "model")
+    b.sft = "copied"
+
+
+def training_log_beside_the_model(b: Bench) -> None:
+    (b.folder / b.sft / "training.json").write_text("[]")
+
+
+def memory_lost(b: Bench) -> None:
+    shutil.rmtree(digests_folder())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        tokenizer_replaced,
+        template_changed,
+        base_named_otherwise,
+        copied_with_new_times,
+        training_log_beside_the_model,
+        memory_lost,
+    ],
+    ids=lambda way: way.__name__,
+)
+def test_what_changes_no_row_of_tokens_and_no_weight_computes_nothing(
+    bench: Bench, way: Callable[[Bench], None]
+) -> None:
+    """Token ids are in each row's key: a tokenizer counts by the ids that it gives, not by its file."""
+    way(bench)
+    assert bench.ask() == 0
+
+
+@pytest.mark.parametrize("name", ["code", "torch", "transformers", "peft", "bitsandbytes", "matmul", "attention"])
+def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    base = resolve_model(Recipe(strategy="dpo", model_name=str(originals / "base")), Silent())
+    recipe = recipe_for(base)
+    precision = choose_precision(recipe)
+    before, numerics = identity.identify(base, None, recipe, precision).digest(), identity.numerics
+    assert name in numerics("cpu")
+    monkeypatch.setattr(identity, "numerics", lambda label: {**numerics(label), name: "another"})
+    assert identity.identify(base, None, recipe, precision).digest() != before
+
+
+def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import inspect
+
+    original = inspect.getsource
+    monkeypatch.setattr(
+        inspect, "getsource", lambda module: original(module).replace("cache.crop(-len", "cache.crop(1 - len")
+    )
+    assert bench.ask() == len(GROUPS)
+
+
+def test_switches_of_torch_are_in_the_identity() -> None:
+    before = identity.numerics("cpu")
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert identity.numerics("cpu") != before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.enable_flash_sdp(False)
+    try:
+        assert identity.numerics("cpu") != before
+    finally:
+        torch.backends.cuda.enable_flash_sdp(True)
+    assert identity.numerics("cpu") == before
+
+
+def test_weights_that_change_while_they_are_used_are_not_stored(bench: Bench) -> None:
+    from preflow.errors import ModelError
+    from preflow.stages import reference
+
+    bench.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
+    load = reference.load_policy
+
+    def load_and_edit(*arguments: Any, **options: Any) -> Any:
+        model = load(*arguments, **options)
+        edit(bench.weights, louder)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "load_policy", load_and_edit)
+        with pytest.raises(ModelError, match="was changed while"):
+            bench.ask()
+    assert bench.ask() == 3
+
+
+def test_a_file_younger_than_two_seconds_is_not_remembered(tmp_path: Path) -> None:
+    """Two edits within one tick of the file system's clock leave the same times."""
+    memory = digests.DigestMemory(tmp_path / "memory")
+    file = tmp_path / "weights"
+    file.write_bytes(b"old")
+    first = memory.digest(file)
+    assert list((tmp_path / "memory").glob("*")) == []
+    stamp = file_stamp(file)
+    with pytest.MonkeyPatch.context() as patch:
+        file.write_bytes(b"new")
+        patch.setattr(digests, "file_stamp", lambda path: stamp)  # the same tick
+        assert memory.digest(file) != first
+
+
+def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"old")
+    reads: list[Path] = []
+    read = digests.file_digest
+    monkeypatch.setattr(digests, "file_digest", lambda path: [reads.append(path), read(path)][1])
+    monkeypatch.setattr(digests, "_YOUNG_NS", 0)
+    memory = digests.DigestMemory(tmp_path / "memory")
+    assert memory.digest(file) == memory.digest(file) == digests.DigestMemory(tmp_path / "memory").digest(file)
+    assert len(reads) == 1
+    monkeypatch.setattr(digests, "_is_local", lambda path: False)
+    memory.digest(file)
+    assert len(reads) == 2, "a file system of another machine is never trusted"
+
+
+def test_a_hub_file_is_known_by_its_name_until_it_is_touched(tmp_path: Path) -> None:
+    import hashlib
+
+    name = hashlib.sha256(b"weights").hexdigest()
+    blob = tmp_path / "blobs" / name
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    link = tmp_path / "snapshots" / "model.safetensors"
+    link.parent.mkdir()
+    time.sleep(0.05)
+    link.symlink_to(blob)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digests, "file_digest", lambda path: pytest.fail("it was read"))
+        assert digests.DigestMemory(tmp_path / "memory").digest(link) == name
+    stat = blob.stat()
+    time.sleep(0.05)
+    blob.write_bytes(b"WEIGHTS")
+    os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digests.DigestMemory(tmp_path / "memory").digest(link) == hashlib.sha256(b"WEIGHTS").hexdigest()

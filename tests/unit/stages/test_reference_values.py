@@ -47,8 +47,7 @@ def random_groups(count: int, seed: int = 0) -> list[Group]:
 def trl_values(
     folder: Path,
     model: LanguageModel,
-    base: ModelRef,
-    recipe: Recipe,
+    tokenizer: Any,
     groups: Sequence[Group],
     batch: int,
     **settings: Any,

@@ -118,7 +118,11 @@ def test_weighted_sums_are_those_of_trl(prepared: Run, tmp_path: Path, ld_alpha:
     recipe, base = prepared.recipe, prepared.base
     precision = choose_precision(recipe)
     store = score_groups(recipe, base, prepared.sft, groups, Silent(), "test")
-    pairs = [ScoredPair(p, *map(list, r), *store.get((p, r)), "-") for p, r in groups]  # type: ignore[arg-type]
+    values = [store.get(group) for group in groups]
+    pairs = [
+        ScoredPair(list(prompt), list(chosen), list(rejected), stored[0], stored[1], "-")
+        for (prompt, (chosen, rejected)), stored in zip(groups, values, strict=True)
+    ]
     model = load_policy(base, prepared.sft.file("model"), recipe, precision, trainable=True)
     got = trl_values(tmp_path, model, load_tokenizer(base, recipe), groups, 4, ld_alpha=ld_alpha)
     table = PairTable.of(pairs).reference_scores(ld_alpha)

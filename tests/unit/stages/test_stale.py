@@ -447,7 +447,7 @@ def test_weights_that_change_while_they_are_used_are_not_stored(bench: Bench) ->
     from preflow.stages import reference
 
     bench.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
-    load = reference.load_policy
+    load = load_policy
 
     def load_and_edit(*arguments: Any, **options: Any) -> Any:
         model = load(*arguments, **options)
@@ -480,7 +480,12 @@ def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file.write_bytes(b"old")
     reads: list[Path] = []
     read = digests.file_digest
-    monkeypatch.setattr(digests, "file_digest", lambda path: [reads.append(path), read(path)][1])
+
+    def counted(path: Path) -> str:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(digests, "file_digest", counted)
     monkeypatch.setattr(digests, "_YOUNG_NS", 0)
     memory = digests.DigestMemory(tmp_path / "memory")
     assert memory.digest(file) == memory.digest(file) == digests.DigestMemory(tmp_path / "memory").digest(file)

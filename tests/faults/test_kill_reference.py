@@ -1,0 +1,161 @@
+"""A store that is filled by processes that die at any moment, or by several at once, ends as one that was not."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from preflow.config import Recipe
+from preflow.models.base import ModelRef
+from preflow.models.identity import identify
+from preflow.models.loading import load_policy
+from preflow.models.precision import choose_precision
+from preflow.models.scoring import Group, scores
+from preflow.observer import Silent
+from preflow.stages.filling import SHARD_GROUPS, fill
+from preflow.stages.logprob_store import LogprobStore, row_key, row_keys
+
+KILLS = 20
+GROUPS: list[Group] = [([1, 3 + i % 250, 3 + i // 250, 9], ([20, 21, 1], [40, 3 + i % 7, 42, 1])) for i in range(1500)]
+
+
+def work(home: str, base: ModelRef, url: str, log: str) -> None:
+    """Fill the store with every group; leave a line for each group that was computed."""
+    os.environ["PREFLOW_HOME"] = home
+    torch.set_num_threads(1)
+    recipe = Recipe(strategy="dpo", model_name=base.path)
+    precision = choose_precision(recipe)
+    store = LogprobStore(url, identify(base, None, recipe, precision))
+    model = load_policy(base, None, recipe, precision)
+
+    def score(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        with Path(log).open("a", encoding="utf-8") as handle:
+            for group, values in zip(groups, scores(model, groups, precision), strict=True):
+                handle.write(f"{os.getpid()} {row_key(group[0], group[1][0]).hex()}\n")
+                handle.flush()
+                yield values
+
+    fill(store, GROUPS, lambda: score, Silent(), "test")
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Starts processes from one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "peft", "transformers.models.llama.modeling_llama"])
+    return context
+
+
+class Runner:
+    """Starts workers on one store."""
+
+    def __init__(self, context: ForkServerContext, folder: Path, base: ModelRef) -> None:
+        self.context, self.folder, self.base = context, folder, base
+        self.log = folder / "log"
+        self.log.touch()
+
+    def start(self, url: str = "store") -> BaseProcess:
+        arguments = (str(self.folder / "home"), self.base, str(self.folder / url), str(self.log))
+        process = self.context.Process(target=work, args=arguments)
+        process.start()
+        return process
+
+    def computed(self) -> list[tuple[str, str]]:
+        """Process and key of every group that was computed."""
+        return [
+            (pid, key) for pid, key in (line.split() for line in self.log.read_text().splitlines() if len(line) > 32)
+        ]
+
+    def contents(self, url: str = "store") -> dict[bytes, list[float]]:
+        """What a store holds, by key."""
+        recipe = Recipe(strategy="dpo", model_name=self.base.path)
+        os.environ["PREFLOW_HOME"] = str(self.folder / "home")
+        store = LogprobStore(self.folder / url, identify(self.base, None, recipe, choose_precision(recipe)))
+        keys = row_keys(GROUPS)
+        return dict(zip(keys.tolist(), store.take(keys).column("logprobs").to_pylist(), strict=True))
+
+
+@pytest.fixture
+def runner(processes: ForkServerContext, tmp_path: Path, tiny: ModelRef) -> Runner:
+    return Runner(processes, tmp_path, tiny)
+
+
+@pytest.fixture
+def whole(runner: Runner) -> dict[bytes, list[float]]:
+    """What an uninterrupted process stores."""
+    process = runner.start("whole")
+    process.join()
+    assert process.exitcode == 0
+    assert len(runner.computed()) == len(GROUPS)
+    runner.log.write_text("")
+    return runner.contents("whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_points(runner: Runner, whole: dict[bytes, list[float]]) -> None:
+    rng = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        process = runner.start()
+        before = len(runner.computed())
+        until = rng.randint(1, SHARD_GROUPS)  # within any part of a shard, its writing included
+        while len(runner.computed()) < before + until and process.is_alive():
+            time.sleep(0.001)
+        if not process.is_alive():
+            break  # everything was stored before twenty kills
+        time.sleep(rng.random() * 0.01)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+    last = runner.start()
+    last.join()
+    assert last.exitcode == 0
+    assert kills == KILLS
+    computed = [key for _, key in runner.computed()]
+    assert set(computed) == {row_key(prompt, responses[0]).hex() for prompt, responses in GROUPS}
+    assert len(computed) - len(set(computed)) <= KILLS * SHARD_GROUPS
+    per_process: dict[str, list[str]] = {}
+    for pid, key in runner.computed():
+        per_process.setdefault(pid, []).append(key)
+    for pid, keys in per_process.items():
+        others = {key for other, theirs in per_process.items() if other != pid for key in theirs}
+        assert len(others & set(keys)) <= 2 * SHARD_GROUPS, "a kill lost more than the shard that was being computed"
+    assert runner.contents() == whole
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_share_the_work(runner: Runner, whole: dict[bytes, list[float]]) -> None:
+    both = [runner.start(), runner.start()]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    computed = runner.computed()
+    assert len({key for _, key in computed}) == len(computed) == len(GROUPS), "a row was computed twice, or not at all"
+    assert len({pid for pid, _ in computed}) == 2
+    assert runner.contents() == whole
+
+
+@pytest.mark.slow
+def test_a_survivor_takes_over_what_a_killed_process_had_claimed(
+    runner: Runner, whole: dict[bytes, list[float]]
+) -> None:
+    doomed = runner.start()
+    while len(runner.computed()) < SHARD_GROUPS + 5:
+        time.sleep(0.001)
+    survivor = runner.start()
+    time.sleep(0.3)
+    assert doomed.pid is not None
+    os.kill(doomed.pid, signal.SIGKILL)
+    doomed.join()
+    survivor.join(timeout=120)
+    assert survivor.exitcode == 0
+    assert runner.contents() == whole

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
+from datasets import disable_progress_bars
 
 from preflow.artifacts import build
 from preflow.config import Recipe
@@ -62,6 +63,7 @@ def main(
     """Measure both side by side."""
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
+    disable_progress_bars()
     rows, few = (8, 3) if quick else (rows, few)
     file = data or (REAL if REAL.is_file() else DEMO)
     print(f"rows: {file}")

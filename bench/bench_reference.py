@@ -55,8 +55,8 @@ DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 32,
-    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 6,
+    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 24,
+    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 4,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
     quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 3 in the sequence of changes.")] = False,
 ) -> None:

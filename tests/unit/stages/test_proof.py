@@ -253,10 +253,9 @@ def test_the_proof_holds_for_every_loss(prepared: Run, tmp_path: Path, loss_type
     )
     assert gap <= 1
     trainer.model.eval()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
     with torch.no_grad():
-        loss = float(
-            trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(8)]))
-        )
+        loss = float(trainer.compute_loss(trainer.model, batch))
     if loss_type in AT_THE_START:
         assert loss == pytest.approx(AT_THE_START[loss_type], abs=2e-3)
     assert math.isfinite(loss)

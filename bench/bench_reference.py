@@ -19,6 +19,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
+from datasets import disable_progress_bars
 
 from preflow.artifacts import build
 from preflow.config import Recipe
@@ -54,14 +55,15 @@ DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 32,
-    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 6,
+    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 24,
+    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 4,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
     quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 3 in the sequence of changes.")] = False,
 ) -> None:
     """Measure both side by side."""
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
+    disable_progress_bars()
     rows, few = (8, 3) if quick else (rows, few)
     file = data or (REAL if REAL.is_file() else DEMO)
     print(f"rows: {file}")

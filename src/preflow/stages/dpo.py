@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -204,7 +206,9 @@ def make_trainer(
 def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     """The columns that TRL's collator reads."""
     columns = PairTable.of(pairs).training_columns(ld_alpha)
-    return Dataset(columns.append_column(ROW, pa.array(range(len(pairs)))))
+    columns = columns.append_column(ROW, pa.array(np.arange(len(columns))))
+    # A random fingerprint: nothing is cached under it, and the usual one would read all rows.
+    return Dataset(columns, fingerprint=generate_random_fingerprint())
 
 
 @contextmanager

@@ -70,10 +70,10 @@ class LogprobStore:
     def refresh(self) -> None:
         """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
         while new := sorted(self.shards.names() - self._seen.keys()):
-            for name in new:
-                table = self.shards.read(name)
-                if table is not None:
-                    self._append(name, table)
+            tables = {name: table for name in new if (table := self.shards.read(name)) is not None}
+            self._seen.update({name: len(table) for name, table in tables.items()})
+            if tables:
+                self._append(pa.concat_tables(tables.values()).combine_chunks())
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """Where each key's row stands in this store, -1 for those that it does not have."""
@@ -108,7 +108,8 @@ class LogprobStore:
         if not self._seen:
             self.describe()
         table = pa.table(columns, schema=SCHEMA)
-        self._append(self.shards.write(table), table)
+        self._seen[self.shards.write(table)] = len(table)
+        self._append(table)
         small = [name for name, count in self._seen.items() if count < SMALL_ROWS]
         if len(small) >= MERGE_COUNT:
             self._merge(small)
@@ -138,18 +139,22 @@ class LogprobStore:
             self._seen[merged] = SMALL_ROWS
         self._seen.update(dict.fromkeys(small, SMALL_ROWS))  # their rows are in a large one now
 
-    def _append(self, name: str, table: pa.Table) -> None:
-        """Take in a shard's rows, but for those that are here already."""
-        self._seen[name] = len(table)
+    def _append(self, table: pa.Table) -> None:
+        """Take in rows, but for those that are here already."""
         keys = key_column(table)
         new = self._index.find(keys) < 0
-        if not new.all():
-            table, keys = table.filter(pa.array(new)), keys[new]
+        first = np.zeros(len(keys), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True  # two writers may have stored the same row
+        if not (new & first).all():
+            table, keys = table.filter(pa.array(new & first)), keys[new & first]
         self._index.add(keys)
         self._tables.append(table)
 
     def _table(self) -> pa.Table:
-        return pa.concat_tables([SCHEMA.empty_table(), *self._tables])
+        """All rows in one piece: taking rows from many pieces would copy all of them each time."""
+        if len(self._tables) != 1:
+            self._tables = [pa.concat_tables([SCHEMA.empty_table(), *self._tables]).combine_chunks()]
+        return self._tables[0]
 
 
 def key_column(table: pa.Table) -> Keys:

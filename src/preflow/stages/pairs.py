@@ -69,6 +69,8 @@ _SCHEMA = pa.schema(
     + [("source", pa.string())]
 )
 _SIDES = ("chosen", "rejected")
+#: Rows whose values are held in float64 at once.
+_SUM_ROWS = 32_768
 
 
 class PairTable(Sequence[ScoredPair]):
@@ -128,7 +130,8 @@ def _weighted_sums(column: pa.ChunkedArray, shared: NDArray[np.int64], alpha: fl
     """Per row: the sum of its first ``shared`` values plus ``alpha`` times the sum of the others, in float64."""
     sums = np.empty(len(column), dtype=np.float64)
     done = 0
-    for chunk in pa.chunked_array([part for part in column.chunks if len(part)], column.type).chunks:
+    for start in range(0, len(column), _SUM_ROWS):
+        chunk = pa.concat_arrays(column.slice(start, _SUM_ROWS).chunks)
         lengths = pc.list_value_length(chunk).to_numpy().astype(np.int64)
         values = chunk.flatten().to_numpy().astype(np.float64)
         starts = np.cumsum(lengths) - lengths

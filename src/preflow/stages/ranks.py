@@ -33,8 +33,9 @@ def launched() -> Ranks:
     """The ranks of ``accelerate launch``, each on a device of its own; this process alone without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Ranks()
+    import torch
     from accelerate import PartialState
 
     # Ranks that are done wait for the slowest: the usual limit of half an hour is too short for large sets.
-    state = PartialState(timeout=timedelta(days=7))
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     return Ranks(state.process_index, state.num_processes, state.wait_for_everyone)

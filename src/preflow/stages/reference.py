@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from preflow.artifacts import Artifact, write_json
@@ -130,10 +131,10 @@ def _group(pair: TokenizedPair) -> Group:
 
 def _scored(pairs: Sequence[TokenizedPair], stored: pa.Table) -> PairTable:
     """Pairs with their stored rows, which come as chosen, rejected, chosen, rejected, ..."""
-    sides = {"chosen": range(0, len(stored), 2), "rejected": range(1, len(stored), 2)}
+    sides = {"chosen": np.arange(0, len(stored), 2), "rejected": np.arange(1, len(stored), 2)}
     columns = {name: [getattr(pair, name) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
     values = stored.column("logprobs")
-    references = {f"ref_{side}": values.take(pa.array(rows, pa.int64())) for side, rows in sides.items()}
+    references = {f"ref_{side}": values.take(pa.array(rows)) for side, rows in sides.items()}
     sources = [f"{pair.source.file}:{pair.source.row}" for pair in pairs]
     return PairTable(pa.table({**columns, **references, "source": sources}))
 

@@ -1,6 +1,6 @@
 """The store's tool: what it holds, and pruning by age and by reference."""
 
-import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from preflow.home import logprobs_url
 from preflow.models.identity import Reference
-from preflow.stages import filling
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.store_tool import app
 from tests.unit.stages.test_logprob_store import MODEL, OTHER, filled, group
@@ -26,7 +25,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> LogprobStore:
     """Two references; of the first, five old rows and three new ones, asked by three runs."""
     now = time.time()
     with monkeypatch.context() as patch:
-        patch.setattr(filling.time, "time", lambda: now - 40 * 24 * 3600)
+        patch.setattr("preflow.stages.filling.time.time", lambda: now - 40 * 24 * 3600)
         filled(logprobs_url(), [group(i) for i in range(5)])
     store, _, tally = filled(logprobs_url(), [group(i) for i in range(8)])
     store.note_usage(tally.metrics())
@@ -78,8 +77,6 @@ def test_what_killed_writers_left_is_swept(store: LogprobStore) -> None:
     old, new = folder / "partial-1-old", folder / "partial-1-new"
     for path in (old, new):
         path.write_bytes(b"half")
-    import os
-
     os.utime(old, (time.time() - 7200,) * 2)
     tool("prune", "--older-than", "1000")
     assert (old.exists(), new.exists()) == (False, True)
@@ -91,4 +88,3 @@ def test_the_module_is_the_tool() -> None:
         [sys.executable, "-m", "preflow.stages.reference", "--help"], capture_output=True, text=True, check=True
     )
     assert all(command in done.stdout for command in ("show", "prune", "compute"))
-    json.dumps(done.stdout)

@@ -61,3 +61,11 @@ def _sources(recipe: Recipe) -> ValidateSpec:
             given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
             given[f"{stage}_eval_split"] = section.eval_split
     return ValidateSpec(settings=recipe.validation, **given)
+
+
+if __name__ == "__main__":
+    import typer
+
+    from flows.foresight import main
+
+    typer.run(main)

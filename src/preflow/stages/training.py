@@ -14,6 +14,7 @@ from preflow.artifacts import SCRATCH
 from preflow.config import Recipe, TrainingSettings
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
+from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.observer import Observer
 
@@ -21,6 +22,7 @@ from preflow.observer import Observer
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
 
 _WHOLE = "preflow-complete.json"
+_GIB = 2**30
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
 _TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
@@ -68,15 +70,29 @@ def one_device(arguments: TrainingArguments) -> None:
         arguments._n_gpu = 1
 
 
-def run_training(trainer: Trainer, out: Path) -> list[dict[str, float]]:
+def run_training(
+    trainer: Trainer, out: Path, observer: Observer | None = None, predicted: float | None = None
+) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one, and return the log of every step.
+
+    Args:
+        trainer: TRL's, ready.
+        out: The stage's partial folder.
+        observer: Hears how much memory training took above the loaded model.
+        predicted: Bytes that it was foreseen to take.
 
     Raises:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
     """
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
+    memory = PeakMemory(trainer.args.device)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
+    if observer is not None and predicted is not None:
+        # Not part of the artifact: it differs from run to run.
+        values = {"predicted": predicted / _GIB, "measured": memory.above_idle() / _GIB}
+        stage = getattr(trainer, "stage", "training")
+        observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
     return clean_log(trainer.state.log_history)
 
 

@@ -91,7 +91,10 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         trainer.add_callback(guard)
     lengths = [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
     log = run_training(trainer, out, observer, foreseen(inner_model(policy), recipe, settings, lengths, precision))
+    trainer.accelerator.wait_for_everyone()
     stopped = guard.finish(trainer.state)
+    if not trainer.is_world_process_zero():
+        return
     save_model(policy, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "dpo")
     write_json(out / "training.json", log)

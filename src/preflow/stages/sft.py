@@ -69,6 +69,8 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
     log = run_training(trainer, out, observer, foreseen(inner_model(model), recipe, settings, lengths, precision))
+    if not trainer.is_world_process_zero():
+        return
     save_model(model, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "sft")
     write_json(out / "training.json", log)

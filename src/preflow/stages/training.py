@@ -102,7 +102,7 @@ def resume_point(scratch: Path) -> str | None:
     for checkpoint in reversed(checkpoints):
         if _is_whole(checkpoint):
             return str(checkpoint)
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # several processes may be at it
     return None
 
 
@@ -161,5 +161,9 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint as whole: a kill during saving leaves one without this mark."""
+        everyone = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if everyone:
+            torch.distributed.barrier()  # every process writes files of its own into the checkpoint
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")
+        if state.is_world_process_zero:
+            (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")

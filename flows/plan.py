@@ -67,3 +67,11 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
             given[f"{stage}_eval_split"] = section.eval_split
     benchmarks = resolve_sources(recipe.validation.benchmark_files)
     return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)
+
+
+if __name__ == "__main__":
+    import typer
+
+    from flows.foresight import main
+
+    typer.run(main)

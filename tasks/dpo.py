@@ -4,6 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.stages.specs import DpoSpec
+from tasks.launch import launched
 from tasks.stage import DAY, STAGE, perform
 from tasks.tracking import PipelineRun
 
@@ -19,4 +20,4 @@ def dpo(spec: DpoSpec, run: PipelineRun) -> Artifact:
     """Go on training the SFT model on pairs, against its own stored log-probs."""
     from preflow.stages.dpo import run_dpo
 
-    return perform("dpo", spec, run, run_dpo)
+    return perform("dpo", spec, run, launched("dpo", run_dpo))

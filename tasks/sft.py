@@ -4,6 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.stages.specs import SftSpec
+from tasks.launch import launched
 from tasks.stage import DAY, STAGE, perform
 from tasks.tracking import PipelineRun
 
@@ -19,4 +20,4 @@ def sft(spec: SftSpec, run: PipelineRun) -> Artifact:
     """Fine-tune the base model on the training demonstrations."""
     from preflow.stages.sft import run_sft
 
-    return perform("sft", spec, run, run_sft)
+    return perform("sft", spec, run, launched("sft", run_sft))

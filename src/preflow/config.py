@@ -321,6 +321,17 @@ class EvaluationSettings(Frozen):
     """Prompts answered by every model in the summary; held-out prompts fill up to three."""
 
 
+class Launch(Frozen):
+    """Several processes for the training stages, by ``accelerate launch``."""
+
+    num_processes: int = Field(default=1, ge=1)
+    """Processes in all, one per GPU. The rows of an optimizer step are ``per_device_train_batch_size`` times
+    ``gradient_accumulation_steps`` times this."""
+    config: str | None = None
+    """A configuration file of accelerate (``infra/accelerate/`` has some: DDP, FSDP, DeepSpeed); accelerate's own
+    defaults where not given."""
+
+
 class Recipe(Frozen):
     """One run. See the module's docstring for how shared settings and sections combine."""
 
@@ -348,6 +359,8 @@ class Recipe(Frozen):
     """Compute in bfloat16; ``auto`` does so on a GPU that has it."""
     template: Literal["chat", "none"] = "chat"
     """Render rows through the model's chat template, or concatenate prompt and response as they are."""
+    launch: Launch = Launch()
+    """How many processes train."""
     seed: int = Field(default=42, ge=0)
     """Seed of weights, order and sampling."""
     sft: SftSettings | None = None
@@ -394,7 +407,11 @@ class Recipe(Frozen):
         values = numbers(section) if section is not None else {}
         if self.tuning == "full":  # no adapter, so its settings can change nothing
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
-        return {"shared": {name: getattr(self, name) for name in shared}, stage: values or None}
+        return {
+            "shared": {name: getattr(self, name) for name in shared},
+            "launch": self.launch.model_dump(mode="json"),
+            stage: values or None,
+        }
 
 
 def spread(data: Mapping[str, Any]) -> dict[str, Any]:

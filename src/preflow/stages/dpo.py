@@ -28,6 +28,7 @@ from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
+from preflow.stages.forecast import foreseen
 from preflow.stages.guards import ROW, DriftGuard, Watched, measure
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
@@ -94,8 +95,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
             held_out, lambda chunk: token_scores(trainer, chunk, precision), settings.beta, batch
         )
         trainer.add_callback(guard)
-    log = run_training(trainer, out)
+    lengths = [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
+    log = run_training(trainer, out, observer, foreseen(inner_model(policy), recipe, settings, lengths, precision))
+    trainer.accelerator.wait_for_everyone()
     stopped = guard.finish(trainer.state)
+    if not trainer.is_world_process_zero():
+        return
     save_model(policy, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "dpo")
     write_json(out / "training.json", log)

@@ -184,7 +184,7 @@ class DriftGuard(TrainerCallback):
         """Keep the start, which every later measurement has to beat."""
         if self.look is not None and state.global_step == 0:
             state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
-            self._keep(0)
+            self._keep(0, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, keep the best, stop."""
@@ -199,7 +199,7 @@ class DriftGuard(TrainerCallback):
         if self.reason is not None:
             control.should_training_stop = True
         elif self._best(state) != before:
-            self._keep(state.global_step)
+            self._keep(state.global_step, state)
 
     def finish(self, state: TrainerState) -> dict[str, float]:
         """After training: where it was stopped, go back to the best weights and say so.
@@ -242,7 +242,9 @@ class DriftGuard(TrainerCallback):
     def _file(self, step: int) -> Path:
         return self.scratch / f"best-{step}.safetensors"
 
-    def _keep(self, step: int) -> None:
+    def _keep(self, step: int, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
         self.scratch.mkdir(parents=True, exist_ok=True)
         kept = sorted(self.scratch.glob("best-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
         partial = self.scratch / "best.partial"

@@ -20,6 +20,7 @@ from preflow.models.precision import choose_precision
 from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
 from preflow.stages.batching import Batched, within_memory
+from preflow.stages.forecast import foreseen
 from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
@@ -66,7 +67,10 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     if recipe.tuning == "lora" and spec.base.adapter is None:
         model = new_adapter(model, settings, recipe.seed)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
-    log = run_training(trainer, out)
+    lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
+    log = run_training(trainer, out, observer, foreseen(inner_model(model), recipe, settings, lengths, precision))
+    if not trainer.is_world_process_zero():
+        return
     save_model(model, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "sft")
     write_json(out / "training.json", log)

@@ -14,6 +14,7 @@ from preflow.artifacts import SCRATCH
 from preflow.config import Recipe, TrainingSettings
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
+from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.observer import Observer
 
@@ -21,6 +22,7 @@ from preflow.observer import Observer
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
 
 _WHOLE = "preflow-complete.json"
+_GIB = 2**30
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
 _TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
@@ -68,15 +70,29 @@ def one_device(arguments: TrainingArguments) -> None:
         arguments._n_gpu = 1
 
 
-def run_training(trainer: Trainer, out: Path) -> list[dict[str, float]]:
+def run_training(
+    trainer: Trainer, out: Path, observer: Observer | None = None, predicted: float | None = None
+) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one, and return the log of every step.
+
+    Args:
+        trainer: TRL's, ready.
+        out: The stage's partial folder.
+        observer: Hears how much memory training took above the loaded model.
+        predicted: Bytes that it was foreseen to take.
 
     Raises:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
     """
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
+    memory = PeakMemory(trainer.args.device)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
+    if observer is not None and predicted is not None:
+        # Not part of the artifact: it differs from run to run.
+        values = {"predicted": predicted / _GIB, "measured": memory.above_idle() / _GIB}
+        stage = getattr(trainer, "stage", "training")
+        observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
     return clean_log(trainer.state.log_history)
 
 
@@ -86,7 +102,7 @@ def resume_point(scratch: Path) -> str | None:
     for checkpoint in reversed(checkpoints):
         if _is_whole(checkpoint):
             return str(checkpoint)
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # several processes may be at it
     return None
 
 
@@ -145,5 +161,9 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint as whole: a kill during saving leaves one without this mark."""
+        everyone = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if everyone:
+            torch.distributed.barrier()  # every process writes files of its own into the checkpoint
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")
+        if state.is_world_process_zero:
+            (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")

@@ -1,12 +1,15 @@
 """What a run is going to do is settled before anything starts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from flows import foresight
 from flows.cli import parse_overrides
 from flows.plan import make_plan
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
+from tasks.reporting import CONSOLE
 
 
 @pytest.fixture
@@ -49,3 +52,21 @@ def test_overrides_are_names_and_values() -> None:
     for wrong in ("dpo.beta", "=0.2"):
         with pytest.raises(ConfigError, match="NAME=VALUE"):
             parse_overrides([wrong])
+
+
+def test_a_forecast_is_printed_without_loading_weights(
+    tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No weight is loaded: a machine that could not hold the model can plan for one that can."""
+    from transformers import AutoModelForCausalLM
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with CONSOLE.capture() as printed:
+        foresight.show(make_plan(tiny_recipe_file()), memory=None, rate=1.0)
+    assert "sft: fits this machine" in printed.get()
+    with CONSOLE.capture() as printed:
+        foresight.show(make_plan(tiny_recipe_file()), memory=1e-6, rate=1.0)
+    assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()

@@ -159,7 +159,7 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
     own = module.run_training
     seen: list[Any] = []
 
-    def broken(trainer: Any, out: Path) -> Any:
+    def broken(trainer: Any, out: Path, *rest: Any) -> Any:
         break_row(trainer, step=5, place=1)
         compute = trainer.compute_loss
 
@@ -168,7 +168,7 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
             return compute(model, inputs, *args, **kwargs)
 
         trainer.compute_loss = noted
-        return own(trainer, out)
+        return own(trainer, out, *rest)
 
     monkeypatch.setattr(module, "run_training", broken)
     spec: Any = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)

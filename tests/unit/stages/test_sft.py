@@ -20,7 +20,7 @@ def test_labels_are_the_responses_and_nothing_else(
 ) -> None:
     seen: list[Any] = []
 
-    def catch(trainer: Any, out: Path) -> None:
+    def catch(trainer: Any, *rest: Any) -> None:
         seen.append(trainer)
         raise Enough
 

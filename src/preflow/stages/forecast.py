@@ -1,0 +1,191 @@
+"""What a training will need: steps, arithmetic, peak memory by part, from sizes and lengths alone.
+
+Memory counts what lies above the interpreter and its libraries. Activations are those that a decoder with a gated MLP
+keeps for its backward; they were compared with measurements on the CPU (``bench/bench_dpo.py`` prints both).
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from preflow.config import Recipe, TrainingSettings
+from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
+from preflow.models.loading import LanguageModel
+from preflow.models.precision import Precision
+
+#: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
+_MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
+_ADAM = 8.0
+#: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
+_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 128, 32768, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes at the peak, by part: the base model's weights, the adapter's, and what training adds."""
+
+    weights: float
+    adapter: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.weights + self.adapter + self.training
+
+    @property
+    def training(self) -> float:
+        """What training adds to a loaded model."""
+        return self.gradients + self.optimizer + self.activations + self.logits
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """One training stage.
+
+    Attributes:
+        rows: Rows or pairs.
+        tokens: Tokens through the layers in all epochs, none of them padding.
+        scored: Tokens that are scored in all epochs.
+        steps: Optimizer steps.
+        forward: Floating-point operations of all forwards.
+        training: Of forwards and backwards.
+        memory: At the peak.
+    """
+
+    rows: int
+    tokens: int
+    scored: int
+    steps: int
+    forward: float
+    training: float
+    memory: Memory
+
+
+def work_of(lengths: Sequence[tuple[int, ...]]) -> list[Work]:
+    """What rows take: pairs of (prompt, chosen, rejected) tokens, demonstrations of (all, response) tokens."""
+    return [packed_pair(*each) if len(each) == 3 else sequence(*each) for each in lengths]
+
+
+def forecast(
+    shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision
+) -> Forecast:
+    """Foresee one training stage.
+
+    Args:
+        shape: The model's sizes.
+        recipe: Precision, quantization and what is trained.
+        settings: The stage's section.
+        work: What each of its rows takes, at least one.
+        precision: Where and in which numbers.
+    """
+    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    epoch_steps = math.ceil(len(work) / per_step)
+    steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epoch_steps * settings.num_train_epochs)
+    epochs = steps / epoch_steps
+    rank = settings.lora_r if recipe.tuning == "lora" else 0
+    whole = Work(*(sum(getattr(each, name) for each in work) for name in ("tokens", "seen", "scored")))
+    products = 1 if rank else 2
+    return Forecast(
+        rows=len(work),
+        tokens=round(whole.tokens * epochs),
+        scored=round(whole.scored * epochs),
+        steps=steps,
+        forward=epochs * forward_flops(shape, whole, rank),
+        training=epochs
+        * training_flops(shape, whole, rank, head_products=products, recompute=settings.gradient_checkpointing),
+        memory=peak_memory(shape, recipe, settings, largest_batch(work, settings, recipe.seed), precision),
+    )
+
+
+def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -> Work:
+    """What the largest batch of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
+    order = list(work)
+    random.Random(seed).shuffle(order)
+    size = settings.per_device_train_batch_size
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    sums = [Work(*(sum(getattr(w, n) for w in batch) for n in ("tokens", "seen", "scored"))) for batch in batches]
+    return max(sums, key=lambda each: each.tokens)
+
+
+def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
+    """Bytes at the peak of training on a batch."""
+    width = precision.compute.itemsize
+    rank = settings.lora_r if recipe.tuning == "lora" else 0
+    adapter = rank * shape.wide
+    trained = adapter if rank else shape.parameters
+    rest = shape.parameters - shape.linear
+    held = shape.linear * _NF4 + rest * precision.weights.itemsize if recipe.use_4bit else 0.0
+    moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
+    return Memory(
+        weights=held or float(shape.parameters * precision.weights.itemsize),
+        adapter=adapter * 4.0,
+        gradients=trained * 4.0,
+        optimizer=trained * moments,
+        activations=_activations(shape, settings, rank, batch.tokens, width),
+        logits=_logits(shape, batch.scored, precision),
+    )
+
+
+def _activations(shape: Shape, settings: TrainingSettings, rank: int, tokens: int, width: int) -> float:
+    """What the layers keep for their backward.
+
+    Per token and layer: the residual stream before each norm, the norm's own intermediate and result (3 widths twice),
+    query, key and value as they enter attention with as many heads each, its result twice, the MLP's gate, its
+    activation, the other half and their product, and an adapter's narrow results (7 matrices).
+    """
+    per_token = 6 * shape.hidden + 5 * shape.attention + 4 * shape.inner + 7 * rank
+    if not settings.gradient_checkpointing:
+        return float(shape.layers * per_token * tokens * width)
+    return float((shape.layers * shape.hidden + 2 * per_token) * tokens * width)
+
+
+def _logits(shape: Shape, scored: int, precision: Precision) -> float:
+    """Tiles of logits, and the slope that the CPU's head keeps per scored token."""
+    if precision.device.type == "cpu":
+        return 3.0 * 4 * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
+    return 2.0 * min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH) + 8.0 * scored * shape.hidden
+
+
+def nearest_that_fits(
+    shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision, room: float
+) -> str | None:
+    """The mildest of a few usual changes with which a stage fits into ``room`` bytes; None if none does."""
+    batch, steps = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    sizes = [n for n in range(batch, 0, -1) if (batch * steps) % n == 0]
+    for four_bit in sorted({recipe.use_4bit, recipe.tuning == "lora"}):
+        for optim in dict.fromkeys((settings.optim, "paged_adamw_8bit")):
+            for again in sorted({settings.gradient_checkpointing, True}):
+                for size in sizes:
+                    change: dict[str, object] = {
+                        "per_device_train_batch_size": size,
+                        "gradient_accumulation_steps": batch * steps // size,
+                        "gradient_checkpointing": again,
+                        "optim": optim,
+                    }
+                    trial = settings.model_copy(update=change)
+                    given = recipe.model_copy(update={"use_4bit": four_bit})
+                    held = replace(precision, weights=precision.compute) if four_bit else precision
+                    need = peak_memory(shape, given, trial, largest_batch(work, trial, recipe.seed), held)
+                    if need.total <= room:
+                        named = {**change, "use_4bit": four_bit}
+                        now = {**settings.model_dump(), "use_4bit": recipe.use_4bit}
+                        return ", ".join(f"{k}: {str(v).lower()}" for k, v in named.items() if v != now[k])
+    return None
+
+
+def foreseen(
+    model: LanguageModel,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    lengths: Sequence[tuple[int, ...]],
+    precision: Precision,
+) -> float:
+    """Bytes that training a loaded model on rows of these lengths will add at its peak."""
+    batch = largest_batch(work_of(lengths), settings, recipe.seed)
+    return peak_memory(shape_of(model.config), recipe, settings, batch, precision).training

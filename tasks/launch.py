@@ -1,0 +1,68 @@
+"""Training stages in this process, or in several under ``accelerate launch``."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from preflow.config import Launch
+from preflow.errors import TrainingError
+from preflow.observer import Observer
+from preflow.stages.launched import relay
+from preflow.stages.specs import DpoSpec, SftSpec
+
+Spec = TypeVar("Spec", SftSpec, DpoSpec)
+_LAST = 200
+
+
+def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callable[[Spec, Path, Observer], None]:
+    """A training stage's work, in as many processes as its recipe says."""
+
+    def run(spec: Spec, out: Path, observer: Observer) -> None:
+        if spec.recipe.launch.num_processes == 1 and spec.recipe.launch.config is None:
+            work(spec, out, observer)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "spec.json"
+                file.write_text(spec.model_dump_json(), encoding="utf-8")
+                _accelerate(command(spec.recipe.launch, stage, file, out), stage, observer)
+
+    return run
+
+
+def command(launch: Launch, stage: str, spec: Path, out: Path) -> list[str]:
+    """What starts the processes."""
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(launch.num_processes)]
+    if launch.config is not None:
+        start += ["--config_file", launch.config]
+    return [*start, "-m", "preflow.stages.launched", stage, str(spec), str(out)]
+
+
+def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
+    """Run the processes to their end; whatever happens here, none of them stays.
+
+    Raises:
+        TrainingError: One of them failed; with the end of what they wrote.
+    """
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+    last: deque[str] = deque(maxlen=_LAST)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not relay(line, observer):
+                last.append(line.rstrip())
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if code:
+        raise TrainingError(
+            f"{stage}: accelerate launch ended with code {code}, expected 0. The last lines of its processes:\n"
+            + "\n".join(last)
+        )

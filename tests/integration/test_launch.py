@@ -1,0 +1,79 @@
+"""Two processes on the CPU train as one does: the same losses and weights for the same rows per step."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from preflow.config import Launch, Recipe
+from preflow.errors import TrainingError
+from preflow.observer import Silent
+from preflow.recipes import load_recipe
+from preflow.stages.dpo import run_dpo
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import SftSpec
+from tasks.launch import command, launched
+from tests.unit.stages.conftest import COMMON, Run, prepared, recipe_for  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).parents[2]
+CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def metrics(self, values: object, step: int) -> None:
+        self.steps.append(step)
+
+
+def with_processes(run: Run, processes: int) -> Recipe:
+    """Four rows a step, shared out over the processes."""
+    section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
+    recipe = recipe_for(run.base, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4})
+    return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=CPU if processes > 1 else None)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_two_processes_train_as_one(prepared: Run, tmp_path: Path, stage: str) -> None:  # noqa: F811
+    heard = [Heard(), Heard()]
+    for processes, observer in zip((1, 2), heard, strict=True):
+        recipe, out = with_processes(prepared, processes), tmp_path / str(processes)
+        out.mkdir()
+        if stage == "sft":
+            launched("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), out, observer)
+        else:
+            launched("dpo", run_dpo)(prepared.dpo(recipe=recipe), out, observer)
+    logs = [json.loads((tmp_path / str(n) / "training.json").read_text()) for n in (1, 2)]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    if stage == "dpo":
+        looks = [[entry["eval_kl"] for entry in log if "eval_kl" in entry] for log in logs]
+        assert looks[1] == pytest.approx(looks[0], rel=1e-3, abs=1e-6)
+    assert heard[1].steps == heard[0].steps
+    one, two = (load_file(tmp_path / str(n) / "model" / "adapter_model.safetensors") for n in (1, 2))
+    for name, value in one.items():
+        assert float((two[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
+
+
+@pytest.mark.slow
+def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    recipe = with_processes(prepared, 2)
+    spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
+    with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
+        launched("sft", run_sft)(spec, tmp_path, Silent())
+
+
+def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    files = sorted((ROOT / "infra" / "accelerate").glob("*.yaml"))
+    assert [file.stem for file in files] == ["cpu", "ddp", "deepspeed-zero3", "fsdp"]
+    kinds = [str(load_config_from_file(str(file)).distributed_type) for file in files]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "MULTI_GPU", "DEEPSPEED", "FSDP"]
+    used = {load_recipe(file).launch.config for file in sorted((ROOT / "recipes").glob("llama-8b-full*.yaml"))}
+    assert {"infra/accelerate/fsdp.yaml", "infra/accelerate/deepspeed-zero3.yaml"} <= used
+    assert "--config_file" in command(Launch(num_processes=8, config="x.yaml"), "dpo", Path("s"), Path("o"))

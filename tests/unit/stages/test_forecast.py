@@ -1,0 +1,136 @@
+"""What a plan says, against sizes and counts worked out by hand, and against what a training really takes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from preflow.config import Recipe
+from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
+from preflow.models.memory import PeakMemory
+from preflow.models.precision import Precision
+from preflow.stages.forecast import forecast, nearest_that_fits, peak_memory, work_of
+
+SMOL = LlamaConfig(
+    vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+    num_key_value_heads=3, tie_word_embeddings=True,
+)  # fmt: skip
+LLAMA_8B = LlamaConfig(
+    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=8, tie_word_embeddings=False,
+)  # fmt: skip
+CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+CARD = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
+
+
+def test_sizes_of_known_models() -> None:
+    """SmolLM2-135M has 134,515,008 parameters, Llama-3-8B 8,030,261,248 (their model cards)."""
+    smol, llama = shape_of(SMOL), shape_of(LLAMA_8B)
+    assert smol.parameters == 134_515_008
+    assert llama.parameters == 8_030_261_248
+    assert smol.linear == 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+    assert smol.wide == 30 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
+    assert shape_of(GPT2Config()).parameters == 124_439_808
+
+
+def test_adapter_sizes_are_pefts() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    peft = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
+    trained = sum(p.numel() for p in peft.parameters() if p.requires_grad)
+    assert trained == 4 * shape_of(config).wide
+
+
+def test_work_of_a_pair_by_hand() -> None:
+    """P = 3, C = 2, R = 1: 2 + 2 + 1 tokens; the prompt sees 1 + 2, chosen 2 x (2 + 2), rejected 1 x (2 + 1)."""
+    assert packed_pair(3, 2, 1) == Work(5, 3 + 8 + 3, 3)
+    assert padded_batch([(3, 2, 1), (1, 1, 1)]) == Work(4 * 5, 4 * 25, 4 * 4)
+    assert sequence(4, 2) == Work(3, 6, 2)
+
+
+def test_operations_are_those_that_pytorch_counts() -> None:
+    """PyTorch's own counter over a forward and backward of full weights, unpadded, all positions scored."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = LlamaConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    with FlopCounterMode(display=False) as counter:
+        logits = model(torch.randint(0, 96, (1, 20))).logits
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    work = Work(20, 20 * 20, 20)
+    assert forward_flops(shape_of(config), work) == pytest.approx(forward, rel=0.02)
+    expected = training_flops(shape_of(config), work, head_products=2)
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def recipe(**settings: Any) -> Recipe:
+    section = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, **settings}
+    return Recipe.model_validate({"strategy": "dpo", "model_name": "m", "dpo": section})
+
+
+def test_steps_and_tokens() -> None:
+    """10 pairs, 8 a step: 2 steps an epoch, 6 in three."""
+    given = recipe(num_train_epochs=3)
+    assert given.dpo is not None
+    seen = forecast(shape_of(SMOL), given, given.dpo, work_of([(30, 10, 20)] * 10), CPU)
+    assert (seen.rows, seen.steps, seen.tokens, seen.scored) == (10, 6, 3 * 590, 900)
+
+
+def test_weights_of_8b_models_by_hand() -> None:
+    """16 GB in bfloat16; in NF4 0.516 bytes per matrix weight and bfloat16 for the embeddings."""
+    shape, plain = shape_of(LLAMA_8B), recipe()
+    assert plain.dpo is not None
+    batch = Work(4000, 0, 2000)
+    assert peak_memory(shape, plain, plain.dpo, batch, CARD).weights == 2 * 8_030_261_248
+    small = plain.model_copy(update={"use_4bit": True})
+    assert peak_memory(shape, small, plain.dpo, batch, CARD).weights == pytest.approx(5.7e9, rel=0.02)
+
+
+def test_the_nearest_setting_that_fits_really_does() -> None:
+    shape, given = shape_of(LLAMA_8B), recipe()
+    assert given.dpo is not None
+    work = work_of([(600, 200, 200)] * 40)
+    room = 16e9 * 0.92
+    assert forecast(shape, given, given.dpo, work, CARD).memory.total > room
+    change = nearest_that_fits(shape, given, given.dpo, work, CARD, room)
+    assert change is not None
+    assert "use_4bit: true" in change
+    values: dict[str, Any] = dict(part.split(": ") for part in change.split(", "))
+    four_bit = values.pop("use_4bit")
+    mended = recipe(**values).model_copy(update={"use_4bit": four_bit == "true"})
+    assert mended.dpo is not None
+    assert forecast(shape, mended, mended.dpo, work, CARD).memory.total <= room
+    rows = mended.dpo.per_device_train_batch_size * mended.dpo.gradient_accumulation_steps
+    assert rows == 8
+    assert nearest_that_fits(shape, given, given.dpo, work, CARD, 1e9) is None
+
+
+def test_peak_memory_is_what_was_taken() -> None:
+    memory = PeakMemory(torch.device("cpu"))
+    block = torch.ones(64 * 2**20 // 4)
+    del block
+    assert 60 * 2**20 < memory.above_idle() < 120 * 2**20
+
+
+def test_recipes_name_the_usual_settings() -> None:
+    from preflow.recipes import load_recipe
+
+    folder = Path(__file__).parents[3] / "recipes"
+    small, large = (load_recipe(folder / f"llama-8b-qlora-{name}.yaml").dpo for name in ("12-16gb", "16gb-up"))
+    assert small is not None
+    assert large is not None
+    got = [
+        (s.per_device_train_batch_size, s.gradient_accumulation_steps, s.lora_r, s.max_seq_length)
+        for s in (small, large)
+    ]
+    assert got == [(2, 4, 16, 1024), (4, 2, 64, 2048)]

@@ -6,12 +6,16 @@ import pytest
 
 from preflow.artifacts import build
 from preflow.config import Recipe
+from preflow.errors import ModelError
 from preflow.models.base import resolve_model
-from preflow.models.loading import load_policy
+from preflow.models.loading import load_policy, load_weights
+from preflow.models.merging import LIMIT, merge
 from preflow.models.precision import choose_precision
+from preflow.models.scoring import response_logprobs
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo, weights_kept
 from preflow.stages.evaluation import run_evaluation
+from preflow.stages.pairs import read_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
@@ -38,6 +42,22 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     last = EvaluateSpec.model_validate({**given, "dpo": dpo, "reference": reference})
     report = build(tmp_path / "evaluate", lambda out: run_evaluation(last, out, Silent())).load("evaluation.json")
     assert report["models"]["dpo"]["kl_sft"]["value"] > 0
+    precision = choose_precision(recipe)
+    pairs = read_pairs(reference.file("eval.parquet"))
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    drift = merge(base, dpo.file("model"), recipe, precision, rows, tmp_path / "merged")
+    assert 0 <= drift <= LIMIT
+    plain = recipe.model_copy(update={"use_4bit": False})
+    merged = load_weights(tmp_path / "merged", plain, precision)
+    trained = load_policy(base, dpo.file("model"), recipe, precision)
+    untrained = load_policy(base, None, recipe, precision)
+    row = rows[0]
+    got, expected, before = (response_logprobs(m, row, precision).sum() for m in (merged, trained, untrained))
+    assert abs(float(got - expected)) <= LIMIT * len(row[1])
+    assert abs(float(expected - before)) > 1, "a merge that forgot the adapter would pass"
+    with pytest.raises(ModelError, match="the merged model's log-probs differ"):
+        merge(base, dpo.file("model"), recipe, precision, rows, tmp_path / "refused", limit=-1.0)
+    assert not list(tmp_path.glob("refused*"))
 
 
 def test_a_trainer_cannot_narrow_the_policy(prepared: Run) -> None:

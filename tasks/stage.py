@@ -1,5 +1,6 @@
 """What every stage's task does around its one library call."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +47,9 @@ def perform(
     def write(out: Path) -> None:
         nonlocal computed
         computed = True
+        begin = time.monotonic()
         work(spec, out, observer)
+        observer.metrics({f"{stage}/work_seconds": time.monotonic() - begin}, 0)
 
     with timed(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:
         artifact = artifacts.build(final, write)

@@ -1,0 +1,136 @@
+"""Speed and memory of an SFT step: TRL's SFTTrainer as shipped (padded) and Preflow, in turn, at the same loss curve.
+
+``python -m bench.bench_sft [--data FILE] [--steps N] [--quick]`` trains the same adapter (rank 16) of SmolLM2-135M on
+the same shuffled batches of 8 and prints tokens per second, peak memory, the ratio that arithmetic alone would give, and
+last one JSON line. Without a file, the demo's demonstrations are used.
+"""
+
+import json
+import logging
+import random
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from datasets import Dataset
+from trl.trainer.sft_config import SFTConfig
+
+from bench.bench_dpo import Contender
+from preflow.config import Recipe
+from preflow.data.conversion import RowProblem, to_demonstration
+from preflow.data.raw import read_rows
+from preflow.data.reading import resolve_sources
+from preflow.data.templates import Renderer
+from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
+from preflow.models.adapters import inner_model, new_adapter
+from preflow.models.base import resolve_model
+from preflow.models.flops import Work, sequence, shape_of, training_flops
+from preflow.models.loading import load_tokenizer, load_weights
+from preflow.models.lora import fuse
+from preflow.models.packing import IGNORED
+from preflow.models.precision import Precision
+from preflow.models.trl_forward import drop_padding
+from preflow.observer import Silent
+from preflow.stages.sft import WatchedSFTTrainer
+
+BATCH = 8
+DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "demonstrations.jsonl"
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Demonstrations.")] = DEMO,
+    steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="Three steps instead.")] = False,
+) -> None:
+    """Measure both side by side."""
+    logging.disable(logging.WARNING)
+    steps = 3 if quick else steps
+    recipe = Recipe.model_validate({"strategy": "sft", "model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512})
+    precision = Precision(torch.device("cpu"), torch.float32, torch.float32)
+    rows = demonstrations(recipe, data, (steps + 1) * BATCH)
+    contenders = {name: contender(recipe, rows, name, precision) for name in ("trl", "preflow")}
+    for start in range(0, len(rows), BATCH):
+        for one in contenders.values():
+            one.step(list(range(start, start + BATCH)))
+        print("  ".join(f"{name} {one.seconds[-1]:.2f} s" for name, one in contenders.items()), flush=True)
+    report(contenders, rows, bound(recipe, rows))
+
+
+def report(contenders: dict[str, Contender], rows: list[TokenizedDemonstration], bound: float) -> None:
+    """Print what was measured of the counted steps (the first one warms up)."""
+    tokens = sum(len(row.input_ids) for row in rows[BATCH:])
+    for name, one in contenders.items():
+        rate, memory = tokens / sum(one.seconds[1:]), max(one.memory[1:]) / 2**20
+        print(f"{name:8s} {rate:7.1f} tokens/s, {memory:7.0f} MiB above the loaded trainer")
+    theirs, ours = contenders["trl"], contenders["preflow"]
+    ratio = sum(theirs.seconds[1:]) / sum(ours.seconds[1:])
+    print(f"ratio {ratio:.2f}; arithmetic alone gives {bound:.2f}")
+    gap = max(abs(a - b) / abs(b) for a, b in zip(ours.losses, theirs.losses, strict=True))
+    memory_ratio = max(ours.memory[1:]) / max(theirs.memory[1:])
+    values = {"ratio_vs_trl": ratio, "memory_ratio_vs_trl": memory_ratio, "share_of_flop_bound": ratio / bound}
+    print(json.dumps({**{name: round(value, 3) for name, value in values.items()}, "max_rel_loss_difference": gap}))
+
+
+def bound(recipe: Recipe, rows: list[TokenizedDemonstration]) -> float:
+    """How many times Preflow's arithmetic TRL does, over the counted batches."""
+    shape = shape_of(load_weights(resolve_model(recipe, Silent()).path, recipe, _CPU).config)
+    padded = ours = 0.0
+    for start in range(BATCH, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        width = max(len(row.input_ids) for row in batch)
+        padded += training_flops(shape, Work(BATCH * width, BATCH * width**2, BATCH * (width - 1)), 16, head_products=2)
+        ours += sum(training_flops(shape, sequence(len(r.input_ids), sum(r.response_mask)), 16) for r in batch)
+    return padded / ours
+
+
+_CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+
+
+def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemonstration]:
+    """Token ids and masks, shuffled."""
+    (source,) = resolve_sources([str(data)])
+    rows = []
+    for row in read_rows(source):
+        with suppress(RowProblem):  # rows that the validate stage would set aside
+            rows.append(to_demonstration(row))
+    base = resolve_model(recipe, Silent())
+    tokenized, _ = tokenize_demonstrations(rows, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")
+    return random.Random(0).sample(tokenized, min(count, len(tokenized)) // BATCH * BATCH)
+
+
+def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, precision: Precision) -> Contender:
+    """TRL's trainer, as shipped or with Preflow's forward."""
+    assert recipe.sft is not None, "the benchmark's recipe has an SFT section"
+    base = resolve_model(recipe, Silent())
+    labels = [
+        [token if counts else IGNORED for token, counts in zip(row.input_ids, row.response_mask, strict=True)]
+        for row in rows
+    ]
+    config = SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        bf16=False,
+        max_length=None,
+        gradient_checkpointing=False,
+        report_to="none",
+        packing=False,
+    )
+    trainer: Any = WatchedSFTTrainer(
+        model=new_adapter(load_weights(base.path, recipe, precision), recipe.sft, seed=0),
+        args=config,
+        train_dataset=Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": labels}),
+        processing_class=load_tokenizer(base, recipe),
+    )
+    trainer.model.train()
+    if name == "preflow":
+        drop_padding(inner_model(trainer.model))
+        fuse(trainer.model)
+    optimizer = torch.optim.AdamW([p for p in trainer.model.parameters() if p.requires_grad], lr=2e-4)
+    return Contender(trainer, optimizer, precision.device)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,7 +1,7 @@
 """Speed and memory of an SFT step: TRL's SFTTrainer as shipped (padded) and Preflow, in turn, at the same loss curve.
 
 ``python -m bench.bench_sft [--data FILE] [--steps N] [--quick]`` trains the same adapter (rank 16) of SmolLM2-135M on
-the same shuffled batches of 8 and prints tokens per second, peak memory, the ratio that arithmetic alone would give, and
+the same shuffled batches of 8 and prints tokens per second, peak memory, the ratio that arithmetic alone gives, and
 last one JSON line. Without a file, the demo's demonstrations are used.
 """
 

@@ -1,8 +1,7 @@
 """Direct Preference Optimization against stored reference log-probs, after a proof that they are the right ones."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from preflow.artifacts import SCRATCH, write_json
 from preflow.config import DpoSettings
 from preflow.errors import DpoCheckpointError
-from preflow.models.adapters import describe, inner_model, new_adapter, save_model, trainable_parameters, write_card
+from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
 from preflow.models.base import refuse_dpo_checkpoint
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
@@ -32,7 +31,14 @@ from preflow.stages.forecast import foreseen
 from preflow.stages.guards import ROW, DriftGuard, Watched, measure
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
-from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
+from preflow.stages.training import (
+    StageCallback,
+    final_mean,
+    one_device,
+    run_training,
+    training_arguments,
+    weights_kept,
+)
 
 _PROOF_BATCH = 8
 
@@ -214,19 +220,6 @@ def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     columns = columns.append_column(ROW, pa.array(np.arange(len(columns))))
     # A random fingerprint: nothing is cached under it, and the usual one would read all rows.
     return Dataset(columns, fingerprint=generate_random_fingerprint())
-
-
-@contextmanager
-def weights_kept(model: LanguageModel) -> Iterator[None]:
-    """Undo what a trainer's constructor does to trainable weights.
-
-    TRL casts the adapter of a quantized model to bfloat16, after which policy and reference differ at step 0.
-    """
-    before = {name: parameter.data for name, parameter in trainable_parameters(model).items()}
-    yield
-    for name, parameter in trainable_parameters(model).items():
-        if name in before:
-            parameter.data = before[name]
 
 
 @torch.no_grad()

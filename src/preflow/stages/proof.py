@@ -190,7 +190,7 @@ def check_dtypes(policy: torch.nn.Module, reference: Mapping[str, torch.dtype]) 
             raise AdapterDtypeError(
                 f"trainable parameter {name} is {dtype}, the reference was computed with {expected}: policy and "
                 "reference would differ before the first step. TRL's trainer casts the adapter of a quantized model "
-                "to bfloat16 when it is made; restore the weights after making it (stages.dpo.weights_kept does so)"
+                "to bfloat16 when it is made; restore the weights after that (stages.training.weights_kept does)"
             )
 
 

@@ -23,7 +23,14 @@ from preflow.stages.batching import Batched, within_memory
 from preflow.stages.forecast import foreseen
 from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
-from preflow.stages.training import StageCallback, final_mean, one_device, run_training, training_arguments
+from preflow.stages.training import (
+    StageCallback,
+    final_mean,
+    one_device,
+    run_training,
+    training_arguments,
+    weights_kept,
+)
 
 
 class WatchedSFTTrainer(Watched, Batched, SFTTrainer):
@@ -101,13 +108,14 @@ def _trainer(
     arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
     config = SFTConfig(**arguments, packing=False)
     one_device(config)
-    trainer = WatchedSFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_dict(columns),
-        processing_class=tokenizer,
-        callbacks=[StageCallback("sft", observer)],
-    )
+    with weights_kept(model):
+        trainer = WatchedSFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=tokenizer,
+            callbacks=[StageCallback("sft", observer)],
+        )
     trainer.watch("sft", [str(row.source) for row in rows])
     if settings.batching == "length":
         trainer.batch_by_length([len(row.input_ids) for row in rows])

@@ -4,6 +4,8 @@ import math
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from preflow.artifacts import SCRATCH
 from preflow.config import Recipe, TrainingSettings
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
+from preflow.models.adapters import trainable_parameters
+from preflow.models.loading import LanguageModel
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.observer import Observer
@@ -167,3 +171,16 @@ class StageCallback(TrainerCallback):
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             (checkpoint / _WHOLE).write_text(_contents_digest(checkpoint), encoding="utf-8")
+
+
+@contextmanager
+def weights_kept(model: LanguageModel) -> Iterator[None]:
+    """Undo what a trainer's constructor does to trainable weights.
+
+    TRL casts the adapter of a quantized model to bfloat16, after which policy and reference differ at step 0.
+    """
+    before = {name: parameter.data for name, parameter in trainable_parameters(model).items()}
+    yield
+    for name, parameter in trainable_parameters(model).items():
+        if name in before:
+            parameter.data = before[name]

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from preflow.artifacts import build
 from preflow.config import Recipe
@@ -13,12 +15,13 @@ from preflow.models.merging import LIMIT, merge
 from preflow.models.precision import choose_precision
 from preflow.models.scoring import response_logprobs
 from preflow.observer import Silent
-from preflow.stages.dpo import run_dpo, weights_kept
+from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
 from preflow.stages.pairs import read_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
+from preflow.stages.training import weights_kept
 from tests.conftest import make_model
 from tests.unit.stages.conftest import Run, recipe_for
 
@@ -31,6 +34,9 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     recipe, data = recipe_for(base, use_4bit=True), prepared.data
     asked = SftSpec(recipe=recipe, base=base, data=data)
     sft = build(tmp_path / "sft", lambda out: run_sft(asked, out, Silent()))
+    assert {tensor.dtype for tensor in load_file(sft.file("model/adapter_model.safetensors")).values()} == {
+        torch.float32
+    }
     given = {"recipe": recipe, "base": base, "data": data, "sft": sft}
     scored = ReferenceSpec.model_validate(given)
     reference = build(tmp_path / "reference", lambda out: run_reference(scored, out, Silent()))

@@ -72,14 +72,14 @@ def measure(rows: int, place: Path, memory_mb: int | None) -> dict[str, float]:
     return {"rows": rows, "bytes": size, "limit": limit, **found}
 
 
-def make(file: Path, rows: int) -> None:
-    """Pairs of random words with the lengths of short answers; drawn from a fixed seed."""
+def make(file: Path, rows: int, times: int = 1) -> None:
+    """Pairs of random words with the lengths of short answers, or so many times longer; drawn from a fixed seed."""
     rng = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(_WORDS)]
 
     def text(low: int, high: int) -> str:
-        return " ".join(rng.choices(words, k=rng.randint(low, high))).capitalize() + "."
+        return " ".join(rng.choices(words, k=times * rng.randint(low, high))).capitalize() + "."
 
     with file.open("w", encoding="utf-8") as handle:
         for _ in range(rows):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from numpy.typing import NDArray
+
 from expectations.facts import Facts
 from preflow.data.alike import parts_of
 from preflow.data.judgements import has_control, has_mojibake
@@ -15,6 +17,7 @@ _WORDS = {
     "identical_answers": "chosen and rejected say the same",
     "too_similar": "chosen and rejected are {measure} alike",
     "wins_everywhere": "the chosen answer wins against {measure:.0f} prompts",
+    "too_many_tokens": "the row has {measure:.0f} tokens",
     "text_too_long": "the row has {measure:.0f} characters",
 }
 
@@ -24,11 +27,15 @@ class Details:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._found = facts.measured()
+        self._rows: dict[int, dict[str, NDArray[Any]]] = {}
 
     def measure(self, finding: str, row: int) -> float | None:
         """The number that failed its threshold; none for a finding that has no number."""
-        return round(float(self._found[finding][row]), 4) if finding in _MEASURED else None
+        if finding not in _MEASURED:
+            return None
+        if row not in self._rows:  # rows are asked for in order, so one at a time is kept
+            self._rows = {row: self._facts.measured(slice(row, row + 1))}
+        return round(float(self._rows[row][finding][0]), 4)
 
     def text(self, finding: str, row: int, values: dict[str, Any]) -> str:
         """One line about a row that was converted.
@@ -45,6 +52,8 @@ class Details:
             other=self._facts.columns.source(partner) if partner >= 0 else "",
             measure=self.measure(finding, row),
         )
+        if finding == "too_many_tokens" and self._facts.lost_tokens is not None:
+            return f"{said}: {self._facts.lost_tokens[row]} tokens of the response would be lost"
         limit = getattr(self._facts.settings, setting or "", None)
         return said if limit is None else f"{said} (validation.{setting} is {limit})"
 

@@ -43,6 +43,7 @@ class Facts:
         rows: Findings' names to what was found by comparing rows, shape ``(N,)`` each.
         partners: For each row the earlier row that it repeats, -1 where there is none.
         benchmark: For each row the row of a benchmark file with its prompt, -1 where there is none.
+        lost_tokens: Tokens of each row beyond the limit; none where no tokenizer was given.
     """
 
     columns: Columns
@@ -50,6 +51,7 @@ class Facts:
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
     partners: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     benchmark: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    lost_tokens: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return self.columns.total
@@ -59,9 +61,12 @@ class Facts:
         """Rows that were converted, shape ``(N,)``."""
         return np.asarray(self.columns.get("problem") == FINE)
 
-    def measured(self) -> dict[str, NDArray[Any]]:
-        """Every column that a suite may ask for, shape ``(N,)`` each."""
-        get = self.columns.get
+    def measured(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """Every column that a suite may ask for, for some rows that stand together, shape ``(M,)`` each."""
+
+        def get(name: str, part: int = 0) -> NDArray[Any]:
+            return self.columns.get(name, part, rows)
+
         sides = range(self.columns.parts("characters"))
         found: dict[str, NDArray[Any]] = {
             "problem": get("problem"),
@@ -69,7 +74,7 @@ class Facts:
             "mojibake": get("mojibake"),
             "repeats_prompt": get("repeats"),
             "text_too_long": np.sum([get("characters", side).astype(np.int64) for side in sides], axis=0),
-            **self.rows,
+            **{name: values[rows] for name, values in self.rows.items()},
         }
         if self.columns.kind == "preferences":
             found |= {
@@ -87,12 +92,11 @@ class Facts:
         Args:
             extra: Columns to judge instead of what was measured, shape ``(N,)`` each.
         """
-        found = self.measured() if extra is None else extra
         block = max(10_000, self.settings.memory_mb * 2**20 // _FRAME_BYTES)
         for start in range(0, len(self), block):
-            stop = min(start + block, len(self))
-            parts = {name: values[start:stop] for name, values in found.items()}
-            yield pd.DataFrame({"at": np.arange(start, stop), **parts})
+            rows = slice(start, min(start + block, len(self)))
+            found = self.measured(rows) if extra is None else {name: values[rows] for name, values in extra.items()}
+            yield pd.DataFrame({"at": np.arange(rows.start, rows.stop), **found})
 
 
 def read_kind(
@@ -192,7 +196,7 @@ def _compare_verdicts(facts: Facts, prompts: NDArray[np.uint64], memory: int) ->
     fine = facts.fine
     facts.rows["contradiction"], facts.rows["preference_cycle"] = at_odds(prompts, *sides, fine, memory)
     count, share = wins(prompts, chosen, rejected, fine)
-    facts.rows["wins_everywhere"] = np.where(share >= facts.settings.wins_everywhere_share, count, 0)
+    facts.rows["wins_everywhere"] = np.where(share >= facts.settings.wins_everywhere_share, count, 0).astype(np.int32)
 
 
 def _conflicts(prompts: NDArray[np.uint64], answers: NDArray[np.uint64], fine: Bools, memory: int) -> Bools:

@@ -14,8 +14,8 @@ from expectations import demonstrations, preferences
 from expectations.facts import Facts, compare_rows, nearly_leaking, read_kind
 from expectations.measures import measure_set
 from expectations.page import page
-from expectations.report import critical_findings, kind_report, metrics, summary
-from expectations.shared import split_suite
+from expectations.report import PAGE, critical_findings, kind_report, metrics, summary
+from expectations.shared import lengths_suite, split_suite
 from expectations.suites import Outcome, as_result, run_suite
 from expectations.writing import write_kind
 from preflow.artifacts import SCRATCH, write_json
@@ -32,7 +32,6 @@ from preflow.observer import Observer
 from preflow.stages.specs import ValidateSpec
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
-PAGE = "report.html"
 _Suite = Callable[[ValidationSettings], gx.ExpectationSuite]
 _SUITES: dict[Kind, tuple[_Suite, _Suite]] = {
     "demonstrations": (demonstrations.rows_suite, demonstrations.set_suite),
@@ -133,10 +132,18 @@ def _judge(
     settings = spec.settings
     columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
     facts = compare_rows(columns, settings, benchmark)
+    if spec.tokenizer is not None:
+        from preflow.data.token_counts import count_tokens  # it loads transformers
+
+        limit = spec.max_seq_length or 0
+        facts.rows["too_many_tokens"], facts.lost_tokens = count_tokens(columns, spec.tokenizer, limit)
     share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
     judged = Judged(facts, None if columns.has_eval else share)
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
+    if spec.tokenizer is not None:
+        lengths = {"too_many_tokens": facts.rows["too_many_tokens"]}
+        judged.judge(run_suite(facts.frames(lengths), lengths_suite(kind, spec.max_seq_length or 0, settings)))
     if missed := (~facts.fine & judged.used).any():
         raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
     observer.progress(1, 1, f"rows of {kind} judged")

@@ -14,6 +14,8 @@ from preflow.data.alike import parts_of
 from preflow.data.store import Kind
 from preflow.findings import FINDINGS
 
+#: The report for people, in the validate stage's folder.
+PAGE = "report.html"
 _NAMED_ROWS = 5
 #: Examples of a finding, and how much of each text they show.
 _EXAMPLES = 3
@@ -207,6 +209,24 @@ def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str
     kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
     notes += [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
     return notes
+
+
+def finding_rows(reports: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One line per finding, the worst first: for a table that people read."""
+    order = ("stop", "set_aside", "warn")
+    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    lines = [(kind, name, entry) for kind in kinds for name, entry in reports.get(kind, {}).get("findings", {}).items()]
+    return [
+        {
+            "data": kind,
+            "finding": name,
+            "severity": entry["severity"],
+            "rows": f"{entry['count']:,}" if entry["count"] else "the whole set",
+            "first": _first_rows(entry),
+            "what": entry["what"],
+        }
+        for kind, name, entry in sorted(lines, key=lambda line: order.index(line[2]["severity"]))
+    ]
 
 
 def metrics(reports: Mapping[Kind, Mapping[str, Any]]) -> dict[str, float]:

@@ -28,6 +28,11 @@ def split_suite(name: str, settings: ValidationSettings) -> gx.ExpectationSuite:
     return new_suite(f"{name}: split", settings, leaks)
 
 
+def lengths_suite(name: str, limit: int, settings: ValidationSettings) -> gx.ExpectationSuite:
+    """No row has more tokens than the model is trained on."""
+    return new_suite(f"{name}: lengths", settings, [below("too_many_tokens", limit, settings, reached=False)])
+
+
 def of_sets(settings: ValidationSettings) -> list[Expectation]:
     """Of all usable rows together; the frame has one row."""
     return [

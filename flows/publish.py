@@ -10,7 +10,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
-from expectations.report import advice
+from expectations.report import PAGE, advice, finding_rows
 from flows.addresses import mlflow_address
 from flows.plan import Outcome, Plan
 from flows.summary import markdown, metric_rows
@@ -42,9 +42,14 @@ def announce(plan: Plan) -> None:
 
 
 def advise(plan: Plan, data: Artifact) -> None:
-    """Say what the checked data advise against, whether they were checked now or in an earlier run."""
-    for line in advice(data.load(REPORT), plan.recipe.validation):
+    """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
+    report = data.load(REPORT)
+    for line in advice(report, plan.recipe.validation):
         tell(f"advice: {line}", warning=True)
+    rows = finding_rows(report)
+    if rows:
+        key, page = f"{artifact_key(plan.recipe.name)}-data", data.file(PAGE)
+        create_table_artifact(rows, key=key, description=f"What the data gate found; the whole report: {page}")
 
 
 def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> Outcome:

@@ -82,9 +82,7 @@ _ALL = (
         "no_clear_winner_words",
     ),
     Finding("repeats_prompt", "row", "warn", "an answer repeats the prompt", "repeats_prompt"),
-    Finding(
-        "too_many_tokens", "row", "warn", "the row has more tokens than max_seq_length", "max_seq_length of the stage"
-    ),
+    Finding("too_many_tokens", "row", "warn", "the row has more tokens than max_seq_length", "max_seq_length"),
     Finding("email_address", "row", "warn", "the text holds an e-mail address"),
     Finding("phone_number", "row", "warn", "the text holds a phone number"),
     Finding("secret", "row", "warn", "the text holds a key, a token or another secret"),

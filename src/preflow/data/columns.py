@@ -77,11 +77,12 @@ class Columns:
             handle.close()
         self._open.clear()
 
-    def get(self, name: str, part: int = 0) -> NDArray[Any]:
-        """A column, shape ``(N,)``."""
-        if name not in self._types:
-            return np.zeros(0)
-        return np.fromfile(self.folder / f"{name}.{part}", dtype=self._types[name])
+    def get(self, name: str, part: int = 0, rows: slice | None = None) -> NDArray[Any]:
+        """A column, shape ``(N,)``, or some rows of it that stand together."""
+        file, kind = self.folder / f"{name}.{part}", self._types[name]
+        if rows is None:
+            return np.fromfile(file, dtype=kind)
+        return np.fromfile(file, dtype=kind, offset=rows.start * kind.itemsize, count=rows.stop - rows.start)
 
     def parts(self, name: str) -> int:
         """Of how many parts a column consists."""

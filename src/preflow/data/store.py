@@ -4,6 +4,7 @@
     preferences.train.jsonl     preferences.eval.jsonl
     quarantine.jsonl            every row set aside: kind, file, row, finding, detail, measure that failed, the row
     report.json                 verdict, notes, and by kind and finding the numbers of all rows concerned
+    report.html                 the same for people, in one page that needs nothing else
     metrics.json                the counts as flat floats
 
 Nothing in it depends on where the source files lie.

@@ -1,0 +1,20 @@
+"""A set far larger than the memory it may take is validated, not refused."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.bench_validation import make, run_gate_apart
+
+ROWS, TIMES = 130_000, 4
+#: MiB that the kernel lets the gate's process take above its imports, and each of its workers.
+LIMIT = 64
+
+
+@pytest.mark.slow
+def test_a_set_of_more_than_three_times_the_memory_allowed_is_validated(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    make(file, ROWS, TIMES)
+    assert file.stat().st_size > 3.5 * LIMIT * 2**20
+    found = run_gate_apart(file, memory_mb=16, data_limit_mb=LIMIT)
+    assert found["seconds"] > 0

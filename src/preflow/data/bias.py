@@ -42,11 +42,13 @@ def openings(columns: Columns, used: Bools) -> list[tuple[dict[str, Any], NDArra
     rows = np.flatnonzero(used)
     sides = [columns.get("opening", side)[used] for side in (0, 1)]
     least = max(_FEWEST, int(_OPENING_SHARE * len(rows)))
-    counts = [dict(zip(*np.unique(side[side != 0], return_counts=True), strict=True)) for side in sides]
-    common = sorted({key for side in counts for key, count in side.items() if count >= least})
+    common: set[np.uint64] = set()
+    for side in sides:
+        keys, counts = np.unique(side[side != 0], return_counts=True)
+        common.update(keys[counts >= least])
     found = []
-    for key in common:
-        entry = _cue("", int(counts[0].get(key, 0)), int(counts[1].get(key, 0)))
+    for key in sorted(common):
+        entry = _cue("", *(int((side == key).sum()) for side in sides))
         if entry is not None:
             example = rows[sides[0 if entry["side"] == "chosen" else 1] == key][0]
             found.append((entry, rows[(sides[0] == key) | (sides[1] == key)], int(example)))

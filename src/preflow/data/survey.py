@@ -248,6 +248,8 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
         "answers": np.stack(answers),
     }
     columns |= _text_checks(texts, step, fine)
+    if order.settings.personal_data:
+        columns |= _personal(order.settings, texts, step)
     if step == 3:
         columns |= _compare(order.settings, texts, columns, fine)
     columns["repeats"] = _repeats(texts.sides, step, columns["words"][0] >= _ASKED, order.settings)
@@ -297,6 +299,18 @@ def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str,
                 control[place] = any(map(has_control, sides))
                 mojibake[place] = any(map(has_mojibake, sides))
     return {"control": control, "mojibake": mojibake}
+
+
+def _personal(settings: ValidationSettings, texts: _Texts, step: int) -> dict[str, NDArray[Any]]:
+    """E-mail addresses, phone numbers and secrets, row by row."""
+    from preflow.data.personal import has_email, has_phone, has_secret
+
+    rows = ["\n".join(texts.sides[place : place + step]) for place in range(0, len(texts.sides), step)]
+    return {
+        "email_address": np.array([has_email(row) for row in rows], bool),
+        "phone_number": np.array([has_phone(row, settings.phone_region) for row in rows], bool),
+        "secret": np.array([has_secret(row) for row in rows], bool),
+    }
 
 
 def _lower(texts: list[str]) -> list[str]:

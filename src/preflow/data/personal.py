@@ -82,5 +82,5 @@ def _plugins() -> tuple[Any, ...]:
 
 def _missing(package: str) -> MissingDependencyError:
     return MissingDependencyError(
-        f"validation.personal_data is true but {package} is not installed: pip install 'preflow[personal]' or set it false"
+        f"validation.personal_data is true but {package} is missing: pip install 'preflow[personal]', or set it false"
     )

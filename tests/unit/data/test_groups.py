@@ -18,9 +18,9 @@ VERDICTS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(
 MEMORY = st.sampled_from([1, 200, 1 << 20])
 
 
-def columns(verdicts: list[tuple[int, int, int]]) -> list[NDArray[np.uint64]]:
+def columns(verdicts: list[tuple[int, int, int]]) -> tuple[NDArray[np.uint64], ...]:
     prompts, chosen, rejected = (np.array(side, np.uint64) for side in zip(*verdicts, strict=True))
-    return [prompts, combine(prompts, chosen), combine(prompts, rejected)]
+    return prompts, combine(prompts, chosen), combine(prompts, rejected)
 
 
 def reaches(edges: set[tuple[int, int]], start: int, end: int) -> bool:
@@ -38,7 +38,8 @@ def reaches(edges: set[tuple[int, int]], start: int, end: int) -> bool:
 
 @given(VERDICTS, MEMORY)
 def test_verdicts_at_odds_are_those_that_a_search_finds(verdicts: list[tuple[int, int, int]], memory: int) -> None:
-    opposed, circle = at_odds(*columns(verdicts), np.ones(len(verdicts), bool), memory)
+    prompts, chosen, rejected = columns(verdicts)
+    opposed, circle = at_odds(prompts, chosen, rejected, np.ones(len(verdicts), bool), memory)
     for row, (prompt, better, worse) in enumerate(verdicts):
         edges = {(a, b) for asked, a, b in verdicts if asked == prompt and a != b}
         expected = better != worse and (worse, better) in edges
@@ -72,7 +73,7 @@ Change = Callable[[str], str]
 SAME: dict[str, Change] = {
     "case": str.upper,
     "marks": lambda text: f"({text}...)",
-    "order": lambda text: " ".join(reversed(text.split())),
+    "order": lambda text: " ".join([*text.split()[-3:], *text.split()[:-3]]),
     "wide spaces": lambda text: text.replace(" ", " \u2003"),
     "curly marks": lambda text: text.replace("'", "\u2019"),
 }

@@ -247,7 +247,7 @@ ROW = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, max_size=12))
 def test_whatever_the_rows_are_each_is_used_or_named(tmp_path: Path, rows: list[Any]) -> None:
     lenient = ValidationSettings(maximum_set_aside=1.0)

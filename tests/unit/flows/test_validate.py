@@ -191,6 +191,7 @@ def test_a_line_of_50_megabytes_is_one_row_that_is_too_long(tmp_path: Path) -> N
     assert found["preferences"]["findings"]["text_too_long"]["rows"] == {"p.jsonl": [41]}
 
 
+@pytest.mark.slow
 def test_the_command_starts_no_server_and_loads_no_model_library() -> None:
     code = "import sys, flows.validate, expectations.gate\n"
     code += "print([m for m in ('torch', 'transformers', 'mlflow') if m in sys.modules])"

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from preflow.config import Recipe, TrainingSettings
+from preflow.config import DpoSettings, Recipe, TrainingSettings
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
@@ -115,7 +115,6 @@ def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -
 
 def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
     """Bytes at the peak of training on a batch."""
-    width = precision.compute.itemsize
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     adapter = rank * shape.wide
     trained = adapter if rank else shape.parameters
@@ -127,22 +126,27 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         adapter=adapter * 4.0,
         gradients=trained * 4.0,
         optimizer=trained * moments,
-        activations=_activations(shape, settings, rank, batch.tokens, width),
+        activations=_activations(shape, settings, rank, batch, precision),
         logits=_logits(shape, batch.scored, precision),
     )
 
 
-def _activations(shape: Shape, settings: TrainingSettings, rank: int, tokens: int, width: int) -> float:
+def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Work, precision: Precision) -> float:
     """What the layers keep for their backward.
 
-    Per token and layer: the residual stream before each norm, the norm's own intermediate and result (3 widths twice),
-    query, key and value as they enter attention with as many heads each, its result twice, the MLP's gate, its
-    activation, the other half and their product, and an adapter's narrow results (7 matrices).
+    Per token and layer: the residual stream and what its two norms keep and give (5 widths), query, key and value as
+    they enter attention with as many heads each and its result (4), the MLP's gate, its activation, the other half and
+    their product, and an adapter's narrow results (7 matrices). On the CPU every response holds its own copy of its
+    prompt's keys and values. The backward works on one more layer. (Counted with ``saved_tensors_hooks`` on Llama.)
     """
-    per_token = 6 * shape.hidden + 5 * shape.attention + 4 * shape.inner + 7 * rank
-    if not settings.gradient_checkpointing:
-        return float(shape.layers * per_token * tokens * width)
-    return float((shape.layers * shape.hidden + 2 * per_token) * tokens * width)
+    per_token = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner + 7 * rank
+    kept = float(per_token * batch.tokens)
+    if precision.device.type == "cpu" and isinstance(settings, DpoSettings):
+        shared = batch.tokens - batch.scored
+        kept += 2.0 * shape.attention * (batch.tokens + shared)
+    layers = 2 if settings.gradient_checkpointing else shape.layers + 1
+    inputs = shape.layers * shape.hidden * batch.tokens if settings.gradient_checkpointing else 0
+    return (layers * kept + inputs) * precision.compute.itemsize
 
 
 def _logits(shape: Shape, scored: int, precision: Precision) -> float:

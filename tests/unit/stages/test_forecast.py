@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from trl.trainer.utils import add_fused_lm_head
 
 from preflow.config import Recipe
 from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
+from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
+from preflow.models.trl_forward import share_prompts
 from preflow.stages.forecast import forecast, nearest_that_fits, peak_memory, work_of
 
 SMOL = LlamaConfig(
@@ -36,8 +40,6 @@ def test_sizes_of_known_models() -> None:
 
 
 def test_adapter_sizes_are_pefts() -> None:
-    from peft import LoraConfig, get_peft_model
-
     config = LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
     )
@@ -134,3 +136,40 @@ def test_recipes_name_the_usual_settings() -> None:
         for s in (small, large)
     ]
     assert got == [(2, 4, 16, 1024), (4, 2, 64, 2048)]
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """Bytes that a packed forward saves for its backward, by PyTorch's own hooks, within 15 %."""
+    from tests.unit.models.test_rows import forward
+
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=6,
+        num_key_value_heads=2, pad_token_id=0,
+    )  # fmt: skip
+    model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    wrapped = get_peft_model(model.requires_grad_(False), LoraConfig(r=4, target_modules="all-linear"))
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    share_prompts(model)
+    fuse(wrapped)
+    lengths = [(60, 20, 30), (90, 40, 10)]
+    rows = [
+        dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ([5] * n for n in sizes), strict=True))
+        for sizes in lengths
+    ]
+    weights = {p.untyped_storage().data_ptr() for p in wrapped.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward(wrapped, rows)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    given = recipe(lora_r=4)
+    assert given.dpo is not None
+    first, second = work_of(lengths)
+    need = peak_memory(shape_of(config), given, given.dpo, first + second, CPU).activations * 4 / 5
+    assert need == pytest.approx(measured, rel=0.15)

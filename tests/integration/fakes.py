@@ -46,7 +46,7 @@ def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
 def _gate(spec: Any, out: Path, observer: Observer) -> None:
     _called("validate")
     write_json(out / "metrics.json", {"data/pairs": 4.0})
-    write_json(out / "report.json", {"verdict": "fit", "findings": {}, "preferences": {"eval": 2, "train": 4}})
+    write_json(out / "report.json", {"verdict": "fit", "preferences": {"eval": 2, "train": 4, "findings": {}}})
 
 
 def _lengths(spec: Any, out: Path, observer: Observer) -> None:

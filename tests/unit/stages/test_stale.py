@@ -9,99 +9,23 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from preflow import digests
-from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.digests import file_stamp
 from preflow.home import digests_folder, logprobs_url
-from preflow.maths.logprobs import tolerance
 from preflow.models import identity
-from preflow.models.adapters import new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy
 from preflow.models.precision import choose_precision
-from preflow.models.scoring import Group
 from preflow.observer import Silent
-from preflow.stages.proof import independent_logprob
-from preflow.stages.reference import score_groups
 from tests.conftest import make_model
 from tests.unit.stages.conftest import recipe_for
-
-GROUPS: list[Group] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
-
-
-class Heard(Silent):
-    """Keeps the metrics of the last scoring."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-
-    def metrics(self, values: Any, step: int) -> None:
-        self.values.update(values)
-
-
-@dataclass
-class Bench:
-    """A base model, an adapter over it, and a store that is asked for both."""
-
-    folder: Path
-    recipe_changes: dict[str, Any] = field(default_factory=dict)
-    groups: list[Group] = field(default_factory=lambda: list(GROUPS))
-    sft: str = "sft"
-
-    @property
-    def base(self) -> Path:
-        return self.folder / "base"
-
-    @property
-    def model(self) -> Path:
-        return self.folder / self.sft / "model"
-
-    @property
-    def weights(self) -> Path:
-        return self.model / "adapter_model.safetensors"
-
-    @property
-    def recipe(self) -> Recipe:
-        ref = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
-        return recipe_for(ref, **self.recipe_changes)
-
-    def ask(self, *, compare: bool = True) -> float:
-        """Score through the store, compare with the model as it is now, and give the rows computed."""
-        recipe = self.recipe
-        base = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
-        sft = Artifact(path=str(self.folder / self.sft), digest="the same in every run", bytes=0)
-        heard, precision = Heard(), choose_precision(recipe)
-        store = score_groups(recipe, base, sft, self.groups, heard, "test")
-        model = load_policy(base, self.model, recipe, precision) if compare else None
-        for group in self.groups if compare else ():
-            for values, response in zip(store.get(group), group[1], strict=True):
-                expected = independent_logprob(model, (group[0], response), precision)
-                gap = abs(sum(values) - expected)
-                assert gap <= tolerance(expected, len(response), precision.compute), "a stale value was served"
-        return heard.values["scoring/rows_computed"]
-
-
-def write_adapter(folder: Path, base: Path, seed: int) -> None:
-    """An adapter with weights that change the model's log-probs."""
-    ref = resolve_model(Recipe(strategy="dpo", model_name=str(base)), Silent())
-    recipe = recipe_for(ref)
-    assert recipe.dpo is not None
-    model = new_adapter(load_policy(ref, None, recipe, choose_precision(recipe)), recipe.dpo, seed)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    model.save_pretrained(str(folder))
+from tests.unit.stages.stale_bench import GROUPS, Bench, change_json, edit, louder, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -124,33 +48,6 @@ def bench(originals: Path, tmp_path: Path) -> Iterator[Bench]:
     assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"
     yield made
     digests._YOUNG_NS = young
-
-
-def edit(path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Change the last tensor of a file, in place: same size, same inode, mtime set back."""
-    before = path.stat()
-    tensors = load_file(path)
-    name = sorted(tensors)[-1]
-    tensors[name] = change(tensors[name])
-    partial = path.with_name("partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    data = partial.read_bytes()
-    partial.unlink()
-    assert len(data) == before.st_size
-    with path.open("r+b") as handle:
-        handle.write(data)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    after = path.stat()
-    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
-
-
-def louder(values: torch.Tensor) -> torch.Tensor:
-    return values * 3 + 0.5
-
-
-def change_json(path: Path, **entries: Any) -> None:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**values, **entries}), encoding="utf-8")
 
 
 def retrained_into_the_same_folder(b: Bench) -> None:
@@ -459,58 +356,3 @@ def test_weights_that_change_while_they_are_used_are_not_stored(bench: Bench) ->
         with pytest.raises(ModelError, match="was changed while"):
             bench.ask()
     assert bench.ask() == 3
-
-
-def test_a_file_younger_than_two_seconds_is_not_remembered(tmp_path: Path) -> None:
-    """Two edits within one tick of the file system's clock leave the same times."""
-    memory = digests.DigestMemory(tmp_path / "memory")
-    file = tmp_path / "weights"
-    file.write_bytes(b"old")
-    first = memory.digest(file)
-    assert list((tmp_path / "memory").glob("*")) == []
-    stamp = file_stamp(file)
-    with pytest.MonkeyPatch.context() as patch:
-        file.write_bytes(b"new")
-        patch.setattr(digests, "file_stamp", lambda path: stamp)  # the same tick
-        assert memory.digest(file) != first
-
-
-def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(b"old")
-    reads: list[Path] = []
-    read = digests.file_digest
-
-    def counted(path: Path) -> str:
-        reads.append(path)
-        return read(path)
-
-    monkeypatch.setattr(digests, "file_digest", counted)
-    monkeypatch.setattr(digests, "_YOUNG_NS", 0)
-    memory = digests.DigestMemory(tmp_path / "memory")
-    assert memory.digest(file) == memory.digest(file) == digests.DigestMemory(tmp_path / "memory").digest(file)
-    assert len(reads) == 1
-    monkeypatch.setattr(digests, "_is_local", lambda path: False)
-    memory.digest(file)
-    assert len(reads) == 2, "a file system of another machine is never trusted"
-
-
-def test_a_hub_file_is_known_by_its_name_until_it_is_touched(tmp_path: Path) -> None:
-    import hashlib
-
-    name = hashlib.sha256(b"weights").hexdigest()
-    blob = tmp_path / "blobs" / name
-    blob.parent.mkdir()
-    blob.write_bytes(b"weights")
-    link = tmp_path / "snapshots" / "model.safetensors"
-    link.parent.mkdir()
-    time.sleep(0.05)
-    link.symlink_to(blob)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digests, "file_digest", lambda path: pytest.fail("it was read"))
-        assert digests.DigestMemory(tmp_path / "memory").digest(link) == name
-    stat = blob.stat()
-    time.sleep(0.05)
-    blob.write_bytes(b"WEIGHTS")
-    os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert digests.DigestMemory(tmp_path / "memory").digest(link) == hashlib.sha256(b"WEIGHTS").hexdigest()

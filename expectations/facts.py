@@ -119,9 +119,10 @@ def read_kind(
         DataFileError: A file cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    columns = Columns(kind, folder, has_eval=bool(sources["eval"]))
     every = [*sources["train"], *sources["eval"]]
     names = source_names(every)
+    parts = ["train"] * len(sources["train"]) + ["eval"] * len(sources["eval"])
+    columns = Columns(kind, folder, names=dict(zip(names, parts, strict=True)))
 
     def orders() -> Iterator[Order]:
         number = 0

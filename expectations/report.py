@@ -67,8 +67,17 @@ def kind_report(
         "train": train,
         "eval": held_out,
         "set_aside": int(by_reason.sum()),
+        "files": _files(facts, reason < 0),
         "findings": findings,
         "measures": sets.shown,
+    }
+
+
+def _files(facts: Facts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+    """By file: the part of the recipe that names it, its rows, and how many of them are used."""
+    rows, fit = (facts.columns.count_by_source(chosen) for chosen in (np.ones(len(facts), bool), used))
+    return {
+        name: {"part": part, "rows_in": rows[name], "used": fit[name]} for name, part in facts.columns.names.items()
     }
 
 
@@ -111,7 +120,7 @@ def critical_findings(kind: Kind, report: Mapping[str, Any], settings: Validatio
     missing = findings.get("missing_column")
     if missing and missing["count"] == rows_in:
         return [f"{kind}: a required column is missing in every row: {missing['example']}"]
-    critical = []
+    critical = [f"{kind}: {line}" for line in _empty_files(report, _SETTING[kind])]
     bad = report["set_aside"] - sum(findings[name]["set_aside"] for name in _LEAKS if name in findings)
     if bad / rows_in > settings.maximum_set_aside:
         critical.append(
@@ -139,6 +148,17 @@ def critical_findings(kind: Kind, report: Mapping[str, Any], settings: Validatio
         if name != "too_few_rows"  # said above, with what was set aside
     ]
     return critical
+
+
+def _empty_files(report: Mapping[str, Any], stage: str) -> list[str]:
+    """Files without a row, and held-out data of which nothing is left: a large file beside them must not hide them."""
+    files = report["files"]
+    lines = [f"{name} holds no row at all; give rows or leave it out" for name, f in files.items() if not f["rows_in"]]
+    held_out = [f for f in files.values() if f["part"] == "eval"]
+    if sum(f["rows_in"] for f in held_out) and not sum(f["used"] for f in held_out):
+        rows = sum(f["rows_in"] for f in held_out)
+        lines.append(f"none of the {rows} rows of {stage}.eval_dataset is usable: {named_findings(report)}")
+    return lines
 
 
 def _lines(report: Mapping[str, Any], severity: str) -> list[tuple[str, str]]:
@@ -205,7 +225,10 @@ def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str
         )
     shown = reports.get("demonstrations")
     if shown is not None and shown["eval"] == 0:
-        notes.append("no demonstration is held out, so perplexity cannot be measured; raise sft.eval_split")
+        notes.append(
+            "no demonstration is held out, so perplexity cannot be measured; raise sft.eval_split, or name held-out "
+            "rows as sft.eval_dataset"
+        )
     kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
     notes += [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
     return notes

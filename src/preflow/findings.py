@@ -48,6 +48,7 @@ _ALL = (
     ),
     Finding("ends_on_user", "form", "set_aside", "the conversation has no answer of the assistant at its end"),
     Finding("blank_text", "form", "set_aside", "a turn holds nothing that can be seen"),
+    Finding("needs_tools", "form", "set_aside", "the row offers or calls tools, which would not be rendered"),
     Finding(
         "prompt_differs", "form", "set_aside", "chosen and rejected, or the prompt column, do not share one prompt"
     ),

@@ -31,22 +31,35 @@ class Columns:
         files: Name of the source of each chunk.
         sizes: Rows of each chunk.
         sources: Rows by the value of their column ``source``.
-        has_eval: Whether the recipe names held-out data.
+        names: Name of every source, also of one without a row, and the part of the recipe that names it.
         total: Rows.
         size: Bytes of all rows.
     """
 
     kind: Kind
     folder: Path
-    has_eval: bool = False
     files: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     sources: Counter[str] = field(default_factory=Counter)
     total: int = 0
     size: int = 0
+    names: dict[str, str] = field(default_factory=dict)
     _types: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, int] = field(default_factory=dict)
     _open: dict[str, BinaryIO] = field(default_factory=dict)
+
+    @property
+    def has_eval(self) -> bool:
+        """Whether the recipe names held-out data."""
+        return "eval" in self.names.values()
+
+    def count_by_source(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
+        """How many of the chosen rows, shape ``(N,)``, each source holds; 0 for one that holds none."""
+        found = dict.fromkeys(self.names, 0)
+        for file, part in zip(self.files, np.split(chosen, np.cumsum(self.sizes)[:-1]), strict=True):
+            if file in found:
+                found[file] += int(part.sum())
+        return found
 
     def rows_file(self, chunk: int) -> Path:
         """Where a chunk's rows lie."""

@@ -13,6 +13,7 @@ ROW_FINDINGS = FORM
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", **_ROLES}
+_TOOLS = ("tools", "functions")
 _DEMONSTRATION_COLUMNS = "messages, conversations, or prompt and completion"
 _PAIR_COLUMNS = "chosen and rejected, with or without prompt"
 
@@ -40,10 +41,10 @@ def to_demonstration(raw: RawRow) -> Demonstration:
     _refuse_malformed(raw)
     for column in ("messages", "conversations"):
         if raw.values.get(column) is not None:
-            messages = _turns(raw.values[column], column)
+            messages = _conditioned(raw, _turns(raw.values[column], column))
             _check_conversation(messages, column)
             return Demonstration(messages, Source(raw.file, raw.row))
-    prompt = _prompt(_require(raw, "prompt", _DEMONSTRATION_COLUMNS))
+    prompt = _conditioned(raw, _prompt(_require(raw, "prompt", _DEMONSTRATION_COLUMNS)))
     completion = _answer(_require(raw, "completion", _DEMONSTRATION_COLUMNS), "completion")
     _check_conversation(prompt + completion, "prompt and completion")
     return Demonstration(prompt + completion, Source(raw.file, raw.row), context=len(prompt))
@@ -70,6 +71,7 @@ def to_pair(raw: RawRow) -> Pair:
         raise RowProblem("prompt_differs", "one side begins with the prompt, the other does not")
     else:
         prompt = _prompt(_require(raw, "prompt", _PAIR_COLUMNS))
+    prompt = _conditioned(raw, prompt)
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         _check_conversation(prompt + side, name)
         if len(side) > 1:
@@ -83,6 +85,29 @@ def to_pair(raw: RawRow) -> Pair:
 def _refuse_malformed(raw: RawRow) -> None:
     if raw.malformed is not None:
         raise RowProblem("malformed_line", raw.malformed)
+
+
+def is_conditioned(raw: RawRow) -> bool:
+    """Whether columns beside the text decide what the model is to answer to: a system text, or tools."""
+    values = raw.values
+    return bool(values.get("system") or values.get("tools") or values.get("functions"))
+
+
+def _conditioned(raw: RawRow, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt, or conversation, under the row's ``system`` column."""
+    for column in _TOOLS:
+        if raw.values.get(column) not in (None, "", "[]", "{}", [], {}):
+            raise RowProblem("needs_tools", f"column '{column}' offers tools; expected a row without them")
+    system = raw.values.get("system")
+    if system is None or (isinstance(system, str) and is_blank(system)):
+        return prompt
+    if not isinstance(system, str):
+        raise RowProblem("wrong_type", f"'system' is {type(system).__name__}, expected text")
+    if prompt[0].role != "system":
+        return (Message("system", _text(system, "system")), *prompt)
+    if prompt[0].content.strip() != system.strip():
+        raise RowProblem("prompt_differs", "the system column is not the system turn of the conversation")
+    return prompt
 
 
 def _require(raw: RawRow, column: str, expected: str) -> Any:
@@ -124,6 +149,8 @@ def _turn(value: Any, where: str) -> Message:
     else:
         keys, roles = ("role", "content"), _ROLES
     role, content = (value.get(key) for key in keys)
+    if value.get("tool_calls"):
+        raise RowProblem("needs_tools", f"{where} calls tools; expected text alone")
     if not isinstance(role, str) or role not in roles:
         raise RowProblem("bad_role", f"{where} has {keys[0]} {role!r}, expected {', '.join(roles)}")
     if not isinstance(content, str):

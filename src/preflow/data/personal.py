@@ -76,7 +76,8 @@ def _plugins() -> tuple[Any, ...]:
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
     except ImportError as error:
         raise _missing("detect-secrets") from error
-    classes: dict[str, Any] = {found.__name__: found for found in get_mapping_from_secret_type_to_class().values()}
+    found: Any = get_mapping_from_secret_type_to_class()
+    classes = {plugin.__name__: plugin for plugin in found.values()}
     return tuple(classes[name]() for name in _PLUGINS)
 
 

@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from preflow.config import ValidationSettings
 from preflow.data.chunks import Chunk
-from preflow.data.conversion import RowProblem, to_demonstration, to_pair
+from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
 from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
 from preflow.data.raw import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
@@ -130,6 +130,7 @@ def _take_pair(texts: _Texts, raw: RawRow, file: str) -> None:
     values = raw.values
     prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
     plain = type(prompt) is type(chosen) is type(rejected) is str and raw.malformed is None
+    plain = plain and not is_conditioned(raw)
     if plain and not (is_blank(prompt) or is_blank(chosen) or is_blank(rejected)):  # type: ignore[arg-type]
         line = (
             f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '  # type: ignore[arg-type]
@@ -153,6 +154,7 @@ def _take_demonstration(texts: _Texts, raw: RawRow, file: str) -> None:
     values = raw.values
     prompt, answer = values.get("prompt"), values.get("completion")
     plain = raw.malformed is None and values.get("messages") is None and values.get("conversations") is None
+    plain = plain and not is_conditioned(raw)
     if plain and type(prompt) is type(answer) is str and not (is_blank(prompt) or is_blank(answer)):
         line = (
             f'{{"messages": [{{"role": "user", "content": {encode_basestring(prompt)}}}, '

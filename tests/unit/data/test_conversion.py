@@ -48,6 +48,27 @@ def test_pairs_in_every_form(values: dict[str, Any]) -> None:
     assert to_pair(raw(**values)) == Pair((U,), (A,), (B,), HERE)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": "Hi", "completion": "Hello", "system": "Be kind."},
+        {"messages": [u, a], "system": "Be kind."},
+        {"messages": [{"role": "system", "content": "Be kind."}, u, a], "system": "Be kind.", "tools": "[]"},
+    ],
+)
+def test_a_system_column_is_a_system_turn(values: dict[str, Any]) -> None:
+    messages = to_demonstration(raw(**values)).messages
+    assert messages == (Message("system", "Be kind."), U, A)
+
+
+@pytest.mark.parametrize(
+    "values", [{"prompt": "Hi", "chosen": "Hello", "rejected": "What?"}, {"chosen": [u, a], "rejected": [u, b]}]
+)
+def test_a_system_column_leads_the_prompt_of_a_pair(values: dict[str, Any]) -> None:
+    pair = to_pair(raw(**values, system="Be kind."))
+    assert pair == Pair((Message("system", "Be kind."), U), (A,), (B,), HERE)
+
+
 def test_the_common_beginning_of_conversations_is_the_prompt() -> None:
     row = to_pair(raw(chosen=[SYSTEM, u, a, u, a], rejected=[SYSTEM, u, a, u, b]))
     assert row == Pair((Message("system", ""), U, A, U), (A,), (B,), HERE)
@@ -58,6 +79,10 @@ def test_equal_conversations_keep_their_last_turn_as_the_answer() -> None:
 
 
 DEFECTS: list[tuple[str, dict[str, Any]]] = [
+    ("needs_tools", {"prompt": "Hi", "completion": "Hello", "tools": [{"name": "clock"}]}),
+    ("needs_tools", {"messages": [u, {**a, "tool_calls": [{"name": "clock"}]}]}),
+    ("prompt_differs", {"messages": [{"role": "system", "content": "Be kind."}, u, a], "system": "Be short."}),
+    ("wrong_type", {"prompt": "Hi", "completion": "Hello", "system": 7}),
     ("missing_column", {"prompt": "Hi", "response": "Hello"}),
     ("missing_column", {}),
     ("missing_value", {"prompt": "Hi", "completion": None}),

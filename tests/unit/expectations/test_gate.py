@@ -190,6 +190,37 @@ def test_an_unfit_set_stops_and_leaves_its_report(tmp_path: Path, case: str) -> 
     assert report["critical"]
 
 
+def test_an_empty_file_does_not_hide_behind_a_full_one(tmp_path: Path) -> None:
+    files = [write(tmp_path / "full.jsonl", pairs(100)), write(tmp_path / "empty.jsonl", [])]
+    with pytest.raises(DataUnfitError, match=r"preferences: empty\.jsonl holds no row at all"):
+        gate(ValidateSpec(preferences=resolve_sources(files), dpo_eval_split=0.5), tmp_path / "out")
+
+
+@pytest.mark.parametrize("rows", [[], [{"prompt": "a", "chosen": "", "rejected": "c"}] * 2])
+def test_held_out_data_of_which_nothing_is_left_stop_the_run(tmp_path: Path, rows: list[Any]) -> None:
+    asked = spec(
+        demonstrations=write(tmp_path / "d.jsonl", shown(100)),
+        demonstrations_eval=write(
+            tmp_path / "e.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+        ),
+    )
+    with pytest.raises(
+        DataUnfitError, match=r"e\.jsonl holds no row|2 rows of sft\.eval_dataset is usable: blank_text 2"
+    ):
+        gate(asked, tmp_path / "out")
+
+
+def test_a_system_column_reaches_the_model_and_tools_are_set_aside(tmp_path: Path) -> None:
+    rows = [*pairs(60), {**pairs(1, 60)[0], "system": "Be kind."}, {**pairs(1, 61)[0], "tools": "[{}]"}]
+    artifact, report, _ = gate(
+        spec({"dpo_eval_split": 0.5}, preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out"
+    )
+    used = load_pairs(artifact, "train") + load_pairs(artifact, "eval")
+    assert [pair.prompt[0].content for pair in used if pair.prompt[0].role == "system"] == ["Be kind."]
+    assert quarantined(tmp_path / "out") == {("p.jsonl", 62): "needs_tools"}
+    assert report["preferences"]["files"] == {"p.jsonl": {"part": "train", "rows_in": 62, "used": 61}}
+
+
 def test_a_broken_file_stops_by_name(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('[{"prompt": ')
     with pytest.raises(DataFileError, match=r"p\.json is not valid JSON"):

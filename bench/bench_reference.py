@@ -55,16 +55,16 @@ DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 24,
-    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 4,
+    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 16,
+    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 3,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
-    quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 3 in the sequence of changes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 2 in the sequence of changes.")] = False,
 ) -> None:
     """Measure both side by side."""
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
     disable_progress_bars()
-    rows, few = (8, 3) if quick else (rows, few)
+    rows, few = (8, 2) if quick else (rows, few)
     file = data or (REAL if REAL.is_file() else DEMO)
     print(f"rows: {file}")
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": model, "max_seq_length": LIMIT, "dpo": {}})

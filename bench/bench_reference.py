@@ -79,20 +79,17 @@ def main(
 
 
 def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:
-    """The first pairs of a file that fit the length limit."""
+    """Pairs spread evenly over a file, of those that fit the length limit: the first rows may be of one kind."""
     (source,) = resolve_sources([str(file)])
     renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    everything = list(read_rows(source))
     pairs: list[Pair] = []
-    for row in read_rows(source):
+    for row in everything[:: max(1, len(everything) // (2 * count))]:
         pair = to_pair(row)
-        if len(pairs) == count:
-            break
-        if (
-            all(message.content.strip() for message in (*pair.chosen, *pair.rejected))
-            and tokenize_pairs([pair], renderer, LIMIT, "drop")[0]
-        ):
+        texts = [message.content for message in (*pair.chosen, *pair.rejected)]
+        if all(text.strip() for text in texts) and tokenize_pairs([pair], renderer, LIMIT, "drop")[0]:
             pairs.append(pair)
-    return pairs
+    return pairs[:: max(1, len(pairs) // count)][:count]
 
 
 def tokens(pairs: Sequence[Pair], recipe: Recipe, base: ModelRef) -> list[Group]:

@@ -55,16 +55,16 @@ DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 24,
-    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 4,
+    rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 16,
+    few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 3,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
-    quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 3 in the sequence of changes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 2 in the sequence of changes.")] = False,
 ) -> None:
     """Measure both side by side."""
     logging.disable(logging.WARNING)
     os.environ["TQDM_DISABLE"] = "1"
     disable_progress_bars()
-    rows, few = (8, 3) if quick else (rows, few)
+    rows, few = (8, 2) if quick else (rows, few)
     file = data or (REAL if REAL.is_file() else DEMO)
     print(f"rows: {file}")
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": model, "max_seq_length": LIMIT, "dpo": {}})
@@ -79,20 +79,17 @@ def main(
 
 
 def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:
-    """The first pairs of a file that fit the length limit."""
+    """Pairs spread evenly over a file, of those that fit the length limit: the first rows may be of one kind."""
     (source,) = resolve_sources([str(file)])
     renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    everything = list(read_rows(source))
     pairs: list[Pair] = []
-    for row in read_rows(source):
+    for row in everything[:: max(1, len(everything) // (2 * count))]:
         pair = to_pair(row)
-        if len(pairs) == count:
-            break
-        if (
-            all(message.content.strip() for message in (*pair.chosen, *pair.rejected))
-            and tokenize_pairs([pair], renderer, LIMIT, "drop")[0]
-        ):
+        texts = [message.content for message in (*pair.chosen, *pair.rejected)]
+        if all(text.strip() for text in texts) and tokenize_pairs([pair], renderer, LIMIT, "drop")[0]:
             pairs.append(pair)
-    return pairs
+    return pairs[:: max(1, len(pairs) // count)][:count]
 
 
 def tokens(pairs: Sequence[Pair], recipe: Recipe, base: ModelRef) -> list[Group]:

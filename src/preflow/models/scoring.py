@@ -5,6 +5,7 @@ a GPU rows of similar length are packed together, and values agree within the to
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -120,12 +121,33 @@ def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Pre
 
 
 def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
-    """Log-probs of many groups, in order: one prompt at a time on the CPU, in packed batches on a GPU."""
-    if precision.device.type == "cpu" or why_not(inner_model(model)) is not None:
+    """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches."""
+    if precision.device.type == "cpu":
+        yield from _one_per_core(model, groups, precision)
+        return
+    if why_not(inner_model(model)) is not None:
         yield from (group_logprobs(model, group, precision) for group in groups)
         return
     for batch in batches(groups, BATCH_TOKENS):
         yield from batch_logprobs(model, batch, precision)
+
+
+def _one_per_core(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
+    """Log-probs of groups on the CPU, each on a core of its own.
+
+    The matrices of a single response are too narrow to share out among cores. Within a core nothing is shared out, so
+    a value's bits do not depend on how many cores there are either.
+    """
+    cores = torch.get_num_threads()
+    # bitsandbytes repacks a layer's weights when it first runs, which two threads must not do at once.
+    workers = 1 if getattr(inner_model(model), "is_loaded_in_4bit", False) else cores
+    torch.set_num_threads(1)  # of this thread and of every thread that starts from now on
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(lambda group: group_logprobs(model, group, precision), groups)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
 
 
 def batches(groups: Sequence[Group], tokens: int) -> Iterator[list[Group]]:

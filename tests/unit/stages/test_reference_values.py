@@ -18,7 +18,6 @@ from preflow.models.scoring import (
     Group,
     batch_logprobs,
     batches,
-    group_logprobs,
     packed_length,
     response_logprobs,
     scores,
@@ -160,13 +159,35 @@ def test_bits_do_not_depend_on_neighbours(model: LanguageModel) -> None:
     backwards = list(scores(model, groups[::-1], CPU))[::-1]
     for group, values, again in zip(groups, together, backwards, strict=True):
         prompt, (chosen, rejected) = group
-        turned = group_logprobs(model, (prompt, (rejected, [5] * 30, chosen)), CPU)
-        alone = group_logprobs(model, (prompt, (chosen,)), CPU)
+        (turned,) = scores(model, [(prompt, (rejected, [5] * 30, chosen))], CPU)
+        (alone,) = scores(model, [(prompt, (chosen,))], CPU)
         assert torch.equal(values[0], again[0])
         assert torch.equal(values[1], again[1])
         assert torch.equal(values[0], turned[2])
         assert torch.equal(values[1], turned[0])
         assert torch.equal(values[0], alone[0])
+
+
+def test_bits_do_not_depend_on_the_number_of_cores(model: LanguageModel) -> None:
+    groups, cores = random_groups(9, seed=4), torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append([value for values in scores(model, groups, CPU) for value in values])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(cores)
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_a_scorer_that_fails_leaves_the_threads_as_they_were(model: LanguageModel) -> None:
+    cores = torch.get_num_threads()
+    with pytest.raises(IndexError):
+        list(scores(model, [([3, 4, 5], [[10**6, 7]])], CPU))
+    assert torch.get_num_threads() == cores
 
 
 def test_packed_batches_give_the_same_values(model: LanguageModel) -> None:

@@ -50,6 +50,7 @@ def main(
 ) -> None:
     """Open the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` ends the servers
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     try:
         with _mlflow(which, mlflow_port) as mlflow, _prefect(which, prefect_port) as prefect:
             if mlflow:

@@ -28,9 +28,9 @@ from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.flops import Work, sequence, shape_of, training_flops
+from preflow.models.layout import IGNORED
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
-from preflow.models.packing import IGNORED
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import drop_padding
 from preflow.observer import Silent

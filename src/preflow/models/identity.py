@@ -15,7 +15,7 @@ from preflow.digests import DigestMemory, code_essence, file_stamp, json_digest
 from preflow.errors import ModelError
 from preflow.home import digests_folder
 from preflow.maths import logprobs
-from preflow.models import loading, packing, precision, scoring
+from preflow.models import attention, layout, loading, lora, precision, scoring
 from preflow.models.base import ModelRef
 from preflow.models.loading import is_adapter
 from preflow.models.precision import Precision
@@ -102,7 +102,7 @@ def numerics(precision_label: str) -> dict[str, Any]:
     import peft
     import transformers
 
-    modules = (scoring, packing, loading, precision, logprobs)
+    modules = (scoring, layout, attention, lora, loading, precision, logprobs)
     cuda: Any = torch.backends.cuda
     mkldnn: Any = torch.backends.mkldnn
     return {

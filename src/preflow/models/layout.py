@@ -1,11 +1,14 @@
 """Several pairs in one row without padding: where each stands, and what each of its tokens may see.
 
-One row holds the pairs of a batch one after another, each as ``models/packing.py`` lays it out::
+One row holds the pairs of a batch one after another. For a prompt of P tokens and responses of C and R tokens::
 
-    p_1 .. p_{P-1} | p_P c_1 .. c_{C-1} | p_P r_1 .. r_{R-1} || next pair ...
+    tokens     p_1 .. p_{P-1} | p_P c_1 .. c_{C-1} | p_P r_1 .. r_{R-1} || next pair ...
+    positions  0   ..  P-2    | P-1 P   ..  P+C-2  | P-1 P   ..  P+R-2  || 0 ...
+    predicts   nothing        | c_1 c_2 ..  c_C    | r_1 r_2 ..  r_R    || nothing ...
 
-Positions start again with every pair, and after its prompt with every response. No token is padding, so nothing is
-computed in vain; a pair sees itself alone, and a response sees its prompt and itself.
+Every response begins with its own copy of the last prompt token, so each place predicts at most one token. A pair sees
+itself alone, and a response sees its prompt and itself. No token is padding, so nothing is computed in vain. (The idea
+of sharing the prompt between both sides: Wang and Hegde 2024, arXiv:2410.20305.)
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preflow.models.packing import IGNORED, lay_out
+#: Targets of tokens that predict nothing that counts.
+IGNORED = -100
 
 #: Prompt (at least one token) and its responses (at least one token each), as token ids.
 Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
@@ -112,6 +116,21 @@ class Row:
     scored: Tensor
     targets: Tensor
     layout: Layout
+
+
+def lay_out(
+    prompt: Sequence[int], responses: Sequence[Sequence[int]]
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Token ids, positions, targets and branch of one prompt with its responses."""
+    shared, last = list(prompt[:-1]), prompt[-1]
+    ids, positions = shared, list(range(len(shared)))
+    targets, branch = [IGNORED] * len(shared), [0] * len(shared)
+    for number, response in enumerate(responses, start=1):
+        ids = [*ids, last, *response[:-1]]
+        positions = [*positions, *range(len(shared), len(shared) + len(response))]
+        targets = [*targets, *response]
+        branch = [*branch, *[number] * len(response)]
+    return ids, positions, targets, branch
 
 
 def in_one_row(groups: Sequence[Tokens], device: torch.device) -> Row:

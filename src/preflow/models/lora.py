@@ -38,7 +38,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def fuse(model: LanguageModel) -> int:
-    """Let every plain LoRA layer of a model compute in fewer passes.
+    """Let every plain LoRA layer of a model compute in fewer passes; layers that do already stay as they are.
 
     Returns:
         How many layers do so now.
@@ -47,8 +47,8 @@ def fuse(model: LanguageModel) -> int:
 
     layers = [module for module in model.modules() if type(module) is LoraLinear and _is_plain(module)]
     for layer in layers:
-        own = layer.forward
-        layer.forward = types.MethodType(_forward(own), layer)  # type: ignore[method-assign]
+        if not hasattr(layer.forward, "fused"):
+            layer.forward = types.MethodType(_forward(layer.forward), layer)  # type: ignore[method-assign]
     return len(layers)
 
 
@@ -69,6 +69,7 @@ def _forward(own: Any) -> Any:
         out = _LoraLinear.apply(flat, base.weight, base.bias, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], out.shape[-1])
 
+    forward.fused = True  # type: ignore[attr-defined]
     return forward
 
 

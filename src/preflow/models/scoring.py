@@ -1,7 +1,8 @@
 """Log-probs of responses under a model.
 
-On the CPU one prompt is run at a time, and each response alone over it: a value's bits never depend on other rows. On
-a GPU rows of similar length are packed together, and values agree within the tolerance of ``preflow.maths.logprobs``.
+A prompt runs once for all its responses (``models/layout.py``). On the CPU one prompt runs at a time, on one core: a
+value's bits depend neither on other rows nor on the other response. On a GPU many rows run together, and values agree
+within the tolerance of ``preflow.maths.logprobs``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from preflow.maths.logprobs import token_logprobs
 from preflow.models.adapters import inner_model
+from preflow.models.attention import no_mask, use, why_not
+from preflow.models.layout import in_one_row
 from preflow.models.loading import LanguageModel
-from preflow.models.packing import IGNORED, pack, why_not
 from preflow.models.precision import Precision
 
 #: Token ids of a prompt and of a response to it.
@@ -23,10 +24,12 @@ Row = tuple[Sequence[int], Sequence[int]]
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]
 #: Gives the log-probs of some groups, group by group, as they are ready.
 Scorer = Callable[[Sequence[Group]], Iterable[list[Tensor]]]
-#: Places of a batch on a GPU, padding included: the mask is of this many times the longest row.
+#: Tokens of a batch on a GPU.
 BATCH_TOKENS = 16_384
 #: Positions projected to the vocabulary at once.
 _HEAD_ROWS = 4096
+#: Matrices of fewer rows go through kernels of their own, whose last bits differ: shorter rows get company.
+_NARROW = 16
 
 
 @torch.no_grad()
@@ -58,66 +61,51 @@ def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> T
 
 @torch.no_grad()
 def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> list[Tensor]:
-    """Log-probs of every response to one prompt; the prompt runs once where the architecture allows it.
-
-    Each response runs alone over the prompt's kept keys and values, so its bits depend on the prompt and on itself,
-    not on how many others stand beside it. No forward is of a single token: those take kernels of their own, which
-    for 4-bit weights on the CPU compute in bfloat16.
+    """Log-probs of every response to one prompt, in one forward where the architecture allows it.
 
     Returns:
         Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
     """
+    if why_not(inner_model(model)) is None:
+        return batch_logprobs(model, [group], precision)[0]
     prompt, responses = group
-    if why_not(model) is not None:
-        return [response_logprobs(model, (prompt, response), precision) for response in responses]
-    cache = DynamicCache(config=model.config)
-    shared, last = list(prompt[:-1]), prompt[-1]
-
-    def run(tokens: list[int], keep: int) -> Tensor:
-        ids = torch.tensor([tokens], device=precision.device)
-        with precision.autocast():
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep)
-        logits: Tensor = output.logits[0]
-        return logits
-
-    if len(shared) < 2:
-        return [response_logprobs(model, (prompt, response), precision) for response in responses]
-    run(shared, keep=1)
-    values = []
-    for response in responses:
-        if len(response) < 2:
-            values.append(response_logprobs(model, (prompt, response), precision))
-            continue
-        logits = run([last, *response[:-1]], keep=len(response))
-        values.append(token_logprobs(logits, torch.tensor(list(response), device=logits.device)).cpu())
-        cache.crop(-len(response))
-    return values
+    return [response_logprobs(model, (prompt, response), precision) for response in responses]
 
 
 @torch.no_grad()
 def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> list[list[Tensor]]:
-    """Log-probs of the responses to several prompts from one packed forward, for devices that want large batches.
+    """Log-probs of the responses to several prompts from one forward of one row without padding.
 
-    A value's last bits depend on what stands in the batch. Only for architectures of ``packing.KNOWN``.
+    Only for architectures that ``attention.why_not`` lets through.
 
     Returns:
         Per group what ``group_logprobs`` gives.
     """
     inner = inner_model(model)
-    packed = pack(groups, pad=0, device=precision.device)
+    use(inner)
+    count = sum(len(response) for _, responses in groups for response in responses)
+    filler: list[Group] = [([0, 0], [[0] * _NARROW])] if count < _NARROW else []
+    row = in_one_row([*groups, *filler], precision.device)
     with precision.autocast():
         states: Tensor = inner.base_model(
-            input_ids=packed.input_ids,
-            position_ids=packed.position_ids,
-            attention_mask=packed.mask,
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            attention_mask=no_mask(precision.device),
+            layout=row.layout,
             use_cache=False,
         ).last_hidden_state
-        scored = packed.targets != IGNORED
-        wanted, targets = states[scored], packed.targets[scored]
-        parts = [slice(start, start + _HEAD_ROWS) for start in range(0, len(targets), _HEAD_ROWS)]
-        values = torch.cat([token_logprobs(inner.lm_head(wanted[part]), targets[part]) for part in parts]).cpu()
-    rows = iter(values.split([len(response) for _, responses in groups for response in responses]))  # type: ignore[no-untyped-call]
+        wanted = states[0, row.scored].split(_HEAD_ROWS)  # type: ignore[no-untyped-call]
+        targets = row.targets.split(_HEAD_ROWS)  # type: ignore[no-untyped-call]
+        values = [token_logprobs(_logits(inner, h), t) for h, t in zip(wanted, targets, strict=True)]
+    rows = iter(torch.cat(values)[:count].cpu().split([len(r) for _, responses in groups for r in responses]))  # type: ignore[no-untyped-call]
     return [[next(rows) for _ in responses] for _, responses in groups]
+
+
+def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
+    """Scores before softmax of last hidden states ``(S, E)``: shape ``(S, V)``."""
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
 def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
@@ -135,7 +123,7 @@ def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) 
 def _one_per_core(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
     """Log-probs of groups on the CPU, each on a core of its own.
 
-    The matrices of a single response are too narrow to share out among cores. Within a core nothing is shared out, so
+    A prompt with its responses is too little work to share out among cores. Within a core nothing is shared out, so
     a value's bits do not depend on how many cores there are either.
     """
     cores = torch.get_num_threads()
@@ -151,15 +139,16 @@ def _one_per_core(model: LanguageModel, groups: Sequence[Group], precision: Prec
 
 
 def batches(groups: Sequence[Group], tokens: int) -> Iterator[list[Group]]:
-    """Neighbours in batches of at most ``tokens`` places once they are padded to the longest (or one group alone)."""
+    """Neighbours in batches of at most ``tokens`` tokens (or one group alone)."""
     batch: list[Group] = []
-    longest = 0
+    total = 0
     for group in groups:
-        longest = max(longest, packed_length(group))
-        if batch and longest * (len(batch) + 1) > tokens:
+        length = packed_length(group)
+        if batch and total + length > tokens:
             yield batch
-            batch, longest = [], packed_length(group)
+            batch, total = [], 0
         batch.append(group)
+        total += length
     if batch:
         yield batch
 

@@ -16,9 +16,8 @@ from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
 from preflow.models.attention import no_mask, use
 from preflow.models.head import Scores, score
-from preflow.models.layout import Row, Tokens, in_one_row, whole_sequences
+from preflow.models.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
 from preflow.models.loading import LanguageModel
-from preflow.models.packing import IGNORED
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 #: TRL's own width of a tile of the vocabulary.

@@ -9,7 +9,8 @@ import numpy as np
 from preflow.artifacts import write_json
 from preflow.data.store import load_demonstrations
 from preflow.data.tokens import tokenize_demonstrations
-from preflow.models.scoring import response_logprobs
+from preflow.models import scoring
+from preflow.models.scoring import Group
 from preflow.observer import Observer
 from preflow.stages import figures
 from preflow.stages.generation import answer_report, held_out_prompts, samples, spread
@@ -115,11 +116,11 @@ def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any]
     if not tokenized:
         report["warnings"].append(f"no perplexity: no held-out demonstration fits sft.max_seq_length ({counts})")
         return
+    groups: list[Group] = [([row.input_ids[0]], [row.input_ids[1:]]) for row in tokenized]
     for name in models.names:
-        model = models.use(name)
         total, count = 0.0, 0
-        for done, row in enumerate(tokenized, start=1):
-            values = response_logprobs(model, ([row.input_ids[0]], row.input_ids[1:]), models.precision)
+        scored = scoring.scores(models.use(name), groups, models.precision)
+        for done, (row, (values,)) in enumerate(zip(tokenized, scored, strict=True), start=1):
             mask = np.array(row.response_mask[1:], dtype=bool)
             total += float(values.double().numpy()[mask].sum())
             count += int(mask.sum())

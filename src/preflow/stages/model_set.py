@@ -6,6 +6,7 @@ from peft import PeftModel
 
 from preflow.data.templates import Renderer
 from preflow.models.loading import LanguageModel, attach_adapter, is_adapter, load_tokenizer, load_weights
+from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
 from preflow.stages.specs import EvaluateSpec
 
@@ -62,6 +63,7 @@ class ModelSet:
             self._shared = model
         if name not in model.peft_config:
             model.load_adapter(str(folder), adapter_name=name)
+        fuse(model)
         model.base_model.enable_adapter_layers()
         model.set_adapter(name)
         return model.eval()

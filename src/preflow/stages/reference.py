@@ -17,6 +17,7 @@ from preflow.home import logprobs_url
 from preflow.models.base import ModelRef
 from preflow.models.identity import identify
 from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
 from preflow.models.scoring import Group, Scorer, scores
 from preflow.observer import Observer
@@ -92,6 +93,7 @@ def score_groups(
 
     def load() -> Scorer:
         model = load_policy(base, folder, recipe, precision)
+        fuse(model)
         store.reference.require_unchanged()
         return lambda some: scores(model, some, precision)
 

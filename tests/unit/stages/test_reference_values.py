@@ -16,10 +16,8 @@ from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import (
     Group,
-    batch_logprobs,
     batches,
     packed_length,
-    response_logprobs,
     scores,
 )
 from preflow.observer import Silent
@@ -190,21 +188,11 @@ def test_a_scorer_that_fails_leaves_the_threads_as_they_were(model: LanguageMode
     assert torch.get_num_threads() == cores
 
 
-def test_packed_batches_give_the_same_values(model: LanguageModel) -> None:
-    """What a GPU does: neighbours in one forward."""
-    groups = random_groups(7, seed=6)
-    for (prompt, responses), values in zip(groups, batch_logprobs(model, groups, CPU), strict=True):
-        for response, got in zip(responses, values, strict=True):
-            expected = response_logprobs(model, (prompt, response), CPU)
-            assert got.shape == expected.shape
-            assert abs(float(got.sum() - expected.sum())) <= tolerance(float(expected.sum()), len(response))
-
-
 def test_batches_hold_every_group_once_and_no_more_than_their_share() -> None:
     groups = sorted(random_groups(50, seed=7), key=lambda group: -packed_length(group))
     made = list(batches(groups, 200))
     assert [group for batch in made for group in batch] == groups
     assert 1 < len(made) < 50
     for batch in made:
-        assert len(batch) == 1 or len(batch) * max(map(packed_length, batch)) <= 200
+        assert len(batch) == 1 or sum(map(packed_length, batch)) <= 200
     assert [len(batch) for batch in batches([groups[0]], 1)] == [1]

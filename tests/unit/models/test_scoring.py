@@ -1,0 +1,108 @@
+"""Scoring runs a prompt once for all its responses, and gives the plain forward's numbers for every known kind."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.gpt_neox import GPTNeoXConfig
+from transformers.models.llama import LlamaConfig
+from trl.trainer.utils import add_fused_lm_head
+
+from preflow.maths.logprobs import tolerance
+from preflow.models.attention import KNOWN, why_not
+from preflow.models.precision import Precision
+from preflow.models.scoring import Group, batch_logprobs, group_logprobs, response_logprobs, scores
+from preflow.models.trl_forward import score_responses_only
+from tests.unit.models.test_rows import CONFIGS, Pair, pairs
+
+CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+
+
+def build(config: PretrainedConfig) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+
+
+MODELS = {kind: (build(config), build(config)) for kind, config in CONFIGS.items()}
+
+#: As wide as a real small model, one layer deep.
+WIDE = build(LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=1,
+                         num_attention_heads=9, num_key_value_heads=3, initializer_range=0.05))  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As a core of its own computes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
+@given(rows=pairs)
+def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:
+    """One group at a time, and several in a row as a GPU does it, against one plain forward per response."""
+    ours, plain = MODELS[kind]
+    groups: list[Group] = [(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in rows]
+    alone, together = list(scores(ours, groups, CPU)), batch_logprobs(ours, groups, CPU)
+    for (prompt, responses), one, many in zip(groups, alone, together, strict=True):
+        for response, *found in zip(responses, one, many, strict=True):
+            expected = response_logprobs(plain, (prompt, response), CPU)
+            allowed = tolerance(float(expected.sum()), len(response))
+            for got in found:
+                assert got.shape == expected.shape
+                assert abs(float(got.sum() - expected.sum())) <= allowed
+                assert torch.allclose(got, expected, atol=2e-5)
+
+
+def test_changing_one_response_leaves_the_others_bits_alone() -> None:
+    model = MODELS["llama"][0]
+    first = group_logprobs(model, ([5, 6], [[7, 8], [9, 10]]), CPU)
+    second = group_logprobs(model, ([5, 6], [[7, 8], [30, 31]]), CPU)
+    assert torch.equal(first[0], second[0])
+    assert not torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 16, 40])
+def test_bits_do_not_depend_on_the_other_response_in_wide_models(length: int) -> None:
+    """Matrix kernels are chosen by shape: narrow products must not take others than wide ones."""
+    response, prompt = list(range(5, 5 + length)), [9, 8, 7]
+    (alone,) = group_logprobs(WIDE, (prompt, [response]), CPU)
+    for other in (1, 4, 17, 120):
+        first, _ = group_logprobs(WIDE, (prompt, [response, list(range(other))]), CPU)
+        _, second = group_logprobs(WIDE, (prompt, [list(range(other)), response]), CPU)
+        assert torch.equal(first, alone)
+        assert torch.equal(second, alone)
+
+
+def test_what_a_row_cannot_express_goes_the_plain_way() -> None:
+    config = GPTNeoXConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    model = build(config)
+    assert "not among those proven" in str(why_not(model))
+    group = ([1, 2, 3, 4, 5], [[6, 7], [5]])
+    for got, response in zip(group_logprobs(model, group, CPU), group[1], strict=True):
+        assert torch.equal(got, response_logprobs(model, (group[0], response), CPU))
+
+
+def test_scored_positions_alone_give_trls_numbers() -> None:
+    """As SFT calls it: labels in the middle of a row, and a row in which nothing counts."""
+    plain, compact = (build(CONFIGS["llama"]) for _ in range(2))
+    for model in (plain, compact):
+        add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    score_responses_only(compact)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 0], [5, 5, 6, 6, 7, 7]])
+    labels = torch.tensor([[-100, -100, 7, 8, -100, -100], [-100] * 6])
+    call = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "fused_lm_head": True}
+    expected, got = plain(**call), compact(**call)
+    for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
+        assert torch.allclose(getattr(got, name).float(), getattr(expected, name).float(), atol=1e-6), name
+    assert torch.equal(got.label_mask, expected.label_mask)
+    nothing = {**call, "labels": torch.full_like(ids, -100)}
+    assert torch.equal(compact(**nothing).log_probs, plain(**nothing).log_probs)

@@ -16,8 +16,8 @@ VENV := .venv
 STAMP := $(VENV)/.preflow-installed
 # In the environment, so that subprocesses find `prefect`, `mlflow` and `accelerate` too.
 ACTIVATE := . $(VENV)/bin/activate &&
-# Twice quiet: errors only.
-PIP_INSTALL := python -m pip install -qq --disable-pip-version-check
+# Twice quiet: errors only. Python compiles a module when it is first used; pip would compile every one there is.
+PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-compile
 
 # A Python that can make an environment, the first of these that works; PYTHON=... names another.
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))

@@ -75,7 +75,8 @@ class TrainingSettings(Frozen):
     """What both training stages know. Names are those of the field (TRL, transformers, PEFT)."""
 
     dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
-    """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data set names. One or a list."""
+    """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data sets (``owner/name``, ``owner/name:split``,
+    ``owner/name:config:split``). One or a list."""
     eval_dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
     """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
     eval_split: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)

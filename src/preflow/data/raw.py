@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from preflow import hub
-from preflow.data.reading import DataSource, file_kind, is_hub
+from preflow.data.reading import DataSource, file_kind, hub_parts, is_hub
 from preflow.errors import DataDownloadError, DataFileError
 
 _READ_AHEAD = 1 << 20
@@ -262,12 +262,12 @@ def _read_hub(source: DataSource, name: str) -> Iterator[RawRow]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    dataset, _, rest = source.path.rpartition("@")[0].partition(":")
-    commit = source.path.rpartition("@")[2]
+    entry, _, commit = source.path.rpartition("@")
+    dataset, config, split = hub_parts(entry)
     try:
-        rows = load_dataset(dataset, split=rest or "train", revision=commit)
+        rows = load_dataset(dataset, config, split=split, revision=commit)
     except (OSError, ValueError, httpx2.HTTPError, DatasetsError) as error:
         kind = DataDownloadError if hub.may_pass(error) else DataFileError
-        raise kind(f"hub data set '{dataset}', split '{rest or 'train'}', cannot be read: {error}") from error
+        raise kind(f"hub data set '{entry}' cannot be read: {error}") from error
     for number, values in enumerate(rows, 1):
         yield RawRow(name, number, dict(values))

@@ -23,14 +23,15 @@ KINDS = {
 }
 #: Packings that text files may have on top.
 PACKINGS = {".gz": "gzip", ".zst": "zstd"}
-_HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+#: ``owner/name``, ``owner/name:split`` or ``owner/name:config:split``.
+_HUB_NAME = re.compile(r"(?P<name>[\w][\w.-]*(/[\w.-]+)?)(:(?P<config>[\w.-]+)(?=:))?(:(?P<split>[\w.-]+))?")
 
 
 class DataSource(Frozen):
     """One file of rows (or one split of a hub data set) and its contents' digest."""
 
     path: str
-    """The file as it is read, or ``owner/name:split@commit`` of a hub data set."""
+    """The file as it is read, or ``owner/name:split@commit`` (``owner/name:config:split@commit``) of a hub data set."""
     digest: str
     """SHA-256 of the file's bytes, or the hub commit and split."""
 
@@ -39,8 +40,8 @@ def resolve_sources(dataset: Sequence[str]) -> tuple[DataSource, ...]:
     """Find the files that a recipe's ``dataset`` names and take their digests.
 
     Args:
-        dataset: Files, folders (every data file below them, by name), or hub names ``owner/name`` or
-            ``owner/name:split``; the split is ``train`` where not given.
+        dataset: Files, folders (every data file below them, by name), or hub names ``owner/name``,
+            ``owner/name:split`` or ``owner/name:config:split``; the split is ``train`` where not given.
 
     Raises:
         DataFileError: An entry is absent, unreadable, of an unknown kind, or a folder without data files.
@@ -152,7 +153,7 @@ def _hub_source(entry: str) -> DataSource:
     import httpx2
     from huggingface_hub import HfApi
 
-    name, _, split = entry.partition(":")
+    name, config, split = hub_parts(entry)
     try:
         commit = HfApi().dataset_info(name, timeout=30).sha
     except (OSError, ValueError, httpx2.HTTPError) as error:
@@ -161,5 +162,12 @@ def _hub_source(entry: str) -> DataSource:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}. "
             "Give a path, or check the name and the network."
         ) from error
-    split = split or "train"
-    return DataSource(path=f"{name}:{split}@{commit}", digest=f"{commit}:{split}")
+    part = f"{config}:{split}" if config else split
+    return DataSource(path=f"{name}:{part}@{commit}", digest=f"{commit}:{part}")
+
+
+def hub_parts(entry: str) -> tuple[str, str | None, str]:
+    """Name, configuration (none: the data set's only or default one) and split of a hub data set's name."""
+    found = _HUB_NAME.fullmatch(entry)
+    assert found is not None, f"not a hub name: {entry}"
+    return found["name"], found["config"], found["split"] or "train"

@@ -163,15 +163,25 @@ def test_names_are_short_unique_and_tell_nothing_of_the_place() -> None:
     assert source_names(sources) == ["one/a.jsonl", "two/a.jsonl", "b.csv", "b.csv (2)", "owner/set:train"]
 
 
-def test_a_hub_name_is_pinned_to_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("entry", "path", "digest"),
+    [
+        ("owner/set:test", "owner/set:test@abc123", "abc123:test"),
+        ("owner/set", "owner/set:train@abc123", "abc123:train"),
+        ("owner/set:main:test", "owner/set:main:test@abc123", "abc123:main:test"),
+    ],
+)
+def test_a_hub_name_is_pinned_to_its_commit(
+    monkeypatch: pytest.MonkeyPatch, entry: str, path: str, digest: str
+) -> None:
     import huggingface_hub
 
     class Info:
         sha = "abc123"
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: Info())
-    (source,) = resolve_sources(["owner/set:test"])
-    assert source == DataSource(path="owner/set:test@abc123", digest="abc123:test")
+    (source,) = resolve_sources([entry])
+    assert source == DataSource(path=path, digest=digest)
     assert is_hub(source.path)
 
 
@@ -191,11 +201,13 @@ def test_hub_rows_are_read_at_the_pinned_commit(monkeypatch: pytest.MonkeyPatch)
 
     asked: list[Any] = []
 
-    def load(name: str, split: str, revision: str) -> list[dict[str, Any]]:
-        asked.append((name, split, revision))
+    def load(name: str, config: str | None, split: str, revision: str) -> list[dict[str, Any]]:
+        asked.append((name, config, split, revision))
         return ROWS
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     rows = list(read_rows(DataSource(path="owner/set:train@abc", digest="")))
-    assert asked == [("owner/set", "train", "abc")]
+    assert asked == [("owner/set", None, "train", "abc")]
     assert rows[1] == RawRow("owner/set:train", 2, ROWS[1])
+    list(read_rows(DataSource(path="owner/set:main:test@abc", digest="")))
+    assert asked[1] == ("owner/set", "main", "test", "abc")

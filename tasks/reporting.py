@@ -113,6 +113,7 @@ class _Lines:
     def __init__(self) -> None:
         self._what = ""
         self._last = 0.0
+        self._line = ""
         self._left = TimeLeft()
 
     def __enter__(self) -> Self:
@@ -126,7 +127,10 @@ class _Lines:
         left = self._left.after(done, total, what, now)
         if what != self._what or done >= total or now - self._last >= _LINE_SECONDS:
             self._what, self._last = what, now
-            CONSOLE.print(f"  {what} {done}/{total}{left}", markup=False)
+            line = f"  {what} {done}/{total}{left}"
+            if line != self._line:
+                CONSOLE.print(line, markup=False)
+            self._line = line
 
 
 class TimeLeft:

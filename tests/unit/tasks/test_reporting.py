@@ -1,8 +1,10 @@
 """What people see of a running stage: the time left, and what was asked of the log-prob store."""
 
+import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tasks import reporting
 from tasks.reporting import Reporter, TimeLeft, _Card
@@ -44,3 +46,12 @@ def test_what_scoring_found_goes_to_the_metrics_and_to_a_table(monkeypatch: pyte
     assert table["key"] == "my-recipe-reference-scoring"
     assert {"measure": "scoring/rows_hit", "value": "30"} in table["rows"]
     assert len(table["rows"]) == 3
+
+
+def test_a_log_file_gets_each_line_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "CONSOLE", Console(file=sys.stdout))
+    with Reporter("My Recipe", "validate") as reporter:
+        for done in (1, 2, 2, 2):
+            reporter.progress(done, 2, "rows read")
+        reporter.progress(2, 2, "rows judged")
+    assert capsys.readouterr().out.splitlines() == ["  rows read 1/2", "  rows read 2/2", "  rows judged 2/2"]

@@ -7,6 +7,7 @@ within the tolerance of ``preflow.maths.logprobs``.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from preflow.models.layout import in_one_row
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 
+T = TypeVar("T")
+R = TypeVar("R")
 #: Token ids of a prompt and of a response to it.
 Row = tuple[Sequence[int], Sequence[int]]
 #: Token ids of a prompt and of every response to it that is scored together.
@@ -111,7 +114,7 @@ def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
 def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
     """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches."""
     if precision.device.type == "cpu":
-        yield from _one_per_core(model, groups, precision)
+        yield from _one_per_core(model, groups, lambda group: group_logprobs(model, group, precision))
         return
     if why_not(inner_model(model)) is not None:
         yield from (group_logprobs(model, group, precision) for group in groups)
@@ -120,8 +123,16 @@ def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) 
         yield from batch_logprobs(model, batch, precision)
 
 
-def _one_per_core(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
-    """Log-probs of groups on the CPU, each on a core of its own.
+def all_response_logits(model: LanguageModel, rows: Sequence[Row], precision: Precision) -> Iterator[Tensor]:
+    """What ``response_logits`` gives, of many rows, in order: on the CPU one row at a time per core."""
+    if precision.device.type == "cpu":
+        yield from _one_per_core(model, rows, lambda row: response_logits(model, row, precision))
+    else:
+        yield from (response_logits(model, row, precision) for row in rows)
+
+
+def _one_per_core(model: LanguageModel, items: Sequence[T], score: Callable[[T], R]) -> Iterator[R]:
+    """Score items on the CPU, each on a core of its own.
 
     A prompt with its responses is too little work to share out among cores. Within a core nothing is shared out, so
     a value's bits do not depend on how many cores there are either.
@@ -132,7 +143,7 @@ def _one_per_core(model: LanguageModel, groups: Sequence[Group], precision: Prec
     torch.set_num_threads(1)  # of this thread and of every thread that starts from now on
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from pool.map(lambda group: group_logprobs(model, group, precision), groups)
+        yield from pool.map(score, items)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)

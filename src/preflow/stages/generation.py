@@ -13,12 +13,14 @@ from preflow.data.rows import Message, Source
 from preflow.data.store import load_demonstrations, load_pairs
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
-from preflow.models.scoring import Row, response_logits
+from preflow.models.scoring import Row, all_response_logits
 from preflow.observer import Observer
 from preflow.stages.model_set import ModelSet
 from preflow.stages.specs import EvaluateSpec
 
 _ANSWERS = 3
+#: Logits of a policy that are held at once: 128 MB in float32.
+_LOGITS_HELD = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +169,16 @@ def _divergences(
 ) -> dict[str, NDArray[np.float64]]:
     """KL of one model's responses from each reference, shape ``(prompts,)`` each."""
     values: dict[str, list[float]] = {reference: [] for reference in references}
-    for done, row in enumerate(rows if references else [], start=1):
-        policy = response_logits(models.use(name), row, models.precision)
+    longest = max((len(response) for _, response in rows), default=1)
+    at_once = max(1, _LOGITS_HELD // (longest * len(models.tokenizer)))
+    for start in range(0, len(rows) if references else 0, at_once):
+        some = rows[start : start + at_once]
+        policy = list(all_response_logits(models.use(name), some, models.precision))
         for reference in references:
-            other = response_logits(models.use(reference), row, models.precision)
-            values[reference].append(float(kl_divergence(policy, other).double().sum()))
-        observer.progress(done, len(rows), f"evaluate: KL of the {name} model")
+            others = all_response_logits(models.use(reference), some, models.precision)
+            pairs = zip(policy, others, strict=True)
+            values[reference] += [float(kl_divergence(own, other).double().sum()) for own, other in pairs]
+        observer.progress(start + len(some), len(rows), f"evaluate: KL of the {name} model")
     return {reference: np.array(kls, dtype=np.float64) for reference, kls in values.items()}
 
 

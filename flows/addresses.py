@@ -1,8 +1,10 @@
 """Where the two user interfaces are, or will be once ``python -m flows.ui`` runs."""
 
+import os
+
 from prefect.settings import PREFECT_API_URL
 
-from preflow.home import mlflow_uri
+from preflow.home import mlflow_uri, without_login
 
 HOST = "127.0.0.1"
 MLFLOW_PORT = 5000
@@ -12,12 +14,17 @@ PREFECT_PORT = 4200
 def mlflow_server() -> str | None:
     """The MLflow server that is configured; none where runs go to a local database."""
     uri = mlflow_uri()
-    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else None
+    return without_login(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
 def mlflow_address() -> str:
-    """Where the MLflow UI is: the configured server, or the local one that ``flows.ui`` starts."""
-    return mlflow_server() or f"http://{HOST}:{MLFLOW_PORT}"
+    """Where a browser finds the MLflow UI.
+
+    ``PREFLOW_MLFLOW_UI`` where set (in containers the server has another name than outside), else the configured
+    server, else the local one that ``flows.ui`` starts.
+    """
+    named = os.environ.get("PREFLOW_MLFLOW_UI", "").rstrip("/")
+    return named or mlflow_server() or f"http://{HOST}:{MLFLOW_PORT}"
 
 
 def prefect_server() -> str | None:

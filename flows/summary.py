@@ -25,7 +25,7 @@ def _signed(v: dict[str, float]) -> str:
 
 
 def _error(v: dict[str, float]) -> str:
-    return f"{v['value']:.2f} ± {v['se']:.2f}"
+    return f"{v['value']:.2f} ± {v['se']:.2f}" if "se" in v else f"{v['value']:.2f}"
 
 
 #: Keys of evaluation.json, how a person calls them, and how they are written. Absent where a model has none.

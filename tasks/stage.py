@@ -10,13 +10,13 @@ from prefect.context import TaskRunContext
 
 from preflow import artifacts
 from preflow.artifacts import Artifact
-from preflow.errors import DataDownloadError, ModelDownloadError, PreflowError
+from preflow.errors import DataDownloadError, DataUnfitError, ModelDownloadError, PreflowError
 from preflow.observer import Observer
 from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
 from tasks.caching import RESULTS, VERIFIED
 from tasks.reporting import Reporter, tell, timed
-from tasks.tracking import PipelineRun, stage_run
+from tasks.tracking import PipelineRun, StageRun, stage_run
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -43,12 +43,17 @@ def perform(
     final = caching.place(stage, spec)
     computed = False
     observer: Reporter
+    child: StageRun
 
     def write(out: Path) -> None:
         nonlocal computed
         computed = True
         begin = time.monotonic()
-        work(spec, out, observer)
+        try:
+            work(spec, out, observer)
+        except DataUnfitError:
+            child.keep(out)  # the report says which rows
+            raise
         observer.metrics({f"{stage}/work_seconds": time.monotonic() - begin}, 0)
 
     with timed(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:

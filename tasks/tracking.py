@@ -17,12 +17,12 @@ from filelock import FileLock
 from preflow.artifacts import MANIFEST, Artifact
 from preflow.config import Frozen, Recipe
 from preflow.errors import ConfigError
-from preflow.home import mlflow_uri, preflow_home
+from preflow.home import mlflow_uri, preflow_home, without_login
 from preflow.models.base import ModelRef
 from preflow.stages.specs import ValidateSpec
 from tasks.lineage import is_gone, lineage, parameters, process_tags
 
-#: Larger files are not copied into MLflow; a list says where they lie.
+#: Larger files are not copied into MLflow, adapters excepted; a list says where they lie.
 LARGEST_UPLOAD = 200 * 2**20
 #: Seconds of metrics that may wait for a common call.
 _PATIENCE = 0.5
@@ -216,6 +216,13 @@ class StageRun:
         _headline(self._client, self.run_id, artifact, last_step)
         _headline(self._client, self.parent.run_id, artifact, 0)
 
+    def keep(self, folder: Path) -> None:
+        """Put the files of a stage that was stopped where its run shows them, so that it can be seen why."""
+        self.flush()
+        for path in folder.iterdir():
+            if path.is_file():
+                self._client.log_artifact(self.run_id, str(path))
+
     def _fill_gaps(self, artifact: Artifact) -> None:
         """Record steps whose metrics waited when an earlier start was killed: the stage's own log has them all."""
         if artifact.file(_LOG).is_file():
@@ -267,7 +274,7 @@ def _child(store: Any, run: PipelineRun, stage: str) -> StageRun:
 
 def _upload(store: Any, run_id: str, artifact: Artifact) -> None:
     files = artifact.load(MANIFEST)["files"]
-    large = {name: entry for name, entry in files.items() if entry["bytes"] > LARGEST_UPLOAD}
+    large = {name: entry for name, entry in files.items() if entry["bytes"] > LARGEST_UPLOAD and not _is_adapter(name)}
     if not large:
         store.log_artifacts(run_id, artifact.path)
         return
@@ -276,6 +283,10 @@ def _upload(store: Any, run_id: str, artifact: Artifact) -> None:
         store.log_artifact(run_id, str(artifact.file(name)), None if folder == "." else folder)
     places = {n: {**entry, "place": f"{artifact.path}/{n}"} for n, entry in large.items()}
     store.log_dict(run_id, places, "large_files.json")
+
+
+def _is_adapter(name: str) -> bool:
+    return Path(name).name.startswith("adapter_model.")
 
 
 def _headline(store: Any, run_id: str, artifact: Artifact, step: int) -> None:
@@ -320,6 +331,6 @@ def find_run(run_id: str) -> PipelineRun:
     try:
         info = store.get_run(run_id).info
     except MlflowException as error:
-        raise ConfigError(f"MLflow at {mlflow_uri()} has no run {run_id}: {error.message}") from error
+        raise ConfigError(f"MLflow at {without_login(mlflow_uri())} has no run {run_id}: {error.message}") from error
     name = store.get_experiment(info.experiment_id).name
     return PipelineRun(recipe=name, experiment_id=info.experiment_id, run_id=run_id)

@@ -7,9 +7,11 @@ Everything is a default: a variable that the user has set is left alone.
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
-#: No telemetry by default from any dependency.
-QUIET = {
+#: No telemetry by default from any dependency; and time for Prefect's embedded server to start on a busy machine.
+DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -50,6 +52,12 @@ def mlflow_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"
 
 
+def without_login(address: str) -> str:
+    """An address without the user name and password that may stand in it: addresses are shown and stored."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else address
+
+
 def activate() -> Path:
     """Set the environment's defaults for a run and return the home folder."""
     home = preflow_home()
@@ -59,6 +67,6 @@ def activate() -> Path:
     if "HF_HOME" not in os.environ:  # the login stays where the hub's own tools look for it
         os.environ.setdefault("HF_HUB_CACHE", str(home / "hub"))
         os.environ.setdefault("HF_DATASETS_CACHE", str(home / "datasets"))
-    for name, value in QUIET.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     return home

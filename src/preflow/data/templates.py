@@ -216,7 +216,8 @@ class Renderer:
         content = messages[-1].content.strip()
         if self._closed_by_template:
             closing = str(self.tokenizer.decode([self.closing_id]))
-            if content not in text[len(start_text) :].partition(closing)[0]:
+            while_last = self._render(messages)[len(start_text) :].partition(closing)[0]
+            if while_last.strip() != text[len(start_text) :].partition(closing)[0].strip():
                 raise self._rewritten(content)
             return start, prompt.index(self.closing_id, start) + 1
         turn = self._render(messages).rstrip()

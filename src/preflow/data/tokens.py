@@ -219,6 +219,25 @@ def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts:
     return TokenizedPair(ids, chosen[:room], rejected[:room], row.source)
 
 
+def prompt_with_room(prompt: Sequence[Message], renderer: Renderer, limit: int, answer: int) -> list[int]:
+    """Token ids of a prompt without so many of its oldest turns that an answer fits behind it, as in training.
+
+    Args:
+        prompt: Turns that end with the user's.
+        renderer: The model's.
+        limit: Most tokens of prompt and answer.
+        answer: Tokens of the answer.
+
+    Returns:
+        P token ids. Where even the last user turn alone leaves too little room, its own, however many.
+    """
+    ids = renderer.prompt_ids(prompt)
+    while len(ids) + answer > limit and (shorter := _without_oldest_turns(prompt)) is not None:
+        prompt = shorter
+        ids = renderer.prompt_ids(prompt)
+    return ids
+
+
 def _sides(row: Pair, prompt: Sequence[Message], renderer: Renderer) -> tuple[list[int], list[int], list[int]]:
     ids = renderer.prompt_ids(prompt)
     chosen = renderer.response_ids(prompt, row.chosen, ids)

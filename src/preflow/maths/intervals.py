@@ -61,6 +61,12 @@ def bootstrap_mean(
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Standard error of the mean of independent values, shape ``(N,)``; NaN-free: 0 for a single value."""
+    """Standard error of the mean of independent values, shape ``(N,)``.
+
+    Raises:
+        ValueError: Fewer than two values, which say nothing of their spread.
+    """
     values = np.asarray(values, dtype=np.float64)
-    return float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else 0.0
+    if values.size < 2:
+        raise ValueError(f"standard_error needs at least two values, got {values.size}")
+    return float(values.std(ddof=1) / math.sqrt(values.size))

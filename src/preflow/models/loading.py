@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
@@ -26,6 +26,15 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def position_limit(base: ModelRef, recipe: Recipe) -> int | None:
+    """How many positions a model with learned position embeddings has; none where positions are rotary or relative."""
+    config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code).get_text_config()
+    if getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None):
+        return None
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    return limit
 
 
 def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:

@@ -136,6 +136,12 @@ def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
             f"KL of the DPO model from its reference ({reference}) is {kl['value']:.1f} nats per response, above the "
             f"limit of {limit:g}: raise beta or lower the learning rate"
         )
+    stopped = spec.dpo.load("metrics.json").get("dpo/kept_step") if spec.dpo is not None else None
+    if stopped is not None:
+        report["warnings"].append(
+            f"DPO was stopped by its guards and its weights of step {stopped:.0f} were kept, as they did best on these "
+            "held-out pairs: what is measured on the same pairs flatters them"
+        )
     if 0 < report["n_pairs"] < 50:
         report["warnings"].append(
             f"only {report['n_pairs']} held-out pairs: intervals are wide, 50 or more are advised"

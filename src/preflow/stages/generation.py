@@ -11,8 +11,10 @@ from transformers import GenerationConfig
 from preflow.config import EvaluationSettings
 from preflow.data.rows import Message, Source
 from preflow.data.store import load_demonstrations, load_pairs
+from preflow.data.tokens import prompt_with_room
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
+from preflow.models.loading import position_limit
 from preflow.models.scoring import Row, all_response_logits
 from preflow.observer import Observer
 from preflow.stages.model_set import ModelSet
@@ -40,7 +42,8 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
     """Distinct held-out prompts: those of the pairs, or else of the demonstrations.
 
     Returns:
-        The prompts that leave room for an answer within ``max_seq_length``, and the rows of those that leave none.
+        The prompts that leave room for an answer within ``max_seq_length`` (long conversations without their oldest
+        turns, as in training) and within the model's positions, and the rows of those that leave none.
     """
     turns: list[tuple[tuple[Message, ...], Source]]
     settings = spec.recipe.dpo or spec.recipe.sft
@@ -49,13 +52,14 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
         turns = [(pair.prompt, pair.source) for pair in load_pairs(spec.data, "eval")]
     else:
         turns = [(row.messages[:-1], row.source) for row in load_demonstrations(spec.data, "eval")]
+    answer, positions = spec.recipe.evaluation.max_new_tokens, position_limit(spec.base, spec.recipe)
     first: dict[tuple[Message, ...], Source] = {}
     for messages, source in turns:
         first.setdefault(messages, source)
     fit, too_long = [], []
     for messages, source in first.items():
-        ids = models.renderer.prompt_ids(messages)
-        if len(ids) < settings.max_seq_length:
+        ids = prompt_with_room(messages, models.renderer, settings.max_seq_length, answer)
+        if len(ids) < settings.max_seq_length and (positions is None or len(ids) + answer <= positions):
             fit.append(Prompt(messages[-1].content, ids))
         else:
             too_long.append(str(source))
@@ -96,7 +100,8 @@ def answer_report(
         results[name]["response_tokens"] = float(np.mean([len(response) for _, response in rows]))
         results[name]["cut_share"] = 1 - sum(ended) / len(ended)
         for reference, values in _divergences(models, name, models.names[:index], rows, observer).items():
-            results[name][f"kl_{reference}"] = {"value": float(values.mean()), "se": standard_error(values)}
+            spread_of = {"se": standard_error(values)} if len(values) > 1 else {}
+            results[name][f"kl_{reference}"] = {"value": float(values.mean()), **spread_of}
     return results
 
 

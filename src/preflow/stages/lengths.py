@@ -15,8 +15,8 @@ from preflow.config import DpoSettings, SftSettings
 from preflow.data.store import Side, load_demonstrations, load_pairs
 from preflow.data.templates import Renderer
 from preflow.data.tokens import Counts, tokenize_demonstrations, tokenize_pairs
-from preflow.errors import DataUnfitError
-from preflow.models.loading import load_tokenizer
+from preflow.errors import ConfigError, DataUnfitError
+from preflow.models.loading import load_tokenizer, position_limit
 from preflow.observer import Observer
 from preflow.stages.specs import LengthsSpec
 
@@ -36,10 +36,12 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
         observer: Hears progress and counts.
 
     Raises:
+        ConfigError: Rows may be longer than the model has positions.
         DataUnfitError: No training row is left for a stage, or no held-out pair.
         TemplateError: The chat template refuses a row or rewrites its turns; names the row.
     """
     recipe = spec.recipe
+    _require_positions(spec)
     renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.template)
     report: dict[str, dict[str, Any]] = {}
     for side, words in _SIDES:
@@ -55,6 +57,16 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
             observer.note(f"lengths: {words} pairs: {counts}")
     write_json(out / "report.json", report)
     write_json(out / "metrics.json", _metrics(report))
+
+
+def _require_positions(spec: LengthsSpec) -> None:
+    limit = position_limit(spec.base, spec.recipe)
+    for stage, settings in (("sft", spec.recipe.sft), ("dpo", spec.recipe.dpo)):
+        if limit is not None and settings is not None and settings.max_seq_length > limit:
+            raise ConfigError(
+                f"{stage}.max_seq_length is {settings.max_seq_length}, but {spec.base.name} has learned {limit} "
+                f"positions and can read no more tokens: set {stage}.max_seq_length to {limit} or less"
+            )
 
 
 def _demonstrations(

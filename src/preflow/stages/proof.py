@@ -58,8 +58,7 @@ class Gap:
 
 def sample(pairs: Sequence[ScoredPair], size: int) -> list[ScoredPair]:
     """``size`` pairs spread evenly over the data."""
-    step = max(1, len(pairs) // size)
-    return list(pairs[::step][:size])
+    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(size, len(pairs))).astype(int)]
 
 
 def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, Row, list[float]]]:

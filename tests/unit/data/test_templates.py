@@ -15,6 +15,7 @@ from tests.unit.data.tokenizers import (
     PLAIN,
     REWRITES_EARLIER,
     STRIPS_THINKING,
+    THINKS_LAST,
     make_tokenizer,
 )
 
@@ -145,6 +146,17 @@ def test_a_template_that_drops_reasoning_is_refused_only_where_an_earlier_answer
     assert masked_text(tokenizer, fine) == ["yes<|im_end|>", "<think>x</think>no<|im_end|>"]
     with pytest.raises(TemplateError, match="rewrites an assistant turn"):
         renderer.conversation(turns("a", "<think>x</think>yes", "b", "no"))
+
+
+def test_a_template_that_adds_to_the_last_answer_alone_is_refused_for_several_answers() -> None:
+    """Inference answers with the empty thought, so an earlier answer without it would teach something else."""
+    tokenizer = make_tokenizer(THINKS_LAST)
+    renderer = Renderer(tokenizer, "chat")
+    one = renderer.conversation(turns("a", "yes"))
+    assert masked_text(tokenizer, one) == ["<think>\n\n</think>\n\nyes<|im_end|>"]
+    with pytest.raises(TemplateError, match="rewrites an assistant turn"):
+        renderer.conversation(turns("a", "yes", "b", "no"))
+    assert masked_text(tokenizer, renderer.conversation(turns("a", "yes", "b", "no"), context=2))
 
 
 def test_a_generation_prompt_that_the_answer_does_not_follow_is_refused() -> None:

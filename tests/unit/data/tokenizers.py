@@ -73,3 +73,12 @@ def make_tokenizer(
     )
     tokenizer.chat_template = template
     return tokenizer
+
+
+#: As Qwen3's: an empty thought stands before the last answer and before no other.
+THINKS_LAST = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)

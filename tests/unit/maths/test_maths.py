@@ -138,4 +138,5 @@ def test_bootstrap_needs_values() -> None:
 def test_standard_error_by_hand() -> None:
     """1, 2, 3: sample variance 1, so 1/sqrt(3); a single value has none."""
     assert standard_error(np.array([1.0, 2.0, 3.0])) == pytest.approx(1 / math.sqrt(3))
-    assert standard_error(np.array([5.0])) == 0.0
+    with pytest.raises(ValueError, match="at least two values, got 1"):
+        standard_error(np.array([5.0]))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from preflow.artifacts import Artifact, build
+from preflow.artifacts import Artifact, build, write_json
 from preflow.config import EvaluationSettings
 from preflow.data.store import load_demonstrations
 from preflow.models.scoring import response_logits
 from preflow.observer import Silent
+from preflow.stages import generation
 from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
 from preflow.stages.generation import answer_report, generate, held_out_prompts
@@ -196,6 +198,42 @@ def test_held_out_prompts_without_room_for_an_answer_are_named(spec: EvaluateSpe
     assert "p.jsonl:27" in named  # the first of those held out with three "please"
     assert len(named) < EVAL_PAIRS
     assert any("p.jsonl:27" in warning for warning in report["warnings"])
+
+
+def test_prompts_beyond_learned_positions_are_not_asked(
+    spec: EvaluateSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ModelSet(spec)
+    longest = max(len(prompt.ids) for prompt in held_out_prompts(spec, models)[0])
+    answer = spec.recipe.evaluation.max_new_tokens
+    for positions, named in ((longest + answer, False), (longest + answer - 1, True)):
+        monkeypatch.setattr(generation, "position_limit", lambda base, recipe, found=positions: found)
+        assert bool(held_out_prompts(spec, models)[1]) == named
+
+
+def test_a_kl_of_one_prompt_has_no_error(spec: EvaluateSpec) -> None:
+    models = ModelSet(spec)
+    prompts = held_out_prompts(spec, models)[0]
+    settings = EvaluationSettings(max_new_tokens=4)
+    for count in (1, 2):
+        report = answer_report(models, prompts[:count], settings, seed=1, observer=Silent())
+        assert ("se" in report["dpo"]["kl_sft"]) == (count == 2)
+
+
+def test_a_run_that_its_guards_stopped_is_called_so(spec: EvaluateSpec, tmp_path: Path) -> None:
+    def stopped(out: Path) -> None:
+        assert spec.dpo is not None
+        shutil.copytree(spec.dpo.path, out, dirs_exist_ok=True)
+        (out / "manifest.json").unlink()
+        write_json(out / "metrics.json", {**spec.dpo.load("metrics.json"), "dpo/kept_step": 3.0})
+
+    undone = spec.model_copy(update={"dpo": build(tmp_path / "stopped", stopped)})
+    for given, warns in ((spec, False), (undone, True)):
+        artifact = build(
+            tmp_path / f"evaluation-{warns}", lambda out, given=given: run_evaluation(given, out, Silent())
+        )
+        warnings = artifact.load("evaluation.json")["warnings"]
+        assert any("weights of step 3 were kept" in warning for warning in warnings) == warns
 
 
 def test_perplexity_is_the_exponential_of_the_mean_negative_log_prob(spec: EvaluateSpec, tmp_path: Path) -> None:

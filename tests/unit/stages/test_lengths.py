@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.store import rows_file, write_rows
 from preflow.data.templates import Renderer
-from preflow.errors import DataUnfitError, TemplateError
+from preflow.errors import ConfigError, DataUnfitError, TemplateError
+from preflow.models.base import resolve_model
 from preflow.models.loading import load_tokenizer
 from preflow.observer import Silent
 from preflow.stages.lengths import run_lengths
 from preflow.stages.specs import LengthsSpec
+from tests.conftest import make_tokenizer
 from tests.unit.stages.conftest import COMMON, EVAL_PAIRS, TRAIN_PAIRS, Run, recipe_for, turns
 
 
@@ -53,6 +56,19 @@ def test_it_counts_what_the_later_stages_count(prepared: Run, tmp_path: Path) ->
     assert report["sft"]["train"]["rows"] == prepared.sft.load("report.json")["rows"]
     assert report["dpo"]["train"]["rows"]["rows_in"] == TRAIN_PAIRS
     assert report["dpo"]["eval"]["rows"]["rows_in"] == EVAL_PAIRS
+
+
+def test_more_tokens_than_learned_positions_are_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(str(tmp_path / "gpt2"))
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(str(tmp_path / "gpt2"))
+    base = resolve_model(Recipe(strategy="sft", model_name=str(tmp_path / "gpt2")), Silent())
+    data = data_with(tmp_path, [pair(turns("Which?", "this", "that"), "p.jsonl", 1)])
+    specs = [LengthsSpec(recipe=recipe_for(base, max_seq_length=limit), base=base, data=data) for limit in (64, 65)]
+    build(tmp_path / "fits", lambda out: run_lengths(specs[0], out, Silent()))
+    with pytest.raises(ConfigError, match=r"sft\.max_seq_length is 65, but .* has learned 64 positions"):
+        build(tmp_path / "does not", lambda out: run_lengths(specs[1], out, Silent()))
 
 
 def test_tokens_are_those_of_the_tokenizer(prepared: Run, tmp_path: Path) -> None:

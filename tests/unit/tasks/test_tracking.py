@@ -95,6 +95,47 @@ def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: 
     assert f"{artifact.path}/model/adapter.bin" in text
 
 
+def test_an_adapter_is_whole_in_mlflow_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN: adapters whole; an adapter of rank 64 over 8B parameters has 640 MiB."""
+    monkeypatch.setattr(tracking, "LARGEST_UPLOAD", 50)
+
+    def write(out: Path) -> None:
+        write_json(out / "metrics.json", {"sft/loss": 0.5})
+        (out / "model").mkdir()
+        (out / "model" / "adapter_model.safetensors").write_bytes(b"x" * 100)
+        (out / "model" / "model-00001-of-00002.safetensors").write_bytes(b"x" * 100)
+
+    made = build(tmp_path / "store" / "sft" / "large", write)
+    with start() as run, stage_run(run, "sft", computing=False) as child:
+        child.complete(made, "large", computed=True)
+    found = client().list_artifacts(child.run_id, "model")
+    assert [file.path for file in found] == ["model/adapter_model.safetensors"]
+
+
+def test_an_unfit_set_leaves_its_report(tmp_path: Path) -> None:
+    partial = tmp_path / "partial"
+    (partial / "scratch").mkdir(parents=True)
+    (partial / "report.json").write_text("{}")
+    (partial / "scratch" / "checkpoint").write_text("large")
+    with start() as run, stage_run(run, "validate", computing=False) as child:
+        child.keep(partial)
+    assert [file.path for file in client().list_artifacts(child.run_id)] == ["report.json"]
+
+
+def test_an_unknown_run_is_refused_without_showing_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+
+    class Store:
+        def get_run(self, run_id: str) -> None:
+            raise MlflowException("none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "client", Store)
+        patch.setenv("MLFLOW_TRACKING_URI", "https://team:s3cret@mlflow.example:5000")
+        with pytest.raises(ConfigError, match=r"MLflow at https://mlflow\.example:5000 has no run"):
+            find_run("abc")
+
+
 def test_a_cache_hit_names_the_run_that_computed(artifact: Artifact) -> None:
     with start("f1") as run, stage_run(run, "sft", computing=False) as first:
         first.complete(artifact, "abc", computed=True)

@@ -133,10 +133,10 @@ def _judge(
     columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
     facts = compare_rows(columns, settings, benchmark)
     if spec.tokenizer is not None:
-        from preflow.data.token_counts import count_tokens  # it loads transformers
+        from preflow.data.token_counts import count_tokens, load_renderer  # it loads transformers
 
-        limit = spec.max_seq_length or 0
-        facts.rows["too_many_tokens"], facts.lost_tokens = count_tokens(columns, spec.tokenizer, limit)
+        limit, renderer = spec.max_seq_length or 0, load_renderer(spec.tokenizer)
+        facts.rows["too_many_tokens"], facts.lost_tokens = count_tokens(columns, renderer, limit)
     share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
     judged = Judged(facts, None if columns.has_eval else share)
     judged.reason = np.full(len(facts), -1, np.int16)

@@ -92,6 +92,8 @@ def count(folder: str, place: Path) -> dict[str, float]:
 
     The gate reads the rows from its own files; the tokenizer gets their texts from memory, in batches of the same size.
     """
+    import numpy as np
+
     from expectations.facts import read_kind
     from preflow.config import ValidationSettings
     from preflow.data.reading import resolve_sources
@@ -100,8 +102,9 @@ def count(folder: str, place: Path) -> dict[str, float]:
 
     file = place / "tokens.jsonl"
     make(file, _COUNTED)
-    sources = {"train": resolve_sources([str(file)]), "eval": ()}
-    columns = read_kind("preferences", sources, place / "columns", ValidationSettings(), Silent())
+    sources = resolve_sources([str(file)])
+    work = place / "columns"
+    columns = read_kind("preferences", {"train": sources, "eval": ()}, work, ValidationSettings(), Silent())
     texts = [text for line in file.open(encoding="utf-8") for text in json.loads(line).values()]
     renderer = load_renderer(folder)
     encode = renderer.tokenizer.backend_tokenizer.encode_batch_fast
@@ -110,8 +113,10 @@ def count(folder: str, place: Path) -> dict[str, float]:
         for start in range(0, len(texts), 3 * BATCH):
             encode(texts[start : start + 3 * BATCH], add_special_tokens=False)
 
+    every = np.ones(columns.total, bool)
+
     def ours() -> None:
-        count_tokens(columns, renderer, _LIMIT_TOKENS)
+        count_tokens(columns, renderer, _LIMIT_TOKENS, every)
 
     own()  # the first words fill the tokenizer's cache
     seconds: dict[Callable[[], None], list[float]] = {own: [], ours: []}

@@ -43,7 +43,9 @@ CUES = (
     "a digit",
     "a word of apology",
 )
-_LIST = re.compile(r"^ *(-|\*|\d+[.)]) ", re.MULTILINE)
+#: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
+OPENINGS = (1, 2, 3)
+_LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
 #: Characters of a text that are compared with another; more would cost the square and say little more.
 _COMPARED = 2000
 #: Fewest words of a prompt that an answer can be said to repeat.
@@ -240,7 +242,7 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
         "prompt": prompt_bags,
         "first": first_bags,
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
-        "opening": words.openings().reshape(-1, step).T[1:],
+        **{f"opening_{n}": words.openings(n).reshape(-1, step).T[1:] for n in OPENINGS},
         "cues": _cues(texts.sides, words, step),
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),

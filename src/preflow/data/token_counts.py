@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from preflow.data.columns import Columns
 from preflow.data.rows import Demonstration, Message, Pair
-from preflow.data.survey import FINE
 from preflow.data.templates import Renderer
 from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 from preflow.errors import ConfigError
@@ -44,38 +43,40 @@ def load_renderer(folder: str) -> Renderer:
     return Renderer(AutoTokenizer.from_pretrained(folder), "chat")
 
 
-def count_tokens(columns: Columns, renderer: Renderer, limit: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def count_tokens(
+    columns: Columns, renderer: Renderer, limit: int, among: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Tokens of each row, and how many tokens of a response would not fit.
 
     Args:
         columns: The rows.
         renderer: A tokenizer with its chat template.
         limit: Most tokens of a row (``max_seq_length``).
+        among: Rows to count, all of them converted, shape ``(N,)``. Rows that are set aside anyway cost nothing.
 
     Returns:
         Tokens of prompt and longer answer together, and tokens of an answer that training would lose: what does not
-        fit when the oldest turns are gone, or all of it where the last user turn leaves no room. 0 for a row that was
-        not converted. Shape ``(N,)`` each. Counts of rows well below the limit may miss by a few tokens.
+        fit when the oldest turns are gone, or all of it where the last user turn leaves no room. 0 for a row that
+        does not count. Shape ``(N,)`` each. Counts of rows well below the limit may miss by a few tokens.
 
     Raises:
         TemplateError: The chat template refuses a row.
     """
-    fine = columns.get("problem") == FINE
     tokens = np.zeros(columns.total, np.int32)
-    tokens[fine] = _estimates(renderer, columns, fine)
+    tokens[among] = _estimates(renderer, columns, among)
     lost = np.zeros(columns.total, np.int32)
-    near = np.flatnonzero(tokens > limit - _SLACK)
+    near = np.flatnonzero(among & (tokens > limit - _SLACK))
     for place, values in zip(near.tolist(), columns.values(near.tolist()), strict=True):
         exact = _exact_demonstration if columns.kind == "demonstrations" else _exact_pair
         tokens[place], lost[place] = exact(renderer, values, limit)
     return tokens, lost
 
 
-def _estimates(renderer: Renderer, columns: Columns, fine: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Tokens of the rows that were converted, from their contents, shape ``(fine.sum(),)``."""
+def _estimates(renderer: Renderer, columns: Columns, among: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Tokens of the rows that count, from their contents, shape ``(among.sum(),)``."""
     overhead = _overhead(renderer)
     pairs = columns.kind == "preferences"
-    rows = map(orjson.loads, compress(columns.lines(), fine.tolist()))
+    rows = map(orjson.loads, compress(columns.lines(), among.tolist()))
     found = [np.zeros(0, np.int32)]
     # One batch is counted in a thread, outside the interpreter's lock, while the next is read here.
     with ThreadPoolExecutor(1) as counting:

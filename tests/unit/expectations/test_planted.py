@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from expectations.gate import run_gate
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
-from tests.unit.expectations.planted import KINDS, Field, plant
+from tests.conftest import make_tokenizer, write_jsonl
+from tests.unit.expectations.checking import checked
+from tests.unit.expectations.planted import KINDS, TOKENS, Field, plant
 
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
@@ -36,20 +37,6 @@ CLEAR = [
 ]
 
 
-def checked(folder: Path, rows: list[Any], held_out: list[Any], **settings: Any) -> dict[str, Any]:
-    """The report on some pairs."""
-    sources: dict[str, Any] = {}
-    for name, lines in (("preferences", rows), ("preferences_eval", held_out)):
-        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-        (folder / f"{name}.jsonl").write_text(text + "\n", encoding="utf-8")
-        sources[name] = resolve_sources([str(folder / f"{name}.jsonl")]) if lines else ()
-    out = folder / "out"
-    out.mkdir()
-    run_gate(ValidateSpec(**sources, settings=ValidationSettings(**settings)), out, Silent())
-    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))["preferences"]
-    return report
-
-
 def named(report: dict[str, Any]) -> dict[int, set[str]]:
     """Line of the training file to the findings that name it; what is said of the whole set is left out."""
     found: dict[int, set[str]] = {}
@@ -63,7 +50,11 @@ def named(report: dict[str, Any]) -> dict[int, set[str]]:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Field, dict[int, set[str]]]:
     place = plant(ROWS, EACH, seed=11)
-    report = checked(tmp_path_factory.mktemp("planted"), place.rows, place.held_out)
+    folder = tmp_path_factory.mktemp("planted")
+    make_tokenizer().save_pretrained(str(folder / "tokenizer"))
+    benchmark = resolve_sources([str(write_jsonl(folder / "benchmark.jsonl", place.benchmark))])
+    more = {"benchmarks": benchmark, "tokenizer": str(folder / "tokenizer"), "max_seq_length": TOKENS}
+    report = checked(folder, place.rows, place.held_out, more)
     assert report["rows_in"] == report["used"] + report["set_aside"]
     return place, named(report)
 

@@ -95,10 +95,10 @@ def count(folder: str, place: Path) -> dict[str, float]:
     import numpy as np
 
     from expectations.facts import read_kind
-    from preflow.config import ValidationSettings
     from preflow.data.reading import resolve_sources
     from preflow.data.token_counts import BATCH, count_tokens, load_renderer
     from preflow.observer import Silent
+    from preflow.validation_settings import ValidationSettings
 
     file = place / "tokens.jsonl"
     make(file, _COUNTED)
@@ -199,10 +199,10 @@ def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
     its workers likewise.
     """
     from expectations.gate import run_gate
-    from preflow.config import ValidationSettings
     from preflow.data.reading import resolve_sources
     from preflow.observer import Silent
     from preflow.stages.specs import ValidateSpec
+    from preflow.validation_settings import ValidationSettings
 
     chosen: dict[str, Any] = {} if memory_mb is None else {"memory_mb": memory_mb}
     settings = ValidationSettings(**chosen)

@@ -19,7 +19,6 @@ from expectations.shared import lengths_suite, split_suite
 from expectations.suites import Outcome, as_result, run_suite
 from expectations.writing import write_kind
 from preflow.artifacts import SCRATCH, write_json
-from preflow.config import ValidationSettings
 from preflow.data.benchmark_files import read_benchmarks
 from preflow.data.columns import Columns
 from preflow.data.reading import DataSource
@@ -30,6 +29,7 @@ from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
 _Suite = Callable[[ValidationSettings], gx.ExpectationSuite]

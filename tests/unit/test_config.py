@@ -11,10 +11,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from preflow.advice import advice
-from preflow.config import _ANY_DIVERGENCE, DpoSettings, Recipe, numbers, recipe_schema
+from preflow.config import _ANY_DIVERGENCE, DpoSettings, Recipe, recipe_schema
 from preflow.data.reading import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
 from preflow.recipes import load_recipe, require_runnable
+from preflow.settings import numbers
 
 ROOT = Path(__file__).parents[2]
 FILES = [path for ending in ("*.yaml", "*.yml", "*.json") for path in sorted((ROOT / "recipes").glob(ending))]

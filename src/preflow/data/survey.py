@@ -17,7 +17,6 @@ from rapidfuzz import fuzz
 from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
-from preflow.config import ValidationSettings
 from preflow.data.chunks import Chunk
 from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
 from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
@@ -27,6 +26,7 @@ from preflow.data.splits import is_blank, normalise, split_key
 from preflow.data.store import Kind, SetAside
 from preflow.data.words import Words, bands, combine, folded_words, visible
 from preflow.findings import FORM
+from preflow.validation_settings import ValidationSettings
 
 #: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
 FINE = 0

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from expectations.gate import run_gate
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.data.rows import Message, from_json
 from preflow.data.templates import Renderer
@@ -15,6 +14,7 @@ from preflow.errors import ConfigError
 from preflow.findings import Severity
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 from tests.conftest import make_tokenizer, preference_rows, write_jsonl
 
 LIMIT = 120

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from expectations.gate import run_gate
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 
 
 def checked(

@@ -246,16 +246,14 @@ TOKENS = 512
 
 def _overlong(rng: random.Random, row: Row) -> Row:
     side = rng.choice(["prompt", "chosen", "rejected"])
-    more = rng.choice(
-        [
-            lambda: words(rng, 140, 200),
-            lambda: "\n".join(words(rng, 10, 12) for _ in range(14)),
-            lambda: "".join(rng.choices("東京都庁舎前広場", k=300)),
-            lambda: " ".join(str(rng.randrange(10**6)) for _ in range(120)),
-            lambda: rng.choice(WORDS) * 250,
-        ]
-    )
-    long = {**row, side: f"{row[side]} {more()}"}
+    kinds: list[Callable[[], str]] = [
+        lambda: words(rng, 140, 200),
+        lambda: "\n".join(words(rng, 10, 12) for _ in range(14)),
+        lambda: "".join(rng.choices("東京都庁舎前広場", k=300)),
+        lambda: " ".join(str(rng.randrange(10**6)) for _ in range(120)),
+        lambda: rng.choice(WORDS) * 250,
+    ]
+    long = {**row, side: f"{row[side]} {rng.choice(kinds)()}"}
     if rng.random() < 0.3:
         long = turns(long)
     elif rng.random() < 0.3:  # another turn before the last

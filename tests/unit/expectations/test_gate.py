@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from expectations.gate import run_gate
 from expectations.report import advice, finding_rows
 from preflow.artifacts import Artifact
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.data.splits import row_key
 from preflow.data.store import load_demonstrations, load_pairs
 from preflow.errors import DataFileError, DataUnfitError
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 
 
 class Listener(Silent):

@@ -17,9 +17,10 @@ from preflow.data.alike import prompts_alike, rows_alike
 from preflow.data.chunks import Chunk, Part, chunks
 from preflow.data.columns import Columns
 from preflow.data.groups import at_odds, first_of, near, near_elsewhere, wins
+from preflow.data.intake import FINE
 from preflow.data.reading import DataSource, is_hub, source_names
 from preflow.data.store import Kind
-from preflow.data.survey import FINE, Order, Surveyed, survey
+from preflow.data.survey import Order, Surveyed, survey
 from preflow.data.words import combine
 from preflow.observer import Observer
 from preflow.validation_settings import ValidationSettings

@@ -33,4 +33,4 @@ def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, rec
     assert severities == sorted(severities, key=["stop", "set_aside", "warn"].index)
     page = Path(description.rpartition(" ")[2])
     assert page.name == "report.html"
-    assert "dpo.jsonl:20" in page.read_text(encoding="utf-8")
+    assert "<code>dpo.jsonl</code> rows 4, 9<" in page.read_text(encoding="utf-8")

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from preflow.data.chunks import Chunk, chunks
 from preflow.data.conversion import RowProblem, to_demonstration, to_pair
+from preflow.data.intake import PROBLEMS
 from preflow.data.raw import RawRow, jsonl_row
 from preflow.data.reading import resolve_sources
 from preflow.data.store import Kind
-from preflow.data.survey import PROBLEMS, Order, survey
+from preflow.data.survey import Order, survey
 from preflow.data.words import SLOTS, Words, bands, folded_words
 from preflow.errors import DataFileError
 from preflow.validation_settings import ValidationSettings

@@ -68,6 +68,12 @@ def test_planted_defects_are_found(planted: tuple[Field, dict[int, set[str]]], k
     assert 1 - len(missed) / len(rows) >= MEANING.get(kind, 0.98), [place.rows[row] for row in missed[:3]]
 
 
+def test_tokens_are_counted_of_rows_that_nothing_else_sets_aside(planted: tuple[Field, dict[int, set[str]]]) -> None:
+    """A line of 50 MB must not be tokenized to learn what is known already."""
+    place, found = planted
+    assert not any("too_many_tokens" in found[row + 1] for row in place.planted["too long"])
+
+
 def test_clean_rows_are_left_alone(planted: tuple[Field, dict[int, set[str]]]) -> None:
     place, found = planted
     alarms = {row: found[row + 1] for row in place.free if row + 1 in found}

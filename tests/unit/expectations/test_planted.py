@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,27 @@ def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) ->
         row for f, e in report["findings"].items() if f not in true for rows in e["rows"].values() for row in rows
     }
     assert len(alarms) <= 0.005 * report["rows_in"]
+
+
+def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
+    """Right and wrong differ by a number, and 4,157 pairs are clean but for copies.
+
+    6 are set aside, and they are copies. 18 more (0.43 %) are warned of as near duplicates: the same question with
+    nearly the same solutions. Nothing else is said of any.
+    """
+    file = shared("gsm8k_correctness.prefs.jsonl")
+    run_gate(ValidateSpec(preferences=resolve_sources([str(file)])), tmp_path, Silent())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["preferences"]
+    found = {name: entry["rows"][file.name] for name, entry in report["findings"].items()}
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "duplicate_row": 4,
+        "near_copy": 2,
+        "near_duplicate": 18,
+    }
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    texts = [tuple(row[name] for name in ("prompt", "chosen", "rejected")) for row in rows]
+    bags = [tuple(" ".join(sorted(re.findall(r"\w+", text.lower()))) for text in row) for row in texts]
+    assert all(texts[row - 1] in texts[: row - 1] for row in found["duplicate_row"])
+    assert all(bags[row - 1] in bags[: row - 1] for row in found["near_copy"])
+    asked = [bag[0] for bag in bags]
+    assert all(asked[row - 1] in asked[: row - 1] for row in found["near_duplicate"])

@@ -34,6 +34,10 @@ class Listener(Silent):
         self.notes.append(message)
 
 
+#: All that are chosen in ``pairs`` begin with "Kind", which is a finding of its own.
+ALL_OPEN_ALIKE = ValidationSettings(severity={"one_sided_opening": "off"})
+
+
 def pairs(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [
         {"prompt": f"Question {n}?", "chosen": f"Kind {n}.", "rejected": f"Rude {n}."}
@@ -101,8 +105,7 @@ def test_every_defect_is_named_by_file_and_row(tmp_path: Path) -> None:
     for number, (row, _) in defects.items():
         rows[number - 1] = row
     out = tmp_path / "out"
-    settings = ValidationSettings(severity={"one_sided_opening": "off"})  # all that are chosen begin with "Kind"
-    _, report, notes = gate(spec({"settings": settings}, preferences=write(tmp_path / "p.jsonl", rows)), out)
+    _, report, notes = gate(spec({"settings": ALL_OPEN_ALIKE}, preferences=write(tmp_path / "p.jsonl", rows)), out)
     assert quarantined(out) == {("p.jsonl", number): finding for number, (_, finding) in defects.items()}
     found = report["preferences"]["findings"]
     assert {name: entry["rows"] for name, entry in found.items()} == {
@@ -321,8 +324,9 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
 
 def test_the_findings_of_a_report_are_a_table_with_the_worst_first(tmp_path: Path) -> None:
     rows: list[Any] = [*pairs(60), {"prompt": "x", "chosen": "It was good.", "rejected": "It was nice."}, pairs(1)[0]]
-    _, report, _ = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
-    table = finding_rows(report)
+    asked = spec({"settings": ALL_OPEN_ALIKE}, preferences=write(tmp_path / "p.jsonl", rows))
+    table = finding_rows(gate(asked, tmp_path / "out")[1])
     assert [(line["finding"], line["severity"], line["first"]) for line in table] == [
-        ("duplicate_row", "set_aside", "p.jsonl:62")
-    ] + [(name, "warn", first) for name, first in [("no_clear_winner", "p.jsonl:61")] if len(table) > 1]
+        ("duplicate_row", "set_aside", "p.jsonl:62"),
+        ("no_clear_winner", "warn", "p.jsonl:61"),
+    ]

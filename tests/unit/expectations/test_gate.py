@@ -323,7 +323,11 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
 
 
 def test_the_findings_of_a_report_are_a_table_with_the_worst_first(tmp_path: Path) -> None:
-    rows: list[Any] = [*pairs(60), {"prompt": "x", "chosen": "It was good.", "rejected": "It was nice."}, pairs(1)[0]]
+    rows: list[Any] = [
+        *pairs(60),
+        {"prompt": "x", "chosen": "It was beautiful.", "rejected": "It was pretty."},
+        pairs(1)[0],
+    ]
     asked = spec({"settings": ALL_OPEN_ALIKE}, preferences=write(tmp_path / "p.jsonl", rows))
     table = finding_rows(gate(asked, tmp_path / "out")[1])
     assert [(line["finding"], line["severity"], line["first"]) for line in table] == [

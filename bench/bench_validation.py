@@ -4,12 +4,15 @@
 rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
 the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
 of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.
+
+``--tokenizer FOLDER`` also measures counting tokens against the tokenizer's own batch call on the same texts, in turns.
 """
 
 import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,9 @@ SIZES = (10_000, 100_000, 1_000_000)
 _WORDS = 20_000
 _SAMPLE = 200_000
 _WATCH_SECONDS = 0.05
+#: Pairs whose tokens are counted, and how often by each way.
+_COUNTED, _ROUNDS = 20_000, 5
+_LIMIT_TOKENS = 1024
 
 
 def main(
@@ -33,6 +39,9 @@ def main(
         Path | None, typer.Option(help="Where the files are made; a temporary folder if not given.")
     ] = None,
     memory_mb: Annotated[int | None, typer.Option(help="The recipe's memory budget.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder of a tokenizer: also measure counting tokens with it.")
+    ] = None,
     child: Annotated[Path | None, typer.Option(hidden=True)] = None,
     data_limit_mb: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -42,6 +51,7 @@ def main(
         return
     with tempfile.TemporaryDirectory(dir=folder) as place:
         results = [measure(size, Path(place), memory_mb) for size in SIZES[: 2 if quick else 3]]
+        counted = count(tokenizer, Path(place)) if tokenizer is not None else {}
     for found in results:
         gate_rate, limit_rate = (found["rows"] / found[name] for name in ("seconds", "limit"))
         print(
@@ -59,6 +69,7 @@ def main(
         "rows_per_second": last["rows"] / last["seconds"],
         # The same ratio in seconds of CPU, half of them on each of two cores: what a machine shared with others leaves.
         "ratio_in_cpu_seconds_on_two_cores": last["cpu"] / 2 / last["limit_cpu"],
+        **counted,
     }
     print(json.dumps({key: round(value, 3) for key, value in summary.items()}))
 
@@ -74,6 +85,59 @@ def measure(rows: int, place: Path, memory_mb: int | None) -> dict[str, float]:
     size = file.stat().st_size
     file.unlink()
     return {"rows": rows, "bytes": size, "limit": limit, "limit_cpu": limit_cpu, **found}
+
+
+def count(folder: str, place: Path) -> dict[str, float]:
+    """Count tokens by the gate and by the tokenizer's own batch call in turns, on the same cores, both loaded before.
+
+    The gate reads the rows from its own files; the tokenizer gets their texts from memory, in batches of the same size.
+    """
+    import numpy as np
+
+    from expectations.facts import read_kind
+    from preflow.data.reading import resolve_sources
+    from preflow.data.token_counts import BATCH, count_tokens, load_renderer
+    from preflow.observer import Silent
+    from preflow.validation_settings import ValidationSettings
+
+    file = place / "tokens.jsonl"
+    make(file, _COUNTED)
+    sources = resolve_sources([str(file)])
+    work = place / "columns"
+    columns = read_kind("preferences", {"train": sources, "eval": ()}, work, ValidationSettings(), Silent())
+    texts = [text for line in file.open(encoding="utf-8") for text in json.loads(line).values()]
+    renderer = load_renderer(folder)
+    encode = renderer.tokenizer.backend_tokenizer.encode_batch_fast
+
+    def own() -> None:
+        for start in range(0, len(texts), 3 * BATCH):
+            encode(texts[start : start + 3 * BATCH], add_special_tokens=False)
+
+    every = np.ones(columns.total, bool)
+
+    def ours() -> None:
+        count_tokens(columns, renderer, _LIMIT_TOKENS, every)
+
+    own()  # the first words fill the tokenizer's cache
+    seconds: dict[Callable[[], None], list[float]] = {own: [], ours: []}
+    cpu = {own: 0.0, ours: 0.0}
+    for _ in range(_ROUNDS):
+        for way, taken in seconds.items():
+            begin, cpu_before = time.perf_counter(), time.process_time()
+            way()
+            taken.append(time.perf_counter() - begin)
+            cpu[way] += time.process_time() - cpu_before
+    rates = {way: _COUNTED / statistics.median(taken) for way, taken in seconds.items()}
+    rounds = [theirs / ours_ for theirs, ours_ in zip(seconds[own], seconds[ours], strict=True)]
+    print(
+        f"{_COUNTED:>9,} pairs, counting tokens: gate {rates[ours]:8,.0f} rows/s, the tokenizer's own batches "
+        f"{rates[own]:8,.0f} rows/s; ratio by round {', '.join(f'{ratio:.2f}' for ratio in rounds)}"
+    )
+    return {
+        "token_rate_over_tokenizer": statistics.median(rounds),
+        "token_rate_in_cpu_seconds": cpu[own] / cpu[ours],
+        "token_rows_per_second": rates[ours],
+    }
 
 
 def make(file: Path, rows: int, times: int = 1) -> None:
@@ -141,10 +205,10 @@ def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
     its workers likewise.
     """
     from expectations.gate import run_gate
-    from preflow.config import ValidationSettings
     from preflow.data.reading import resolve_sources
     from preflow.observer import Silent
     from preflow.stages.specs import ValidateSpec
+    from preflow.validation_settings import ValidationSettings
 
     chosen: dict[str, Any] = {} if memory_mb is None else {"memory_mb": memory_mb}
     settings = ValidationSettings(**chosen)

@@ -8,9 +8,9 @@ from great_expectations.expectations.core.expect_column_values_to_not_be_in_set 
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from preflow.config import ValidationSettings
-from preflow.data.survey import PROBLEMS
+from preflow.data.intake import PROBLEMS
 from preflow.findings import FINDINGS, Severity
+from preflow.validation_settings import ValidationSettings
 
 _GRADES = {"stop": FailureSeverity.CRITICAL, "set_aside": FailureSeverity.WARNING, "warn": FailureSeverity.INFO}
 

@@ -13,16 +13,17 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from preflow.config import ValidationSettings
 from preflow.data.alike import prompts_alike, rows_alike
 from preflow.data.chunks import Chunk, Part, chunks
 from preflow.data.columns import Columns
 from preflow.data.groups import at_odds, first_of, near, near_elsewhere, wins
+from preflow.data.intake import FINE
 from preflow.data.reading import DataSource, is_hub, source_names
 from preflow.data.store import Kind
-from preflow.data.survey import FINE, Order, Surveyed, survey
+from preflow.data.survey import Order, Surveyed, survey
 from preflow.data.words import combine
 from preflow.observer import Observer
+from preflow.validation_settings import ValidationSettings
 
 Bools = NDArray[np.bool_]
 #: Smaller files are read in this process: starting others costs about a second.

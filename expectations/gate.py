@@ -19,7 +19,6 @@ from expectations.shared import lengths_suite, split_suite
 from expectations.suites import Outcome, as_result, run_suite
 from expectations.writing import write_kind
 from preflow.artifacts import SCRATCH, write_json
-from preflow.config import ValidationSettings
 from preflow.data.benchmark_files import read_benchmarks
 from preflow.data.columns import Columns
 from preflow.data.reading import DataSource
@@ -30,6 +29,7 @@ from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
 _Suite = Callable[[ValidationSettings], gx.ExpectationSuite]
@@ -132,22 +132,27 @@ def _judge(
     settings = spec.settings
     columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
     facts = compare_rows(columns, settings, benchmark)
-    if spec.tokenizer is not None:
-        from preflow.data.token_counts import count_tokens  # it loads transformers
-
-        limit = spec.max_seq_length or 0
-        facts.rows["too_many_tokens"], facts.lost_tokens = count_tokens(columns, spec.tokenizer, limit)
     share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
     judged = Judged(facts, None if columns.has_eval else share)
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
     if spec.tokenizer is not None:
-        lengths = {"too_many_tokens": facts.rows["too_many_tokens"]}
-        judged.judge(run_suite(facts.frames(lengths), lengths_suite(kind, spec.max_seq_length or 0, settings)))
+        _judge_lengths(judged, spec.tokenizer, spec.max_seq_length or 0)
     if missed := (~facts.fine & judged.used).any():
         raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
     observer.progress(1, 1, f"rows of {kind} judged")
     return judged
+
+
+def _judge_lengths(judged: Judged, tokenizer: str, limit: int) -> None:
+    """Count the tokens of the rows that nothing has set aside so far."""
+    from preflow.data.token_counts import count_tokens, load_renderer  # it loads transformers
+
+    facts = judged.facts
+    tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer), limit, judged.used)
+    facts.rows["too_many_tokens"] = tokens
+    suite = lengths_suite(facts.columns.kind, limit, facts.settings)
+    judged.judge(run_suite(facts.frames({"too_many_tokens": tokens}), suite))
 
 
 def _split(kinds: dict[Kind, Judged]) -> None:

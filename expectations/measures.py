@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from expectations.facts import Facts
 from preflow.data.alike import parts_of
 from preflow.data.bias import distributions, length_bias, openings, prompt_shares, shallow_cues
+from preflow.data.survey import OPENINGS
 from preflow.data.words import folded_words
 
 #: Below so many rows one prompt with a large share says little.
 _FEW_ROWS = 20
-_OPENING_WORDS = 2
 
 
 @dataclass(slots=True)
@@ -76,19 +76,33 @@ def _measure_cues(
     length, cues = length_bias(columns, used), shallow_cues(columns, used)
     values["length_bias"] = None if length is None else length["low"]
     values["shallow_cue"] = max((cue["low"] for cue in cues), default=None)
-    found = openings(columns, used)
-    for entry, _, example in found:
-        entry["cue"] = _opening(facts, entry["side"], example)
-    strong = [at for entry, at, _ in found if entry["low"] >= limit]
+    found = _openings(facts, used)
+    strong = [at for entry, at in found if entry["low"] >= limit]
     if strong:
         rows["one_sided_opening"] = np.unique(np.concatenate(strong))
-    values["one_sided_opening"] = max((entry["low"] for entry, _, _ in found), default=None)
+    values["one_sided_opening"] = max((entry["low"] for entry, _ in found), default=None)
     shown["length_bias"] = length
     shown["shallow_cue"] = cues
-    shown["one_sided_opening"] = [entry for entry, _, _ in found]
+    shown["one_sided_opening"] = [entry for entry, _ in found]
 
 
-def _opening(facts: Facts, side: str, row: int) -> str:
-    """The first words of an answer."""
+def _openings(facts: Facts, used: NDArray[np.bool_]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
+    """Phrases that open many answers and their rows; of phrases that begin alike the one that says most."""
+    found = []
+    for length in OPENINGS:
+        for entry, rows, example in openings(facts.columns, used, length):
+            entry["cue"] = _first_words(facts, entry["side"], example, length)
+            found.append((entry, rows))
+
+    def says_more(other: dict[str, Any], entry: dict[str, Any]) -> bool:
+        one, two = f"{other['cue']} ", f"{entry['cue']} "
+        alike = one != two and (one.startswith(two) or two.startswith(one))
+        return alike and (other["low"], len(one)) > (entry["low"], len(two))
+
+    return [(entry, rows) for entry, rows in found if not any(says_more(other, entry) for other, _ in found)]
+
+
+def _first_words(facts: Facts, side: str, row: int, count: int) -> str:
+    """How an answer begins."""
     (values,) = facts.columns.values([row])
-    return " ".join(folded_words(parts_of(values)[1 if side == "chosen" else 2])[:_OPENING_WORDS])
+    return " ".join(folded_words(parts_of(values)[1 if side == "chosen" else 2])[:count])

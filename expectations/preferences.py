@@ -5,7 +5,7 @@ import great_expectations as gx
 from expectations.custom import below, never
 from expectations.shared import of_rows, of_sets
 from expectations.suites import new_suite
-from preflow.config import ValidationSettings
+from preflow.validation_settings import ValidationSettings
 
 
 def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from expectations.details import Details
 from expectations.facts import Facts
 from expectations.measures import SetMeasures
-from preflow.config import ValidationSettings
 from preflow.data.alike import parts_of
 from preflow.data.store import Kind
 from preflow.findings import FINDINGS
+from preflow.validation_settings import ValidationSettings
 
 #: The report for people, in the validate stage's folder.
 PAGE = "report.html"

@@ -5,8 +5,8 @@ from great_expectations.expectations.expectation import Expectation
 
 from expectations.custom import at_least, below, never, no_problem
 from expectations.suites import new_suite
-from preflow.config import ValidationSettings
 from preflow.findings import FORM
+from preflow.validation_settings import ValidationSettings
 
 
 def of_rows(settings: ValidationSettings) -> list[Expectation]:

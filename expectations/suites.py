@@ -11,7 +11,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 from numpy.typing import NDArray
 
-from preflow.config import ValidationSettings
+from preflow.validation_settings import ValidationSettings
 
 _COUNTS = ("element_count", "missing_count", "unexpected_count")
 

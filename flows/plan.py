@@ -6,9 +6,10 @@ from typing import Any
 
 from preflow.advice import advice
 from preflow.artifacts import Artifact
-from preflow.config import Frozen, Recipe
+from preflow.config import Recipe
 from preflow.data.reading import resolve_sources
 from preflow.recipes import load_recipe, require_runnable
+from preflow.settings import Frozen
 from preflow.stages.specs import ValidateSpec
 
 

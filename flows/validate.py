@@ -134,7 +134,11 @@ def _spec(
 
 
 def _is_recipe(path: Path) -> bool:
-    """Whether a file is a recipe: YAML, or a JSON object that is no row of data."""
+    """Whether a file is a recipe: YAML, or a JSON object that is no row of data.
+
+    Raises:
+        ConfigError: It is a JSON object around rows.
+    """
     if path.suffix.lower() in {".yaml", ".yml"}:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
@@ -145,7 +149,15 @@ def _is_recipe(path: Path) -> bool:
             value = json.loads(head)
     except (OSError, ValueError, RecursionError):  # long, broken or unreadable: reading it as data says what is wrong
         return False
-    return isinstance(value, dict) and not value.keys() & {"prompt", "chosen", "messages", "conversations"}
+    if not isinstance(value, dict) or value.keys() & {"prompt", "chosen", "messages", "conversations"}:
+        return False
+    for key, held in value.items():
+        if isinstance(held, list) and held and isinstance(held[0], dict):
+            raise ConfigError(
+                f"{path} is one object whose '{key}' holds {len(held)} objects: expected an array of rows, or one row "
+                f"per line; give what '{key}' holds as a file of its own"
+            )
+    return True
 
 
 def _guess(sources: tuple[DataSource, ...]) -> Kind:

@@ -26,8 +26,10 @@ PLUMBING = frozenset(
         "preflow.hub",
         "preflow.observer",
         "preflow.recipes",
+        "preflow.settings",
         "preflow.stages.specs",
         "preflow.stages.store_tool",
+        "preflow.validation_settings",
     }
 )
 

@@ -15,10 +15,11 @@ from typing import Any
 from filelock import FileLock
 
 from preflow.artifacts import MANIFEST, Artifact
-from preflow.config import Frozen, Recipe
+from preflow.config import Recipe
 from preflow.errors import ConfigError
 from preflow.home import mlflow_uri, preflow_home, without_login
 from preflow.models.base import ModelRef
+from preflow.settings import Frozen
 from preflow.stages.specs import ValidateSpec
 from tasks.lineage import is_gone, lineage, parameters, process_tags
 

@@ -7,15 +7,15 @@ tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), 
 ``python -m preflow.config`` prints the JSON schema for editors. This module imports no torch.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from preflow.digests import json_digest
-from preflow.findings import FINDINGS, Severity
+from preflow.settings import COSMETIC, Frozen, Names, numbers, one_or_many
+from preflow.validation_settings import ValidationSettings
 
 Strategy = Literal["two-stage", "sft", "dpo"]
 LossType = Literal[
@@ -23,52 +23,17 @@ LossType = Literal[
     "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
 
-#: Marks a field that cannot change a stage's numbers, so that changing it keeps every cached stage.
-COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
 _ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 #: Losses that TRL 1.16 defines for every f-divergence.
 _ANY_DIVERGENCE = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
 
 
-def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many, json_schema_input_type=str | tuple[str, ...])]
 Losses = Annotated[
     tuple[LossType, ...],
     Field(min_length=1),
-    BeforeValidator(_one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
+    BeforeValidator(one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
 ]
-
-
-class Frozen(BaseModel):
-    """Base of all settings: immutable, unknown keys refused, docstrings become the schema's descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        coerce_numbers_to_str=True,  # `name: 2024` is a name
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, data: Any) -> Any:
-        for name, field in cls.model_fields.items() if isinstance(data, Mapping) else ():
-            if isinstance(data.get(name), bool) and field.annotation in {int, float, int | None, float | None}:
-                raise ValueError(f"{name} is {str(data[name]).lower()}: expected a number")
-        return data
-
-
-def numbers(settings: BaseModel) -> dict[str, Any]:
-    """The settings that can change a result, as JSON: everything but the fields marked cosmetic."""
-    fields = type(settings).model_fields
-    cosmetic = {name for name, field in fields.items() if field.json_schema_extra == COSMETIC}
-    return settings.model_dump(mode="json", exclude=cosmetic)
 
 
 class TrainingSettings(Frozen):
@@ -222,83 +187,6 @@ class DpoSettings(TrainingSettings):
                 f"TRL defines for reverse_kl alone; others go with {', '.join(sorted(_ANY_DIVERGENCE))}"
             )
         return self
-
-
-class ValidationSettings(Frozen):
-    """The data gate's thresholds. ``preflow.findings`` lists every finding with its severity."""
-
-    severity: dict[str, Severity] = Field(default_factory=dict)
-    """What follows from a finding, by its name: ``stop``, ``set_aside``, ``warn`` or ``off``."""
-    minimum_rows: int = Field(default=1, ge=1)
-    """Fewer usable rows than this stop the run. An empty file never passes."""
-    recommended_pairs: int = Field(default=500, ge=0, json_schema_extra=COSMETIC)
-    """Fewer training pairs than this warn."""
-    maximum_set_aside: float = Field(default=0.5, ge=0.0, le=1.0)
-    """A larger share of rows set aside stops the run: the file is not what it seems."""
-    maximum_characters: int = Field(default=200_000, ge=1)
-    """``text_too_long``: most characters of a row."""
-    too_similar: float = Field(default=0.95, gt=0.5, le=1.0)
-    """``too_similar``: similarity of chosen and rejected (1 minus the normalised Indel distance of the lower-cased
-    texts) from which two answers with the same numbers and negations count as the same."""
-    no_clear_winner_words: int = Field(default=12, ge=0)
-    """``no_clear_winner``: most words of an answer that counts as short."""
-    repeats_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
-    """``repeats_prompt``: similarity of prompt and answer from which the answer repeats the prompt."""
-    near_copy: float = Field(default=0.99, gt=0.5, le=1.0)
-    """``near_copy``: least similarity of each part of two rows, their words sorted and their marks removed."""
-    near_duplicate: float = Field(default=0.93, gt=0.5, le=1.0)
-    """``near_duplicate``: the same, for rows that are nearly copies and stay."""
-    near_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
-    """Similarity from which two prompts with the same numbers are one: leakage and benchmark files."""
-    wins_everywhere_prompts: int = Field(default=10, ge=2)
-    """``wins_everywhere``: distinct prompts that one answer must win against."""
-    wins_everywhere_share: float = Field(default=0.8, gt=0.5, le=1.0)
-    """``wins_everywhere``: least share of its comparisons that such an answer must win; a label such as "yes" also
-    loses."""
-    cue_limit: float = Field(default=0.75, gt=0.5, le=1.0)
-    """``length_bias``, ``shallow_cue``, ``one_sided_opening``: share of pairs that a cue alone predicts, taken at the
-    lower end of its 95 % interval (Wilson 1927), from which it warns."""
-    distinct_prompts: float = Field(default=0.1, ge=0.0, le=1.0)
-    """``few_prompts``: least distinct prompts per row."""
-    dominant_prompt: float = Field(default=0.1, gt=0.0, le=1.0)
-    """``dominant_prompt``: share of rows with one and the same prompt that warns, from 20 rows on."""
-    dominant_source: float = Field(default=0.95, gt=0.0, le=1.0)
-    """``dominant_source``: share of rows of one value of the column ``source``, where there are several."""
-    low_diversity: float = Field(default=0.3, gt=0.0, le=1.0)
-    """``low_diversity``: share of rows that are nearly another row which warns."""
-    benchmark_files: Names = Field(default=(), json_schema_extra=COSMETIC)
-    """Files whose prompts must not train: rows with the same or nearly the same prompt are set aside."""
-    personal_data: bool = False
-    """Also look for e-mail addresses, phone numbers and secrets (slow)."""
-    phone_region: str = "US"
-    """Country whose way to write phone numbers is meant where a number has no country code (ISO 3166, two letters)."""
-    whole_examples: bool = False
-    """Show whole texts in the report instead of a few words."""
-    memory_mb: int = Field(default=1024, ge=16, json_schema_extra=COSMETIC)
-    """Memory for the rows of the gate, in MiB: what exceeds it is worked on in parts, from disk."""
-    workers: int = Field(default=2, ge=1, json_schema_extra=COSMETIC)
-    """Most processes that read rows; small files are read in one."""
-
-    @model_validator(mode="after")
-    def _severities_are_known(self) -> Self:
-        for name, severity in self.severity.items():
-            if name not in FINDINGS:
-                near = difflib.get_close_matches(name, FINDINGS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(FINDINGS)}"
-                raise ValueError(f"severity names '{name}', which is no finding: {hint}")
-            if FINDINGS[name].scope == "form" and severity in {"warn", "off"}:
-                raise ValueError(
-                    f"severity of '{name}' is '{severity}', but such a row cannot be used: set_aside or stop"
-                )
-            if FINDINGS[name].scope == "set" and severity == "set_aside":
-                raise ValueError(
-                    f"severity of '{name}' is 'set_aside', but it is about the set as a whole: stop or warn"
-                )
-        return self
-
-    def severity_of(self, finding: str) -> Severity:
-        """What follows from a finding in this recipe."""
-        return self.severity.get(finding, FINDINGS[finding].severity)
 
 
 class EvaluationSettings(Frozen):

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from preflow.config import DpoSettings, EvaluationSettings, Recipe, SftSettings, ValidationSettings
+from preflow.config import DpoSettings, EvaluationSettings, Recipe, SftSettings
 from preflow.errors import ConfigError, MissingDependencyError
+from preflow.validation_settings import ValidationSettings
 
 #: Ends of the names of data files: such an entry is a file, never a hub data set.
 _PATH_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".gz", ".zst")

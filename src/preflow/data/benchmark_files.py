@@ -5,13 +5,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from preflow.config import ValidationSettings
 from preflow.data.chunks import Chunk
 from preflow.data.columns import Columns
 from preflow.data.raw import RawRow, read_rows
 from preflow.data.reading import DataSource, source_names
 from preflow.data.survey import Order, survey
 from preflow.errors import DataFileError
+from preflow.validation_settings import ValidationSettings
 
 _COLUMNS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "conversations")
 _ROWS = 4096

@@ -37,10 +37,15 @@ def shallow_cues(columns: Columns, used: Bools) -> list[dict[str, Any]]:
     return found
 
 
-def openings(columns: Columns, used: Bools) -> list[tuple[dict[str, Any], NDArray[np.int64], int]]:
-    """Phrases that open many answers: how they predict the label, the rows that have them, and a row of that side."""
+def openings(columns: Columns, used: Bools, length: int) -> list[tuple[dict[str, Any], NDArray[np.int64], int]]:
+    """Phrases of so many words that open many answers.
+
+    Returns:
+        For each phrase how it predicts the label, the rows that have it, and one row whose answer of that side opens
+        with it.
+    """
     rows = np.flatnonzero(used)
-    sides = [columns.get("opening", side)[used] for side in (0, 1)]
+    sides = [columns.get(f"opening_{length}", side)[used] for side in (0, 1)]
     least = max(_FEWEST, int(_OPENING_SHARE * len(rows)))
     common: set[np.uint64] = set()
     for side in sides:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from preflow.data.raw import RawRow, jsonl_row, open_text, read_rows, unreadable
 from preflow.data.reading import DataSource, file_kind, is_hub
@@ -13,7 +12,8 @@ from preflow.errors import DataFileError
 Part = Literal["train", "eval"]
 #: Bytes of text in a chunk.
 CHUNK_BYTES = 4 << 20
-_ROWS = 4096
+#: Characters and rows at which a chunk is full where the rows themselves are handed over, and several chunks wait.
+_ROW_CHARACTERS, _ROWS = 1 << 20, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,25 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
     if kind is not None and kind[0] == "jsonl":
         yield from _text_chunks(path, kind[1], name, part)
         return
-    rows = read_rows(source, name)
-    while batch := tuple(islice(rows, _ROWS)):
-        yield Chunk(name, part, rows=batch)
+    batch: list[RawRow] = []
+    size = 0
+    for row in read_rows(source, name):
+        batch.append(row)
+        size += _characters(row.values)
+        if len(batch) == _ROWS or size >= _ROW_CHARACTERS:
+            yield Chunk(name, part, rows=tuple(batch))
+            batch, size = [], 0
+    if batch:
+        yield Chunk(name, part, rows=tuple(batch))
+
+
+def _characters(value: Any) -> int:
+    """About how much text a row holds, whatever its form."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 0
 
 
 def _text_chunks(path: Path, packing: str | None, name: str, part: Part) -> Iterator[Chunk]:

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 
 from preflow import hub
+from preflow.data.json_array import elements
 from preflow.data.reading import DataSource, file_kind, hub_parts, is_hub
 from preflow.errors import DataDownloadError, DataFileError
 
@@ -108,14 +109,18 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return doubled
 
 
+#: ``NaN`` and ``Infinity``, which other writers leave in unused columns, become null.
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None, object_pairs_hook=_object)
+
+
 def parse_json(text: str) -> Any:
-    """Parse JSON; ``NaN`` and ``Infinity``, which other writers leave in unused columns, become null.
+    """Parse JSON as ``_DECODER`` does.
 
     Raises:
         ValueError: Not JSON, or nested too deeply; the message says where.
     """
     try:
-        return json.loads(text, parse_constant=lambda _: None, object_pairs_hook=_object)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -211,12 +216,15 @@ def _read_json(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
         if not stream.peek(_READ_AHEAD).lstrip().startswith(b"["):
             yield from _read_jsonl(path, packing, name)
             return
-        try:
-            rows = parse_json(stream.read().decode("utf-8"))
-        except ValueError as error:
-            raise DataFileError(f"{path} is not valid JSON: {error}") from error
-    for number, value in enumerate(rows, 1):
-        yield _object_row(value, name, number)
+        rows = enumerate(elements(stream, _DECODER), 1)
+        while True:
+            try:
+                number, value = next(rows, (0, None))
+            except ValueError as error:
+                raise DataFileError(f"{path} is not valid JSON: {error}") from error
+            if not number:
+                return
+            yield _object_row(value, name, number)
 
 
 def _read_csv(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from preflow.config import Frozen
 from preflow.digests import file_digest
 from preflow.errors import DataFileError
+from preflow.settings import Frozen
 
 #: Kinds of file by the end of their name.
 KINDS = {

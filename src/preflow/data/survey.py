@@ -3,11 +3,9 @@
 This runs in several processes, so it gets and gives small values: the texts go to a file.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,14 @@ from rapidfuzz import fuzz
 from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
-from preflow.config import ValidationSettings
 from preflow.data.chunks import Chunk
-from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
+from preflow.data.intake import FINE, SIDES, Texts, take_in
 from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
-from preflow.data.raw import RawRow
-from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
-from preflow.data.splits import is_blank, normalise, split_key
-from preflow.data.store import Kind, SetAside
+from preflow.data.splits import normalise, split_key
+from preflow.data.store import Kind
 from preflow.data.words import Words, bands, combine, folded_words, visible
-from preflow.findings import FORM
+from preflow.validation_settings import ValidationSettings
 
-#: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
-FINE = 0
-PROBLEMS = ("fine", *FORM)
 #: Shallow marks of form, by name: one bit each, in this order.
 CUES = (
     "a list",
@@ -43,12 +35,13 @@ CUES = (
     "a digit",
     "a word of apology",
 )
-_LIST = re.compile(r"^ *(-|\*|\d+[.)]) ", re.MULTILINE)
+#: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
+OPENINGS = (1, 2, 3)
+_LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
 #: Characters of a text that are compared with another; more would cost the square and say little more.
 _COMPARED = 2000
 #: Fewest words of a prompt that an answer can be said to repeat.
 _ASKED = 4
-_SIDES: dict[Kind, int] = {"demonstrations": 2, "preferences": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +78,13 @@ class Surveyed:
     size: int = 0
 
 
-@dataclass(slots=True)
-class _Texts:
-    """The rows of a chunk, taken apart; a row with a problem has empty texts."""
-
-    lines: list[bytes] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    problems: list[int] = field(default_factory=list)
-    #: prompt and answers of each row, one after the other
-    sides: list[str] = field(default_factory=list)
-    #: rows whose first user turn is not their whole prompt
-    firsts: dict[int, str] = field(default_factory=dict)
-    sources: Counter[str] = field(default_factory=Counter)
-
-
 def survey(order: Order) -> Surveyed:
     """Look at one chunk and write its rows.
 
     Raises:
         DataFileError: The file has changed since it was cut into chunks.
     """
-    texts = _Texts()
-    take = _take_pair if order.kind == "preferences" else _take_demonstration
-    file = encode_basestring(order.chunk.file)
-    for raw in order.chunk.read():
-        take(texts, raw, file)
-        source = raw.values.get("source")
-        if type(source) is str and (source in texts.sources or len(texts.sources) < _COMPARED):
-            texts.sources[source] += 1
+    texts = take_in(order.kind, order.chunk.file, order.chunk.read())
     order.file.write_bytes(b"".join(texts.lines))
     sizes = np.fromiter(map(len, texts.lines), np.int64)
     columns: dict[str, NDArray[Any]] = {
@@ -126,93 +98,9 @@ def survey(order: Order) -> Surveyed:
     return Surveyed(columns, texts.sources, int(sizes.sum()))
 
 
-def _take_pair(texts: _Texts, raw: RawRow, file: str) -> None:
-    values = raw.values
-    prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
-    plain = type(prompt) is type(chosen) is type(rejected) is str and raw.malformed is None
-    plain = plain and not is_conditioned(raw)
-    if plain and not (is_blank(prompt) or is_blank(chosen) or is_blank(rejected)):  # type: ignore[arg-type]
-        line = (
-            f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '  # type: ignore[arg-type]
-            f'"chosen": [{{"role": "assistant", "content": {encode_basestring(chosen)}}}], '  # type: ignore[arg-type]
-            f'"rejected": [{{"role": "assistant", "content": {encode_basestring(rejected)}}}], '  # type: ignore[arg-type]
-            f'"file": {file}, "row": {raw.row}}}\n'
-        )
-        if _keep(texts, raw, line, (prompt, chosen, rejected)):  # type: ignore[arg-type]
-            return
-    try:
-        pair = to_pair(raw)
-    except RowProblem as problem:
-        _refuse(texts, raw, "preferences", problem)
-        return
-    sides = (_joined(pair.prompt), pair.chosen[0].content, pair.rejected[0].content)
-    _note_first(texts, pair.prompt, sides[0])
-    _keep(texts, raw, _line(pair), sides)
-
-
-def _take_demonstration(texts: _Texts, raw: RawRow, file: str) -> None:
-    values = raw.values
-    prompt, answer = values.get("prompt"), values.get("completion")
-    plain = raw.malformed is None and values.get("messages") is None and values.get("conversations") is None
-    plain = plain and not is_conditioned(raw)
-    if plain and type(prompt) is type(answer) is str and not (is_blank(prompt) or is_blank(answer)):
-        line = (
-            f'{{"messages": [{{"role": "user", "content": {encode_basestring(prompt)}}}, '
-            f'{{"role": "assistant", "content": {encode_basestring(answer)}}}], '
-            f'"context": 1, "file": {file}, "row": {raw.row}}}\n'
-        )
-        if _keep(texts, raw, line, (prompt, answer)):
-            return
-    try:
-        shown = to_demonstration(raw)
-    except RowProblem as problem:
-        _refuse(texts, raw, "demonstrations", problem)
-        return
-    before = shown.messages[:-1]
-    sides = (_joined(before), shown.messages[-1].content)
-    _note_first(texts, before, sides[0])
-    _keep(texts, raw, _line(shown), sides)
-
-
-def _joined(prompt: tuple[Message, ...]) -> str:
-    return prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
-
-
-def _note_first(texts: _Texts, prompt: tuple[Message, ...], whole: str) -> None:
-    first = first_user_turn(prompt)
-    if first != whole:
-        texts.firsts[len(texts.lines)] = first
-
-
-def _line(row: Demonstration | Pair) -> str:
-    return json.dumps(row.to_json(), ensure_ascii=False) + "\n"
-
-
-def _keep(texts: _Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
-    """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
-    try:
-        texts.lines.append(line.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-    texts.numbers.append(raw.row)
-    texts.problems.append(FINE)
-    texts.sides.extend(sides)
-    return True
-
-
-def _refuse(texts: _Texts, raw: RawRow, kind: Kind, problem: RowProblem) -> None:
-    values = raw.values
-    row = SetAside(kind, Source(raw.file, raw.row), problem.finding, problem.detail, values)
-    line = json.dumps(row.to_json(), ensure_ascii=False, default=str) + "\n"
-    texts.lines.append(line.encode("utf-8", "backslashreplace"))
-    texts.numbers.append(raw.row)
-    texts.problems.append(PROBLEMS.index(problem.finding))
-    texts.sides.extend([""] * _SIDES[kind])
-
-
-def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
+def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
     """Everything that is measured of the rows of a chunk."""
-    step = _SIDES[order.kind]
+    step = SIDES[order.kind]
     words = Words.of(texts.sides)
     bags, exact, numbers = words.bags(), words.sequences(), words.numbers()
     for place in np.flatnonzero(words.counts == 0):  # marks or pictures alone: the text itself
@@ -240,7 +128,7 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
         "prompt": prompt_bags,
         "first": first_bags,
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
-        "opening": words.openings().reshape(-1, step).T[1:],
+        **{f"opening_{n}": words.openings(n).reshape(-1, step).T[1:] for n in OPENINGS},
         "cues": _cues(texts.sides, words, step),
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),
@@ -258,7 +146,7 @@ def _measure(order: Order, texts: _Texts) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _exact_keys(texts: _Texts) -> NDArray[np.uint64]:
+def _exact_keys(texts: Texts) -> NDArray[np.uint64]:
     """A hash of what a row says, to the letter, whatever columns it was written in."""
     said = (xxh3_64_intdigest(line[: line.rfind(b', "file": ')]) for line in texts.lines)
     return np.fromiter(said, np.uint64, len(texts.lines))
@@ -290,7 +178,7 @@ def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
     return found
 
 
-def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _text_checks(texts: Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """Control characters and mojibake, row by row."""
     count = len(texts.lines)
     control, mojibake = np.zeros(count, bool), np.zeros(count, bool)
@@ -303,7 +191,7 @@ def _text_checks(texts: _Texts, step: int, fine: NDArray[np.bool_]) -> dict[str,
     return {"control": control, "mojibake": mojibake}
 
 
-def _personal(settings: ValidationSettings, texts: _Texts, step: int) -> dict[str, NDArray[Any]]:
+def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str, NDArray[Any]]:
     """E-mail addresses, phone numbers and secrets, row by row."""
     from preflow.data.personal import has_email, has_phone, has_secret
 
@@ -320,7 +208,7 @@ def _lower(texts: list[str]) -> list[str]:
 
 
 def _compare(
-    settings: ValidationSettings, texts: _Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
+    settings: ValidationSettings, texts: Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """How alike chosen and rejected are."""
     chosen, rejected = texts.sides[1::3], texts.sides[2::3]

@@ -115,7 +115,7 @@ class Words:
         )
         return self._sums(mix(self.hashes + (place + np.uint64(1)) * _MIX))
 
-    def openings(self, length: int = 2) -> Hashes:
+    def openings(self, length: int) -> Hashes:
         """A hash of each text's first words, shape ``(N,)``; 0 for a text that has fewer and one more."""
         long = self.counts > length
         total = np.zeros(len(long), np.uint64)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from preflow import hub
-from preflow.config import Frozen, Recipe
+from preflow.config import Recipe
 from preflow.digests import DigestMemory, folder_digest
 from preflow.errors import (
     ConfigError,
@@ -18,6 +18,7 @@ from preflow.errors import (
 from preflow.home import digests_folder, models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
+from preflow.settings import Frozen
 
 #: Files that decide what a model computes.
 _MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")

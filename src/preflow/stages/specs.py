@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import Artifact
-from preflow.config import Frozen, Recipe, ValidationSettings, numbers
+from preflow.config import Recipe
 from preflow.data.reading import DataSource, file_kind
 from preflow.data.store import rows_file
 from preflow.models.base import ModelRef
+from preflow.settings import Frozen, numbers
+from preflow.validation_settings import ValidationSettings
 
 
 class ValidateSpec(Frozen):

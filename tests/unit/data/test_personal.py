@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from expectations.gate import run_gate
-from preflow.config import ValidationSettings
 from preflow.data.personal import has_email, has_phone, has_secret
 from preflow.data.reading import resolve_sources
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 from tests.conftest import preference_rows, write_jsonl
 
 # The numbers and the key are those that their makers reserve for examples.

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from preflow.config import ValidationSettings
 from preflow.data.chunks import Chunk, chunks
 from preflow.data.conversion import RowProblem, to_demonstration, to_pair
+from preflow.data.intake import PROBLEMS
 from preflow.data.raw import RawRow, jsonl_row
 from preflow.data.reading import resolve_sources
 from preflow.data.store import Kind
-from preflow.data.survey import PROBLEMS, Order, survey
+from preflow.data.survey import Order, survey
 from preflow.data.words import SLOTS, Words, bands, folded_words
 from preflow.errors import DataFileError
+from preflow.validation_settings import ValidationSettings
 
 TEXT = st.text(max_size=12)
 VALUE = st.one_of(TEXT, st.none(), st.booleans(), st.integers(), st.lists(TEXT, max_size=2))

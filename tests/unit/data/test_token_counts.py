@@ -11,16 +11,23 @@ from preflow.data.reading import resolve_sources
 from preflow.data.rows import Message, from_json
 from preflow.data.templates import Renderer
 from preflow.errors import ConfigError
+from preflow.findings import Severity
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 from tests.conftest import make_tokenizer, preference_rows, write_jsonl
 
 LIMIT = 120
 
 
-def report(folder: Path, rows: list[dict[str, Any]], tokenizer: Path) -> dict[str, Any]:
+def report(folder: Path, rows: list[dict[str, Any]], tokenizer: Path, severity: Severity = "warn") -> dict[str, Any]:
     file = write_jsonl(folder / "p.jsonl", rows)
-    spec = ValidateSpec(preferences=resolve_sources([str(file)]), tokenizer=str(tokenizer), max_seq_length=LIMIT)
+    spec = ValidateSpec(
+        preferences=resolve_sources([str(file)]),
+        tokenizer=str(tokenizer),
+        max_seq_length=LIMIT,
+        settings=ValidationSettings(severity={"too_many_tokens": severity}, maximum_set_aside=1.0),
+    )
     (folder / "out").mkdir()
     run_gate(spec, folder / "out", Silent())
     found: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))["preferences"]
@@ -49,6 +56,60 @@ def test_rows_over_the_limit_are_named_with_the_tokens_they_would_lose(tmp_path:
     assert found["rows"] == {"p.jsonl": list(expected)}
     first = next(iter(expected))
     assert f"{expected[first]} tokens: {expected[first] - LIMIT} tokens of the response" in found["example"]
+
+
+def test_what_is_lost_is_what_no_longer_fits_when_old_turns_are_gone(tmp_path: Path) -> None:
+    """By the tokenizer's own template: the last user turn and the answer are all that is left of an overlong row."""
+    tokenizer = make_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(8)  # as some files on the hub have it
+    backend.enable_padding(length=64)
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
+    rows, expected = preference_rows(60), {}
+    for number in range(1, 41):
+        row = rows[number - 1]
+        if number % 4 == 0:  # the prompt alone is too long
+            row["prompt"] += " y" * 150
+        elif number % 2:
+            row["chosen"] += " x" * (30 + 3 * number)
+        asked = turns(row["prompt"])
+        if number % 3 == 0:
+            old = [{"role": "user", "content": "Hello! " * 20}, {"role": "assistant", "content": "Hi. " * 15}]
+            row["prompt"] = [*old, *asked]
+        whole, answer = tokens(tokenizer, as_turns(row["prompt"]), row), tokens(tokenizer, asked, row)
+        if max(whole) > LIMIT:
+            room = LIMIT - prompt_tokens(tokenizer, asked)
+            answers = [total - prompt_tokens(tokenizer, asked) for total in answer]
+            expected[number] = (max(whole), max(max(0, length - room) if room > 0 else length for length in answers))
+    found = report(tmp_path, rows, tmp_path / "tokenizer", severity="set_aside")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    details = {line["row"]: line["detail"] for line in lines}
+    assert list(found["findings"]["too_many_tokens"]["rows"]["p.jsonl"]) == list(expected)
+    assert {lost > 0 for _, lost in expected.values()} == {True, False}
+    assert details == {
+        row: f"the row has {total} tokens: {lost} tokens of the response would be lost"
+        for row, (total, lost) in expected.items()
+    }
+
+
+def as_turns(prompt: str | list[dict[str, str]]) -> list[dict[str, str]]:
+    return turns(prompt) if isinstance(prompt, str) else prompt
+
+
+def prompt_tokens(tokenizer: Any, prompt: list[dict[str, str]]) -> int:
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def tokens(tokenizer: Any, prompt: list[dict[str, str]], row: dict[str, Any]) -> list[int]:
+    """Of prompt and each answer, up to the answer's end mark."""
+    found = []
+    for side in ("chosen", "rejected"):
+        text = tokenizer.apply_chat_template(
+            [*prompt, {"role": "assistant", "content": row[side]}], tokenize=False
+        ).rstrip("\n")
+        found.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    return found
 
 
 def turns(text: str) -> list[dict[str, str]]:

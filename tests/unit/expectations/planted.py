@@ -20,6 +20,7 @@ class Field:
         planted: Kind of defect to the places of its rows.
         each: Rows of each kind.
         held_out: Rows of the evaluation file.
+        benchmark: Rows of the named benchmark file.
     """
 
     rng: random.Random
@@ -28,6 +29,7 @@ class Field:
     free: list[int] = field(default_factory=list)
     planted: dict[str, list[int]] = field(default_factory=dict)
     held_out: list[Row] = field(default_factory=list)
+    benchmark: list[Row] = field(default_factory=list)
     kind: str = ""
 
     def take(self) -> int:
@@ -141,9 +143,6 @@ def _bad_turns(rng: random.Random, row: Row) -> Row:
     return {"chosen": rng.choice(faults), "rejected": other}
 
 
-FOREIGN = ["café crème", "naïve", "Zürich – schön", "“so”"]
-
-
 def _encoding(rng: random.Random, row: Row) -> Row:
     side = rng.choice(["chosen", "rejected", "prompt"])
     spoilt = [
@@ -232,6 +231,37 @@ def _leaks(place: Field) -> None:
         place.put({**place.clean(), "prompt": prompt})
 
 
+def _in_benchmark(place: Field) -> None:
+    for number in range(place.each):
+        row = place.clean()
+        asked = row["prompt"]
+        place.benchmark.append({"question": asked, "answer": str(number), "id": number})
+        row["prompt"] = asked if place.rng.random() < 0.3 else respell(place.rng, asked)
+        place.put(turns(row) if place.rng.random() < 0.3 else row)
+
+
+#: Most tokens of a row under the tests' own tokenizer; the longest clean row has fewer.
+TOKENS = 512
+
+
+def _overlong(rng: random.Random, row: Row) -> Row:
+    side = rng.choice(["prompt", "chosen", "rejected"])
+    kinds: list[Callable[[], str]] = [
+        lambda: words(rng, 140, 200),
+        lambda: "\n".join(words(rng, 10, 12) for _ in range(14)),
+        lambda: "".join(rng.choices("東京都庁舎前広場", k=300)),
+        lambda: " ".join(str(rng.randrange(10**6)) for _ in range(120)),
+        lambda: rng.choice(WORDS) * 250,
+    ]
+    long = {**row, side: f"{row[side]} {rng.choice(kinds)()}"}
+    if rng.random() < 0.3:
+        long = turns(long)
+    elif rng.random() < 0.3:  # another turn before the last
+        before = [("user", words(rng, 8, 12)), ("assistant", words(rng, 8, 12)), ("user", long["prompt"])]
+        long["prompt"] = [{"role": role, "content": content} for role, content in before]
+    return long
+
+
 _ALIKE = [
     ("beautiful", "pretty"),
     ("big", "large"),
@@ -274,6 +304,8 @@ KINDS: dict[str, tuple[Plant, set[str]]] = {
     "cycle": (_cycles, {"preference_cycle"}),
     "one answer wins everywhere": (_wins, {"wins_everywhere"}),
     "leak": (_leaks, {"leaks_into_evaluation", "nearly_leaks_into_evaluation"}),
+    "benchmark leak": (_in_benchmark, {"in_benchmark"}),
+    "too many tokens": (form(_overlong), {"too_many_tokens"}),
     "no clear winner": (form(_unclear), {"no_clear_winner", "too_similar"}),
 }
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from expectations.gate import run_gate
 from expectations.report import advice, finding_rows
 from preflow.artifacts import Artifact
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.data.splits import row_key
 from preflow.data.store import load_demonstrations, load_pairs
 from preflow.errors import DataFileError, DataUnfitError
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
+from preflow.validation_settings import ValidationSettings
 
 
 class Listener(Silent):
@@ -32,6 +32,10 @@ class Listener(Silent):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+#: All that are chosen in ``pairs`` begin with "Kind", which is a finding of its own.
+ALL_OPEN_ALIKE = ValidationSettings(severity={"one_sided_opening": "off"})
 
 
 def pairs(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -101,7 +105,7 @@ def test_every_defect_is_named_by_file_and_row(tmp_path: Path) -> None:
     for number, (row, _) in defects.items():
         rows[number - 1] = row
     out = tmp_path / "out"
-    _, report, notes = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), out)
+    _, report, notes = gate(spec({"settings": ALL_OPEN_ALIKE}, preferences=write(tmp_path / "p.jsonl", rows)), out)
     assert quarantined(out) == {("p.jsonl", number): finding for number, (_, finding) in defects.items()}
     found = report["preferences"]["findings"]
     assert {name: entry["rows"] for name, entry in found.items()} == {
@@ -319,9 +323,14 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
 
 
 def test_the_findings_of_a_report_are_a_table_with_the_worst_first(tmp_path: Path) -> None:
-    rows: list[Any] = [*pairs(60), {"prompt": "x", "chosen": "It was good.", "rejected": "It was nice."}, pairs(1)[0]]
-    _, report, _ = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
-    table = finding_rows(report)
+    rows: list[Any] = [
+        *pairs(60),
+        {"prompt": "x", "chosen": "It was beautiful.", "rejected": "It was pretty."},
+        pairs(1)[0],
+    ]
+    asked = spec({"settings": ALL_OPEN_ALIKE}, preferences=write(tmp_path / "p.jsonl", rows))
+    table = finding_rows(gate(asked, tmp_path / "out")[1])
     assert [(line["finding"], line["severity"], line["first"]) for line in table] == [
-        ("duplicate_row", "set_aside", "p.jsonl:62")
-    ] + [(name, "warn", first) for name, first in [("no_clear_winner", "p.jsonl:61")] if len(table) > 1]
+        ("duplicate_row", "set_aside", "p.jsonl:62"),
+        ("no_clear_winner", "warn", "p.jsonl:61"),
+    ]

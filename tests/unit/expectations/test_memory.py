@@ -18,3 +18,16 @@ def test_a_set_of_more_than_three_times_the_memory_allowed_is_validated(tmp_path
     assert file.stat().st_size > 3.5 * LIMIT * 2**20
     found = run_gate_apart(file, memory_mb=16, data_limit_mb=LIMIT)
     assert found["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_a_json_array_of_twice_the_memory_allowed_is_validated(tmp_path: Path) -> None:
+    lines, file = tmp_path / "pairs.jsonl", tmp_path / "pairs.json"
+    make(lines, ROWS // 2, TIMES)
+    with lines.open() as rows, file.open("w") as array:
+        array.write("[")
+        array.writelines(f"{',' if number else ''}\n{row.rstrip()}" for number, row in enumerate(rows))
+        array.write("\n]\n")
+    assert file.stat().st_size > 1.8 * LIMIT * 2**20
+    found = run_gate_apart(file, memory_mb=16, data_limit_mb=LIMIT)
+    assert found["seconds"] > 0

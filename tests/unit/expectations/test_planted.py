@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from expectations.gate import run_gate
-from preflow.config import ValidationSettings
 from preflow.data.reading import resolve_sources
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
-from tests.unit.expectations.planted import KINDS, Field, plant
+from tests.conftest import make_tokenizer, write_jsonl
+from tests.unit.expectations.checking import checked
+from tests.unit.expectations.planted import KINDS, TOKENS, Field, plant
 
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
@@ -36,20 +38,6 @@ CLEAR = [
 ]
 
 
-def checked(folder: Path, rows: list[Any], held_out: list[Any], **settings: Any) -> dict[str, Any]:
-    """The report on some pairs."""
-    sources: dict[str, Any] = {}
-    for name, lines in (("preferences", rows), ("preferences_eval", held_out)):
-        text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-        (folder / f"{name}.jsonl").write_text(text + "\n", encoding="utf-8")
-        sources[name] = resolve_sources([str(folder / f"{name}.jsonl")]) if lines else ()
-    out = folder / "out"
-    out.mkdir()
-    run_gate(ValidateSpec(**sources, settings=ValidationSettings(**settings)), out, Silent())
-    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))["preferences"]
-    return report
-
-
 def named(report: dict[str, Any]) -> dict[int, set[str]]:
     """Line of the training file to the findings that name it; what is said of the whole set is left out."""
     found: dict[int, set[str]] = {}
@@ -63,7 +51,11 @@ def named(report: dict[str, Any]) -> dict[int, set[str]]:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Field, dict[int, set[str]]]:
     place = plant(ROWS, EACH, seed=11)
-    report = checked(tmp_path_factory.mktemp("planted"), place.rows, place.held_out)
+    folder = tmp_path_factory.mktemp("planted")
+    make_tokenizer().save_pretrained(str(folder / "tokenizer"))
+    benchmark = resolve_sources([str(write_jsonl(folder / "benchmark.jsonl", place.benchmark))])
+    more = {"benchmarks": benchmark, "tokenizer": str(folder / "tokenizer"), "max_seq_length": TOKENS}
+    report = checked(folder, place.rows, place.held_out, more)
     assert report["rows_in"] == report["used"] + report["set_aside"]
     return place, named(report)
 
@@ -75,6 +67,12 @@ def test_planted_defects_are_found(planted: tuple[Field, dict[int, set[str]]], k
     missed = [row for row in rows if not found.get(row + 1, set()) & KINDS[kind][1]]
     assert len(rows) >= EACH - 2
     assert 1 - len(missed) / len(rows) >= MEANING.get(kind, 0.98), [place.rows[row] for row in missed[:3]]
+
+
+def test_tokens_are_counted_of_rows_that_nothing_else_sets_aside(planted: tuple[Field, dict[int, set[str]]]) -> None:
+    """A line of 50 MB must not be tokenized to learn what is known already."""
+    place, found = planted
+    assert not any("too_many_tokens" in found[row + 1] for row in place.planted["too long"])
 
 
 def test_clean_rows_are_left_alone(planted: tuple[Field, dict[int, set[str]]]) -> None:
@@ -115,3 +113,27 @@ def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) ->
         row for f, e in report["findings"].items() if f not in true for rows in e["rows"].values() for row in rows
     }
     assert len(alarms) <= 0.005 * report["rows_in"]
+
+
+def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
+    """Right and wrong differ by a number, and 4,157 pairs are clean but for copies.
+
+    6 are set aside, and they are copies. 18 more (0.43 %) are warned of as near duplicates: the same question with
+    nearly the same solutions. Nothing else is said of any.
+    """
+    file = shared("gsm8k_correctness.prefs.jsonl")
+    run_gate(ValidateSpec(preferences=resolve_sources([str(file)])), tmp_path, Silent())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["preferences"]
+    found = {name: entry["rows"][file.name] for name, entry in report["findings"].items()}
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "duplicate_row": 4,
+        "near_copy": 2,
+        "near_duplicate": 18,
+    }
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    texts = [tuple(row[name] for name in ("prompt", "chosen", "rejected")) for row in rows]
+    bags = [tuple(" ".join(sorted(re.findall(r"\w+", text.lower()))) for text in row) for row in texts]
+    assert all(texts[row - 1] in texts[: row - 1] for row in found["duplicate_row"])
+    assert all(bags[row - 1] in bags[: row - 1] for row in found["near_copy"])
+    asked = [bag[0] for bag in bags]
+    assert all(asked[row - 1] in asked[: row - 1] for row in found["near_duplicate"])

@@ -9,9 +9,9 @@ import pytest
 
 from expectations import demonstrations, preferences
 from expectations.suites import as_result, run_suite
-from preflow.config import ValidationSettings
-from preflow.data.survey import PROBLEMS
+from preflow.data.intake import PROBLEMS
 from preflow.findings import FINDINGS, FORM
+from preflow.validation_settings import ValidationSettings
 
 SETTINGS = ValidationSettings()
 FINE: dict[str, Any] = {

@@ -133,6 +133,13 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
     ),
     "deep nesting": ("a.jsonl", lambda path: path.write_text("[" * 100_000), 1, "nested too deeply"),
     "deep array": ("a.json", lambda path: path.write_text("[" * 100_000), 2, "a.json is not valid JSON"),
+    "array cut off": ("a.json", lambda path: path.write_text(f"[{GOOD},\n{GOOD[:-9]}"), 2, "line 2 column"),
+    "rows inside an object": (
+        "a.json",
+        lambda path: path.write_text(f'{{"data": [{GOOD}]}}'),
+        2,
+        "'data' holds 1 objects",
+    ),
     "wrong extension": ("a.csv", lambda path: path.write_bytes(gzip.compress(b"a,b")), 2, "gzip-packed"),
     "unknown extension": ("a.txt", lambda path: path.write_text(GOOD), 2, "no known kind of data file"),
     "empty": ("a.jsonl", lambda path: path.touch(), 1, "hold no row at all"),

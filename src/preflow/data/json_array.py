@@ -1,0 +1,127 @@
+"""The elements of a JSON file that is one array, one after the other, without holding the file in memory.
+
+The standard library's decoder reads each element, so that its messages, lone surrogates, constants and hooks are those
+of any other row; only the brackets and commas between elements are read here.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+_READ = 1 << 20
+_SPACE = " \t\r\n"
+#: The longest thing that the end of what was read can cut in two: ``-Infinity``, or an escaped pair of surrogates.
+_CUT = 16
+
+
+def elements(stream: BinaryIO, decoder: json.JSONDecoder) -> Iterator[Any]:
+    """Yield the elements of an array.
+
+    Args:
+        stream: At the beginning of the array, white space before it allowed.
+        decoder: Reads one element.
+
+    Raises:
+        ValueError: Not a JSON array; the message says what was expected, the line and column in the file, and after
+            which element.
+    """
+    text = _Text(stream)
+    number = 0
+    text.expect("[")
+    if text.next_mark() == "]":
+        text.expect("]")
+    else:
+        while True:
+            value = text.element(decoder, number)
+            number += 1
+            yield value
+            if text.expect(",", "]", after=number) == "]":
+                break
+            text.next_mark()
+    if text.next_mark():
+        raise text.error("Extra data", text.at, number)
+
+
+class _Text:
+    """What was read and not yet given away, and where in the file it stands."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._bytes = 0
+        self._line, self._column = 1, 1  # of the first character that is held
+        self._text = ""
+        self._ended = False
+        self.at = 0
+
+    def next_mark(self) -> str:
+        """Skip white space; the character after it, empty at the end of the file."""
+        while True:
+            text, at = self._text, self.at
+            while at < len(text) and text[at] in _SPACE:
+                at += 1
+            self.at = at
+            if at < len(text) or not self._more(_READ):
+                return text[at : at + 1] if at < len(text) else ""
+
+    def expect(self, *marks: str, after: int = 0) -> str:
+        """Skip white space and one of the marks; the mark."""
+        found = self.next_mark()
+        if found not in marks or not found:
+            expected = " or ".join(f"'{mark}'" for mark in marks)
+            raise self.error(f"Expecting {expected}{'' if found else ' before the end of the file'}", self.at, after)
+        self.at += 1
+        return found
+
+    def element(self, decoder: json.JSONDecoder, number: int) -> Any:
+        """Decode the value that begins here, reading on while it may go on."""
+        wanted = _READ
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self.at)
+            except RecursionError:
+                raise self.error("nested too deeply", self.at, number) from None
+            except json.JSONDecodeError as error:
+                open_end = error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _CUT
+                if not open_end or not self._more(wanted):
+                    raise self.error(error.msg, error.pos, number) from None
+            else:
+                # Only what ends in a bracket or quote is whole for sure: 12 may go on as 12.5.
+                if self._text[end - 1] in '}]"' or end < len(self._text) - _CUT or not self._more(wanted):
+                    self.at = end
+                    return value
+            wanted *= 2  # a long element is decoded again only as often as it doubles
+
+    def _more(self, size: int) -> bool:
+        """Read on, if only to learn that nothing follows; what is held moves. False, and nothing moves, at the end."""
+        if self._ended:
+            return False
+        self._forget()
+        raw = self._stream.read(size)
+        pending = len(self._decoder.getstate()[0])
+        try:
+            self._text += self._decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            place = self._bytes - pending + error.start + 1
+            raise ValueError(f"byte {place} of the file, 0x{error.object[error.start]:02x}, is not UTF-8") from None
+        self._bytes += len(raw)
+        self._ended = not raw
+        return True
+
+    def _forget(self) -> None:
+        self._line, self._column = self._place(self.at)
+        self._text, self.at = self._text[self.at :], 0
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Line and column of a character that is held."""
+        lines = self._text.count("\n", 0, position)
+        if not lines:
+            return self._line, self._column + position
+        return self._line + lines, position - self._text.rfind("\n", 0, position)
+
+    def error(self, message: str, position: int, after: int) -> ValueError:
+        """What is wrong, where."""
+        line, column = self._place(position)
+        where = f", after row {after}" if after else ""
+        return ValueError(f"{message}: line {line} column {column}{where}")

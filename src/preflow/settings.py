@@ -1,0 +1,45 @@
+"""What all settings are made of: frozen models whose unknown keys are refused and whose docstrings are their manual."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, model_validator
+
+#: Marks a field that cannot change a stage's numbers, so that changing it keeps every cached stage.
+COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
+
+
+def one_or_many(value: Any) -> Any:
+    """A single text where a list is meant becomes a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...])]
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        coerce_numbers_to_str=True,  # `name: 2024` is a name
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, data: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(data, Mapping) else ():
+            if isinstance(data.get(name), bool) and field.annotation in {int, float, int | None, float | None}:
+                raise ValueError(f"{name} is {str(data[name]).lower()}: expected a number")
+        return data
+
+
+def numbers(settings: BaseModel) -> dict[str, Any]:
+    """The settings that can change a result, as JSON: everything but the fields marked cosmetic."""
+    fields = type(settings).model_fields
+    cosmetic = {name for name, field in fields.items() if field.json_schema_extra == COSMETIC}
+    return settings.model_dump(mode="json", exclude=cosmetic)

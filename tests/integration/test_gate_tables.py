@@ -1,0 +1,36 @@
+"""What the data gate found stands as a table in Prefect, read back from the server that the flow ran against."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import demonstration_rows, preference_rows, write_jsonl
+from tests.integration.conftest import Pipeline
+
+
+@pytest.mark.slow
+def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, recipe: Path) -> None:
+    pairs, shown = preference_rows(60), demonstration_rows(60)
+    for row in (4, 9):
+        pairs[row - 1]["chosen"] = " "
+    pairs[19] = {**pairs[19], "rejected": pairs[19]["chosen"].upper()}
+    shown[6] = {"prompt": "no answer"}
+    write_jsonl(recipe.parent / "dpo.jsonl", pairs)
+    write_jsonl(recipe.parent / "sft.jsonl", shown)
+    done = pipeline.start(str(recipe), "--set", "dpo.eval_split=0.3", module="tests.integration.gate_alone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"'))
+    tables = json.loads(line)
+    rows, description = tables["tiny-data"]
+    named = {(row["data"], row["finding"]): row for row in rows}
+    assert named["preferences", "blank_text"]["first"] == "dpo.jsonl:4, dpo.jsonl:9"
+    assert named["preferences", "blank_text"]["rows"] == "2"
+    assert named["preferences", "blank_text"]["severity"] == "set_aside"
+    assert named["preferences", "identical_answers"]["first"] == "dpo.jsonl:20"
+    assert named["demonstrations", "missing_column"]["first"] == "sft.jsonl:7"
+    severities = [row["severity"] for row in rows]
+    assert severities == sorted(severities, key=["stop", "set_aside", "warn"].index)
+    page = Path(description.rpartition(" ")[2])
+    assert page.name == "report.html"
+    assert "<code>dpo.jsonl</code> rows 4, 9<" in page.read_text(encoding="utf-8")

@@ -228,10 +228,9 @@ def test_a_run_that_its_guards_stopped_is_called_so(spec: EvaluateSpec, tmp_path
         write_json(out / "metrics.json", {**spec.dpo.load("metrics.json"), "dpo/kept_step": 3.0})
 
     undone = spec.model_copy(update={"dpo": build(tmp_path / "stopped", stopped)})
-    for given, warns in ((spec, False), (undone, True)):
-        artifact = build(
-            tmp_path / f"evaluation-{warns}", lambda out, given=given: run_evaluation(given, out, Silent())
-        )
+    plain = build(tmp_path / "plain", lambda out: run_evaluation(spec, out, Silent()))
+    warned = build(tmp_path / "warned", lambda out: run_evaluation(undone, out, Silent()))
+    for artifact, warns in ((plain, False), (warned, True)):
         warnings = artifact.load("evaluation.json")["warnings"]
         assert any("weights of step 3 were kept" in warning for warning in warnings) == warns
 

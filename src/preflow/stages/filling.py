@@ -77,6 +77,7 @@ def fill(
     observer: Observer,
     what: str,
     *,
+    keys: Keys | None = None,
     by_length: bool = False,
     ranks: Ranks | None = None,
 ) -> Tally:
@@ -88,6 +89,7 @@ def fill(
         load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
         observer: Hears progress.
         what: What is computed, for the progress line.
+        keys: ``row_keys`` of the groups, where they are known already.
         by_length: Take the longest first, so that neighbours are of similar length.
         ranks: The processes of one launch, who begin with a share each; none for this process alone.
 
@@ -95,7 +97,7 @@ def fill(
         ModelError: A file of the model was changed meanwhile.
     """
     ranks = ranks or Ranks()
-    keys = row_keys(groups)
+    keys = row_keys(groups) if keys is None else keys
     found = store.find(keys)
     tally = Tally(asked=len(groups), seconds_saved=store.seconds(found[found >= 0]))
     todo = missing(groups, keys, found)
@@ -118,6 +120,8 @@ def missing(groups: Sequence[Group], keys: Keys, found: NDArray[np.int64]) -> li
         keys: The key of every response of every group.
         found: Negative where the key is not stored.
     """
+    if (found >= 0).all():  # no need to look at every group
+        return []
     wanted: dict[tuple[int, ...], dict[bytes, Sequence[int]]] = {}
     rows: dict[tuple[int, ...], int] = {}
     known: set[bytes] = set()

@@ -1,17 +1,15 @@
 """The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import pyarrow as pa
-
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
-from preflow.data.store import load_pairs
+from preflow.data.store import each_pair
 from preflow.data.templates import Renderer
-from preflow.data.tokens import Counts, TokenizedPair, tokenize_pairs
+from preflow.data.tokens import Counts, tokenize_pairs
 from preflow.errors import DataUnfitError
 from preflow.home import logprobs_url
 from preflow.models.base import ModelRef
@@ -22,10 +20,15 @@ from preflow.models.precision import choose_precision
 from preflow.models.scoring import Group, Scorer, scores
 from preflow.observer import Observer
 from preflow.stages.filling import fill
-from preflow.stages.logprob_store import LogprobStore, row_keys
-from preflow.stages.pairs import PairTable, write_pairs
+from preflow.stages.key_index import Keys
+from preflow.stages.logprob_store import LogprobStore
+from preflow.stages.pair_tokens import PairTokens
+from preflow.stages.pairs import write_blocks
 from preflow.stages.ranks import launched
 from preflow.stages.specs import ReferenceSpec
+
+#: Pairs that are texts, then lists of numbers, at once; the others are columns.
+_TOKENIZED_ROWS = 2048
 
 
 def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
@@ -41,7 +44,7 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
     tokenized, counts = _tokenize_sides(spec, observer)
     store = _fill(spec, tokenized, observer)
     for side, pairs in tokenized.items():
-        write_pairs(out / f"{side}.parquet", _scored(pairs, store.take(row_keys(map(_group, pairs)))))
+        write_blocks(out / f"{side}.parquet", pairs.scored(store))
     write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
     metrics = {
         "reference/train_pairs": float(len(tokenized["train"])),
@@ -61,19 +64,20 @@ def prepare(spec: ReferenceSpec, observer: Observer) -> None:
     _fill(spec, tokenized, observer)
 
 
-def _fill(spec: ReferenceSpec, tokenized: dict[str, list[TokenizedPair]], observer: Observer) -> LogprobStore:
-    groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
-    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
+def _fill(spec: ReferenceSpec, tokenized: dict[str, PairTokens], observer: Observer) -> LogprobStore:
+    groups = PairTokens.joined(tokenized.values())
+    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored", keys=groups.keys)
 
 
 def score_groups(
     recipe: Recipe,
     base: ModelRef,
     trained: Artifact | None,
-    groups: list[Group],
+    groups: Sequence[Group],
     observer: Observer,
     what: str,
     metrics: str = "scoring",
+    keys: Keys | None = None,
 ) -> LogprobStore:
     """The store of one model's log-probs, filled with at least these prompts and responses.
 
@@ -85,6 +89,7 @@ def score_groups(
         observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
         metrics: What its metrics are called.
+        keys: ``row_keys`` of the groups, where they are known already.
     """
     ranks = launched()
     precision = choose_precision(recipe)
@@ -98,19 +103,17 @@ def score_groups(
         return lambda some: scores(model, some, precision)
 
     by_length = precision.device.type != "cpu"
-    tally = fill(store, groups, load, observer, what, by_length=by_length, ranks=ranks)
+    tally = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
     values = tally.metrics()
     store.note_usage(values)
     observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
 
 
-def _tokenize_sides(
-    spec: ReferenceSpec, observer: Observer
-) -> tuple[dict[str, list[TokenizedPair]], dict[str, Counts]]:
+def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, Counts]]:
     """Training and held-out pairs, and what became of the rows of each side."""
     sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
-    tokenized: dict[str, list[TokenizedPair]] = {}
+    tokenized: dict[str, PairTokens] = {}
     counts: dict[str, Counts] = {}
     for side, name in sides:
         tokenized[side], counts[side] = _tokenize(spec, side)
@@ -120,25 +123,16 @@ def _tokenize_sides(
     return tokenized, counts
 
 
-def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list[TokenizedPair], Counts]:
+def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[PairTokens, Counts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
-    return tokenize_pairs(load_pairs(spec.data, side), renderer, settings.max_seq_length, settings.overlong_response)
-
-
-def _group(pair: TokenizedPair) -> Group:
-    return pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids)
-
-
-def _scored(pairs: Sequence[TokenizedPair], stored: pa.Table) -> PairTable:
-    """Pairs with their stored rows, which come as chosen, rejected, chosen, rejected, ..."""
-    sides = {"chosen": np.arange(0, len(stored), 2), "rejected": np.arange(1, len(stored), 2)}
-    columns = {name: [getattr(pair, name) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
-    values = stored.column("logprobs")
-    references = {f"ref_{side}": values.take(pa.array(rows)) for side, rows in sides.items()}
-    sources = [f"{pair.source.file}:{pair.source.row}" for pair in pairs]
-    return PairTable(pa.table({**columns, **references, "source": sources}))
+    rows, counts, parts = each_pair(spec.data, side), Counts(), []
+    while some := list(islice(rows, _TOKENIZED_ROWS)):
+        tokenized, of_some = tokenize_pairs(some, renderer, settings.max_seq_length, settings.overlong_response)
+        parts.append(PairTokens.of(tokenized))
+        counts.add(of_some)
+    return PairTokens.joined(parts), counts
 
 
 if __name__ == "__main__":

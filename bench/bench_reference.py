@@ -61,9 +61,7 @@ def main(
     few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 3,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
     readback: Annotated[int, typer.Option(help="Stored responses that are read back.")] = 1_000_000,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="8 rows, 2 in the sequence of changes, 100,000 read back.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="8 rows, 2 of the changes, 100,000 read back.")] = False,
 ) -> None:
     """Measure both side by side."""
     logging.disable(logging.WARNING)

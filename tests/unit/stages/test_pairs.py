@@ -66,5 +66,5 @@ def test_a_million_stored_rows_become_a_training_set_in_memory_near_their_size(t
     """Measured: 1.4 and 1.6 times. Each table that is held once more adds about one; Python objects add thirty."""
     measured = measure(tmp_path, 1_000_000)
     print(measured)
-    assert measured["store_memory"] < 1.8
-    assert measured["training_memory"] < 2
+    assert measured["store_memory"] < 1.6
+    assert measured["training_memory"] < 1.9

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class Tally:
     tokens: int = 0
     seconds: float = 0.0
     seconds_saved: float = 0.0
+
+    @classmethod
+    def together(cls, tallies: Sequence["Tally"]) -> Self:
+        """What the processes of one launch did, who all were asked for the same rows."""
+        return cls(
+            asked=tallies[0].asked,
+            computed=sum(tally.computed for tally in tallies),
+            responses=sum(tally.responses for tally in tallies),
+            tokens=sum(tally.tokens for tally in tallies),
+            seconds=max(tally.seconds for tally in tallies),
+            seconds_saved=min(tally.seconds_saved for tally in tallies),  # of whoever looked first
+        )
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for tracking."""

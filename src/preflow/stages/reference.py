@@ -18,8 +18,8 @@ from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
 from preflow.models.scoring import Group, Scorer, scores
-from preflow.observer import Observer
-from preflow.stages.filling import fill
+from preflow.observer import Observer, Silent
+from preflow.stages.filling import Tally, fill
 from preflow.stages.key_index import Keys
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.pair_tokens import PairTokens
@@ -29,20 +29,28 @@ from preflow.stages.specs import ReferenceSpec
 
 #: Pairs that are texts, then lists of numbers, at once; the others are columns.
 _TOKENIZED_ROWS = 2048
+#: What the metrics are called of looking up what processes of a launch have stored.
+ASSEMBLING = "assembling"
 
 
-def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
+def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled: bool = False) -> None:
     """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
 
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
     used + rows dropped by reason) and ``metrics.json``. Values lie in the shared store, so a killed call loses at most
     one shard's work.
 
+    Args:
+        spec: Which pairs, under which model.
+        out: The stage's partial folder.
+        observer: Hears progress and counts.
+        filled: Whether processes of a launch have just run ``prepare``, and told what they found and computed.
+
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
     tokenized, counts = _tokenize_sides(spec, observer)
-    store = _fill(spec, tokenized, observer)
+    store = _fill(spec, tokenized, observer, metrics=ASSEMBLING if filled else "scoring")
     for side, pairs in tokenized.items():
         write_blocks(out / f"{side}.parquet", pairs.scored(store))
     write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
@@ -60,13 +68,16 @@ def prepare(spec: ReferenceSpec, observer: Observer) -> None:
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    tokenized, _ = _tokenize_sides(spec, observer)
+    tokenized, _ = _tokenize_sides(spec, Silent())  # who writes the artifact tells the counts
     _fill(spec, tokenized, observer)
 
 
-def _fill(spec: ReferenceSpec, tokenized: dict[str, PairTokens], observer: Observer) -> LogprobStore:
+def _fill(
+    spec: ReferenceSpec, tokenized: dict[str, PairTokens], observer: Observer, metrics: str = "scoring"
+) -> LogprobStore:
     groups = PairTokens.joined(tokenized.values())
-    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored", keys=groups.keys)
+    what = "reference: pairs scored"
+    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, what, metrics, groups.keys)
 
 
 def score_groups(
@@ -104,9 +115,14 @@ def score_groups(
 
     by_length = precision.device.type != "cpu"
     tally = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
-    values = tally.metrics()
-    store.note_usage(values)
-    observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
+    tallies = ranks.gather(tally)
+    values = Tally.together(tallies).metrics()
+    if len(tallies) > 1:
+        values |= {f"rank_{number}_rows_computed": float(one.computed) for number, one in enumerate(tallies)}
+    if ranks.index == 0:
+        if metrics != ASSEMBLING:  # the same rows were counted for those who filled the store
+            store.note_usage(values)
+        observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
 
 

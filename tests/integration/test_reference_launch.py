@@ -93,7 +93,7 @@ def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
     spec = ReferenceSpec(recipe=recipe, base=prepared.base, data=data, sft=prepared.sft)
     heard = Everything()
     with monkeypatch.context() as patch:
-        for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED"):
             patch.setenv(name, "true")
         launched = build(tmp_path / "launched", lambda out: filled(run_reference)(spec, out, heard))
     scoring = {name.removeprefix("scoring/"): value for name, value in heard.values.items()}

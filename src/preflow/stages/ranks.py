@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-#: Under these settings of a launch transformers gives weights to rank 0 alone, for a trainer to share them out. Here
+#: Settings of a launch that let accelerate and transformers load a model in parts, for a trainer to put together. Here
 #: every rank scores with a whole model of its own.
 _SHARDING = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED")
 

@@ -1,22 +1,24 @@
 """The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
+
+from torch import Tensor
 
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
 from preflow.data.store import each_pair
 from preflow.data.templates import Renderer
 from preflow.data.tokens import Counts, tokenize_pairs
-from preflow.errors import DataUnfitError
+from preflow.errors import DataUnfitError, ModelError
 from preflow.home import logprobs_url
 from preflow.models.base import ModelRef
 from preflow.models.identity import identify
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
-from preflow.models.precision import choose_precision
+from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import Group, Scorer, scores
 from preflow.observer import Observer, Silent
 from preflow.stages.filling import Tally, fill
@@ -105,13 +107,18 @@ def score_groups(
     ranks = launched()
     precision = choose_precision(recipe)
     folder = trained.file("model") if trained is not None else None
-    store = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision))
+    store, numbers = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision)), precision.label()
 
     def load() -> Scorer:
         model = load_policy(base, folder, recipe, precision)
         fuse(model)
         store.reference.require_unchanged()
-        return lambda some: scores(model, some, precision)
+
+        def score(some: Sequence[Group]) -> Iterator[list[Tensor]]:
+            yield from scores(model, some, precision)
+            _require_same(numbers, precision)
+
+        return score
 
     by_length = precision.device.type != "cpu"
     tally = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
@@ -124,6 +131,20 @@ def score_groups(
             store.note_usage(values)
         observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
+
+
+def _require_same(numbers: str, precision: Precision) -> None:
+    """Raise if the arithmetic was changed since the store was opened: values could belong to neither.
+
+    Raises:
+        ModelError: Names both.
+    """
+    if precision.label() != numbers:
+        raise ModelError(
+            f"log-probs were to be computed in {numbers}, but while they were the setting became {precision.label()}. "
+            "What was computed since the last shard is thrown away; set it before the run, or find what sets it "
+            "(torch.set_float32_matmul_precision, torch.backends, the environment)"
+        )
 
 
 def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, Counts]]:

@@ -12,7 +12,6 @@ from preflow.artifacts import build
 from preflow.config import Launch
 from preflow.data.store import rows_file, write_rows
 from preflow.home import logprobs_url
-from preflow.observer import Silent
 from preflow.stages.filling import SHARD_GROUPS
 from preflow.stages.pairs import read_pairs
 from preflow.stages.reference import run_reference
@@ -20,7 +19,7 @@ from preflow.stages.specs import ReferenceSpec
 from tasks.launch import filled
 from tests.integration.test_launch import CPU
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.test_reference import Heard, rows
+from tests.unit.stages.support import Heard, rows
 
 PAIRS = 3 * SHARD_GROUPS + 4
 
@@ -67,17 +66,7 @@ def test_ranks_compute_every_row_once(
     check_tally(usage[0])
     heard = Heard()
     build(tmp_path / "reference", lambda out: run_reference(spec, out, heard))
-    assert heard.computed == 0
-
-
-class Everything(Silent):
-    """Keeps all metrics."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self.values.update(values)
+    assert heard.values["scoring/rows_computed"] == 0
 
 
 @pytest.mark.slow
@@ -91,7 +80,7 @@ def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
     launch = Launch(num_processes=2, config=CPU)
     recipe = prepared.recipe.model_copy(update={"launch": launch})
     spec = ReferenceSpec(recipe=recipe, base=prepared.base, data=data, sft=prepared.sft)
-    heard = Everything()
+    heard = Heard()
     with monkeypatch.context() as patch:
         for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED"):
             patch.setenv(name, "true")

@@ -11,7 +11,7 @@ from preflow.stages import held_rows, pair_tokens
 from preflow.stages.logprob_store import row_keys
 from preflow.stages.pair_tokens import PairTokens
 from preflow.stages.pairs import read_pairs, write_blocks
-from tests.unit.stages.test_logprob_store import filled
+from tests.unit.stages.support import filled
 
 PAIRS = [
     TokenizedPair([1, 2, i], [3, i] + [5] * (i % 3), [4 + i], Source("p.jsonl", i)) for i in [*range(40), 7, *range(9)]

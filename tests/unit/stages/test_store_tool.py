@@ -13,7 +13,7 @@ from preflow.home import logprobs_url
 from preflow.models.identity import Reference
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.store_tool import app
-from tests.unit.stages.test_logprob_store import MODEL, OTHER, filled, group
+from tests.unit.stages.support import MODEL, OTHER, filled, group
 
 
 def tool(*arguments: str) -> Result:

@@ -55,11 +55,9 @@ def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.Monke
 def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import inspect
 
-    original = inspect.getsource
+    original, before = inspect.getsource, "return token_logprobs("
     monkeypatch.setattr(
-        inspect,
-        "getsource",
-        lambda module: original(module).replace("return token_logprobs(", "return 2 * token_logprobs("),
+        inspect, "getsource", lambda module: original(module).replace(before, "return 2 * " + before[7:])
     )
     assert bench.ask() == len(GROUPS)
 

@@ -3,7 +3,8 @@
 ``python -m bench.bench_reference [--data FILE] [--rows N] [--quick]`` prints, first, rows (pairs) per second of both on
 the same token ids and weights, batch by batch in turn; then, for a sequence of changes, the rows that each computes
 and its seconds: TRL's shipped trainer on a JSON file, Preflow's reference stage on the same rows. TRL's seconds are
-those of its precompute alone, Preflow's those of the whole stage. The last line is one JSON object.
+those of its precompute alone, Preflow's those of the whole stage. Before that a store of ``--readback`` responses is
+read back into a training set (``bench/readback.py`` says what is measured). The last line is one JSON object.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from datasets import disable_progress_bars
 
+from bench.readback import measure
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.data.conversion import to_pair
@@ -58,6 +60,7 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of the measurement of speed.")] = 16,
     few: Annotated[int, typer.Option(help="Rows of the sequence of changes.")] = 3,
     model: Annotated[str, typer.Option(help="Base model, by the recipe's name.")] = "SmolLM2-135M-Instruct",
+    readback: Annotated[int, typer.Option(help="Stored responses that are read back.")] = 1_000_000,
     quick: Annotated[bool, typer.Option("--quick", help="8 rows, and 2 in the sequence of changes.")] = False,
 ) -> None:
     """Measure both side by side."""
@@ -66,6 +69,9 @@ def main(
     disable_progress_bars()
     rows, few = (8, 2) if quick else (rows, few)
     file = data or (REAL if REAL.is_file() else DEMO)
+    with tempfile.TemporaryDirectory() as folder:
+        back = measure(Path(folder), readback)
+    print("{rows:,} stored rows read back: {seconds} s, memory {store_memory} times their size".format(**back))
     print(f"rows: {file}")
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": model, "max_seq_length": LIMIT, "dpo": {}})
     base = resolve_model(recipe, Silent())
@@ -75,7 +81,7 @@ def main(
         ratios = speed(recipe, base, tokens(pairs[:rows], recipe, base), Path(folder))
         shortest = sorted(pairs, key=lambda pair: sum(len(message.content) for message in pair.prompt))
         counts = changes(recipe, base, shortest[: few + MORE], Path(folder))
-    print(json.dumps({**ratios, "rows_computed_after_change": counts}))
+    print(json.dumps({**ratios, "readback": back, "rows_computed_after_change": counts}))
 
 
 def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""Training stages in this process, or in several under ``accelerate launch``."""
+"""Training stages, and the filling of the store, in this process, or in several under ``accelerate launch``."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from preflow.config import Launch
 from preflow.errors import TrainingError
 from preflow.observer import Observer
 from preflow.stages.launched import relay
-from preflow.stages.specs import DpoSpec, SftSpec
+from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 
 Spec = TypeVar("Spec", SftSpec, DpoSpec)
 _LAST = 200
@@ -27,12 +27,32 @@ def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callab
         if spec.recipe.launch.num_processes == 1 and spec.recipe.launch.config is None:
             work(spec, out, observer)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "spec.json"
-                file.write_text(spec.model_dump_json(), encoding="utf-8")
-                _accelerate(command(spec.recipe.launch, stage, file, out), stage, observer)
+            _in_processes(stage, spec, out, observer)
 
     return run
+
+
+def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer], None]:
+    """The reference stage's work, after as many processes as its recipe says have filled the store.
+
+    Args:
+        work: ``run_reference``, which then finds every row and writes the artifact.
+    """
+
+    def run(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
+        several = spec.recipe.launch.num_processes > 1
+        if several:
+            _in_processes("reference", spec, out, observer)
+        work(spec, out, observer, filled=several)
+
+    return run
+
+
+def _in_processes(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "spec.json"
+        file.write_text(spec.model_dump_json(), encoding="utf-8")
+        _accelerate(command(spec.recipe.launch, stage, file, out), stage, observer)
 
 
 def command(launch: Launch, stage: str, spec: Path, out: Path) -> list[str]:

@@ -4,6 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.stages.specs import ReferenceSpec
+from tasks.launch import filled
 from tasks.stage import DAY, STAGE, perform
 from tasks.tracking import PipelineRun
 
@@ -19,4 +20,4 @@ def reference(spec: ReferenceSpec, run: PipelineRun) -> Artifact:
     """Compute the log-probs of every pair under the reference model, once."""
     from preflow.stages.reference import run_reference
 
-    return perform("reference", spec, run, run_reference)
+    return perform("reference", spec, run, filled(run_reference))

@@ -211,7 +211,7 @@ class EvaluationSettings(Frozen):
 
 
 class Launch(Frozen):
-    """Several processes for the training stages, by ``accelerate launch``."""
+    """Several processes for the training stages and the reference log-probs, by ``accelerate launch``."""
 
     num_processes: int = Field(default=1, ge=1)
     """Processes in all, one per GPU. The rows of an optimizer step are ``per_device_train_batch_size`` times

@@ -117,15 +117,16 @@ def _replace(path: Path, text: str) -> None:
 def _named_by_hub(path: Path) -> str | None:
     """The digest that the hub's cache gives as a large file's name, if the file is as it was when it was downloaded.
 
-    A snapshot links to ``blobs/<sha256>``, whose contents the download checked. The link was made after the blob was
-    complete; a blob that changed later is not believed.
+    A snapshot links to ``blobs/<sha256>``, whose contents the download checked. The first link was made after the blob
+    was complete; a blob that changed later is not believed, even if a later revision links to it once more.
     """
     if not path.is_symlink():
         return None
     blob = path.resolve()
     if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name) or not _is_local(blob):
         return None
-    return blob.name if blob.stat().st_ctime_ns <= path.lstat().st_ctime_ns else None
+    links = [path, *(other for other in blob.parent.parent.glob(f"snapshots/*/{path.name}") if other.resolve() == blob)]
+    return blob.name if blob.stat().st_ctime_ns <= min(link.lstat().st_ctime_ns for link in links) else None
 
 
 def _is_local(path: Path) -> bool:

@@ -14,7 +14,8 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
 from tasks.launch import command, launched
-from tests.unit.stages.conftest import COMMON, Run, prepared, recipe_for  # noqa: F401 - a fixture
+from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.unit.stages.support import COMMON, recipe_for
 
 ROOT = Path(__file__).parents[2]
 CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")

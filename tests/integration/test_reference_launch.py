@@ -3,17 +3,38 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from preflow.artifacts import build
+from preflow.config import Launch
+from preflow.data.store import rows_file, write_rows
 from preflow.home import logprobs_url
 from preflow.stages.filling import SHARD_GROUPS
+from preflow.stages.pairs import read_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.specs import ReferenceSpec
+from tasks.launch import filled
+from tests.integration.test_launch import CPU
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.test_reference import Heard, rows
+from tests.unit.stages.support import Heard, rows
+
+PAIRS = 3 * SHARD_GROUPS + 4
+
+
+def check_tally(values: Mapping[str, float]) -> None:
+    """Each row was computed once, by one of two ranks."""
+    by_rank = [values[f"rank_{number}_rows_computed"] for number in range(2)]
+    assert sum(by_rank) == values["rows_asked"] == values["rows_computed"] == PAIRS
+    assert values["responses_computed"] == 2 * PAIRS
+    assert min(by_rank) > 0
+
+
+def write_pairs(out: Path) -> None:
+    write_rows(out / rows_file("preferences", "train"), rows(range(3 * SHARD_GROUPS)))
+    write_rows(out / rows_file("preferences", "eval"), rows(range(900, 904)))
 
 
 @pytest.mark.slow
@@ -28,16 +49,10 @@ def test_ranks_compute_every_row_once(
 
     Behind a URL nothing is claimed: there the shares alone keep the ranks apart, and they wait for each other.
     """
-    from preflow.data.store import rows_file, write_rows
-
     if place == "url":  # a file system of its own, not known to be local
         monkeypatch.setenv("PREFLOW_LOGPROBS", f"dir::file://{tmp_path}/store")
 
-    def write(out: Path) -> None:
-        write_rows(out / rows_file("preferences", "train"), rows(range(3 * SHARD_GROUPS)))
-        write_rows(out / rows_file("preferences", "eval"), rows(range(900, 904)))
-
-    data = build(tmp_path / "data", write)
+    data = build(tmp_path / "data", write_pairs)
     spec = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=data, sft=prepared.sft)
     (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
@@ -47,10 +62,41 @@ def test_ranks_compute_every_row_once(
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "store" if place == "url" else Path(logprobs_url())
     usage = [json.loads(path.read_text()) for path in folder.rglob("usage-*.json")]
-    assert len(usage) == 2
-    assert sum(entry["rows_computed"] for entry in usage) == 3 * SHARD_GROUPS + 4
-    assert sum(entry["responses_computed"] for entry in usage) == 2 * (3 * SHARD_GROUPS + 4)
-    assert all(entry["rows_computed"] > 0 for entry in usage)
+    assert len(usage) == 1, "the rows were counted once for each rank"
+    check_tally(usage[0])
     heard = Heard()
     build(tmp_path / "reference", lambda out: run_reference(spec, out, heard))
-    assert heard.computed == 0
+    assert heard.values["scoring/rows_computed"] == 0
+
+
+@pytest.mark.slow
+def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the recipe's ``launch:`` says; settings that share weights out among ranks must not reach them."""
+    data = build(tmp_path / "data", write_pairs)
+    launch = Launch(num_processes=2, config=CPU)
+    recipe = prepared.recipe.model_copy(update={"launch": launch})
+    spec = ReferenceSpec(recipe=recipe, base=prepared.base, data=data, sft=prepared.sft)
+    heard = Heard()
+    with monkeypatch.context() as patch:
+        for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED"):
+            patch.setenv(name, "true")
+        launched = build(tmp_path / "launched", lambda out: filled(run_reference)(spec, out, heard))
+    scoring = {name.removeprefix("scoring/"): value for name, value in heard.values.items()}
+    check_tally(scoring)
+    assert heard.values["assembling/rows_computed"] == 0
+    assert heard.values["assembling/rows_hit"] == PAIRS
+    (usage,) = (json.loads(path.read_text()) for path in Path(logprobs_url()).rglob("usage-*.json"))
+    assert usage["rows_asked"] == PAIRS
+    monkeypatch.setenv("PREFLOW_LOGPROBS", str(tmp_path / "another store"))
+    alone = build(tmp_path / "alone", lambda out: filled(run_reference)(with_one(spec), out, heard))
+    assert heard.values["scoring/rows_computed"] == PAIRS
+    for side in ("train", "eval"):
+        assert list(read_pairs(launched.file(f"{side}.parquet"))) == list(read_pairs(alone.file(f"{side}.parquet")))
+
+
+def with_one(spec: ReferenceSpec) -> ReferenceSpec:
+    return spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"launch": Launch()})})

@@ -62,3 +62,20 @@ def test_a_hub_file_is_known_by_its_name_until_it_is_touched(tmp_path: Path) -> 
     blob.write_bytes(b"WEIGHTS")
     os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert digests.DigestMemory(tmp_path / "memory").digest(link) == hashlib.sha256(b"WEIGHTS").hexdigest()
+
+
+def test_a_hub_file_edited_before_a_later_revision_links_to_it_is_read(tmp_path: Path) -> None:
+    """The second link is younger than the edit; the first one is not."""
+    name = hashlib.sha256(b"weights").hexdigest()
+    blob = tmp_path / "blobs" / name
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    links = [tmp_path / "snapshots" / revision / "model.safetensors" for revision in ("first", "second")]
+    for link, contents in zip(links, (b"WEIGHTS", None), strict=True):
+        link.parent.mkdir(parents=True)
+        time.sleep(0.05)
+        link.symlink_to(blob)
+        time.sleep(0.05)
+        if contents:
+            blob.write_bytes(contents)
+    assert digests.DigestMemory(tmp_path / "memory").digest(links[1]) == hashlib.sha256(b"WEIGHTS").hexdigest()

@@ -11,7 +11,7 @@ Nothing in it depends on where the source files lie.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -83,6 +83,13 @@ def load_demonstrations(artifact: Artifact, side: Side) -> list[Demonstration]:
 def load_pairs(artifact: Artifact, side: Side) -> list[Pair]:
     """The validated pairs of one side; empty where the recipe has none."""
     return _load(artifact.file(rows_file("preferences", side)), Pair.from_json)
+
+
+def each_pair(artifact: Artifact, side: Side) -> Iterator[Pair]:
+    """What ``load_pairs`` gives, one after the other: a large set is never whole in memory."""
+    with artifact.file(rows_file("preferences", side)).open(encoding="utf-8") as handle:
+        for line in handle:
+            yield Pair.from_json(json.loads(line))
 
 
 def _load(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:

@@ -77,6 +77,15 @@ class Counts:
         self.changed[reason] += 1
         self._example(reason, source)
 
+    def add(self, later: "Counts") -> None:
+        """Count the rows that follow too."""
+        self.rows_in += later.rows_in
+        self.used += later.used
+        self.dropped += later.dropped
+        self.changed += later.changed
+        for reason, named in later.examples.items():
+            self.examples[reason] = [*self.examples.get(reason, []), *named][:_EXAMPLES]
+
     def check(self) -> None:
         """Raise unless rows in = used + dropped.
 

@@ -1,12 +1,16 @@
 """In which numbers a model computes; part of the identity of whatever is computed with it."""
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from preflow.config import Recipe
+
+#: Settings of oneDNN (under its new name and its old one) and of cuBLAS that torch's own do not show.
+_ENVIRONMENT = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +28,23 @@ class Precision:
     compute: torch.dtype
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which forwards run."""
+        """The context in which forwards run; for float32 one that a caller's own autocast does not reach into."""
         if self.compute is torch.float32:
-            return nullcontext()
+            return torch.autocast(self.device.type, enabled=False)
         return torch.autocast(self.device.type, dtype=self.compute)
 
     def label(self) -> str:
-        """For keys and reports: ``cpu/float32/float32``."""
+        """For keys and reports: ``cpu/float32/float32``, and whatever lets float32 be less than that here."""
         names = (str(dtype).removeprefix("torch.") for dtype in (self.weights, self.compute))
-        return "/".join((self.device.type, *names))
+        return "/".join((self.device.type, *names, *_switches()))
+
+
+def _switches() -> list[str]:
+    """What makes products of float32 numbers coarser on this machine now, by environment or by a call to torch."""
+    said = [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if os.environ.get(name)]
+    backends: dict[str, Any] = {"cuda": torch.backends.cuda, "mkldnn": torch.backends.mkldnn}
+    set_to = {name: backend.matmul.fp32_precision for name, backend in backends.items()}
+    return said + [f"{name}={value}" for name, value in set_to.items() if value not in ("none", "ieee")]
 
 
 def choose_precision(recipe: Recipe) -> Precision:

@@ -41,6 +41,7 @@ from preflow.stages.training import (
 )
 
 _PROOF_BATCH = 8
+_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class StoredReferenceTrainer(Watched, Batched, DPOTrainer):
@@ -101,7 +102,8 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
             held_out, lambda chunk: token_scores(trainer, chunk, precision), settings.beta, batch
         )
         trainer.add_callback(guard)
-    lengths = [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
+    columns = (pairs.lengths(name).tolist() for name in _IDS)
+    lengths = list(zip(*columns, strict=True))
     log = run_training(trainer, out, observer, foreseen(inner_model(policy), recipe, settings, lengths, precision))
     trainer.accelerator.wait_for_everyone()
     stopped = guard.finish(trainer.state)
@@ -196,9 +198,10 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=[StageCallback("dpo", observer)],
         )
-    trainer.watch("dpo", [pair.source for pair in pairs])
+    table = PairTable.of(pairs)
+    trainer.watch("dpo", table.table.column("source").to_pylist())
     if settings.batching == "length":
-        trainer.batch_by_length([len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs])
+        trainer.batch_by_length(np.sum([table.lengths(name) for name in _IDS], axis=0).tolist())
     policy: LanguageModel = trainer.model
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
@@ -242,8 +245,7 @@ def token_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Pr
     model: LanguageModel = trainer.model
     training = model.training
     model.eval()
-    columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-    batch = trainer.data_collator([{name: getattr(pair, name) for name in columns} for pair in pairs])
+    batch = trainer.data_collator([{name: getattr(pair, name) for name in _IDS} for pair in pairs])
     batch = trainer._prepare_inputs(batch)
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     with precision.autocast():  # the trainer itself wraps the model in autocast later, when training begins

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class Tally:
     tokens: int = 0
     seconds: float = 0.0
     seconds_saved: float = 0.0
+
+    @classmethod
+    def together(cls, tallies: Sequence["Tally"]) -> Self:
+        """What the processes of one launch did, who all were asked for the same rows."""
+        return cls(
+            asked=tallies[0].asked,
+            computed=sum(tally.computed for tally in tallies),
+            responses=sum(tally.responses for tally in tallies),
+            tokens=sum(tally.tokens for tally in tallies),
+            seconds=max(tally.seconds for tally in tallies),
+            seconds_saved=min(tally.seconds_saved for tally in tallies),  # of whoever looked first
+        )
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for tracking."""
@@ -77,6 +89,7 @@ def fill(
     observer: Observer,
     what: str,
     *,
+    keys: Keys | None = None,
     by_length: bool = False,
     ranks: Ranks | None = None,
 ) -> Tally:
@@ -88,6 +101,7 @@ def fill(
         load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
         observer: Hears progress.
         what: What is computed, for the progress line.
+        keys: ``row_keys`` of the groups, where they are known already.
         by_length: Take the longest first, so that neighbours are of similar length.
         ranks: The processes of one launch, who begin with a share each; none for this process alone.
 
@@ -95,7 +109,7 @@ def fill(
         ModelError: A file of the model was changed meanwhile.
     """
     ranks = ranks or Ranks()
-    keys = row_keys(groups)
+    keys = row_keys(groups) if keys is None else keys
     found = store.find(keys)
     tally = Tally(asked=len(groups), seconds_saved=store.seconds(found[found >= 0]))
     todo = missing(groups, keys, found)
@@ -118,6 +132,8 @@ def missing(groups: Sequence[Group], keys: Keys, found: NDArray[np.int64]) -> li
         keys: The key of every response of every group.
         found: Negative where the key is not stored.
     """
+    if (found >= 0).all():  # no need to look at every group
+        return []
     wanted: dict[tuple[int, ...], dict[bytes, Sequence[int]]] = {}
     rows: dict[tuple[int, ...], int] = {}
     known: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""One training stage in several processes: what ``accelerate launch -m preflow.stages.launched`` runs in each of them.
+"""One stage in several processes: what ``accelerate launch -m preflow.stages.launched`` runs in each of them.
 
 Process 0 writes the stage's files, and tells the process that launched it what happens, one JSON object a line.
 """
@@ -13,7 +13,8 @@ import torch
 from accelerate import PartialState
 
 from preflow.observer import Observer, Silent
-from preflow.stages.specs import DpoSpec, SftSpec
+from preflow.stages import ranks
+from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 
 
 class Lines:
@@ -50,10 +51,16 @@ def main(stage: str, spec_file: str, out: str) -> None:
     """Run a stage's part in this process.
 
     Args:
-        stage: ``sft`` or ``dpo``.
+        stage: ``sft``, ``dpo``, or ``reference``, whose processes fill the store and write no artifact.
         spec_file: Its specification as JSON.
         out: The stage's partial folder, the same for all processes.
     """
+    text = Path(spec_file).read_text(encoding="utf-8")
+    if stage == "reference":
+        from preflow.stages.reference import prepare
+
+        prepare(ReferenceSpec.model_validate_json(text), Lines() if ranks.launched().index == 0 else Silent())
+        return
     from preflow.stages.dpo import run_dpo
     from preflow.stages.sft import run_sft
 
@@ -62,7 +69,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
     # The trainer would find out that processes belong together only later.
     state = PartialState(cpu=not torch.cuda.is_available())
     observer = Lines() if state.is_main_process else Silent()
-    work(kind.model_validate_json(Path(spec_file).read_text(encoding="utf-8")), Path(out), observer)
+    work(kind.model_validate_json(text), Path(out), observer)
 
 
 if __name__ == "__main__":

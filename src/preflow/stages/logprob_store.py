@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from preflow.models.identity import Reference
 from preflow.models.scoring import Group
+from preflow.stages.exact_memory import exact_memory
+from preflow.stages.held_rows import HeldRows
 from preflow.stages.key_index import KeyIndex, Keys
 from preflow.stages.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder
 
@@ -29,8 +31,25 @@ REFERENCE_FILE = "reference.json"
 
 def row_key(prompt: Sequence[int], response: Sequence[int]) -> bytes:
     """The content key of a prompt with one response: SHA-256 over both lists of token ids, the first 128 bits."""
-    parts = [np.asarray([len(prompt)], "<i8"), np.asarray(prompt, "<i4"), np.asarray(response, "<i4")]
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest()[:KEY_BYTES]
+    return prompt_hash(np.asarray(prompt, "<i4").tobytes())(np.asarray(response, "<i4").tobytes())
+
+
+def prompt_hash(prompt: bytes | memoryview) -> Callable[[bytes | memoryview], bytes]:
+    """What gives the key of a response to a prompt.
+
+    Args:
+        prompt: Token ids, 32 bits each, least significant byte first; so are those of the response.
+    """
+    # Without the prompt's length, another cut of the same tokens would be the same bytes.
+    begun = hashlib.sha256((len(prompt) // 4).to_bytes(8, "little"))
+    begun.update(prompt)
+
+    def key(response: bytes | memoryview) -> bytes:
+        hashed = begun.copy()
+        hashed.update(response)
+        return hashed.digest()[:KEY_BYTES]
+
+    return key
 
 
 def row_keys(groups: Iterable[Group]) -> Keys:
@@ -51,13 +70,13 @@ class LogprobStore:
         """
         self.reference = reference
         self.shards = ShardFolder(f"{url}/{reference.digest()[:32]}", reference.digest())
-        self._tables: list[pa.Table] = []
+        self._rows = HeldRows()
         self._seen: dict[str, int] = {}  # shards read or written here, with their numbers of rows
         self._index = KeyIndex()
         self.refresh()
 
     def __len__(self) -> int:
-        return self._index.size
+        return len(self._index)
 
     def __contains__(self, group: Group) -> bool:
         return bool((self.find(row_keys([group])) >= 0).all())
@@ -70,10 +89,18 @@ class LogprobStore:
     def refresh(self) -> None:
         """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
         while new := sorted(self.shards.names() - self._seen.keys()):
-            tables = {name: table for name in new if (table := self.shards.read(name)) is not None}
-            self._seen.update({name: len(table) for name, table in tables.items()})
-            if tables:
-                self._append(pa.concat_tables(tables.values()).combine_chunks())
+            with exact_memory():
+                keys = self._read(new)
+            self._index.add(keys)  # all at once: each time costs a sort
+
+    def _read(self, names: Iterable[str]) -> Keys:
+        """Take in some shards' rows and give their keys."""
+        keys = bytearray()
+        for name in names:
+            if (table := self.shards.read(name)) is not None:
+                self._seen[name] = len(table)
+                keys += self._hold(table).tobytes()
+        return np.frombuffer(keys, f"S{KEY_BYTES}")
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """Where each key's row stands in this store, -1 for those that it does not have."""
@@ -85,7 +112,7 @@ class LogprobStore:
         return values
 
     def take(self, keys: Keys) -> pa.Table:
-        """The stored rows of some keys, in their order, with the columns of ``shards.SCHEMA``.
+        """The stored rows of some keys, in their order, with the columns of ``held_rows.HELD``.
 
         Raises:
             KeyError: One of them is not stored.
@@ -94,14 +121,11 @@ class LogprobStore:
         missing = int((rows < 0).sum())
         if missing:
             raise KeyError(f"{missing} of {len(keys)} responses are not in {self.shards.path}: fill the store first")
-        return self._table().take(pa.array(rows))
+        return self._rows.take(rows)
 
     def seconds(self, rows: NDArray[np.int64]) -> float:
         """What the computation of some rows took, each counted once."""
-        if not len(rows):
-            return 0.0
-        seconds = self._table().column("seconds").to_numpy()
-        return float(seconds[np.unique(rows)].sum(dtype=np.float64))
+        return self._rows.seconds(rows)
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Write one shard, and merge small ones when there are many."""
@@ -109,7 +133,7 @@ class LogprobStore:
             self.describe()
         table = pa.table(columns, schema=SCHEMA)
         self._seen[self.shards.write(table)] = len(table)
-        self._append(table)
+        self._index.add(self._hold(table))
         small = [name for name, count in self._seen.items() if count < SMALL_ROWS]
         if len(small) >= MERGE_COUNT:
             self._merge(small)
@@ -139,22 +163,15 @@ class LogprobStore:
             self._seen[merged] = SMALL_ROWS
         self._seen.update(dict.fromkeys(small, SMALL_ROWS))  # their rows are in a large one now
 
-    def _append(self, table: pa.Table) -> None:
-        """Take in rows, but for those that are here already."""
+    def _hold(self, table: pa.Table) -> Keys:
+        """Take in the rows that are not here already; gives their keys, which the index is still to be told."""
         keys = key_column(table)
         new = self._index.find(keys) < 0
-        first = np.zeros(len(keys), dtype=bool)
-        first[np.unique(keys, return_index=True)[1]] = True  # two writers may have stored the same row
-        if not (new & first).all():
-            table, keys = table.filter(pa.array(new & first)), keys[new & first]
-        self._index.add(keys)
-        self._tables.append(table)
-
-    def _table(self) -> pa.Table:
-        """All rows in one piece: taking rows from many pieces would copy all of them each time."""
-        if len(self._tables) != 1:
-            self._tables = [pa.concat_tables([SCHEMA.empty_table(), *self._tables]).combine_chunks()]
-        return self._tables[0]
+        if not new.all():  # a merged shard, or two writers stored the same row
+            table, keys = table.filter(pa.array(new)), keys[new]
+        if len(keys):
+            self._rows.append(table)
+        return keys
 
 
 def key_column(table: pa.Table) -> Keys:

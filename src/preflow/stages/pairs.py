@@ -1,6 +1,6 @@
 """Scored pairs: token ids and reference log-probs in one table, so that what is scored is what is trained on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, overload
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from preflow.errors import ArtifactError
 from preflow.maths.logprobs import length_desensitised
 from preflow.models.scoring import Group, Row
+from preflow.stages.exact_memory import exact_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,14 @@ class ScoredPair:
         return chosen, rejected
 
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
     + [(name, pa.list_(pa.float32())) for name in ("ref_chosen", "ref_rejected")]
     + [("source", pa.string())]
 )
 _SIDES = ("chosen", "rejected")
+#: Pairs that are written, and read, at once.
+BLOCK = 8192
 #: Rows whose values are held in float64 at once.
 _SUM_ROWS = 32_768
 
@@ -78,15 +81,15 @@ class PairTable(Sequence[ScoredPair]):
 
     def __init__(self, table: pa.Table) -> None:
         """Wrap a table with the columns of a scored pair."""
-        self.table = table.cast(_SCHEMA)
+        self.table = table.cast(SCHEMA)
 
     @classmethod
     def of(cls, pairs: Sequence[ScoredPair]) -> Self:
         """The same pairs in columns."""
         if isinstance(pairs, cls):
             return pairs
-        rows = [{name: getattr(pair, name) for name in _SCHEMA.names} for pair in pairs]
-        return cls(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        rows = [{name: getattr(pair, name) for name in SCHEMA.names} for pair in pairs]
+        return cls(pa.Table.from_pylist(rows, schema=SCHEMA))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -147,9 +150,19 @@ def _weighted_sums(column: pa.ChunkedArray, shared: NDArray[np.int64], alpha: fl
 
 def write_pairs(path: Path, pairs: Sequence[ScoredPair]) -> None:
     """Write scored pairs as Parquet, the same bytes for the same pairs."""
-    pq.write_table(PairTable.of(pairs).table.combine_chunks(), path)
+    table = PairTable.of(pairs).table
+    write_blocks(path, (table.slice(start, BLOCK).combine_chunks() for start in range(0, len(table), BLOCK)))
+
+
+def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
+    """Write tables with the columns of ``SCHEMA`` one after the other; no more than one is held at a time."""
+    with pq.ParquetWriter(path, SCHEMA, use_dictionary=False) as writer:
+        for block in blocks:
+            writer.write_table(block)
 
 
 def read_pairs(path: Path) -> PairTable:
-    """Read what ``write_pairs`` wrote."""
-    return PairTable(pq.read_table(path, schema=_SCHEMA))
+    """Read what ``write_pairs`` or ``write_blocks`` wrote; takes the memory of the values and of one block."""
+    with exact_memory(), pq.ParquetFile(path) as file:
+        blocks = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    return PairTable(pa.concat_tables([SCHEMA.empty_table(), *blocks]))

@@ -4,10 +4,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
+
+#: Settings of a launch that let accelerate and transformers load a model in parts, for a trainer to put together. Here
+#: every rank scores with a whole model of its own.
+_SHARDING = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED")
 
 
 def _alone() -> None:
     """There is nobody to wait for."""
+
+
+def _only(value: Any) -> list[Any]:
+    """What this process has is all there is."""
+    return [value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +28,13 @@ class Ranks:
         index: This process's number.
         size: How many there are.
         meet: Returns when all of them have called it.
+        gather: Gives every process what each of them called it with, in the order of their numbers.
     """
 
     index: int = 0
     size: int = 1
     meet: Callable[[], None] = _alone
+    gather: Callable[[Any], list[Any]] = _only
 
     def owns(self, key: bytes) -> bool:
         """Whether this process begins with a row; exactly one does."""
@@ -35,7 +47,12 @@ def launched() -> Ranks:
         return Ranks()
     import torch
     from accelerate import PartialState
+    from accelerate.utils import gather_object
 
+    for name in _SHARDING:
+        os.environ.pop(name, None)
     # Ranks that are done wait for the slowest: the usual limit of half an hour is too short for large sets.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-    return Ranks(state.process_index, state.num_processes, state.wait_for_everyone)
+    return Ranks(
+        state.process_index, state.num_processes, state.wait_for_everyone, lambda value: gather_object([value])
+    )

@@ -1,47 +1,60 @@
 """The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import pyarrow as pa
+from torch import Tensor
 
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
-from preflow.data.store import load_pairs
+from preflow.data.store import each_pair
 from preflow.data.templates import Renderer
-from preflow.data.tokens import Counts, TokenizedPair, tokenize_pairs
-from preflow.errors import DataUnfitError
+from preflow.data.tokens import Counts, tokenize_pairs
+from preflow.errors import DataUnfitError, ModelError
 from preflow.home import logprobs_url
 from preflow.models.base import ModelRef
 from preflow.models.identity import identify
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
-from preflow.models.precision import choose_precision
+from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import Group, Scorer, scores
-from preflow.observer import Observer
-from preflow.stages.filling import fill
-from preflow.stages.logprob_store import LogprobStore, row_keys
-from preflow.stages.pairs import PairTable, write_pairs
+from preflow.observer import Observer, Silent
+from preflow.stages.filling import Tally, fill
+from preflow.stages.key_index import Keys
+from preflow.stages.logprob_store import LogprobStore
+from preflow.stages.pair_tokens import PairTokens
+from preflow.stages.pairs import write_blocks
 from preflow.stages.ranks import launched
 from preflow.stages.specs import ReferenceSpec
 
+#: Pairs that are texts, then lists of numbers, at once; the others are columns.
+_TOKENIZED_ROWS = 2048
+#: What the metrics are called of looking up what processes of a launch have stored.
+ASSEMBLING = "assembling"
 
-def run_reference(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
+
+def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled: bool = False) -> None:
     """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
 
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
     used + rows dropped by reason) and ``metrics.json``. Values lie in the shared store, so a killed call loses at most
     one shard's work.
 
+    Args:
+        spec: Which pairs, under which model.
+        out: The stage's partial folder.
+        observer: Hears progress and counts.
+        filled: Whether processes of a launch have just run ``prepare``, and told what they found and computed.
+
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
     tokenized, counts = _tokenize_sides(spec, observer)
-    store = _fill(spec, tokenized, observer)
+    store = _fill(spec, tokenized, observer, metrics=ASSEMBLING if filled else "scoring")
     for side, pairs in tokenized.items():
-        write_pairs(out / f"{side}.parquet", _scored(pairs, store.take(row_keys(map(_group, pairs)))))
+        write_blocks(out / f"{side}.parquet", pairs.scored(store))
     write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
     metrics = {
         "reference/train_pairs": float(len(tokenized["train"])),
@@ -57,23 +70,27 @@ def prepare(spec: ReferenceSpec, observer: Observer) -> None:
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    tokenized, _ = _tokenize_sides(spec, observer)
+    tokenized, _ = _tokenize_sides(spec, Silent())  # who writes the artifact tells the counts
     _fill(spec, tokenized, observer)
 
 
-def _fill(spec: ReferenceSpec, tokenized: dict[str, list[TokenizedPair]], observer: Observer) -> LogprobStore:
-    groups = [_group(pair) for pairs in tokenized.values() for pair in pairs]
-    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, "reference: pairs scored")
+def _fill(
+    spec: ReferenceSpec, tokenized: dict[str, PairTokens], observer: Observer, metrics: str = "scoring"
+) -> LogprobStore:
+    groups = PairTokens.joined(tokenized.values())
+    what = "reference: pairs scored"
+    return score_groups(spec.recipe, spec.base, spec.sft, groups, observer, what, metrics, groups.keys)
 
 
 def score_groups(
     recipe: Recipe,
     base: ModelRef,
     trained: Artifact | None,
-    groups: list[Group],
+    groups: Sequence[Group],
     observer: Observer,
     what: str,
     metrics: str = "scoring",
+    keys: Keys | None = None,
 ) -> LogprobStore:
     """The store of one model's log-probs, filled with at least these prompts and responses.
 
@@ -85,32 +102,55 @@ def score_groups(
         observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
         metrics: What its metrics are called.
+        keys: ``row_keys`` of the groups, where they are known already.
     """
     ranks = launched()
     precision = choose_precision(recipe)
     folder = trained.file("model") if trained is not None else None
-    store = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision))
+    store, numbers = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision)), precision.label()
 
     def load() -> Scorer:
         model = load_policy(base, folder, recipe, precision)
         fuse(model)
         store.reference.require_unchanged()
-        return lambda some: scores(model, some, precision)
+
+        def score(some: Sequence[Group]) -> Iterator[list[Tensor]]:
+            yield from scores(model, some, precision)
+            _require_same(numbers, precision)
+
+        return score
 
     by_length = precision.device.type != "cpu"
-    tally = fill(store, groups, load, observer, what, by_length=by_length, ranks=ranks)
-    values = tally.metrics()
-    store.note_usage(values)
-    observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
+    tally = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
+    tallies = ranks.gather(tally)
+    values = Tally.together(tallies).metrics()
+    if len(tallies) > 1:
+        values |= {f"rank_{number}_rows_computed": float(one.computed) for number, one in enumerate(tallies)}
+    if ranks.index == 0:
+        if metrics != ASSEMBLING:  # the same rows were counted for those who filled the store
+            store.note_usage(values)
+        observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
 
 
-def _tokenize_sides(
-    spec: ReferenceSpec, observer: Observer
-) -> tuple[dict[str, list[TokenizedPair]], dict[str, Counts]]:
+def _require_same(numbers: str, precision: Precision) -> None:
+    """Raise if the arithmetic was changed since the store was opened: values could belong to neither.
+
+    Raises:
+        ModelError: Names both.
+    """
+    if precision.label() != numbers:
+        raise ModelError(
+            f"log-probs were to be computed in {numbers}, but while they were the setting became {precision.label()}. "
+            "What was computed since the last shard is thrown away; set it before the run, or find what sets it "
+            "(torch.set_float32_matmul_precision, torch.backends, the environment)"
+        )
+
+
+def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, Counts]]:
     """Training and held-out pairs, and what became of the rows of each side."""
     sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
-    tokenized: dict[str, list[TokenizedPair]] = {}
+    tokenized: dict[str, PairTokens] = {}
     counts: dict[str, Counts] = {}
     for side, name in sides:
         tokenized[side], counts[side] = _tokenize(spec, side)
@@ -120,25 +160,16 @@ def _tokenize_sides(
     return tokenized, counts
 
 
-def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[list[TokenizedPair], Counts]:
+def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[PairTokens, Counts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
-    return tokenize_pairs(load_pairs(spec.data, side), renderer, settings.max_seq_length, settings.overlong_response)
-
-
-def _group(pair: TokenizedPair) -> Group:
-    return pair.prompt_ids, (pair.chosen_ids, pair.rejected_ids)
-
-
-def _scored(pairs: Sequence[TokenizedPair], stored: pa.Table) -> PairTable:
-    """Pairs with their stored rows, which come as chosen, rejected, chosen, rejected, ..."""
-    sides = {"chosen": np.arange(0, len(stored), 2), "rejected": np.arange(1, len(stored), 2)}
-    columns = {name: [getattr(pair, name) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
-    values = stored.column("logprobs")
-    references = {f"ref_{side}": values.take(pa.array(rows)) for side, rows in sides.items()}
-    sources = [f"{pair.source.file}:{pair.source.row}" for pair in pairs]
-    return PairTable(pa.table({**columns, **references, "source": sources}))
+    rows, counts, parts = each_pair(spec.data, side), Counts(), []
+    while some := list(islice(rows, _TOKENIZED_ROWS)):
+        tokenized, of_some = tokenize_pairs(some, renderer, settings.max_seq_length, settings.overlong_response)
+        parts.append(PairTokens.of(tokenized))
+        counts.add(of_some)
+    return PairTokens.joined(parts), counts
 
 
 if __name__ == "__main__":

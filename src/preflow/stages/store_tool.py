@@ -10,6 +10,8 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import typer
+from pydantic import ValidationError
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -83,33 +85,34 @@ def _holding(files: Any, path: str, url: str) -> Holding:
 
 @app.command()
 def show(url: _URL = None) -> None:
-    """What the store holds: references, rows, size, hit rates."""
+    """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
     place = url or logprobs_url()
     found = holdings(place)
-    table = Table(
-        "reference", "model", "responses", "size", "shards", "rows asked", "hit rate", "hours saved", "newest"
-    )
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("reference", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for name in ("responses", "size", "rows hit", "saved", "newest"):
+        table.add_column(name, no_wrap=True, justify="right")
     for holding in found:
         asked, hit = holding.asked("rows_asked"), holding.asked("rows_hit")
         table.add_row(
-            holding.folder.path.rpartition("/")[2][:12],
+            holding.folder.path.rpartition("/")[2][:8],
             holding.label,
             f"{holding.rows:,}",
             _size(holding.bytes),
-            str(len(holding.names)),
-            f"{asked:,.0f}",
-            f"{hit / asked:.0%}" if asked else "-",
-            f"{holding.asked('seconds_saved') / 3600:.2f}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(holding.newest)) if holding.newest else "-",
+            f"{hit / asked:.0%} of {asked:,.0f}" if asked else "-",
+            _duration(holding.asked("seconds_saved")),
+            time.strftime("%Y-%m-%d", time.localtime(holding.newest)) if holding.newest else "-",
         )
-    _OUT.print(table)
+    if found:
+        _OUT.print(table)
     rows, size = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
     _OUT.print(f"{place}: {len(found)} references, {rows:,} responses, {_size(size)}", soft_wrap=True)
 
 
 @app.command()
 def prune(
-    older_than: Annotated[float | None, typer.Option(help="Remove rows computed more than so many days ago.")] = None,
+    older_than: Annotated[float | None, typer.Option(min=0, help="Remove rows older than so many days.")] = None,
     reference: Annotated[str | None, typer.Option(help="Only of this reference: the beginning of its name.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
     url: _URL = None,
@@ -118,9 +121,12 @@ def prune(
     if older_than is None and reference is None:
         raise typer.BadParameter("nothing says what to remove: give --older-than DAYS, --reference NAME, or both")
     found = holdings(url or logprobs_url())
+    if not found:
+        _OUT.print(f"{url or logprobs_url()}: nothing is stored, nothing to remove", soft_wrap=True)
+        return
     chosen = [h for h in found if h.folder.path.rpartition("/")[2].startswith(reference or "")]
     if not chosen:
-        names = ", ".join(h.folder.path.rpartition("/")[2][:12] for h in found) or "nothing"
+        names = ", ".join(h.folder.path.rpartition("/")[2][:12] for h in found)
         raise typer.BadParameter(f"no reference begins with {reference!r}; the store holds {names}")
     for holding in chosen:
         before = None if older_than is None else time.time() - older_than * _DAY
@@ -166,7 +172,17 @@ def compute(
     from preflow.stages.reference import prepare
     from preflow.stages.specs import ReferenceSpec
 
-    prepare(ReferenceSpec.model_validate_json(spec.read_text(encoding="utf-8")), Silent())
+    try:
+        asked = ReferenceSpec.model_validate_json(spec.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise typer.BadParameter(f"{spec} is no specification of a reference stage: {error}") from error
+    prepare(asked, Silent())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _size(count: float) -> str:

@@ -21,19 +21,9 @@ from preflow.models.scoring import Group
 from preflow.observer import Silent
 from preflow.stages.proof import independent_logprob
 from preflow.stages.reference import score_groups
-from tests.unit.stages.conftest import recipe_for
+from tests.unit.stages.support import Heard, recipe_for
 
 GROUPS: list[Group] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
-
-
-class Heard(Silent):
-    """Keeps the metrics of the last scoring."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-
-    def metrics(self, values: Any, step: int) -> None:
-        self.values.update(values)
 
 
 @dataclass

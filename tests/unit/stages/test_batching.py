@@ -12,7 +12,8 @@ from preflow.config import SftSettings
 from preflow.observer import Silent
 from preflow.stages.batching import LengthSampler, smaller
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
-from tests.unit.stages.conftest import COMMON, Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import COMMON, recipe_for
 
 
 def test_a_sampler_by_length_is_random_by_epoch_and_repeatable() -> None:

@@ -22,7 +22,8 @@ from preflow.stages.generation import answer_report, generate, held_out_prompts
 from preflow.stages.model_set import ModelSet
 from preflow.stages.preferences import PairScores, compare, preference_report
 from preflow.stages.specs import EvaluateSpec
-from tests.unit.stages.conftest import EVAL_PAIRS, Run
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import EVAL_PAIRS
 
 SETTINGS = EvaluationSettings(bootstrap_samples=100)
 

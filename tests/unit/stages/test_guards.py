@@ -22,7 +22,8 @@ from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import resume_point
-from tests.unit.stages.conftest import COMMON, Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import COMMON, recipe_for
 
 LIMIT = 0.25
 

@@ -17,7 +17,8 @@ from preflow.observer import Silent
 from preflow.stages.lengths import run_lengths
 from preflow.stages.specs import LengthsSpec
 from tests.conftest import make_tokenizer
-from tests.unit.stages.conftest import COMMON, EVAL_PAIRS, TRAIN_PAIRS, Run, recipe_for, turns
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, recipe_for, turns
 
 
 def measured(prepared: Run, folder: Path, recipe: Recipe | None = None, data: Artifact | None = None) -> Artifact:

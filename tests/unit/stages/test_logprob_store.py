@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from preflow.models.identity import Reference
-from preflow.models.scoring import Group, Scorer
+from preflow.models.scoring import Group
 from preflow.observer import Silent
 from preflow.stages import logprob_store
 from preflow.stages.claims import Choose, LockedClaims
@@ -20,43 +20,7 @@ from preflow.stages.key_index import KeyIndex
 from preflow.stages.logprob_store import LogprobStore, row_key, row_keys
 from preflow.stages.ranks import Ranks
 from preflow.stages.shards import SCHEMA, ShardFolder
-
-MODEL = Reference({"weights": "abc"}, "a model", {})
-OTHER = Reference({"weights": "abd"}, "another model", {})
-
-
-def group(i: int) -> Group:
-    return [1, 2, i], ([3, i], [4])
-
-
-def values_of(i: int) -> list[list[float]]:
-    return [[-float(i)] * 2, [-float(i)]]
-
-
-class Counting:
-    """A scorer that counts what it is asked; the values tell which group they belong to."""
-
-    def __init__(self) -> None:
-        self.asked: list[Group] = []
-        self.loads = 0
-
-    def load(self) -> Scorer:
-        self.loads += 1
-        return self.score
-
-    def score(self, groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
-        for asked in groups:
-            self.asked.append(asked)
-            yield [torch.full((len(response),), -float(asked[0][-1])) for response in asked[1]]
-
-
-def filled(
-    url: str | Path, groups: list[Group], reference: Reference = MODEL, ranks: Ranks | None = None
-) -> tuple[LogprobStore, Counting, Tally]:
-    counting = Counting()
-    store = LogprobStore(url, reference)
-    tally = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
-    return store, counting, tally
+from tests.unit.stages.support import MODEL, OTHER, Counting, filled, group, values_of
 
 
 def shard_files(store: LogprobStore) -> list[Path]:

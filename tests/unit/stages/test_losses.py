@@ -14,7 +14,8 @@ from preflow.observer import Silent
 from preflow.stages import dpo
 from preflow.stages.dpo import load_start, make_trainer
 from preflow.stages.pairs import read_pairs
-from tests.unit.stages.conftest import COMMON, Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import COMMON, recipe_for
 
 SMOOTH = {"exo_pair", "robust", "aot", "aot_unpaired"}
 

@@ -32,7 +32,8 @@ from preflow.stages.pairs import read_pairs, write_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import ReferenceSpec, SftSpec
-from tests.unit.stages.conftest import Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import recipe_for
 
 
 def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:

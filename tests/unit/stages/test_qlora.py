@@ -23,7 +23,8 @@ from preflow.stages.sft import run_sft
 from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
 from preflow.stages.training import weights_kept
 from tests.conftest import make_model
-from tests.unit.stages.conftest import Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import recipe_for
 
 
 @pytest.mark.slow

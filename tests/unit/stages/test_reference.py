@@ -22,30 +22,8 @@ from preflow.stages.reference import run_reference
 from preflow.stages.specs import ReferenceSpec
 from tasks.caching import identity
 from tests.conftest import make_model
-from tests.unit.stages.conftest import Run, recipe_for, turns
-
-
-class Heard(Silent):
-    """Adds up the rows that were computed."""
-
-    def __init__(self) -> None:
-        self.computed = 0
-
-    def metrics(self, values: Any, step: int) -> None:
-        self.computed += int(values.get("scoring/rows_computed", 0))
-
-
-def rows(numbers: range | list[int], long: bool = False) -> list[Pair]:
-    """Pairs, each of its number alone; every third one has a long prompt where asked."""
-    texts = [
-        turns(
-            f"Can I return item {i}{' please' * (30 if long and i % 3 == 0 else 1)}?",
-            f"Of course, bring {i}.",
-            f"No {i}.",
-        )
-        for i in numbers
-    ]
-    return [Pair(p, c, r, Source("p.jsonl", i)) for i, (p, c, r) in zip(numbers, texts, strict=True)]
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import Heard, recipe_for, rows
 
 
 @dataclass
@@ -79,7 +57,7 @@ class Stage:
         out = self.folder / f"out-{len(list(self.folder.iterdir()))}"
         artifact = build(out, lambda folder: run_reference(spec, folder, heard))
         assert len(read_pairs(artifact.file("train.parquet"))) == len(pairs)
-        return heard.computed
+        return int(heard.values["scoring/rows_computed"])
 
 
 @pytest.fixture
@@ -88,13 +66,13 @@ def stage(prepared: Run, tmp_path: Path) -> Iterator[Stage]:
     forwards: list[int] = []
 
     def count(module: torch.nn.Module, *_: Any) -> None:
-        if type(module).__name__ == "LlamaForCausalLM":
+        if type(module).__name__ == "LlamaModel":
             forwards.append(1)
 
     hook = torch.nn.modules.module.register_module_forward_hook(count)
     made = Stage(prepared, tmp_path, forwards)
     assert made(rows(range(12))) == 16
-    assert len(forwards) == 3 * 16  # the prompt, chosen, rejected
+    assert len(forwards) == 16  # a pair is one row
     yield made
     hook.remove()
 
@@ -146,7 +124,7 @@ def test_neither_seed_nor_name_computes_anything(stage: Stage, change: dict[str,
 )
 def test_of_other_rows_only_the_new_ones_are_computed(stage: Stage, pairs: list[Pair], computed: int) -> None:
     assert stage(pairs) == computed
-    assert len(stage.forwards) == 3 * computed
+    assert len(stage.forwards) == computed
 
 
 def test_a_length_limit_computes_the_rows_that_it_cuts(stage: Stage) -> None:

@@ -25,8 +25,9 @@ from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 from preflow.stages.pairs import PairTable, ScoredPair
 from preflow.stages.reference import score_groups
 from tests.conftest import make_model
-from tests.unit.stages.conftest import Run, recipe_for
+from tests.unit.stages.conftest import Run
 from tests.unit.stages.stale_bench import write_adapter
+from tests.unit.stages.support import recipe_for
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 

@@ -14,7 +14,8 @@ from preflow.observer import Silent
 from preflow.stages.dpo import as_dataset, load_start, make_trainer
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.training import training_arguments
-from tests.unit.stages.conftest import Run, recipe_for
+from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import recipe_for
 
 #: Values that are no defaults, by setting; where the trainer calls a setting otherwise, its name there.
 SHARED: dict[str, Any] = {

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from preflow.home import logprobs_url
 from preflow.models.identity import Reference
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.store_tool import app
-from tests.unit.stages.test_logprob_store import MODEL, OTHER, filled, group
+from tests.unit.stages.support import MODEL, OTHER, filled, group
 
 
 def tool(*arguments: str) -> Result:
@@ -41,8 +42,17 @@ def test_it_shows_size_references_and_hit_rates(store: LogprobStore) -> None:
     shown = tool("show").output
     assert "a model" in shown
     assert "another model" in shown
-    assert "62%" in shown  # 5 of 8 asked were there
+    assert "62% of 8" in shown  # 5 of 8 asked were there
     assert "2 references, 18 responses" in shown
+
+
+def test_nothing_is_cut_off_in_a_terminal_of_80_columns(store: LogprobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is what ``prune --reference`` wants; only a model's name may take several lines."""
+    monkeypatch.setattr("preflow.stages.store_tool._OUT", Console(highlight=False, width=80))
+    shown = tool("show").output
+    assert MODEL.digest()[:8] in shown
+    assert "62% of 8" in shown
+    assert "…" not in shown
 
 
 def test_an_empty_store_is_shown_as_such() -> None:
@@ -63,7 +73,12 @@ def test_a_reference_is_pruned(store: LogprobStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((), "--older-than"), (("--reference", "zz"), "no reference begins with 'zz'")]
+    ("arguments", "message"),
+    [
+        ((), "--older-than"),
+        (("--reference", "zz"), "no reference begins with 'zz'"),
+        (("--older-than", "-3"), "--older-than"),  # it would remove everything
+    ],
 )
 def test_a_prune_that_names_nothing_is_refused(store: LogprobStore, arguments: tuple[str, ...], message: str) -> None:
     done = tool("prune", *arguments)

@@ -1,4 +1,4 @@
-"""Ways to get a stale reference value, and that none of them works: what is served is what the model gives now.
+"""Files of a model change behind the store's back, and no stale reference value is served.
 
 Each way changes something behind the store's back. Afterwards the stored values of every pair must equal a forward of
 the plainest kind of the model as it stands now. Where a change concerns no row, nothing may be computed.
@@ -8,46 +8,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from preflow import digests
 from preflow.config import Recipe
-from preflow.home import digests_folder, logprobs_url
-from preflow.models import identity
+from preflow.home import digests_folder
 from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy
-from preflow.models.precision import choose_precision
+from preflow.models.precision import Precision, choose_precision
 from preflow.observer import Silent
 from tests.conftest import make_model
-from tests.unit.stages.conftest import recipe_for
 from tests.unit.stages.stale_bench import GROUPS, Bench, change_json, edit, louder, write_adapter
 
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stale")
-    make_model(folder / "base")
-    for seed, name in enumerate(("sft", "other")):
-        write_adapter(folder / name / "model", folder / "base", seed)
-    return folder
-
-
-@pytest.fixture
-def bench(originals: Path, tmp_path: Path) -> Iterator[Bench]:
-    """The models, old enough for their digests to be remembered, asked once."""
-    shutil.copytree(originals, tmp_path / "models")
-    young = digests._YOUNG_NS
-    digests._YOUNG_NS = 0  # the hardest case: everything is remembered at once
-    made = Bench(tmp_path / "models")
-    assert made.ask(compare=False) == len(GROUPS)
-    assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"
-    yield made
-    digests._YOUNG_NS = young
+CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
 
 def retrained_into_the_same_folder(b: Bench) -> None:
@@ -169,54 +147,57 @@ def memory_of_another_file(b: Bench) -> None:
     shutil.copy(theirs, mine)
 
 
-def bfloat16(b: Bench) -> None:
-    b.recipe_changes["bf16"] = True
+def base_link_turned_to_another_model(b: Bench) -> None:
+    b.base.rename(b.folder / "real")
+    b.base.symlink_to(b.folder / "real")
+    assert b.ask() == 0, "the same weights under another path"
+    b.base.unlink()
+    make_model(b.folder / "newer", seed=9)
+    b.base.symlink_to(b.folder / "newer")
 
 
-def tokens_swapped_between_chosen_and_rejected(b: Bench) -> None:
-    b.groups = [(prompt, (rejected, [*chosen, 3])) for prompt, (chosen, rejected) in b.groups]
+def edited_in_the_hub_cache_before_another_revision_came(b: Bench) -> None:
+    """The weights as the hub's cache keeps them: a link to a file that is named by its contents."""
+    cache = b.folder / "models--owner--name"
+    blob = cache / "blobs" / digests.file_digest(b.weights)
+    blob.parent.mkdir(parents=True)
+    b.weights.rename(blob)
+    for revision in ("first", "second"):
+        (cache / "snapshots" / revision).mkdir(parents=True)
+        time.sleep(0.02)
+        (cache / "snapshots" / revision / b.weights.name).symlink_to(blob)
+        for other in b.model.glob("*.json"):
+            shutil.copy(other, cache / "snapshots" / revision)
+        if revision == "first":
+            b.model.rename(b.folder / "before")
+            b.model.symlink_to(cache / "snapshots" / revision)
+            assert b.ask() == 0, "the same weights under another path"
+            time.sleep(0.02)
+            edit(blob, louder)
+    b.model.unlink()
+    b.model.symlink_to(cache / "snapshots" / "second")
 
 
-def token_moved_from_prompt_to_response(b: Bench) -> None:
-    b.groups = [
-        (prompt[:-1], ([prompt[-1], *chosen], [prompt[-1], *rejected])) for prompt, (chosen, rejected) in b.groups
-    ]
+def attention_set_in_the_config(b: Bench) -> None:
+    change_json(b.base / "config.json", attn_implementation="eager")
 
 
-def end_of_turn_cut_off(b: Bench) -> None:
-    b.groups = [(prompt, (chosen[:-1], rejected[:-1])) for prompt, (chosen, rejected) in b.groups]
+def ropes_stretched(b: Bench) -> None:
+    rope = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    change_json(b.base / "config.json", rope_parameters=rope)
 
 
-def shard_damaged(b: Bench) -> None:
-    for shard in Path(logprobs_url()).rglob("*.parquet"):
-        data = bytearray(shard.read_bytes())
-        data[len(data) // 3] ^= 4
-        shard.write_bytes(bytes(data))
+def adapter_on_other_layers(b: Bench) -> None:
+    change_json(b.model / "adapter_config.json", rank_pattern={}, layers_to_transform=[0])
 
 
-def shard_cut_short(b: Bench) -> None:
-    for shard in Path(logprobs_url()).rglob("*.parquet"):
-        shard.write_bytes(shard.read_bytes()[:-9])
-
-
-def shards_of_another_model_moved_in(b: Bench) -> None:
-    (mine,) = Path(logprobs_url()).iterdir()
-    b.sft = "other"
-    b.ask()
-    (theirs,) = (folder for folder in Path(logprobs_url()).iterdir() if folder != mine)
-    for shard in theirs.glob("*.parquet"):
-        shard.unlink()
-    for shard in mine.glob("*.parquet"):
-        shutil.copy(shard, theirs)
-
-
-def folder_of_another_model_renamed(b: Bench) -> None:
-    (mine,) = Path(logprobs_url()).iterdir()
-    b.sft = "other"
-    b.ask()
-    (theirs,) = (folder for folder in Path(logprobs_url()).iterdir() if folder != mine)
-    shutil.rmtree(theirs)
-    mine.rename(theirs)
+def weights_in_two_files(b: Bench) -> None:
+    """Other weights, sharded, beside nothing of the first ones."""
+    other = make_model(b.folder / "newer", seed=9)
+    model = load_policy(resolve_model(Recipe(strategy="dpo", model_name=str(other)), Silent()), None, b.recipe, CPU)
+    (b.base / "model.safetensors").unlink()
+    model.save_pretrained(str(b.base), max_shard_size="20KB")
+    assert len(list(b.base.glob("model-*.safetensors"))) > 1
 
 
 EVERY_ROW = [
@@ -240,14 +221,12 @@ EVERY_ROW = [
     file_from_the_future,
     memory_of_digests_damaged,
     memory_of_another_file,
-    bfloat16,
-    tokens_swapped_between_chosen_and_rejected,
-    token_moved_from_prompt_to_response,
-    end_of_turn_cut_off,
-    shard_damaged,
-    shard_cut_short,
-    shards_of_another_model_moved_in,
-    folder_of_another_model_renamed,
+    base_link_turned_to_another_model,
+    edited_in_the_hub_cache_before_another_revision_came,
+    attention_set_in_the_config,
+    ropes_stretched,
+    adapter_on_other_layers,
+    weights_in_two_files,
 ]
 
 
@@ -283,6 +262,13 @@ def memory_lost(b: Bench) -> None:
     shutil.rmtree(digests_folder())
 
 
+def tokenizer_with_more_tokens(b: Bench) -> None:
+    """No row of these uses them."""
+    tokenizer = AutoTokenizer.from_pretrained(str(b.base))
+    tokenizer.add_tokens(["<extra>", "<more>"])
+    tokenizer.save_pretrained(str(b.base))
+
+
 @pytest.mark.parametrize(
     "way",
     [
@@ -292,6 +278,7 @@ def memory_lost(b: Bench) -> None:
         copied_with_new_times,
         training_log_beside_the_model,
         memory_lost,
+        tokenizer_with_more_tokens,
     ],
     ids=lambda way: way.__name__,
 )
@@ -301,42 +288,6 @@ def test_what_changes_no_row_of_tokens_and_no_weight_computes_nothing(
     """Token ids are in each row's key: a tokenizer counts by the ids that it gives, not by its file."""
     way(bench)
     assert bench.ask() == 0
-
-
-@pytest.mark.parametrize("name", ["code", "torch", "transformers", "peft", "bitsandbytes", "matmul", "attention"])
-def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    base = resolve_model(Recipe(strategy="dpo", model_name=str(originals / "base")), Silent())
-    recipe = recipe_for(base)
-    precision = choose_precision(recipe)
-    before, numerics = identity.identify(base, None, recipe, precision).digest(), identity.numerics
-    assert name in numerics("cpu")
-    monkeypatch.setattr(identity, "numerics", lambda label: {**numerics(label), name: "another"})
-    assert identity.identify(base, None, recipe, precision).digest() != before
-
-
-def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import inspect
-
-    original = inspect.getsource
-    monkeypatch.setattr(
-        inspect, "getsource", lambda module: original(module).replace("cache.crop(-len", "cache.crop(1 - len")
-    )
-    assert bench.ask() == len(GROUPS)
-
-
-def test_switches_of_torch_are_in_the_identity() -> None:
-    before = identity.numerics("cpu")
-    torch.set_float32_matmul_precision("high")
-    try:
-        assert identity.numerics("cpu") != before
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.enable_flash_sdp(False)
-    try:
-        assert identity.numerics("cpu") != before
-    finally:
-        torch.backends.cuda.enable_flash_sdp(True)
-    assert identity.numerics("cpu") == before
 
 
 def test_weights_that_change_while_they_are_used_are_not_stored(bench: Bench) -> None:

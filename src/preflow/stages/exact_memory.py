@@ -1,0 +1,20 @@
+"""Memory of the size of what lies in it, for tables that stay."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+
+@contextmanager
+def exact_memory() -> Iterator[None]:
+    """Let Arrow allocate from the system: its own pool takes half as much again for many blocks of a megabyte.
+
+    The setting is the process's; another thread that allocates meanwhile merely does so from the system too.
+    """
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)

@@ -184,8 +184,9 @@ class DpoSettings(TrainingSettings):
     eval_pairs: int = Field(default=16, ge=0)
     """Held-out pairs looked at, spread evenly; 0 switches the looks off."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """KL from the reference on held-out pairs, in nats per response, above which training stops and returns to the best
-    weights within the limit."""
+    """Guards the training: KL from the reference along held-out chosen responses, in nats per response, above which
+    training stops and returns to the best weights within the limit. It can change the weights.
+    ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
     early_stop_patience: int = Field(default=0, ge=0)
     """Stop after this many looks in which neither reward accuracy nor margin rose, and return to the best weights; 0
     trains to the end."""
@@ -311,7 +312,8 @@ class EvaluationSettings(Frozen):
     generation_batch_size: int = Field(default=16, ge=1)
     """Prompts generated together."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """KL from the reference, in nats per response, above which the summary warns."""
+    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
+    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
     bootstrap_samples: int = Field(default=2000, ge=100)
     """Resamples of the bootstrap intervals (Efron 1979)."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

@@ -23,12 +23,14 @@ from preflow.models.base import refuse_dpo_checkpoint
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
+from preflow.models.scoring import Row, response_logits
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
+from preflow.stages.drift import HeldOut
 from preflow.stages.forecast import foreseen
-from preflow.stages.guards import ROW, DriftGuard, Watched, measure
+from preflow.stages.guards import ROW, DriftGuard, Watched
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import (
@@ -96,9 +98,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     guard = DriftGuard(policy, out / SCRATCH, settings, observer)
     held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
-        batch = settings.per_device_train_batch_size
-        guard.look = lambda: measure(
-            held_out, lambda chunk: token_scores(trainer, chunk, precision), settings.beta, batch
+        guard.held_out = HeldOut(
+            held_out,
+            lambda chunk: token_scores(trainer, chunk, precision),
+            lambda row: logits(trainer, row, precision),
+            settings.beta,
+            settings.per_device_train_batch_size,
         )
         trainer.add_callback(guard)
     lengths = [(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs]
@@ -256,4 +261,15 @@ def token_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Pr
         )
     model.train(training)
     values: torch.Tensor = output.log_probs
+    return values
+
+
+@torch.no_grad()
+def logits(trainer: DPOTrainer, row: Row, precision: Precision) -> torch.Tensor:
+    """Logits over one response in evaluation mode, shape ``(R, V)``. The model is left in the mode it was in."""
+    model: LanguageModel = trainer.model
+    training = model.training
+    model.eval()
+    values = response_logits(model, row, precision)
+    model.train(training)
     return values

@@ -1,0 +1,53 @@
+"""Trainings of the real SmolLM2 on a few rows of the demo: what stops them, and what they take."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from preflow.maths.divergence import kl_divergence
+from preflow.models.loading import load_policy
+from preflow.models.precision import choose_precision
+from preflow.models.scoring import response_logits
+from preflow.stages.dpo import run_dpo
+from preflow.stages.pairs import read_pairs
+from preflow.stages.specs import DpoSpec
+from tests.integration.smollm2 import Heard, demo_rows, dpo_spec, recipe_for
+
+
+@pytest.mark.slow
+def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: Path) -> None:
+    """100 times the usual rate: the limit of 10 nats is passed within a dozen steps, and earlier weights are kept.
+
+    The divergence of what is kept is then measured in another way: over the whole vocabulary, of the saved model.
+    """
+    recipe = recipe_for(
+        "dpo", tmp_path, learning_rate=5e-4, warmup_ratio=0.0, lr_scheduler_type="constant", max_steps=12,
+        num_train_epochs=4, eval_steps=4, eval_pairs=3, proof_sample=1,
+    )  # fmt: skip
+    spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 12, 3), tmp_path)
+    out, heard = tmp_path / "dpo", Heard()
+    out.mkdir()
+    run_dpo(spec, out, heard)
+    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    assert "dpo.kl_limit 10" in note
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dpo/stopped_at_step"] < 12
+    assert metrics["dpo/eval_kl"] > 10
+    looks = {e["step"]: e for e in json.loads((out / "training.json").read_text(encoding="utf-8")) if "eval_kl" in e}
+    kept = int(metrics["dpo/kept_step"])
+    assert 0 < kept < metrics["dpo/stopped_at_step"], "nothing was learnt within the limit"
+    assert looks[kept]["eval_reward_accuracy"] > 0.5
+    assert looks[kept]["eval_kl"] <= (whole := divergence(spec, out / "model")) + 1e-3, "no lower bound"
+    assert whole <= 10
+
+
+@torch.no_grad()
+def divergence(spec: DpoSpec, trained: Path) -> float:
+    """Nats per held-out chosen response by which a saved model differs from its base."""
+    precision = choose_precision(spec.recipe)
+    pairs = read_pairs(spec.reference.file("eval.parquet"))
+    models = [load_policy(spec.base, folder, spec.recipe, precision) for folder in (trained, None)]
+    values = [kl_divergence(*(response_logits(m, pair.chosen, precision) for m in models)).sum() for pair in pairs]
+    return float(sum(values)) / len(pairs)

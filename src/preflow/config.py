@@ -102,11 +102,16 @@ class TrainingSettings(Frozen):
     optim: str = "adamw_torch"
     """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
     auto_find_batch_size: bool = False
-    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps``: the rows per
-    optimizer step stay what they were."""
+    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
+    ``max_tokens_per_batch`` where it is given): the rows per optimizer step stay what they were."""
     batching: Literal["random", "length"] = "random"
     """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
     processes equal work). Either way shuffled anew every epoch, by the seed."""
+    max_tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
+    an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
+    their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
+    few. Losses that compare the pairs of one forward (``aot``, ``bco_pair``) see those pairs. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
     max_seq_length: int = Field(default=1024, ge=8)

@@ -202,14 +202,13 @@ def make_trainer(
             callbacks=[StageCallback("dpo", observer)],
         )
     trainer.watch("dpo", [pair.source for pair in pairs])
-    if settings.batching == "length":
-        trainer.batch_by_length([len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in pairs])
     policy: LanguageModel = trainer.model
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")
     inner = inner_model(policy)
     reason = why_not(inner)
+    trainer.batch(settings, _tokens(pairs, packed=reason is None), padded=reason is not None)
     if reason is None:
         share_prompts(inner, wpo=settings.use_weighting)
         fuse(policy)
@@ -217,6 +216,14 @@ def make_trainer(
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")
     return trainer
+
+
+def _tokens(pairs: Sequence[ScoredPair], *, packed: bool) -> list[int]:
+    """Tokens that each pair takes: with its prompt once, or as two rows of the longer one's length."""
+    table = PairTable.of(pairs)
+    prompt, chosen, rejected = (table.lengths(f"{name}_ids") for name in ("prompt", "chosen", "rejected"))
+    tokens = prompt + chosen + rejected if packed else 2 * (prompt + np.maximum(chosen, rejected))
+    return [int(count) for count in tokens]
 
 
 def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:

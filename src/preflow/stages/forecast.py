@@ -6,13 +6,14 @@ keeps for its backward; they were compared with measurements on the CPU (``bench
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from preflow.config import DpoSettings, Recipe, TrainingSettings
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
+from preflow.stages.batching import smaller, within_budget
 
 #: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
 _MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
@@ -107,8 +108,17 @@ def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -
     """What the largest batch of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
     order = list(work)
     random.Random(seed).shuffle(order)
-    size = settings.per_device_train_batch_size
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    size, budget = settings.per_device_train_batch_size, settings.max_tokens_per_batch
+    if budget is None:
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+    else:
+        size *= settings.gradient_accumulation_steps
+        steps = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = [
+            [step[place] for place in part]
+            for step in steps
+            for part in within_budget([each.tokens for each in step], budget, padded=False)
+        ]
     sums = [Work(*(sum(getattr(w, n) for w in batch) for n in ("tokens", "seen", "scored"))) for batch in batches]
     return max(sums, key=lambda each: each.tokens)
 
@@ -160,18 +170,12 @@ def nearest_that_fits(
     shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision, room: float
 ) -> str | None:
     """The mildest of a few usual changes with which a stage fits into ``room`` bytes; None if none does."""
-    batch, steps = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    sizes = [n for n in range(batch, 0, -1) if (batch * steps) % n == 0]
+    batches = [{}, *_smaller_batches(settings)]
     for four_bit in sorted({recipe.use_4bit, recipe.tuning == "lora"}):
         for optim in dict.fromkeys((settings.optim, "paged_adamw_8bit")):
             for again in sorted({settings.gradient_checkpointing, True}):
-                for size in sizes:
-                    change: dict[str, object] = {
-                        "per_device_train_batch_size": size,
-                        "gradient_accumulation_steps": batch * steps // size,
-                        "gradient_checkpointing": again,
-                        "optim": optim,
-                    }
+                for batch in batches:
+                    change: dict[str, object] = {**batch, "gradient_checkpointing": again, "optim": optim}
                     trial = settings.model_copy(update=change)
                     given = recipe.model_copy(update={"use_4bit": four_bit})
                     held = replace(precision, weights=precision.compute) if four_bit else precision
@@ -181,6 +185,12 @@ def nearest_that_fits(
                         now = {**settings.model_dump(), "use_4bit": recipe.use_4bit}
                         return ", ".join(f"{k}: {str(v).lower()}" for k, v in named.items() if v != now[k])
     return None
+
+
+def _smaller_batches(settings: TrainingSettings) -> Iterator[dict[str, int]]:
+    while less := smaller(settings):
+        yield less
+        settings = settings.model_copy(update=less)
 
 
 def foreseen(

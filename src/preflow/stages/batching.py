@@ -90,7 +90,7 @@ class Batched:
         trainer: Any = self
         rows = inputs[ROW].tolist()
         parts = self._forwards(rows)
-        losses = []
+        losses: list[torch.Tensor] = []
         for part in parts:
             batch = trainer.data_collator([trainer.train_dataset[row] for row in part])
             last = len(losses) == len(parts) - 1

@@ -20,7 +20,7 @@ GIB = 2**30
 CARDS = (12, 16, 24, 80, 141)
 _USABLE = 0.92
 _WIDTH = 2048
-_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits")
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
 def main(

@@ -93,7 +93,7 @@ def run_training(
     """
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
-    memory = PeakMemory(trainer.args.device)
+    memory = PeakMemory(trainer.args.device, trainer.model)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
     if observer is not None and predicted is not None:
         # Not part of the artifact: it differs from run to run.

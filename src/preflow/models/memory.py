@@ -1,6 +1,7 @@
 """How much memory a piece of work takes at its peak, above what was in use when it began."""
 
 import ctypes
+import gc
 import re
 import resource
 import sys
@@ -50,6 +51,7 @@ def _read(model: torch.nn.Module) -> None:
 
 
 def _forget_peak() -> None:
+    gc.collect()  # a trainer that is gone holds its model in a cycle
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
         if trim is not None:

@@ -167,13 +167,13 @@ def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Wor
 def _logits(shape: Shape, rank: int, scored: int, precision: Precision) -> float:
     """Tiles of logits, and the slope that the CPU's head keeps per scored token; or a head that trains.
 
-    That head goes TRL's way: four copies of a tile in its backward on the CPU, and its gradient beside the embedding's.
+    That head goes TRL's way: five copies of a tile in its backward on the CPU, and its gradient beside the embedding's.
     """
     tile = min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH)
     if precision.device.type == "cpu" and rank:
         return 3.0 * 4 * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
     if precision.device.type == "cpu":
-        return 4.0 * 4 * tile + 4.0 * shape.vocabulary * shape.hidden
+        return 5.0 * 4 * tile + 4.0 * shape.vocabulary * shape.hidden
     return 2.0 * tile + 8.0 * scored * shape.hidden
 
 

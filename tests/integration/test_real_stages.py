@@ -52,7 +52,7 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     ]
     exported = pipeline.start(str(file), "--to", str(pipeline.folder / "merged"), module="flows.export")
     assert exported.returncode == 0, exported.stdout + exported.stderr
-    assert "nats per token (limit 0.02)" in " ".join(exported.stdout.split())
+    assert "nats per token (limit 0.02)" in " ".join(exported.stderr.split())
     assert (pipeline.folder / "merged" / "model.safetensors").is_file()
     drifts = [run.data.metrics["export/drift"] for run in pipeline.runs() if "export/drift" in run.data.metrics]
     assert len(drifts) == 1

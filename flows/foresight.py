@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
@@ -15,12 +15,16 @@ from preflow.errors import DataUnfitError, PreflowError
 from preflow.models.precision import Precision, choose_precision
 from tasks.reporting import CONSOLE
 
+if TYPE_CHECKING:
+    from preflow.models.flops import Work
+    from preflow.stages.forecast import Memory
+
 GIB = 2**30
 #: Cards by the memory they are sold with, GB; a share is taken by the driver and by fragmentation.
 CARDS = (12, 16, 24, 80, 141)
 _USABLE = 0.92
 _WIDTH = 2048
-_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits")
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
 def main(
@@ -31,7 +35,7 @@ def main(
     memory: Annotated[float | None, typer.Option(help="GB of the device; the one found where not given.")] = None,
     rate: Annotated[float | None, typer.Option(help="TFLOP/s of the device; measured here where not given.")] = None,
 ) -> None:
-    """Print tokens, steps, arithmetic, memory and time of every training stage, and what fits where."""
+    """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where."""
     try:
         show(make_plan(recipe, parse_overrides(changes or [])), memory, rate)
     except PreflowError as error:
@@ -45,6 +49,7 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
 
     from preflow.models.flops import shape_of
     from preflow.stages.forecast import forecast, nearest_that_fits, work_of
+    from preflow.stages.forecast_scoring import forecast_scoring
 
     folder = model_files(plan.recipe)
     shape = shape_of(AutoConfig.from_pretrained(folder, trust_remote_code=plan.recipe.trust_remote_code))
@@ -59,13 +64,14 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     numbers = Table("stage", *columns, title="What is computed")
     parts = Table("stage", *_PARTS, "peak", title=f"GiB on {where}")
     verdicts: list[str] = []
+    rows = {stage: lengths(plan, stage, folder) for stage, _ in sections(plan.recipe)}
     for stage, settings in sections(plan.recipe):
-        work = work_of(lengths(plan, stage, folder))
+        work = work_of(rows[stage].train)
         seen = forecast(shape, plan.recipe, settings, work, precision)
-        minutes = f"{seen.training / speed / 60:.1f} min"
         counts = (f"{value:,}" for value in (seen.rows, seen.tokens, seen.scored, seen.steps))
-        numbers.add_row(stage, *counts, f"{seen.forward:.2e}", f"{seen.training:.2e}", minutes)
-        parts.add_row(stage, *(f"{getattr(seen.memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
+        operations = (f"{seen.forward:.2e}", f"{seen.training:.2e}", _minutes(seen.training, speed))
+        numbers.add_row(stage, *counts, *operations)
+        _add_parts(parts, stage, seen.memory)
         on_card = forecast(shape, plan.recipe, settings, work, card).memory.total
         fits = [f"{size}" for size in CARDS if on_card <= size * 1e9 * _USABLE]
         verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
@@ -74,11 +80,46 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
         else:
             change = nearest_that_fits(shape, plan.recipe, settings, work, precision, room)
             verdicts.append(f"{stage}: does NOT fit {where}; nearest setting that does: {change or 'none is known'}")
+    for stage, work in scoring(plan.recipe, rows).items():
+        scored = forecast_scoring(shape, plan.recipe, work, precision)
+        counts = (f"{value:,}" for value in (scored.rows, scored.tokens, scored.scored))
+        numbers.add_row(stage, *counts, "", f"{scored.forward:.2e}", "", _minutes(scored.forward, speed))
+        _add_parts(parts, stage, scored.memory)
+        verdicts.append(f"{stage}: {'fits' if scored.memory.total <= room else 'does NOT fit'} {where}")
     CONSOLE.print(numbers, parts, *verdicts, sep="\n")
     CONSOLE.print(
-        f"Operations are floating-point operations; time is training alone at {speed / 1e12:.2f} TFLOP/s "
+        f"Operations are floating-point operations; time is these alone at {speed / 1e12:.2f} TFLOP/s "
         f"({'given' if rate else 'measured here by one large product'}), without a margin.",
     )
+
+
+def _minutes(operations: float, speed: float) -> str:
+    return f"{operations / speed / 60:.1f} min"
+
+
+def _add_parts(parts: Table, stage: str, memory: "Memory") -> None:
+    parts.add_row(stage, *(f"{getattr(memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
+
+
+class Rows(NamedTuple):
+    """Tokens of a stage's usable rows: pairs as (prompt, chosen, rejected), demonstrations as (all, response)."""
+
+    train: list[tuple[int, ...]]
+    held_out: list[tuple[int, ...]]
+
+
+def scoring(recipe: Recipe, rows: dict[str, Rows]) -> "dict[str, list[Work]]":
+    """What the stages that only score run; each has at least one row."""
+    from preflow.stages.forecast import work_of
+    from preflow.stages.forecast_scoring import evaluation_work
+
+    none = Rows([], [])
+    pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
+    asked = [whole - response for whole, response in demonstrations.held_out]
+    prompts = [prompt for prompt, *_ in pairs.held_out] or asked
+    evaluated = evaluation_work(recipe, work_of(demonstrations.held_out), work_of(pairs.held_out), prompts)
+    found = {"reference": work_of(pairs.train + pairs.held_out), "evaluate": evaluated}
+    return {stage: work for stage, work in found.items() if work}
 
 
 def on_a_card(recipe: Recipe) -> Precision:
@@ -113,41 +154,50 @@ def model_files(recipe: Recipe) -> Path:
     return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=wanted))
 
 
-def lengths(plan: Plan, stage: str, folder: Path) -> list[tuple[int, ...]]:
-    """Tokens of every usable row of a stage, less the share that is held out."""
-    from contextlib import suppress
-
+def lengths(plan: Plan, stage: str, folder: Path) -> Rows:
+    """Tokens of every usable row of a stage, shared out into training and held out."""
     from transformers import AutoTokenizer
+
+    from preflow.data.templates import Renderer
+
+    settings = dict(sections(plan.recipe))[stage]
+    renderer = Renderer(AutoTokenizer.from_pretrained(folder), plan.recipe.template)
+    name = "demonstrations" if stage == "sft" else "preferences"
+    found = _tokens(getattr(plan.sources, name), stage, settings, renderer)
+    if not found:
+        raise DataUnfitError(
+            f"{stage}: no row of {settings.dataset} can be used within {settings.max_seq_length} tokens"
+        )
+    if settings.eval_dataset:
+        return Rows(found, _tokens(getattr(plan.sources, f"{name}_eval"), stage, settings, renderer))
+    kept = max(1, round(len(found) * (1 - settings.eval_split)))
+    return Rows(found[:kept], found[kept:])
+
+
+def _tokens(sources: Any, stage: str, settings: TrainingSettings, renderer: Any) -> list[tuple[int, ...]]:
+    """Tokens of the usable rows of some files."""
+    from contextlib import suppress
 
     from preflow.data.conversion import RowProblem, to_demonstration, to_pair
     from preflow.data.raw import read_rows
     from preflow.data.rows import Demonstration, Pair
-    from preflow.data.templates import Renderer
     from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 
-    settings = dict(sections(plan.recipe))[stage]
-    renderer = Renderer(AutoTokenizer.from_pretrained(folder), plan.recipe.template)
     limit = settings.max_seq_length, settings.overlong_response
     demonstrations: list[Demonstration] = []
     pairs: list[Pair] = []
-    for source in plan.sources.demonstrations if stage == "sft" else plan.sources.preferences:
+    for source in sources:
         for row in read_rows(source):
             with suppress(RowProblem):  # the gate sets such rows aside
                 if stage == "sft":
                     demonstrations.append(to_demonstration(row))
                 else:
                     pairs.append(to_pair(row))
-    found: list[tuple[int, ...]]
     if stage == "sft":
         tokens, _ = tokenize_demonstrations(demonstrations, renderer, *limit)
-        found = [(len(row.input_ids), sum(row.response_mask)) for row in tokens]
-    else:
-        scored, _ = tokenize_pairs(pairs, renderer, *limit)
-        found = [(len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in scored]
-    if not found:
-        raise DataUnfitError(f"{stage}: no row of {settings.dataset} can be used within {limit[0]} tokens")
-    held_out = 0.0 if settings.eval_dataset else settings.eval_split
-    return found[: max(1, round(len(found) * (1 - held_out)))]
+        return [(len(row.input_ids), sum(row.response_mask)) for row in tokens]
+    scored, _ = tokenize_pairs(pairs, renderer, *limit)
+    return [(len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in scored]
 
 
 def found_memory() -> float:

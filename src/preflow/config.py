@@ -67,11 +67,16 @@ class TrainingSettings(Frozen):
     optim: str = "adamw_torch"
     """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
     auto_find_batch_size: bool = False
-    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps``: the rows per
-    optimizer step stay what they were."""
+    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
+    ``max_tokens_per_batch`` where it is given): the rows per optimizer step stay what they were."""
     batching: Literal["random", "length"] = "random"
     """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
     processes equal work). Either way shuffled anew every epoch, by the seed."""
+    max_tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
+    an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
+    their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
+    few. Losses that compare the pairs of one forward (``aot``, ``bco_pair``) see those pairs. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
     max_seq_length: int = Field(default=1024, ge=8)
@@ -149,8 +154,9 @@ class DpoSettings(TrainingSettings):
     eval_pairs: int = Field(default=16, ge=0)
     """Held-out pairs looked at, spread evenly; 0 switches the looks off."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """KL from the reference on held-out pairs, in nats per response, above which training stops and returns to the best
-    weights within the limit."""
+    """Guards the training: KL from the reference along held-out chosen responses, in nats per response, above which
+    training stops and returns to the best weights within the limit. It can change the weights.
+    ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
     early_stop_patience: int = Field(default=0, ge=0)
     """Stop after this many looks in which neither reward accuracy nor margin rose, and return to the best weights; 0
     trains to the end."""
@@ -199,7 +205,8 @@ class EvaluationSettings(Frozen):
     generation_batch_size: int = Field(default=16, ge=1)
     """Prompts generated together."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """KL from the reference, in nats per response, above which the summary warns."""
+    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
+    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
     bootstrap_samples: int = Field(default=2000, ge=100)
     """Resamples of the bootstrap intervals (Efron 1979)."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

@@ -29,19 +29,26 @@ class Heard(Silent):
         self.steps.append(step)
 
 
-def with_processes(run: Run, processes: int) -> Recipe:
+def with_processes(run: Run, processes: int, budget: int | None = None) -> Recipe:
     """Four rows a step, shared out over the processes."""
     section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
+    section["max_tokens_per_batch"] = budget
     recipe = recipe_for(run.base, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4})
     return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=CPU if processes > 1 else None)})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_two_processes_train_as_one(prepared: Run, tmp_path: Path, stage: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(("stage", "budget"), [("sft", None), ("dpo", 80)])
+def test_two_processes_train_as_one(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    stage: str,
+    budget: int | None,
+) -> None:
+    """Also where a process's rows of a step go in several forwards, in one process more than in the other."""
     heard = [Heard(), Heard()]
     for processes, observer in zip((1, 2), heard, strict=True):
-        recipe, out = with_processes(prepared, processes), tmp_path / str(processes)
+        recipe, out = with_processes(prepared, processes, budget if processes > 1 else None), tmp_path / str(processes)
         out.mkdir()
         if stage == "sft":
             launched("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), out, observer)

@@ -23,12 +23,14 @@ from preflow.models.base import refuse_dpo_checkpoint
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
+from preflow.models.scoring import Row, response_logits
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
+from preflow.stages.drift import HeldOut
 from preflow.stages.forecast import foreseen
-from preflow.stages.guards import ROW, DriftGuard, Watched, measure
+from preflow.stages.guards import ROW, DriftGuard, Watched
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import (
@@ -97,9 +99,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     guard = DriftGuard(policy, out / SCRATCH, settings, observer)
     held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
-        batch = settings.per_device_train_batch_size
-        guard.look = lambda: measure(
-            held_out, lambda chunk: token_scores(trainer, chunk, precision), settings.beta, batch
+        guard.held_out = HeldOut(
+            held_out,
+            lambda chunk: token_scores(trainer, chunk, precision),
+            lambda row: logits(trainer, row, precision),
+            settings.beta,
+            settings.per_device_train_batch_size,
         )
         trainer.add_callback(guard)
     columns = (pairs.lengths(name).tolist() for name in _IDS)
@@ -198,16 +203,14 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=[StageCallback("dpo", observer)],
         )
-    table = PairTable.of(pairs)
-    trainer.watch("dpo", table.table.column("source").to_pylist())
-    if settings.batching == "length":
-        trainer.batch_by_length(np.sum([table.lengths(name) for name in _IDS], axis=0).tolist())
+    trainer.watch("dpo", PairTable.of(pairs).table.column("source").to_pylist())
     policy: LanguageModel = trainer.model
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")
     inner = inner_model(policy)
     reason = why_not(inner)
+    trainer.batch(settings, _tokens(pairs, packed=reason is None), padded=reason is not None)
     if reason is None:
         share_prompts(inner, wpo=settings.use_weighting)
         fuse(policy)
@@ -215,6 +218,14 @@ def make_trainer(
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")
     return trainer
+
+
+def _tokens(pairs: Sequence[ScoredPair], *, packed: bool) -> list[int]:
+    """Tokens that each pair takes: with its prompt once, or as two rows of the longer one's length."""
+    table = PairTable.of(pairs)
+    prompt, chosen, rejected = (table.lengths(f"{name}_ids") for name in ("prompt", "chosen", "rejected"))
+    tokens = prompt + chosen + rejected if packed else 2 * (prompt + np.maximum(chosen, rejected))
+    return [int(count) for count in tokens]
 
 
 def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
@@ -258,4 +269,15 @@ def token_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Pr
         )
     model.train(training)
     values: torch.Tensor = output.log_probs
+    return values
+
+
+@torch.no_grad()
+def logits(trainer: DPOTrainer, row: Row, precision: Precision) -> torch.Tensor:
+    """Logits over one response in evaluation mode, shape ``(R, V)``. The model is left in the mode it was in."""
+    model: LanguageModel = trainer.model
+    training = model.training
+    model.eval()
+    values = response_logits(model, row, precision)
+    model.train(training)
     return values

@@ -6,19 +6,23 @@ keeps for its backward; they were compared with measurements on the CPU (``bench
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from preflow.config import DpoSettings, Recipe, TrainingSettings
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
+from preflow.stages.batching import smaller, within_budget
 
 #: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
 _MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
 _ADAM = 8.0
 #: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+#: On the CPU: what the libraries take for themselves, and the share of activations that the allocator holds between
+#: others and cannot give back. Both measured (tests/integration/test_real_training.py).
+_LIBRARIES, _SCATTERED = 27 * 2**20, 0.15
 _TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 128, 32768, 4096
 
 
@@ -32,6 +36,7 @@ class Memory:
     optimizer: float
     activations: float
     logits: float
+    workspace: float
 
     @property
     def total(self) -> float:
@@ -41,7 +46,7 @@ class Memory:
     @property
     def training(self) -> float:
         """What training adds to a loaded model."""
-        return self.gradients + self.optimizer + self.activations + self.logits
+        return self.gradients + self.optimizer + self.activations + self.logits + self.workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,17 @@ def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -
     """What the largest batch of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
     order = list(work)
     random.Random(seed).shuffle(order)
-    size = settings.per_device_train_batch_size
-    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    size, budget = settings.per_device_train_batch_size, settings.max_tokens_per_batch
+    if budget is None:
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+    else:
+        size *= settings.gradient_accumulation_steps
+        steps = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = [
+            [step[place] for place in part]
+            for step in steps
+            for part in within_budget([each.tokens for each in step], budget, padded=False)
+        ]
     sums = [Work(*(sum(getattr(w, n) for w in batch) for n in ("tokens", "seen", "scored"))) for batch in batches]
     return max(sums, key=lambda each: each.tokens)
 
@@ -126,8 +140,9 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         adapter=adapter * 4.0,
         gradients=trained * 4.0,
         optimizer=trained * moments,
-        activations=_activations(shape, settings, rank, batch, precision),
-        logits=_logits(shape, batch.scored, precision),
+        activations=(kept := _activations(shape, settings, rank, batch, precision)),
+        logits=_logits(shape, rank, batch.scored, precision),
+        workspace=_LIBRARIES + _SCATTERED * kept if precision.device.type == "cpu" else 0.0,
     )
 
 
@@ -149,29 +164,29 @@ def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Wor
     return (layers * kept + inputs) * precision.compute.itemsize
 
 
-def _logits(shape: Shape, scored: int, precision: Precision) -> float:
-    """Tiles of logits, and the slope that the CPU's head keeps per scored token."""
-    if precision.device.type == "cpu":
+def _logits(shape: Shape, rank: int, scored: int, precision: Precision) -> float:
+    """Tiles of logits, and the slope that the CPU's head keeps per scored token; or a head that trains.
+
+    That head goes TRL's way: five copies of a tile in its backward on the CPU, and its gradient beside the embedding's.
+    """
+    tile = min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH)
+    if precision.device.type == "cpu" and rank:
         return 3.0 * 4 * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
-    return 2.0 * min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH) + 8.0 * scored * shape.hidden
+    if precision.device.type == "cpu":
+        return 5.0 * 4 * tile + 4.0 * shape.vocabulary * shape.hidden
+    return 2.0 * tile + 8.0 * scored * shape.hidden
 
 
 def nearest_that_fits(
     shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision, room: float
 ) -> str | None:
     """The mildest of a few usual changes with which a stage fits into ``room`` bytes; None if none does."""
-    batch, steps = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    sizes = [n for n in range(batch, 0, -1) if (batch * steps) % n == 0]
+    batches = [{}, *_smaller_batches(settings)]
     for four_bit in sorted({recipe.use_4bit, recipe.tuning == "lora"}):
         for optim in dict.fromkeys((settings.optim, "paged_adamw_8bit")):
             for again in sorted({settings.gradient_checkpointing, True}):
-                for size in sizes:
-                    change: dict[str, object] = {
-                        "per_device_train_batch_size": size,
-                        "gradient_accumulation_steps": batch * steps // size,
-                        "gradient_checkpointing": again,
-                        "optim": optim,
-                    }
+                for batch in batches:
+                    change: dict[str, object] = {**batch, "gradient_checkpointing": again, "optim": optim}
                     trial = settings.model_copy(update=change)
                     given = recipe.model_copy(update={"use_4bit": four_bit})
                     held = replace(precision, weights=precision.compute) if four_bit else precision
@@ -181,6 +196,12 @@ def nearest_that_fits(
                         now = {**settings.model_dump(), "use_4bit": recipe.use_4bit}
                         return ", ".join(f"{k}: {str(v).lower()}" for k, v in named.items() if v != now[k])
     return None
+
+
+def _smaller_batches(settings: TrainingSettings) -> Iterator[dict[str, int]]:
+    while less := smaller(settings):
+        yield less
+        settings = settings.model_copy(update=less)
 
 
 def foreseen(

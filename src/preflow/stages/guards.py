@@ -2,25 +2,24 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from preflow.config import DpoSettings
 from preflow.errors import NonFiniteLossError
-from preflow.maths.divergence import binary_kl
 from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.observer import Observer
-from preflow.stages.pairs import ScoredPair
+from preflow.stages.drift import Drift, HeldOut
 
 ROW = "row"
 _NAMED = 8
+_EXPECTED = "expected.safetensors"
 
 
 class NumberedRows:
@@ -108,61 +107,6 @@ class _BeforeStep(TrainerCallback):
         self.watched.check_gradients()
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How far the policy has gone from its reference, on held-out pairs.
-
-    Attributes:
-        kl: Nats per response: the lower bound of ``binary_kl``, summed over a response's tokens, mean over responses.
-        chosen: Mean change of the chosen responses' log-prob, nats.
-        rejected: The same of the rejected ones.
-        reward_accuracy: Share of pairs whose implicit reward is higher for chosen.
-        reward_margin: Mean difference of the implicit rewards.
-    """
-
-    kl: float
-    chosen: float
-    rejected: float
-    reward_accuracy: float
-    reward_margin: float
-
-
-#: Per-token log-probs of pairs under the policy: shape ``(2B, T)`` with zeros where nothing counts, chosen first.
-TokenScores = Callable[[Sequence[ScoredPair]], Tensor]
-
-
-def measure(pairs: Sequence[ScoredPair], scores: TokenScores, beta: float, batch: int) -> Drift:
-    """Compare a policy with the stored reference values of some pairs.
-
-    Args:
-        pairs: At least one.
-        scores: The policy's forward. Each response's tokens stand together and in order.
-        beta: Of the implicit reward.
-        batch: Pairs per forward.
-    """
-    kl: list[float] = []
-    moved: list[tuple[float, float]] = []
-    for start in range(0, len(pairs), batch):
-        chunk = pairs[start : start + batch]
-        values = scores(chunk).cpu()
-        both = []
-        for row, stored in enumerate([p.ref_chosen for p in chunk] + [p.ref_rejected for p in chunk]):
-            prompt = len(chunk[row % len(chunk)].prompt_ids)
-            policy = values[row, prompt - 1 : prompt - 1 + len(stored)].double()
-            reference = torch.tensor(stored).double()
-            kl.append(float(binary_kl(policy, reference).sum()))
-            both.append(float((policy - reference).sum()))
-        moved += zip(both[: len(chunk)], both[len(chunk) :], strict=True)
-    count = len(moved)
-    return Drift(
-        kl=sum(kl) / len(kl),
-        chosen=sum(chosen for chosen, _ in moved) / count,
-        rejected=sum(rejected for _, rejected in moved) / count,
-        reward_accuracy=sum(chosen > rejected for chosen, rejected in moved) / count,
-        reward_margin=beta * sum(chosen - rejected for chosen, rejected in moved) / count,
-    )
-
-
 class DriftGuard(TrainerCallback):
     """Measures drift every few steps, keeps the best weights, and stops a training that has gone too far.
 
@@ -174,24 +118,32 @@ class DriftGuard(TrainerCallback):
     def __init__(self, model: LanguageModel, scratch: Path, settings: DpoSettings, observer: Observer) -> None:
         """Watch ``model``, with the best weights kept under ``scratch``."""
         self.model, self.scratch, self.settings, self.observer = model, scratch, settings, observer
-        self.look: Callable[[], Drift] | None = None
+        self.held_out: HeldOut | None = None
         self.reason: str | None = None
         self.steps = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Keep the start, which every later measurement has to beat."""
-        if self.look is not None and state.global_step == 0:
-            state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
-            self._keep(0, state)
+        """Keep the start, which is the reference: what it expects, and its weights, which later ones have to beat."""
+        if self.held_out is None:
+            return
+        if state.global_step > 0:
+            self.held_out.recall(self.scratch / _EXPECTED)
+            return
+        self.held_out.remember()
+        if state.is_world_process_zero:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            self.held_out.save(self.scratch / _EXPECTED)
+        state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
+        self._keep(0, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, keep the best, stop."""
         due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
-        if self.look is None or not (due or state.global_step == state.max_steps):
+        if self.held_out is None or not (due or state.global_step == state.max_steps):
             return
-        drift = self.look()
+        drift = self.held_out.look()
         before = self._best(state)
         state.log_history.append({"step": state.global_step, **_entries(drift)})
         self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
@@ -226,7 +178,7 @@ class DriftGuard(TrainerCallback):
         limit, patience = self.settings.kl_limit, self.settings.early_stop_patience
         if not drift.kl <= limit:  # a NaN is too far
             return (
-                f"the KL from the reference on held-out pairs is at least {drift.kl:.2f} nats per response, above "
+                f"the KL from the reference on held-out responses is at least {drift.kl:.2f} nats per response, above "
                 f"dpo.kl_limit {limit:g}; lower the learning rate, raise beta, or raise the limit"
             )
         since = [e["step"] for e in state.log_history if "eval_kl" in e and e["step"] > self._best(state)]

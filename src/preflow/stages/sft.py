@@ -117,10 +117,9 @@ def _trainer(
             callbacks=[StageCallback("sft", observer)],
         )
     trainer.watch("sft", [str(row.source) for row in rows])
-    if settings.batching == "length":
-        trainer.batch_by_length([len(row.input_ids) for row in rows])
     inner = inner_model(trainer.model)
     reason = why_not(inner)
+    trainer.batch(settings, [len(row.input_ids) for row in rows], padded=reason is not None)
     if reason is None:
         drop_padding(inner)
         fuse(trainer.model)

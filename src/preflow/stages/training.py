@@ -33,12 +33,15 @@ _TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
 def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Precision, out: Path) -> dict[str, Any]:
     """The arguments of transformers' Trainer that a recipe fixes, under the Trainer's names."""
+    rows, forwards = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    if settings.max_tokens_per_batch is not None:  # a step's rows come together and are shared out by their tokens
+        rows, forwards = rows * forwards, 1
     return {
         "output_dir": str(out / SCRATCH),
         "num_train_epochs": settings.num_train_epochs,
         "max_steps": settings.max_steps,
-        "per_device_train_batch_size": settings.per_device_train_batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": forwards,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_scheduler_type,
         "warmup_steps": settings.warmup_ratio,  # a float below 1 is a share in transformers 5
@@ -90,7 +93,7 @@ def run_training(
     """
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
-    memory = PeakMemory(trainer.args.device)
+    memory = PeakMemory(trainer.args.device, trainer.model)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
     if observer is not None and predicted is not None:
         # Not part of the artifact: it differs from run to run.

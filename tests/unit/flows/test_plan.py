@@ -67,6 +67,8 @@ def test_a_forecast_is_printed_without_loading_weights(
     with CONSOLE.capture() as printed:
         foresight.show(make_plan(tiny_recipe_file()), memory=None, rate=1.0)
     assert "sft: fits this machine" in printed.get()
+    assert "reference: fits this machine" in printed.get()
+    assert "evaluate: fits this machine" in printed.get()
     with CONSOLE.capture() as printed:
         foresight.show(make_plan(tiny_recipe_file()), memory=1e-6, rate=1.0)
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()

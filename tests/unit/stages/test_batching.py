@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 
 from preflow.config import SftSettings
 from preflow.observer import Silent
-from preflow.stages.batching import LengthSampler, smaller
+from preflow.stages.batching import LengthSampler, in_more_parts, smaller, within_budget
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
+from preflow.stages.sft import WatchedSFTTrainer, run_sft
+from preflow.stages.specs import SftSpec
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
 
@@ -38,7 +40,29 @@ def test_a_sampler_by_length_is_random_by_epoch_and_repeatable() -> None:
 )
 def test_a_smaller_batch_keeps_the_rows_of_a_step(batch: int, steps: int, expected: tuple[int, int] | None) -> None:
     settings = SftSettings(per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
-    assert smaller(settings) == expected
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    assert smaller(settings) == (None if expected is None else dict(zip(names, expected, strict=True)))
+
+
+def test_a_smaller_budget() -> None:
+    settings = SftSettings(max_tokens_per_batch=100)
+    assert smaller(settings) == {"max_tokens_per_batch": 50}
+    assert smaller(SftSettings(max_tokens_per_batch=20)) is None
+
+
+def test_a_budget_by_hand() -> None:
+    """Of 5, 9, 3, 4 and 30 tokens within 12: 30 alone; 9 and no 5; 5 + 4 + 3. Padded, 5 and 4 take 10."""
+    lengths = [5, 9, 3, 4, 30]
+    assert within_budget(lengths, 12, padded=False) == [[4], [1], [0, 3, 2]]
+    assert within_budget(lengths, 12, padded=True) == [[4], [1], [0, 3], [2]]
+    assert within_budget([], 12, padded=True) == []
+
+
+def test_more_parts_hold_the_same_rows() -> None:
+    parts = in_more_parts([[4], [0, 3, 2, 1]], 4)
+    assert len(parts) == 4
+    assert sorted(row for part in parts for row in part) == [0, 1, 2, 3, 4]
+    assert all(parts)
 
 
 class Heard(Silent):
@@ -69,7 +93,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_step(
     heard = Heard()
     run_dpo(spec, tmp_path / "halved", heard)
     (note,) = [note for note in heard.notes if "out of memory" in note]
-    assert "trying 2, and 2 forwards" in note
+    assert "trying per_device_train_batch_size 2, gradient_accumulation_steps 2" in note
     assert len(calls) == 4 + 2 * 4, "it should go on at step 3, from the checkpoint of step 2"
     assert calls[4] + calls[5] == calls[2]
     assert calls[6] + calls[7] == calls[3]
@@ -107,3 +131,44 @@ def test_training_by_length_sees_every_pair_once(
     epochs = [[row for batch in rows[i : i + 6] for row in batch] for i in (0, 6)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(24))] * 2
     assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_budget_changes_no_step(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    """With a budget for about two rows: the same rows per step, the same losses and weights, more forwards."""
+    trainer: Any = StoredReferenceTrainer if stage == "dpo" else WatchedSFTTrainer
+    own = trainer.compute_loss
+    forwards: list[list[int]] = []
+    tokens: list[int] = []
+
+    def compute(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if "row" in inputs:
+            forwards.append(inputs["row"].tolist())
+            tokens.append(sum(self.lengths[row] for row in forwards[-1]))
+        return own(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", compute)
+    budget = 150 if stage == "dpo" else 90
+    logs, weights, steps = [], [], []
+    for name, change in (("whole", {}), ("shared", {"max_tokens_per_batch": budget})):
+        section = {**COMMON, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-3}
+        section |= {"num_train_epochs": 2, "max_grad_norm": 1e9, **change}
+        recipe = recipe_for(prepared.base, sft=section, dpo={**section, "eval_steps": 0})
+        out = tmp_path / name
+        out.mkdir()
+        if stage == "dpo":
+            run_dpo(prepared.dpo(recipe=recipe), out, Silent())
+        else:
+            run_sft(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), out, Silent())
+        log = json.loads((out / "training.json").read_text())
+        logs.append([entry["loss"] for entry in log if "loss" in entry])
+        weights.append(load_file(out / "model" / "adapter_model.safetensors"))
+        steps.append([list(rows) for rows in forwards])
+        assert name == "whole" or max(tokens) <= budget
+        forwards.clear()
+        tokens.clear()
+    rows = [sorted(row for forward in each for row in forward) for each in steps]
+    assert rows[0] == rows[1]
+    assert len(steps[1]) != len(steps[0])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+    assert all(torch.allclose(value, weights[1][name], atol=1e-4) for name, value in weights[0].items())

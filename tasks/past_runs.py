@@ -6,9 +6,10 @@ from pathlib import Path
 import yaml
 
 from preflow.artifacts import Artifact, verify
+from preflow.config import Recipe
 from preflow.errors import ConfigError
 from preflow.home import mlflow_uri
-from preflow.settings import Frozen, Recipe
+from preflow.settings import Frozen
 from tasks.tracking import client, find_run
 
 

@@ -35,8 +35,10 @@ from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import (
     StageCallback,
+    clean_log,
     final_mean,
     one_device,
+    resume_point,
     run_training,
     training_arguments,
     weights_kept,
@@ -109,16 +111,22 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         trainer.add_callback(guard)
     columns = (pairs.lengths(name).tolist() for name in _IDS)
     lengths = list(zip(*columns, strict=True))
-    log = run_training(trainer, out, observer, foreseen(inner_model(policy), recipe, settings, lengths, precision))
+    foreseen_bytes = foreseen(inner_model(policy), recipe, settings, lengths, precision)
+    ended = guard.stopped_before(resume_point(out / SCRATCH))
+    if ended is None:
+        log = run_training(trainer, out, observer, foreseen_bytes)
+        ended = trainer.state
+    else:
+        log = clean_log(ended.log_history)
     trainer.accelerator.wait_for_everyone()
-    stopped = guard.finish(trainer.state)
+    stopped = guard.finish(ended)
     if not trainer.is_world_process_zero():
         return
     save_model(policy, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "dpo")
     write_json(out / "training.json", log)
     write_json(out / "report.json", {"proof": evidence, "model": describe(policy), "pairs": len(pairs)})
-    write_json(out / "metrics.json", {**_headline(log, trainer.state.global_step, len(pairs), evidence), **stopped})
+    write_json(out / "metrics.json", {**_headline(log, ended.global_step, len(pairs), evidence), **stopped})
 
 
 def _headline(log: list[dict[str, float]], steps: int, pairs: int, evidence: dict[str, float]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from preflow.config import DpoSettings
 from preflow.errors import NonFiniteLossError
@@ -147,11 +148,29 @@ class DriftGuard(TrainerCallback):
         before = self._best(state)
         state.log_history.append({"step": state.global_step, **_entries(drift)})
         self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
-        self.steps, self.reason = state.global_step, self._why_stop(state, drift)
+        self.steps, self.reason = state.global_step, self._why_stop(state, drift.kl)
         if self.reason is not None:
             control.should_training_stop = True
         elif self._best(state) != before:
             self._keep(state.global_step, state)
+
+    def stopped_before(self, checkpoint: str | None) -> TrainerState | None:
+        """Where a training ended that was stopped and then killed before it could go back to its best weights.
+
+        Args:
+            checkpoint: The newest whole one, if there is any.
+
+        Returns:
+            The state in which it was stopped; none where training has to go on.
+        """
+        if checkpoint is None:
+            return None
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        last = next((e for e in reversed(state.log_history) if "eval_kl" in e), None)
+        if last is None or last["step"] != state.global_step:
+            return None
+        self.steps, self.reason = state.global_step, self._why_stop(state, last["eval_kl"])
+        return None if self.reason is None else state
 
     def finish(self, state: TrainerState) -> dict[str, float]:
         """After training: where it was stopped, go back to the best weights and say so.
@@ -174,11 +193,11 @@ class DriftGuard(TrainerCallback):
         )
         return {**report, "dpo/stopped_at_step": float(self.steps), "dpo/kept_step": float(step)}
 
-    def _why_stop(self, state: TrainerState, drift: Drift) -> str | None:
+    def _why_stop(self, state: TrainerState, kl: float) -> str | None:
         limit, patience = self.settings.kl_limit, self.settings.early_stop_patience
-        if not drift.kl <= limit:  # a NaN is too far
+        if not kl <= limit:  # a NaN is too far
             return (
-                f"the KL from the reference on held-out responses is at least {drift.kl:.2f} nats per response, above "
+                f"the KL from the reference on held-out responses is at least {kl:.2f} nats per response, above "
                 f"dpo.kl_limit {limit:g}; lower the learning rate, raise beta, or raise the limit"
             )
         since = [e["step"] for e in state.log_history if "eval_kl" in e and e["step"] > self._best(state)]

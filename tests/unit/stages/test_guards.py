@@ -17,7 +17,7 @@ from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
-from preflow.stages.drift import Drift, HeldOut
+from preflow.stages.drift import HeldOut
 from preflow.stages.guards import DriftGuard
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.sft import run_sft
@@ -116,6 +116,30 @@ def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: P
     assert ratio[kept] <= LIMIT
 
 
+@pytest.mark.parametrize("looks", [4, 6])
+def test_a_stopped_training_that_is_killed_goes_back_all_the_same(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """Killed after its last checkpoint, at which the guard had stopped it, and before the best weights were back."""
+    changes = {"learning_rate": 0.5, "warmup_ratio": 0.0, "eval_steps": looks, "kl_limit": LIMIT, "save_steps": looks}
+    spec = spec_with(prepared, **changes)
+    run_dpo(spec, tmp_path / "whole", Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr(DriftGuard, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_dpo(spec, tmp_path / "killed", Silent())
+    assert resume_point(tmp_path / "killed" / SCRATCH) is not None
+    heard = Heard()
+    run_dpo(spec, tmp_path / "killed", heard)
+    assert [note for note in heard.notes if "stopped at step" in note]
+    for name in ("model/adapter_model.safetensors", "training.json", "metrics.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Path) -> None:
     heard = Heard()
     run_dpo(spec_with(prepared, eval_steps=3), tmp_path, heard)
@@ -145,10 +169,9 @@ def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> 
     settings = spec_with(prepared, early_stop_patience=2).recipe.dpo
     guard = DriftGuard(None, tmp_path, settings, Silent())
     rising = state_with((0, 0, 0), (2, 1, 0.6), (4, 1, 0.7), (6, 1, 0.7))
-    drift = Drift(kl=1.0, chosen=0.0, rejected=0.0, reward_accuracy=0.7, reward_margin=0.0)
-    assert guard._why_stop(rising, drift) is None
+    assert guard._why_stop(rising, 1.0) is None
     rising.log_history += state_with((8, 1, 0.65)).log_history
-    assert "neither accuracy nor margin rose in 2" in str(guard._why_stop(rising, drift))
+    assert "neither accuracy nor margin rose in 2" in str(guard._why_stop(rising, 1.0))
     assert guard._best(rising) == 4
     rising.log_history += state_with((10, 11, 1.0)).log_history
     assert guard._best(rising) == 4, "beyond the limit nothing is best"

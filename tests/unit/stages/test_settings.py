@@ -59,6 +59,7 @@ ELSEWHERE = {
     "lora_target_modules": "here",
     "auto_find_batch_size": "tests/unit/stages/test_batching.py",
     "batching": "tests/unit/stages/test_batching.py",
+    "max_tokens_per_batch": "tests/unit/stages/test_batching.py",
     "eval_steps": "tests/unit/stages/test_guards.py",
     "eval_pairs": "tests/unit/stages/test_guards.py",
     "kl_limit": "tests/unit/stages/test_guards.py",

@@ -79,7 +79,8 @@ imports: env ## Import rules
 .PHONY: fast
 fast: env ## Tests that take seconds and start no server
 	@echo "==> fast tests"
-	@$(ACTIVATE) python -m pytest -q -m "not slow and not gpu and not server" $(ARGS)
+	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m pytest -q -n auto --dist loadfile \
+		-m "not slow and not gpu and not server" $(ARGS)
 
 .PHONY: test
 test: env ## All tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)

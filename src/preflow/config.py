@@ -9,11 +9,12 @@ tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), 
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from preflow.digests import json_digest
+from preflow.digests import file_digest, json_digest
 from preflow.settings import COSMETIC, Frozen, Names, numbers, one_or_many
 from preflow.validation_settings import ValidationSettings
 
@@ -224,8 +225,16 @@ class Launch(Frozen):
     """Processes in all, one per GPU. The rows of an optimizer step are ``per_device_train_batch_size`` times
     ``gradient_accumulation_steps`` times this."""
     config: str | None = None
-    """A configuration file of accelerate (``infra/accelerate/`` has some: DDP, FSDP, DeepSpeed); accelerate's own
-    defaults where not given."""
+    """A configuration file of accelerate, by its path from the recipe's own folder (``infra/accelerate/`` has some for
+    DDP, FSDP and DeepSpeed); accelerate's own defaults where not given."""
+
+    def identity(self) -> dict[str, Any]:
+        """How many processes, and what the configuration says, wherever it lies."""
+        config = Path(self.config) if self.config is not None else None
+        return {
+            "num_processes": self.num_processes,
+            "config": file_digest(config) if config is not None and config.is_file() else self.config,
+        }
 
 
 class Recipe(Frozen):
@@ -305,7 +314,7 @@ class Recipe(Frozen):
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
         return {
             "shared": {name: getattr(self, name) for name in shared},
-            "launch": self.launch.model_dump(mode="json"),
+            "launch": self.launch.identity(),
             stage: values or None,
         }
 

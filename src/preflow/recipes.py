@@ -101,6 +101,11 @@ def require_runnable(recipe: Recipe) -> None:
             f"recipe '{recipe.name}' cannot run: missing {', '.join(missing)}. Add "
             f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
         )
+    if recipe.launch.config is not None and not Path(recipe.launch.config).is_file():
+        raise ConfigError(
+            f"launch.config is {recipe.launch.config}, which is no file: expected a configuration of accelerate, named "
+            "from the recipe's own folder"
+        )
     require_packages(recipe)
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
         if section is not None:
@@ -240,6 +245,9 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     files = tuple(_resolve(folder, entry) for entry in recipe.validation.benchmark_files)
     if files:
         changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
+    if recipe.launch.config is not None:
+        config = str((folder / Path(recipe.launch.config).expanduser()).resolve())
+        changes["launch"] = recipe.launch.model_copy(update={"config": config})
     if recipe.model_name and (folder / recipe.model_name).is_dir():
         changes["model_name"] = str((folder / recipe.model_name).resolve())
     return recipe.model_copy(update=changes)

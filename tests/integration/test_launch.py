@@ -83,5 +83,5 @@ def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -
     kinds = [str(load_config_from_file(str(file)).distributed_type) for file in files]
     assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "MULTI_GPU", "DEEPSPEED", "FSDP"]
     used = {load_recipe(file).launch.config for file in sorted((ROOT / "recipes").glob("llama-8b-full*.yaml"))}
-    assert {"infra/accelerate/fsdp.yaml", "infra/accelerate/deepspeed-zero3.yaml"} <= used
+    assert {str(ROOT / "infra" / "accelerate" / f"{name}.yaml") for name in ("fsdp", "deepspeed-zero3")} <= used
     assert "--config_file" in command(Launch(num_processes=8, config="x.yaml"), "dpo", Path("s"), Path("o"))

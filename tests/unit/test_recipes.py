@@ -187,3 +187,23 @@ def test_files_that_users_already_have_load_unchanged(file: Path) -> None:
         section.lora_alpha,
     )
     assert got == EXPECTED[file.stem]
+
+
+def test_a_launch_configuration_is_found_from_the_recipe_and_counts_by_what_it_says(tmp_path: Path) -> None:
+    """Not by its path: an edited file is another training, the same file elsewhere is the same one."""
+    identities = []
+    for folder, text in (("a", "mixed_precision: no"), ("b", "mixed_precision: no"), ("c", "mixed_precision: bf16")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ddp.yaml").write_text(text, encoding="utf-8")
+        file = tmp_path / folder / "recipe.yaml"
+        file.write_text(
+            "{strategy: sft, model_name: m, dataset: d.jsonl, launch: {config: ddp.yaml}}", encoding="utf-8"
+        )
+        recipe = load_recipe(file)
+        assert recipe.launch.config == str(tmp_path / folder / "ddp.yaml")
+        require_runnable(recipe)
+        identities.append(recipe.identity_settings("sft")["launch"])
+    assert identities[0] == identities[1] != identities[2]
+    (tmp_path / "c" / "ddp.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"launch\.config is .*ddp\.yaml, which is no file"):
+        require_runnable(load_recipe(tmp_path / "c" / "recipe.yaml"))

@@ -115,12 +115,25 @@ def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) ->
     """
     if recipe.tuning == "full":
         raise ConfigError(f"tuning is 'full' but {folder} is an adapter: use tuning: lora, or name merged weights")
+    if adapter.get("peft_type") != "LORA":
+        raise ConfigError(f"the adapter in {folder} is of type {adapter.get('peft_type')!r}, expected LORA")
     section = recipe.dpo or recipe.sft
-    for name, stored in (("lora_r", adapter.get("r")), ("lora_alpha", adapter.get("lora_alpha"))):
-        if section is not None and getattr(section, name) != stored:
+    if section is None:
+        return
+    modules = adapter.get("target_modules")
+    stored = {
+        "lora_r": adapter.get("r"),
+        "lora_alpha": adapter.get("lora_alpha"),
+        "lora_dropout": adapter.get("lora_dropout", 0.0),
+        "lora_target_modules": sorted(modules) if isinstance(modules, list) else modules,
+    }
+    for name, value in stored.items():
+        asked = getattr(section, name)
+        asked = sorted(asked) if isinstance(asked, tuple) else asked
+        if asked not in (value, "all-linear"):  # an adapter names the layers that this stood for
             raise ConfigError(
-                f"{name} is {getattr(section, name):g} but the adapter in {folder} has {stored:g}: that adapter itself "
-                f"goes on training, so set {name}: {stored:g}"
+                f"{name} is {asked} but the adapter in {folder} has {value}: that adapter itself goes on training, so "
+                f"set {name}: {value}"
             )
 
 

@@ -34,7 +34,16 @@ class ModelSet:
         return list(self._folders)
 
     def use(self, name: str) -> LanguageModel:
-        """One model, in evaluation mode. Valid until the next call: adapters take turns over one base."""
+        """One model, in evaluation mode. Valid until the next call: models take turns on a device or over one base."""
+        model = self._find(name)
+        if not self._recipe.use_4bit and self.precision.device.type != "cpu":
+            for other in (*self._full.values(), self._shared):
+                if other is not None and other is not model:
+                    other.to("cpu")
+            model.to(self.precision.device)
+        return model
+
+    def _find(self, name: str) -> LanguageModel:
         folder = self._folders[name]
         if folder is not None and not is_adapter(folder):
             if name not in self._full:

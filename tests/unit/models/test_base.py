@@ -120,7 +120,13 @@ def test_an_adapter_over_an_adapter_is_refused(tiny: ModelRef, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("settings", "part"),
-    [({"lora_r": 4}, "lora_r is 4 but the adapter"), ({"tuning": "full"}, "tuning is 'full'"), ({}, "has 2")],
+    [
+        ({"lora_r": 4}, "lora_r is 4 but the adapter"),
+        ({"tuning": "full"}, "tuning is 'full'"),
+        ({}, "has 2"),
+        ({"lora_r": 2, "lora_dropout": 0.3}, "lora_dropout is 0.3 but the adapter"),
+        ({"lora_r": 2, "lora_target_modules": ["q_proj"]}, "lora_target_modules is .*q_proj.* but the adapter"),
+    ],
 )
 def test_a_recipe_and_the_adapter_it_names_must_agree(
     tiny: ModelRef, tmp_path: Path, settings: dict[str, Any], part: str
@@ -132,6 +138,16 @@ def test_a_recipe_and_the_adapter_it_names_must_agree(
     other = Recipe.model_validate({"strategy": "dpo", "model_name": str(tmp_path / "adapter"), **settings})
     with pytest.raises(ConfigError, match=part):
         resolve_model(other, Silent())
+
+
+def test_an_adapter_of_another_kind_is_refused_by_name(tiny: ModelRef, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"peft_type": "IA3", "base_model_name_or_path": tiny.path}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": str(folder)})
+    with pytest.raises(ConfigError, match="of type 'IA3', expected LORA"):
+        resolve_model(recipe, Silent())
 
 
 def test_saved_adapters_are_the_same_bytes(tiny: ModelRef, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from preflow.artifacts import Artifact, build, write_json
 from preflow.config import EvaluationSettings
 from preflow.data.store import load_demonstrations
+from preflow.models.precision import Precision
 from preflow.models.scoring import response_logits
 from preflow.observer import Silent
 from preflow.stages import generation
@@ -234,6 +235,26 @@ def test_a_run_that_its_guards_stopped_is_called_so(spec: EvaluateSpec, tmp_path
     for artifact, warns in ((plain, False), (warned, True)):
         warnings = artifact.load("evaluation.json")["warnings"]
         assert any("weights of step 3 were kept" in warning for warning in warnings) == warns
+
+
+def test_whole_weights_take_turns_on_a_device(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three models of 8B parameters in float32 would not fit on one card."""
+    models = ModelSet(spec)
+    models.precision = Precision(torch.device("cuda"), torch.float32, torch.float32)
+
+    class Whole:
+        def __init__(self) -> None:
+            self.at = torch.device("cuda")
+
+        def to(self, device: torch.device | str) -> None:
+            self.at = torch.device(device)
+
+    models._full = {name: Whole() for name in ("base", "sft", "dpo")}
+    monkeypatch.setattr(models, "_find", models._full.__getitem__)
+    for name in ("dpo", "base", "sft", "dpo"):
+        used = models.use(name)
+        assert [key for key, model in models._full.items() if model.at.type == "cuda"] == [name]
+        assert used is models._full[name]
 
 
 def test_perplexity_is_the_exponential_of_the_mean_negative_log_prob(spec: EvaluateSpec, tmp_path: Path) -> None:

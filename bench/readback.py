@@ -10,7 +10,6 @@ the way the stages do: store, ``train.parquet`` of the reference stage, training
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from preflow.models.identity import Reference
+from preflow.models.memory import PeakMemory
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.pair_tokens import PairTokens
 from preflow.stages.pairs import read_pairs, write_blocks
@@ -76,22 +77,16 @@ def write(folder: Path, rows: int) -> None:
         )
 
 
-def peak() -> int:
-    """The most memory this process ever had, bytes."""
-    most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return most
-
-
 def read(folder: Path, rows: int) -> dict[str, float]:
     """Read it back."""
     from preflow.stages.dpo import as_dataset  # imports torch and TRL, as any training does
 
-    before = psutil.Process().memory_info().rss
+    memory = PeakMemory(torch.device("cpu"))
     pairs = tokens(rows // 2)
     between, begin = psutil.Process().memory_info().rss, time.perf_counter()
     store = LogprobStore(folder / "store", REFERENCE)
     write_blocks(folder / "train.parquet", pairs.scored(store))
-    grown, size = peak() - between, stored_bytes(store, pairs)
+    grown, size = memory.peak() - between, stored_bytes(store, pairs)
     del store, pairs  # the stage is over
     table = read_pairs(folder / "train.parquet")
     dataset = as_dataset(table, None)
@@ -103,7 +98,7 @@ def read(folder: Path, rows: int) -> dict[str, float]:
         "rows": rows,
         "seconds": round(seconds, 2),
         "store_memory": round(grown / size, 2),
-        "training_memory": round((peak() - before) / table.table.nbytes, 2),
+        "training_memory": round(memory.above_idle() / table.table.nbytes, 2),
     }
 
 

@@ -82,7 +82,7 @@ def _training(stage: str) -> Any:
     return run
 
 
-def _reference(spec: Any, out: Path, observer: Observer) -> None:
+def _reference(spec: Any, out: Path, observer: Observer, *, filled: bool) -> None:
     _called("reference")
     observer.metrics({"scoring/rows": 4.0}, 0)
     write_json(out / "metrics.json", {"reference/rows": 4.0})

@@ -1,6 +1,8 @@
 """Trainings of the real SmolLM2 on a few rows of the demo: what stops them, and what they take."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -46,19 +48,24 @@ def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: P
     assert looks[kept]["eval_reward_accuracy"] > 0.5
     assert looks[kept]["eval_kl"] <= (whole := divergence(spec, out / "model")) + 1e-3, "no lower bound"
     assert whole <= 10
-    foreseen(heard, "dpo")
-
-
-def foreseen(heard: Heard, stage: str) -> None:
-    """What a training took above the loaded model is within 15 % of what was predicted; both go to MLflow."""
-    predicted, measured = (heard.numbers[f"{stage}/memory_{name}_gib"] for name in ("predicted", "measured"))
-    assert predicted == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "tuning"), [("sft", "lora"), ("sft", "full"), ("dpo", "full")])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str, tuning: str) -> None:
-    """An adapter on SmolLM2 (its DPO is measured above), and all weights of a model of 32M parameters."""
+    """What a training takes above the loaded model is within 15 % of what was predicted; both go to MLflow.
+
+    An adapter on SmolLM2, and all weights of a model of 32M parameters, each in a process of its own: what other tests
+    left in this one would count.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        predicted, measured = pool.submit(memory_taken, tmp_path, stage, tuning).result()
+    assert predicted == pytest.approx(measured, rel=0.15)
+
+
+def memory_taken(tmp_path: Path, stage: str, tuning: str) -> tuple[float, float]:
+    """Two steps on eight rows: GiB predicted and measured."""
     one_batch = {"per_device_train_batch_size": 8, "max_steps": 2}
     looks = {"eval_pairs": 0, "proof_sample": 1} if stage == "dpo" else {}
     recipe = recipe_for(stage, tmp_path, **one_batch, **looks)
@@ -70,7 +77,7 @@ def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str, tuning: str) ->
         run_dpo(dpo_spec(recipe, data, tmp_path), out, heard)
     else:
         run_sft(SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=data), out, heard)
-    foreseen(heard, stage)
+    return heard.numbers[f"{stage}/memory_predicted_gib"], heard.numbers[f"{stage}/memory_measured_gib"]
 
 
 def middling(recipe: Recipe, folder: Path) -> Path:

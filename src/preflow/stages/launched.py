@@ -70,6 +70,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
     state = PartialState(cpu=not torch.cuda.is_available())
     observer = Lines() if state.is_main_process else Silent()
     work(kind.model_validate_json(text), Path(out), observer)
+    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -56,3 +56,11 @@ def launched() -> Ranks:
     return Ranks(
         state.process_index, state.num_processes, state.wait_for_everyone, lambda value: gather_object([value])
     )
+
+
+def leave() -> None:
+    """End the processes' talk with each other, once all is done: a process that exits in its midst may be aborted."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

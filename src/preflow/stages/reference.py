@@ -26,7 +26,7 @@ from preflow.stages.key_index import Keys
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.pair_tokens import PairTokens
 from preflow.stages.pairs import write_blocks
-from preflow.stages.ranks import launched
+from preflow.stages.ranks import launched, leave
 from preflow.stages.specs import ReferenceSpec
 
 #: Pairs that are texts, then lists of numbers, at once; the others are columns.
@@ -72,6 +72,7 @@ def prepare(spec: ReferenceSpec, observer: Observer) -> None:
     """
     tokenized, _ = _tokenize_sides(spec, Silent())  # who writes the artifact tells the counts
     _fill(spec, tokenized, observer)
+    leave()
 
 
 def _fill(

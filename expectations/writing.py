@@ -1,6 +1,7 @@
 """Every row to its place: training, evaluation, or the quarantine with the reason."""
 
 import json
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +32,19 @@ def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_],
         (out / rows_file(kind, "eval")).open("wb") as evaluation,
         (out / QUARANTINE).open("ab") as quarantine,
     ):
-        for row, (line, place, is_held) in enumerate(
-            zip(facts.columns.lines(), reason.tolist(), held.tolist(), strict=True)
-        ):
-            if place < 0:
-                (evaluation if is_held else train).write(line)
-            elif fine[row]:
-                quarantine.write(_set_aside(facts, details, _NAMES[place], row, line))
-            else:  # was written as it shall stand there when it could not be converted
-                quarantine.write(line)
+        start = 0
+        for lines in facts.columns.blocks():
+            rows = slice(start, start + len(lines))
+            used, evaluates = reason[rows] < 0, held[rows]
+            train.writelines(compress(lines, (used & ~evaluates).tolist()))
+            evaluation.writelines(compress(lines, (used & evaluates).tolist()))
+            for at in np.flatnonzero(~used).tolist():
+                row = start + at
+                if fine[row]:
+                    quarantine.write(_set_aside(facts, details, _NAMES[reason[row]], row, lines[at]))
+                else:  # was written as it shall stand there when it could not be converted
+                    quarantine.write(lines[at])
+            start = rows.stop
 
 
 def _set_aside(facts: Facts, details: Details, finding: str, row: int, line: bytes) -> bytes:

@@ -135,6 +135,11 @@ class Columns:
 
     def lines(self) -> Iterator[bytes]:
         """Every row, one line each, in order."""
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[list[bytes]]:
+        """Every row, one line each, in order, as many at a time as were read together."""
         for chunk in range(len(self.files)):
             with self.rows_file(chunk).open("rb") as handle:
-                yield from handle
+                yield handle.readlines()

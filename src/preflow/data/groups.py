@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from preflow.data.columns import Columns
@@ -139,10 +140,9 @@ def near_elsewhere(
         order = np.argsort(theirs, kind="stable")
         here = np.flatnonzero(among & (partner < 0))
         ours = columns.get(column, number)[here]
-        place = np.searchsorted(theirs[order], ours)
-        place[place == len(theirs)] = 0
-        met = theirs[order][place] == ours
-        for left, right in _blocks(here[met], there[order[place[met]]]):
+        met = pd.Series(ours).isin(theirs).to_numpy()  # by hash: few meet, and only those are looked up in order
+        place = np.searchsorted(theirs[order], ours[met])
+        for left, right in _blocks(here[met], there[order[place]]):
             same = numbers[left] == other_numbers[right]
             same[same] = agreement(columns, "prompt", left[same], others, right[same]) >= agree
             found = compare(left[same], right[same]) >= least

@@ -10,7 +10,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
-from expectations.report import PAGE, advice, finding_rows
+from expectations.report import PAGE, advice
 from flows.addresses import mlflow_address
 from flows.plan import Outcome, Plan
 from flows.summary import markdown, metric_rows
@@ -18,6 +18,7 @@ from preflow.artifacts import Artifact
 from preflow.data.store import REPORT
 from tasks.reporting import artifact_key, tell
 from tasks.tracking import PipelineRun, log_summary, run_address
+from tasks.validate import show_findings
 
 
 def run_name() -> str:
@@ -46,10 +47,7 @@ def advise(plan: Plan, data: Artifact) -> None:
     report = data.load(REPORT)
     for line in advice(report, plan.recipe.validation):
         tell(f"advice: {line}", warning=True)
-    rows = finding_rows(report)
-    if rows:
-        key, page = f"{artifact_key(plan.recipe.name)}-data", data.file(PAGE)
-        create_table_artifact(rows, key=key, description=f"What the data gate found; the whole report: {page}")
+    show_findings(plan.recipe.name, report, data.file(PAGE))
 
 
 def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> Outcome:

@@ -8,7 +8,7 @@ import yaml
 from preflow.artifacts import Artifact, verify
 from preflow.config import Recipe
 from preflow.errors import ConfigError
-from preflow.home import mlflow_uri
+from preflow.home import mlflow_uri, without_login
 from preflow.settings import Frozen
 from tasks.tracking import client, find_run
 
@@ -43,7 +43,7 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
         found = experiment and store.search_runs([experiment.experiment_id], pipelines, max_results=1, order_by=order)
         if not found:
             raise ConfigError(
-                f"MLflow at {mlflow_uri()} has no finished run of the recipe '{name}': run it first "
+                f"MLflow at {without_login(mlflow_uri())} has no finished run of the recipe '{name}': run it first "
                 "(python -m flows.two_stage RECIPE), or name a run with --run"
             )
         run_id = str(found[0].info.run_id)

@@ -1,9 +1,19 @@
 """The first stage: may these data pass?"""
 
-from prefect import task
+import json
+from pathlib import Path
+from typing import Any
 
+from prefect import task
+from prefect.artifacts import create_table_artifact
+
+from expectations.report import PAGE, finding_rows
 from preflow.artifacts import Artifact
+from preflow.data.store import REPORT
+from preflow.errors import DataUnfitError
+from preflow.observer import Observer
 from preflow.stages.specs import ValidateSpec
+from tasks.reporting import artifact_key
 from tasks.stage import HOUR, STAGE, perform
 from tasks.tracking import PipelineRun
 
@@ -19,4 +29,19 @@ def validate(spec: ValidateSpec, run: PipelineRun) -> Artifact:
     """Check the rows, set the unfit aside, split off the held-out ones."""
     from expectations.gate import run_gate
 
-    return perform("validate", spec, run, run_gate)
+    def shown(spec: ValidateSpec, out: Path, observer: Observer) -> None:
+        try:
+            run_gate(spec, out, observer)
+        except DataUnfitError:
+            show_findings(run.recipe, json.loads((out / REPORT).read_text(encoding="utf-8")), out / PAGE)
+            raise
+
+    return perform("validate", spec, run, shown)
+
+
+def show_findings(recipe: str, report: dict[str, Any], page: Path) -> None:
+    """What the gate found as a table in Prefect; none where it found nothing."""
+    rows = finding_rows(report)
+    if rows:
+        description = f"What the data gate found; the whole report: {page}"
+        create_table_artifact(rows, key=f"{artifact_key(recipe)}-data", description=description)

@@ -22,8 +22,9 @@ if __name__ == "__main__":
 
     def pipeline(recipe: str, overrides: dict[str, object]) -> object:
         """The flow, and then what it left in the server, while the server still runs."""
-        outcome = two_stage(recipe, overrides)
-        print_tables()
-        return outcome
+        try:
+            return two_stage(recipe, overrides)
+        finally:
+            print_tables()
 
     run_from_terminal(pipeline)  # type: ignore[arg-type]

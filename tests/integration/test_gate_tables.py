@@ -20,9 +20,7 @@ def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, rec
     write_jsonl(recipe.parent / "sft.jsonl", shown)
     done = pipeline.start(str(recipe), "--set", "dpo.eval_split=0.3", module="tests.integration.gate_alone")
     assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"'))
-    tables = json.loads(line)
-    rows, description = tables["tiny-data"]
+    rows, description = table(done.stdout)
     named = {(row["data"], row["finding"]): row for row in rows}
     assert named["preferences", "blank_text"]["first"] == "dpo.jsonl:4, dpo.jsonl:9"
     assert named["preferences", "blank_text"]["rows"] == "2"
@@ -34,3 +32,21 @@ def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, rec
     page = Path(description.rpartition(" ")[2])
     assert page.name == "report.html"
     assert "<code>dpo.jsonl</code> rows 4, 9<" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_an_unfit_set_leaves_its_table_too(pipeline: Pipeline, recipe: Path) -> None:
+    write_jsonl(recipe.parent / "dpo.jsonl", [{**row, "chosen": row["rejected"]} for row in preference_rows(60)])
+    write_jsonl(recipe.parent / "sft.jsonl", demonstration_rows(60))
+    done = pipeline.start(str(recipe), module="tests.integration.gate_alone")
+    assert done.returncode == 2, done.stdout + done.stderr
+    rows, _ = table(done.stdout)
+    (identical,) = (row for row in rows if row["finding"] == "identical_answers")
+    assert identical["rows"] == "60"
+
+
+def table(said: str) -> tuple[list[dict[str, str]], str]:
+    """The table of findings and its description."""
+    (line,) = (line for line in said.splitlines() if line.startswith('{"'))
+    rows, description = json.loads(line)["tiny-data"]
+    return rows, description

@@ -15,7 +15,9 @@ from flows.summary import show
 from preflow.errors import ConfigError, PreflowError
 from tasks.reporting import CONSOLE, to_terminal
 
+_SET_HELP = "Override a setting; repeatable. A relative path starts at the recipe's folder, as in the recipe itself."
 _USAGE_ERROR = 2
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
@@ -25,13 +27,18 @@ def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
         recipe: Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file.")],
         changes: Annotated[
             list[str] | None,
-            typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; repeatable."),
+            typer.Option(
+                "--set",
+                metavar="NAME=VALUE",
+                help=_SET_HELP,
+            ),
         ] = None,
     ) -> None:
         """Turn demonstrations and preference pairs into an aligned, evaluated language model."""
         quiet_prefect()
         # Leaving in order ends the embedded server too; Prefect hands the signal on when it has noted it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGINT, _interrupted)
         try:
             overrides = parse_overrides(changes or [])
             make_plan(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
@@ -40,11 +47,20 @@ def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
         except PreflowError as error:
             CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
             raise typer.Exit(_USAGE_ERROR) from None
+        except KeyboardInterrupt:
+            CONSOLE.print("stopped; the same command goes on from here", style="yellow", markup=False)
+            raise typer.Exit(_INTERRUPTED) from None
         show(outcome)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     app()
+
+
+def _interrupted(*_: object) -> None:
+    """End in order; at once, if asked again."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    raise KeyboardInterrupt
 
 
 def parse_overrides(changes: list[str]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Prefect's embedded server ends with its process, unless that is killed: then the next start ends it."""
 
 import os
+import signal
 
 import psutil
+from prefect.settings import PREFECT_API_URL
 
 from tasks.lineage import is_gone, process_tags
 
@@ -11,7 +13,10 @@ _EMBEDDED = "PREFECT__SERVER_EPHEMERAL"
 
 
 def own_server() -> None:
-    """Mark the server that Prefect will start as this process's own, and end those whose owner is gone."""
+    """Start Prefect's embedded server as this process's own, and end those whose owner is gone.
+
+    Ctrl-C reaches every process of a terminal. The server must not hear it: the run has yet to tell it how it ended.
+    """
     for tag, value in process_tags().items():
         os.environ[_OWNER[tag]] = value
     for process in psutil.process_iter():
@@ -22,3 +27,12 @@ def own_server() -> None:
         owner = {tag: environment.get(name, "") for tag, name in _OWNER.items()}
         if environment.get(_EMBEDDED) == "1" and all(owner.values()) and is_gone(owner):
             process.terminate()
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes are born with their parent's mask
+    try:
+        SubprocessASGIServer().start()  # the one that Prefect's clients then find running
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

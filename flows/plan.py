@@ -1,11 +1,12 @@
 """What a pipeline run is going to do, settled before anything expensive starts."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from preflow.advice import advice
-from preflow.artifacts import Artifact
+from preflow.artifacts import CARD, Artifact
 from preflow.config import Recipe
 from preflow.data.reading import resolve_sources
 from preflow.recipes import load_recipe, require_runnable
@@ -50,7 +51,17 @@ def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     resolved = load_recipe(recipe, overrides)
     require_runnable(resolved)
-    return Plan(recipe=resolved, sources=data_sources(resolved), advice=tuple(advice(resolved)))
+    return Plan(recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved)))
+
+
+def _aligned_start(recipe: Recipe) -> Iterator[str]:
+    """A model that a DPO stage made may be aligned further, but a wrong folder must not pass unseen."""
+    card = Path(str(recipe.model_name)) / CARD
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8")).get("stage") == "dpo":
+        yield (
+            f"model_name {recipe.model_name} was made by a DPO stage: it is the base and the reference now. To go on "
+            "from the fine-tuned model instead, name the model folder of the SFT stage"
+        )
 
 
 def data_sources(recipe: Recipe) -> ValidateSpec:

@@ -86,7 +86,8 @@ def headline(report: dict[str, Any]) -> str:
 
 def legend(report: dict[str, Any]) -> str:
     """What the table's measures are, in the words of this run."""
-    parts = ["Preference accuracy: chosen has the higher mean log-prob per token."]
+    accuracy = "Preference accuracy: chosen has the higher mean log-prob per token."
+    parts = [accuracy] if report["n_pairs"] else []
     matched = [found[_MATCHED]["n"] for found in report["models"].values() if _MATCHED in found]
     if matched:
         parts.append(f"Length-matched: {matched[0]} of {report['n_pairs']} pairs.")

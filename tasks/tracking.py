@@ -120,8 +120,8 @@ def _unfinished(mlflow: Any, experiment: str, tags: Mapping[str, str]) -> str | 
     for run in mlflow.search_runs([experiment], same, order_by=["attributes.start_time DESC"]):
         flow_run = tags.get("prefect_flow_run_id")
         is_retry = flow_run is not None and run.data.tags.get("prefect_flow_run_id") == flow_run
-        was_killed = run.info.status in {"RUNNING", "KILLED"} and is_gone(run.data.tags)
-        if is_retry or was_killed:
+        was_killed = run.info.status == "RUNNING" and is_gone(run.data.tags)
+        if is_retry or was_killed or run.info.status == "KILLED":  # its process may still be about to end
             return str(run.info.run_id)
     return None
 
@@ -211,11 +211,15 @@ class StageRun:
             tags["identity"] = identity
             _upload(self._client, self.run_id, artifact)
         else:
-            tags["cached_from"] = _computed_by(self._client, identity) or artifact.path
+            computer = _computed_by(self._client, identity) or artifact.path
+            if computer != self.run_id:  # an earlier start of this very run
+                tags["cached_from"] = computer
         _set_tags(self._client, self.run_id, tags)
+        values, curves = artifact.load("metrics.json"), {name for name, _ in self._recorded}
         last_step = max((step for _, step in self._recorded), default=0)
-        _headline(self._client, self.run_id, artifact, last_step)
-        _headline(self._client, self.parent.run_id, artifact, 0)
+        alone = {name: value for name, value in values.items() if name not in curves}  # a mean is no step of a curve
+        _headline(self._client, self.run_id, alone, last_step)
+        _headline(self._client, self.parent.run_id, values, 0)
 
     def keep(self, folder: Path) -> None:
         """Put the files of a stage that was stopped where its run shows them, so that it can be seen why."""
@@ -290,11 +294,10 @@ def _is_adapter(name: str) -> bool:
     return Path(name).name.startswith("adapter_model.")
 
 
-def _headline(store: Any, run_id: str, artifact: Artifact, step: int) -> None:
+def _headline(store: Any, run_id: str, values: Mapping[str, float], step: int) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    values = artifact.load("metrics.json")
     store.log_batch(run_id, metrics=[Metric(name, v, now, step) for name, v in values.items()])
 
 

@@ -21,6 +21,8 @@ from preflow.errors import ArtifactError
 MANIFEST = "manifest.json"
 #: Sub-folder of a partial folder for what only a restart needs (checkpoints); removed when the stage is complete.
 SCRATCH = "scratch"
+#: In a model's folder: which stage made it, over which base.
+CARD = "preflow.json"
 
 
 class Artifact(BaseModel):

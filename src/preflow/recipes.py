@@ -210,6 +210,16 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{where}: {problem['msg']}, got {problem['input']!r}"
 
 
+#: Short names that people use for settings, where the nearest spelling is another setting's.
+_USUAL = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "max_length": "max_seq_length",
+}
+
+
 def _unknown(location: tuple[int | str, ...]) -> str:
     *parents, last = (str(part) for part in location)
     section: type[BaseModel] = Recipe
@@ -226,6 +236,8 @@ def _unknown(location: tuple[int | str, ...]) -> str:
     homes = [home for home, settings in _SECTIONS.items() if settings is not section and last in settings.model_fields]
     if homes:
         return f"{where}: '{last}' belongs in {' or '.join(homes)}: give {homes[0]}.{last}"
+    if _USUAL.get(last) in names:
+        return f"{where}: unknown setting; did you mean '{_USUAL[last]}'?"
     near = difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"valid names here: {', '.join(sorted(names))}"
     return f"{where}: unknown setting; {hint}"

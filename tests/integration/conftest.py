@@ -50,6 +50,7 @@ class Pipeline:
                 cwd=ROOT,
                 check=False,
                 timeout=400,
+                start_new_session=True,
             )
         return subprocess.CompletedProcess(command, done.returncode, out.read_text(), err.read_text())
 

@@ -121,6 +121,10 @@ def _die_if_asked(stage: str) -> None:
         time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
+    if os.environ.get("FAKE_INTERRUPT") == stage:  # Ctrl-C
+        time.sleep(1)
+        os.killpg(os.getpgid(0), signal.SIGINT)
+        time.sleep(60)
     if os.environ.get("FAKE_KILL") == stage:
         time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)

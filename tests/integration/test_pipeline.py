@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -67,6 +68,25 @@ def test_a_run_that_is_asked_to_end_takes_its_server_along(pipeline: Pipeline, r
     home = str(pipeline.home)
     left = [p for p in psutil.process_iter() if readable(p).get("PREFLOW_HOME") == home]
     assert not psutil.wait_procs(left, timeout=20)[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_in_order_and_the_next_start_goes_on_with_it(pipeline: Pipeline, recipe: Path) -> None:
+    """It reaches every process of the terminal, the embedded server too, unless that is kept from it."""
+    ended = pipeline.start(str(recipe), FAKE_INTERRUPT="dpo")
+    assert ended.returncode == 128 + signal.SIGINT, ended.stderr
+    assert "stopped; the same command goes on from here" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert {run.info.status for run in pipeline.runs()} == {"FINISHED", "KILLED"}
+    left = [p for p in psutil.process_iter() if readable(p).get("PREFLOW_HOME") == str(pipeline.home)]
+    assert not psutil.wait_procs(left, timeout=20)[1]
+    again = pipeline.start(str(recipe))
+    assert again.returncode == 0, again.stderr
+    assert len(parents(pipeline.runs())) == 1
+    assert {run.info.status for run in pipeline.runs()} == {"FINISHED"}
+    with sqlite3.connect(pipeline.home / "prefect" / "prefect.db") as database:
+        states = database.execute("SELECT state_type FROM flow_run ORDER BY created").fetchall()
+    assert states == [("CRASHED",), ("COMPLETED",)]
 
 
 def readable(process: psutil.Process) -> dict[str, str]:

@@ -20,6 +20,8 @@ RECIPES = [path for path in FILES if path.name != "recipe.schema.json"]
     ("values", "hint"),
     [
         ({"dpo": {"bta": 0.2}}, "dpo.bta: unknown setting; did you mean 'beta'?"),
+        ({"lr": 1e-6}, "lr: unknown setting; did you mean 'learning_rate'?"),
+        ({"dpo": {"batch_size": 2}}, "dpo.batch_size: unknown setting; did you mean 'per_device_train_batch_size'?"),
         ({"learning_rat": 1e-6}, "learning_rat: unknown setting; did you mean 'learning_rate'?"),
         ({"evaluation": {"kl_prompt": 3}}, "evaluation.kl_prompt: unknown setting; did you mean 'kl_prompts'?"),
         ({"dpo": {"use_4bit": True}}, "dpo.use_4bit: 'use_4bit' is a setting of the whole recipe"),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from preflow.artifacts import write_json
+from preflow.artifacts import CARD, write_json
 from preflow.config import TrainingSettings
 from preflow.models.base import ModelRef
 from preflow.models.loading import LanguageModel
@@ -69,4 +69,4 @@ def describe(model: torch.nn.Module) -> dict[str, Any]:
 
 def write_card(folder: Path, base: ModelRef, stage: str) -> None:
     """Say in a small file what the model is and how it is loaded."""
-    write_json(folder / "preflow.json", {"base": base.weights_name, "base_digest": base.digest, "stage": stage})
+    write_json(folder / CARD, {"base": base.weights_name, "base_digest": base.digest, "stage": stage})

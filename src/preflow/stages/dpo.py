@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from preflow.artifacts import SCRATCH, write_json
+from preflow.artifacts import CARD, SCRATCH, write_json
 from preflow.config import DpoSettings
 from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
@@ -146,7 +146,7 @@ def load_start(spec: DpoSpec, settings: DpoSettings, precision: Precision) -> La
     trained = spec.sft.file("model") if spec.sft is not None else None
     if trained is not None:
         refuse_dpo_checkpoint(trained)
-        card = trained / "preflow.json"
+        card = trained / CARD
         if card.is_file() and json.loads(card.read_text(encoding="utf-8"))["stage"] == "dpo":
             raise DpoCheckpointError(
                 f"{trained} was made by a DPO stage, expected the SFT stage's model: DPO would measure itself against "

@@ -47,6 +47,16 @@ def test_what_is_missing_is_named(recipe: Path) -> None:
         make_plan(recipe, {"provider": "unsloth"})
 
 
+def test_a_start_from_an_aligned_model_is_said(recipe: Path, tmp_path: Path) -> None:
+    """It is allowed, but whoever takes the wrong folder learns of it."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for stage, said in (("dpo", True), ("sft", False)):
+        (model / "preflow.json").write_text(f'{{"stage": "{stage}"}}')
+        lines = [line for line in make_plan(recipe, {"model_name": str(model)}).advice if "DPO stage" in line]
+        assert bool(lines) == said
+
+
 def test_overrides_are_names_and_values() -> None:
     assert parse_overrides(["dpo.beta=0.2", "name=a=b"]) == {"dpo.beta": "0.2", "name": "a=b"}
     for wrong in ("dpo.beta", "=0.2"):

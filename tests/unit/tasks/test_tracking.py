@@ -70,8 +70,9 @@ def test_a_finished_stage_is_on_the_child_and_on_the_parent(artifact: Artifact) 
     store = client()
     parent, stage = store.get_run(run.run_id), store.get_run(child.run_id)
     assert parent.info.status == stage.info.status == "FINISHED"
-    assert parent.data.metrics["sft/loss"] == stage.data.metrics["sft/loss"] == 0.5
-    assert len(store.get_metric_history(child.run_id, "sft/loss")) == 4
+    assert parent.data.metrics["sft/loss"] == 0.5, "the stage's own"
+    curve = [(point.step, point.value) for point in store.get_metric_history(child.run_id, "sft/loss")]
+    assert curve == [(1, 1.0), (2, 0.5), (3, 1 / 3)], "the steps and nothing else"
     assert {f.path for f in store.list_artifacts(child.run_id)} == {
         "manifest.json",
         "metrics.json",
@@ -144,6 +145,13 @@ def test_a_cache_hit_names_the_run_that_computed(artifact: Artifact) -> None:
     tags = client().get_run(second.run_id).data.tags
     assert tags["cached_from"] == first.run_id
     assert not client().list_artifacts(second.run_id)
+
+
+def test_a_stage_that_an_earlier_start_of_this_run_computed_is_not_cached_from_itself(artifact: Artifact) -> None:
+    with start("f1") as run, stage_run(run, "sft", computing=False) as first:
+        first.complete(artifact, "abc", computed=True)
+        first.complete(artifact, "abc", computed=False)
+    assert "cached_from" not in client().get_run(first.run_id).data.tags
 
 
 def test_an_error_fails_the_run_and_a_signal_kills_it() -> None:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from preflow.digests import code_essence, json_digest
+from preflow.sources import source_text
 
 #: Packages whose code is part of an identity.
 PACKAGES = ("preflow", "expectations")
@@ -27,6 +28,7 @@ PLUMBING = frozenset(
         "preflow.observer",
         "preflow.recipes",
         "preflow.settings",
+        "preflow.sources",
         "preflow.stages.specs",
         "preflow.stages.store_tool",
         "preflow.validation_settings",
@@ -49,6 +51,7 @@ def closure(module: str, roots: tuple[tuple[str, Path], ...] | None = None) -> d
 
     Raises:
         ImportError: The module to start from has no source file.
+        CodeChangedError: A source file was changed since this process started.
     """
     folders = dict(roots or _package_folders())
     sources: dict[str, str] = {}
@@ -58,7 +61,7 @@ def closure(module: str, roots: tuple[tuple[str, Path], ...] | None = None) -> d
         path = _source_file(name, folders)
         if path is None or name in sources or name in PLUMBING:
             continue
-        sources[name] = path.read_text(encoding="utf-8")
+        sources[name] = path.read_text(encoding="utf-8") if roots else source_text(path)
         waiting.extend(_imports(ast.parse(sources[name]), name, is_package=path.name == "__init__.py"))
     if module not in sources:
         raise ImportError(f"{module} has no source file below {', '.join(map(str, folders.values()))}")

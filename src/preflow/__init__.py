@@ -6,4 +6,8 @@ The library knows no Prefect, no MLflow and no Great Expectations; the packages 
     stages -> data | models -> maths -> artifacts -> config | errors | home | observer
 """
 
+import time
+
 __version__ = "0.1.0"
+#: When this process began with Preflow, nanoseconds since the epoch.
+STARTED_NS = time.time_ns()

@@ -4,7 +4,6 @@ import ast
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import psutil
 
-#: File systems on which a change of contents always changes ctime, and inode numbers stay.
+#: File systems on which a change of contents changes ctime in the end, and inode numbers stay. Those in memory (tmpfs)
+#: do not: a page that is mapped and written again and again is never written back.
 _LOCAL = frozenset(
     [
         "apfs",
@@ -26,14 +26,13 @@ _LOCAL = frozenset(
         "hfsplus",
         "jfs",
         "overlay",
-        "ramfs",
-        "tmpfs",
         "xfs",
         "zfs",
     ]
 )
-#: A file younger than this may change again within one tick of the file system's clock, unseen by its times.
-_YOUNG_NS = 2 * 10**9
+#: A file younger than this may change again unseen by its times: within one tick of the file system's clock, or through
+#: a memory map, whose pages get new times only after they were written back (Linux: within about 35 seconds).
+_YOUNG_NS = 60 * 10**9
 
 
 def file_digest(path: Path) -> str:
@@ -60,7 +59,7 @@ def folder_digest(folder: Path, names: list[str], digest: Callable[[Path], str] 
 def file_stamp(path: Path) -> list[int]:
     """What the file system says of a file's contents: device, inode, size, mtime and ctime in nanoseconds.
 
-    A program can set mtime back after an edit; ctime it cannot set.
+    A program can set mtime back after an edit; ctime it cannot.
     """
     stat = path.stat()
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
@@ -69,8 +68,12 @@ def file_stamp(path: Path) -> list[int]:
 class DigestMemory:
     """SHA-256 of files, remembered by path, device, inode, size, mtime and ctime.
 
-    On local file systems alone: others may keep no ctime. A file younger than two seconds is read every time, since an
-    edit within one tick of the clock would leave all of these as they are. A record that cannot be read is no record.
+    On local file systems alone: others may keep no ctime. A file younger than a minute is read every time, since an
+    edit within one tick of the clock, or through a memory map, would leave all of these as they are. A record that
+    cannot be read is no record. Links are followed first, so that a hub cache's revisions share what they share; the
+    names that such a cache gives its files are not believed: a copied cache, or one that was edited, keeps them.
+
+    What this cannot see: a program that sets the machine's clock back, or writes to the disk below the file system.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,24 +82,21 @@ class DigestMemory:
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file's bytes, reading it only if it may have changed since it was last read."""
-        path = path.absolute()
-        named = _named_by_hub(path)
-        if named is not None:
-            return named
-        stamp = file_stamp(path)
+        path = path.resolve()
+        taken, stamp = time.time_ns(), file_stamp(path)
         record = self._folder / f"{json_digest(str(path))[:32]}.json"
         if _is_local(path):
             remembered = _read_record(record)
             if remembered.get("stamp") == stamp:
                 return str(remembered["sha256"])
         digest = file_digest(path)
-        if _is_local(path) and file_stamp(path) == stamp and not _is_young(stamp):
+        if _is_local(path) and file_stamp(path) == stamp and not _is_young(stamp, taken):
             _replace(record, json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}))
         return digest
 
 
-def _is_young(stamp: list[int]) -> bool:
-    return time.time_ns() - max(stamp[-2:]) < _YOUNG_NS
+def _is_young(stamp: list[int], taken: int) -> bool:
+    return taken - max(stamp[-2:]) < _YOUNG_NS
 
 
 def _read_record(record: Path) -> dict[str, Any]:
@@ -114,26 +114,12 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _named_by_hub(path: Path) -> str | None:
-    """The digest that the hub's cache gives as a large file's name, if the file is as it was when it was downloaded.
-
-    A snapshot links to ``blobs/<sha256>``, whose contents the download checked. The first link was made after the blob
-    was complete; a blob that changed later is not believed, even if a later revision links to it once more.
-    """
-    if not path.is_symlink():
-        return None
-    blob = path.resolve()
-    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", blob.name) or not _is_local(blob):
-        return None
-    links = [path, *(other for other in blob.parent.parent.glob(f"snapshots/*/{path.name}") if other.resolve() == blob)]
-    return blob.name if blob.stat().st_ctime_ns <= min(link.lstat().st_ctime_ns for link in links) else None
-
-
 def _is_local(path: Path) -> bool:
     """Whether a file lies on a file system of this machine, as far as its kind is known."""
     resolved = path.resolve()
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
-    kinds = (mounts[folder] for folder in resolved.parents if folder in mounts)
+    places = (resolved, *resolved.parents)  # a single file can be a mount too
+    kinds = (mounts[place] for place in places if place in mounts)
     return next(kinds, "") in _LOCAL
 
 

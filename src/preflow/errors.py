@@ -65,6 +65,10 @@ class ArtifactError(PreflowError, RuntimeError):
     """A stage folder whose contents differ from its manifest."""
 
 
+class CodeChangedError(PreflowError, RuntimeError):
+    """Preflow's own source files were changed while it runs."""
+
+
 class ModelError(PreflowError, RuntimeError):
     """Model weights that cannot be loaded or used."""
 

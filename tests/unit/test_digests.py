@@ -1,17 +1,17 @@
 """Digests of files are remembered as long as nothing can have changed, and no longer."""
 
 import hashlib
-import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from preflow import digests
 from preflow.digests import file_stamp
 
 
-def test_a_file_younger_than_two_seconds_is_not_remembered(tmp_path: Path) -> None:
+def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
     """Two edits within one tick of the file system's clock leave the same times."""
     memory = digests.DigestMemory(tmp_path / "memory")
     file = tmp_path / "weights"
@@ -36,7 +36,7 @@ def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return read(path)
 
     monkeypatch.setattr(digests, "file_digest", counted)
-    monkeypatch.setattr(digests, "_YOUNG_NS", 0)
+    trust_at_once(monkeypatch)
     memory = digests.DigestMemory(tmp_path / "memory")
     assert memory.digest(file) == memory.digest(file) == digests.DigestMemory(tmp_path / "memory").digest(file)
     assert len(reads) == 1
@@ -45,37 +45,51 @@ def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(reads) == 2, "a file system of another machine is never trusted"
 
 
-def test_a_hub_file_is_known_by_its_name_until_it_is_touched(tmp_path: Path) -> None:
-    name = hashlib.sha256(b"weights").hexdigest()
-    blob = tmp_path / "blobs" / name
+def test_a_hub_files_name_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is copied, restored or linked anew keeps its names, whatever became of the contents."""
+    trust_at_once(monkeypatch)
+    blob = tmp_path / "blobs" / hashlib.sha256(b"weights").hexdigest()
     blob.parent.mkdir()
-    blob.write_bytes(b"weights")
-    link = tmp_path / "snapshots" / "model.safetensors"
-    link.parent.mkdir()
-    time.sleep(0.05)
-    link.symlink_to(blob)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digests, "file_digest", lambda path: pytest.fail("it was read"))
-        assert digests.DigestMemory(tmp_path / "memory").digest(link) == name
-    stat = blob.stat()
-    time.sleep(0.05)
     blob.write_bytes(b"WEIGHTS")
-    os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert digests.DigestMemory(tmp_path / "memory").digest(link) == hashlib.sha256(b"WEIGHTS").hexdigest()
-
-
-def test_a_hub_file_edited_before_a_later_revision_links_to_it_is_read(tmp_path: Path) -> None:
-    """The second link is younger than the edit; the first one is not."""
-    name = hashlib.sha256(b"weights").hexdigest()
-    blob = tmp_path / "blobs" / name
-    blob.parent.mkdir()
-    blob.write_bytes(b"weights")
     links = [tmp_path / "snapshots" / revision / "model.safetensors" for revision in ("first", "second")]
-    for link, contents in zip(links, (b"WEIGHTS", None), strict=True):
+    memory, expected = digests.DigestMemory(tmp_path / "memory"), hashlib.sha256(b"WEIGHTS").hexdigest()
+    for link in links:
         link.parent.mkdir(parents=True)
-        time.sleep(0.05)
         link.symlink_to(blob)
-        time.sleep(0.05)
-        if contents:
-            blob.write_bytes(contents)
-    assert digests.DigestMemory(tmp_path / "memory").digest(links[1]) == hashlib.sha256(b"WEIGHTS").hexdigest()
+    assert memory.digest(links[0]) == expected
+    monkeypatch.setattr(digests, "file_digest", lambda path: pytest.fail("it was read again for another revision"))
+    assert memory.digest(links[1]) == expected
+
+
+def test_a_file_that_was_young_when_its_stamp_was_taken_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it took to read."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"old")
+    begun = time.time_ns()
+    monkeypatch.setattr(digests, "_LOCAL", digests._LOCAL | {"tmpfs"})
+    monkeypatch.setattr(time, "time_ns", iter([begun, *[begun + 10**12] * 9]).__next__)
+    digests.DigestMemory(tmp_path / "memory").digest(file)
+    assert not list((tmp_path / "memory").glob("*"))
+
+
+@pytest.mark.parametrize(("kind", "local"), [("ext4", True), ("nfs4", False), ("tmpfs", False)])
+def test_a_file_can_be_a_mount_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, local: bool
+) -> None:
+    class Mount:
+        def __init__(self, mountpoint: Path, fstype: str) -> None:
+            self.mountpoint, self.fstype = str(mountpoint), fstype
+
+    file = tmp_path / "weights"
+    file.write_bytes(b"old")
+    mounts = [Mount(Path("/"), "ext4"), Mount(file.resolve(), kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
+    assert digests._is_local(file) == local
+
+
+def trust_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember every file at once, wherever tests keep theirs."""
+    monkeypatch.setattr(digests, "_YOUNG_NS", 0)
+    monkeypatch.setattr(digests, "_LOCAL", digests._LOCAL | {"tmpfs"})

@@ -22,6 +22,7 @@ from preflow.settings import Frozen
 
 #: Files that decide what a model computes.
 _MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+_ADAPTER = "adapter_model.safetensors"
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
@@ -72,13 +73,31 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
     return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder), base_name=str(base_name))
 
 
+def weights_files(folder: Path) -> set[Path]:
+    """The safetensors files of a model folder: all in it, and all that an index names, wherever below it.
+
+    Raises:
+        UnsafeWeightsError: An adapter has none, so that PEFT would load a pickle; or an index names a file elsewhere.
+    """
+    files = {path for path in folder.glob("*.safetensors") if path.is_file()}
+    if (folder / "adapter_config.json").is_file() and not (folder / _ADAPTER).is_file():
+        raise UnsafeWeightsError(f"{folder} holds an adapter without {_ADAPTER}: expected its weights in that file")
+    for index in folder.glob("*.safetensors.index.json"):
+        for name in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise UnsafeWeightsError(f"{index} names {name}: expected weights in the model's own folder")
+            files |= {path for path in [folder / name] if path.is_file()}
+    return files
+
+
 def model_digest(folder: Path) -> str:
     """Digest of the files that decide what a model computes: weights, configuration, tokenizer.
 
     Raises:
         UnsafeWeightsError: The folder holds no safetensors weights.
     """
-    names = {p.name for pattern in _MEANINGFUL for p in folder.glob(pattern) if p.is_file()}
+    files = {path for pattern in _MEANINGFUL for path in folder.glob(pattern) if path.is_file()}
+    names = {path.relative_to(folder).as_posix() for path in files | weights_files(folder)}
     if not any(name.endswith(".safetensors") for name in names):
         others = sorted(p.name for p in folder.iterdir())[:8]
         raise UnsafeWeightsError(

@@ -1,6 +1,5 @@
 """What a log-prob depends on besides the token ids: the weights that are really used, and the numerics."""
 
-import inspect
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,13 +14,15 @@ from preflow.digests import DigestMemory, code_essence, file_stamp, json_digest
 from preflow.errors import ModelError
 from preflow.home import digests_folder
 from preflow.maths import logprobs
-from preflow.models import attention, layout, loading, lora, precision, scoring
-from preflow.models.base import ModelRef
+from preflow.models import adapters, attention, layout, loading, lora, precision, scoring
+from preflow.models.base import ModelRef, weights_files
 from preflow.models.loading import is_adapter
 from preflow.models.precision import Precision
+from preflow.sources import source_text
 
-#: Files that decide what weights compute. The tokenizer's are not among them: token ids are in every row's own key.
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "*.py")
+#: Files besides the weights that decide what these compute. The tokenizer's are not among them: token ids are in every
+#: row's own key.
+_SETTINGS = ("*.safetensors.index.json", "config.json", "adapter_config.json", "*.py")
 #: Entries of configurations that say where something came from, not what it computes.
 _ORIGIN = ("_name_or_path", "base_model_name_or_path", "inference_mode", "transformers_version")
 #: What a stored value is; sums over any of the tokens (LD-DPO's too) are taken when it is read.
@@ -75,26 +76,50 @@ def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Prec
     if adapter is not None:
         folders |= {"adapter": adapter} if is_adapter(adapter) else {"base": adapter}
     files: dict[str, list[int]] = {}
-    weights = {part: _weights_digest(folder, files) for part, folder in folders.items()}
+    weights = {part: _weights_digest(folder, files, recipe) for part, folder in folders.items()}
     loading_options = {name: getattr(recipe, name) for name in ("use_4bit", "provider", "trust_remote_code")}
+    if recipe.provider == "unsloth":  # it loads in another way, by length
+        section = recipe.dpo or recipe.sft
+        loading_options |= {"unsloth": _version("unsloth"), "length": section.max_seq_length if section else None}
     values = {"weights": weights, "score": SCORE, **loading_options, **numerics(numbers.label())}
     label = base.name if trained is None else f"{base.name} + {trained.parent.name[:12]}"
     return Reference(values, label, files)
 
 
-def _weights_digest(folder: Path, stamps: dict[str, list[int]]) -> str:
-    """Digest of the files of a model folder that decide what it computes; notes each file's stamp."""
+def _weights_digest(folder: Path, stamps: dict[str, list[int]], recipe: Recipe) -> str:
+    """Digest of the files of a model folder that decide what it computes; notes each file's stamp.
+
+    Raises:
+        ModelError: The model's code lies elsewhere.
+        UnsafeWeightsError: An adapter has no safetensors weights, or an index names a file outside the folder.
+    """
     memory = DigestMemory(digests_folder())
     digests: dict[str, Any] = {}
-    for path in sorted({p for pattern in _WEIGHTS for p in folder.glob(pattern) if p.is_file()}):
+    files = {p for pattern in _SETTINGS for p in folder.glob(pattern) if p.is_file()}
+    for path in sorted(files | weights_files(folder)):
         stamps[str(path.absolute())] = file_stamp(path)
         if path.name in ("config.json", "adapter_config.json"):
             entries = json.loads(path.read_text(encoding="utf-8"))
+            if recipe.trust_remote_code:
+                _require_own_code(entries, path)
             kept = {name: value for name, value in entries.items() if name not in _ORIGIN}
             digests[path.name] = json.dumps(kept, sort_keys=True)  # some hold infinities, which a digest refuses
         else:
-            digests[path.name] = memory.digest(path)
+            digests[path.relative_to(folder).as_posix()] = memory.digest(path)
     return json_digest(digests)
+
+
+def _require_own_code(config: dict[str, Any], file: Path) -> None:
+    places = [str(place) for place in (config.get("auto_map") or {}).values() if "--" in str(place)]
+    if places:
+        raise ModelError(
+            f"{file} takes the model's code from another repository ({places[0]}), where it can change unseen. Put "
+            "that repository's .py files beside the weights, and leave only what follows '--' in auto_map"
+        )
+
+
+def _version(package: str) -> str:
+    return version(package) if find_spec(package) else ""
 
 
 def numerics(precision_label: str) -> dict[str, Any]:
@@ -102,15 +127,14 @@ def numerics(precision_label: str) -> dict[str, Any]:
     import peft
     import transformers
 
-    modules = (scoring, layout, attention, lora, loading, precision, logprobs)
+    modules: tuple[Any, ...] = (scoring, layout, attention, lora, loading, precision, adapters, logprobs)
     cuda: Any = torch.backends.cuda
     mkldnn: Any = torch.backends.mkldnn
     return {
-        "code": json_digest([code_essence(inspect.getsource(module)) for module in modules]),
-        "bitsandbytes": version("bitsandbytes") if find_spec("bitsandbytes") else "",
+        "code": json_digest([code_essence(source_text(Path(module.__file__))) for module in modules]),
+        "bitsandbytes": _version("bitsandbytes"),
         "precision": precision_label,
         "matmul": [
-            torch.get_float32_matmul_precision(),
             # "none" is the default, which is full precision
             *(backend.matmul.fp32_precision.replace("none", "ieee") for backend in (cuda, mkldnn)),
             cuda.matmul.allow_bf16_reduced_precision_reduction,

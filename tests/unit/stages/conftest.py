@@ -71,6 +71,7 @@ def bench(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> B
     """The models, old enough for their digests to be remembered, asked once."""
     shutil.copytree(originals, tmp_path / "models")
     monkeypatch.setattr(digests, "_YOUNG_NS", 0)  # the hardest case: everything is remembered at once
+    monkeypatch.setattr(digests, "_LOCAL", digests._LOCAL | {"tmpfs"})
     made = Bench(tmp_path / "models")
     assert made.ask(compare=False) == len(GROUPS)
     assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"

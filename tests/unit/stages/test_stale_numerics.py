@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+import preflow
 from preflow.config import Recipe
-from preflow.errors import ModelError
+from preflow.errors import CodeChangedError, ModelError
 from preflow.models import identity
 from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
+from preflow.sources import source_text
 from preflow.stages import reference
 from tests.conftest import make_model
 from tests.unit.stages.stale_bench import GROUPS, Bench, write_adapter
@@ -53,13 +55,30 @@ def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.Monke
 
 
 def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import inspect
-
-    original, before = inspect.getsource, "return token_logprobs("
+    original, before = source_text, "return token_logprobs("
     monkeypatch.setattr(
-        inspect, "getsource", lambda module: original(module).replace(before, "return 2 * " + before[7:])
+        identity, "source_text", lambda path: original(path).replace(before, "return 2 * " + before[7:])
     )
     assert bench.ask() == len(GROUPS)
+
+
+def test_code_that_was_changed_while_it_runs_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values would be stored as those of what the file says now."""
+    monkeypatch.setattr(preflow, "STARTED_NS", 0)
+    with pytest.raises(CodeChangedError, match=r"scoring\.py was changed at .*Start again"):
+        bench.ask()
+
+
+@pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
+def test_tf32_set_the_new_way_is_in_the_identity(backend: str) -> None:
+    """As torch recommends it; reading it the old way then raises."""
+    before, matmul = identity.numerics("cpu"), getattr(torch.backends, backend).matmul
+    was = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if backend == "cuda" else "bf16"
+    try:
+        assert identity.numerics("cpu") != before
+    finally:
+        matmul.fp32_precision = was
 
 
 def test_switches_of_torch_are_in_the_identity() -> None:

@@ -9,14 +9,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from preflow import digests
 from preflow.config import Recipe
+from preflow.errors import ModelError, UnsafeWeightsError
 from preflow.home import digests_folder
 from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy
@@ -178,6 +181,54 @@ def edited_in_the_hub_cache_before_another_revision_came(b: Bench) -> None:
     b.model.symlink_to(cache / "snapshots" / "second")
 
 
+def hub_cache_copied(b: Bench) -> None:
+    """Edited first: in the copy every link is younger than the file it names."""
+    cache = as_hub_cache(b)
+    edit(next((cache / "blobs").iterdir()), louder)
+    shutil.copytree(cache, b.folder / "moved", symlinks=False)
+    b.model.unlink()
+    b.model.symlink_to(b.folder / "moved" / "snapshots" / "first")
+
+
+def hub_cache_linked_anew(b: Bench) -> None:
+    """As a second download does that finds the file there."""
+    cache = as_hub_cache(b)
+    (blob,) = (cache / "blobs").iterdir()
+    edit(blob, louder)
+    time.sleep(0.02)
+    link = cache / "snapshots" / "first" / b.weights.name
+    link.unlink()
+    link.symlink_to(blob)
+
+
+def as_hub_cache(b: Bench) -> Path:
+    """The weights as the hub's cache keeps them: a link to a file that is named by its contents."""
+    cache = b.folder / "models--owner--name"
+    blob = cache / "blobs" / digests.file_digest(b.weights)
+    blob.parent.mkdir(parents=True)
+    b.weights.rename(blob)
+    (cache / "snapshots" / "first").mkdir(parents=True)
+    (cache / "snapshots" / "first" / b.weights.name).symlink_to(blob)
+    for other in b.model.glob("*.json"):
+        shutil.copy(other, cache / "snapshots" / "first")
+    b.model.rename(b.folder / "before")
+    b.model.symlink_to(cache / "snapshots" / "first")
+    assert b.ask() == 0, "the same weights under another path"
+    return cache
+
+
+def shard_in_a_folder_below(b: Bench) -> None:
+    """Named by the index, where a pattern over the model's folder does not see it; a stray file lies where it does."""
+    (b.base / "part").mkdir()
+    shard = b.base / "part" / "model-00001-of-00001.safetensors"
+    shutil.copy(b.base / "model.safetensors", b.base / "extra.safetensors")
+    (b.base / "model.safetensors").rename(shard)
+    names = dict.fromkeys(load_file(shard), "part/model-00001-of-00001.safetensors")
+    (b.base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    b.ask()
+    edit(shard, louder)
+
+
 def attention_set_in_the_config(b: Bench) -> None:
     change_json(b.base / "config.json", attn_implementation="eager")
 
@@ -223,6 +274,9 @@ EVERY_ROW = [
     memory_of_another_file,
     base_link_turned_to_another_model,
     edited_in_the_hub_cache_before_another_revision_came,
+    hub_cache_copied,
+    hub_cache_linked_anew,
+    shard_in_a_folder_below,
     attention_set_in_the_config,
     ropes_stretched,
     adapter_on_other_layers,
@@ -235,6 +289,27 @@ def test_no_stale_value(bench: Bench, way: Callable[[Bench], None]) -> None:
     way(bench)
     assert bench.ask() == len(GROUPS)
     assert bench.ask(compare=False) == 0
+
+
+def test_an_adapter_that_would_be_read_from_a_pickle_is_refused(bench: Bench) -> None:
+    bench.weights.rename(bench.model / "stray.safetensors")
+    (bench.model / "adapter_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(UnsafeWeightsError, match=r"without adapter_model\.safetensors"):
+        bench.ask()
+
+
+def test_an_index_that_names_a_file_elsewhere_is_refused(bench: Bench) -> None:
+    index = bench.base / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../other.safetensors"}}))
+    with pytest.raises(UnsafeWeightsError, match=r"names \.\./other\.safetensors"):
+        bench.ask()
+
+
+def test_code_that_lies_in_another_repository_is_refused(bench: Bench) -> None:
+    bench.recipe_changes["trust_remote_code"] = True
+    change_json(bench.base / "config.json", auto_map={"AutoModelForCausalLM": "owner/code--modeling.Model"})
+    with pytest.raises(ModelError, match=r"another repository \(owner/code--modeling\.Model\)"):
+        bench.ask()
 
 
 def tokenizer_replaced(b: Bench) -> None:

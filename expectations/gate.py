@@ -96,6 +96,16 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     """
     scratch = out / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # what an earlier, killed start left
+    try:
+        critical = _check(spec, out, scratch, observer)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if critical:
+        raise DataUnfitError(_unfit(critical, out))
+
+
+def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> list[str]:
+    """Judge the rows and write everything; what makes the set unfit, in words."""
     benchmark = None
     if spec.benchmarks:
         benchmark = read_benchmarks(spec.benchmarks, scratch / "benchmarks", spec.settings)
@@ -114,11 +124,9 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
     (out / PAGE).write_text(page(whole), encoding="utf-8")
-    shutil.rmtree(scratch, ignore_errors=True)
     for kind, report in reports.items():
         observer.note(summary(kind, report))
-    if critical:
-        raise DataUnfitError(_unfit(critical, out))
+    return critical
 
 
 def _judge(

@@ -5,7 +5,7 @@ not be checked (a recipe or a file that cannot be read).
 """
 
 import json
-import shutil
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from flows.cli import parse_overrides
 from flows.plan import data_sources
+from flows.result_folder import result_folder
 from preflow.data.raw import read_rows
 from preflow.data.reading import DataSource, resolve_sources
 from preflow.data.store import QUARANTINE, REPORT, Kind
@@ -100,16 +101,9 @@ def _check(spec: ValidateSpec, folder: Path, console: Console, *, quiet: bool) -
     """Run the gate into a folder; an unfit set leaves its report there like a fit one."""
     from expectations.gate import run_gate
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / REPORT).is_file():
-        raise ConfigError(f"--out {folder} is not empty and holds no earlier report; name a new folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     bar = _Bar(Console(stderr=True, quiet=True) if quiet else console)
-    try:
-        with bar.bar:
-            run_gate(spec, folder, bar)
-    except DataUnfitError:
-        pass  # the report says why
+    with result_folder(folder, spec.sources()) as partial, bar.bar, suppress(DataUnfitError):  # the report says why
+        run_gate(spec, partial, bar)
 
 
 def _spec(

@@ -14,6 +14,9 @@ from preflow.models.base import ModelRef
 from preflow.settings import Frozen, numbers
 from preflow.validation_settings import ValidationSettings
 
+#: The fields of ``ValidateSpec`` that name files.
+_FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
+
 
 class ValidateSpec(Frozen):
     """Check, set aside, split."""
@@ -32,12 +35,15 @@ class ValidateSpec(Frozen):
     """Most tokens of a row under that tokenizer."""
     settings: ValidationSettings = ValidationSettings()
 
+    def sources(self) -> tuple[DataSource, ...]:
+        """Every file that is read."""
+        return tuple(source for name in _FILES for source in getattr(self, name))
+
     def inputs(self) -> dict[str, Any]:
         """Digests of the files, in order, and how they are read; their names do not matter otherwise."""
-        names = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
         return {
             name: [[source.digest, *(file_kind(Path(source.path)) or ())] for source in getattr(self, name)]
-            for name in names
+            for name in _FILES
         }
 
     def options(self) -> dict[str, Any]:

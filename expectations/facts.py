@@ -123,7 +123,9 @@ def read_kind(
     every = [*sources["train"], *sources["eval"]]
     names = source_names(every)
     parts = ["train"] * len(sources["train"]) + ["eval"] * len(sources["eval"])
-    columns = Columns(kind, folder, names=dict(zip(names, parts, strict=True)))
+    columns = Columns(
+        kind, folder, names=dict(zip(names, parts, strict=True)), origins=dict(zip(names, every, strict=True))
+    )
 
     def orders() -> Iterator[Order]:
         number = 0

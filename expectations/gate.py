@@ -123,7 +123,7 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     whole.update(reports.items())
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
-    (out / PAGE).write_text(page(whole), encoding="utf-8")
+    (out / PAGE).write_text(page(whole), encoding="utf-8", errors="backslashreplace")
     for kind, report in reports.items():
         observer.note(summary(kind, report))
     return critical

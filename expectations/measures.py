@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from expectations.facts import Facts
 from preflow.data.alike import parts_of
 from preflow.data.bias import distributions, length_bias, openings, prompt_shares, shallow_cues
+from preflow.data.plain import quoted
 from preflow.data.survey import OPENINGS
 from preflow.data.words import folded_words
 
@@ -54,7 +55,7 @@ def measure_set(facts: Facts, used: NDArray[np.bool_]) -> SetMeasures:
     shown: dict[str, Any] = {
         "few_prompts": {"prompts": distinct, "rows": count},
         "dominant_prompt": {"rows": largest, "row": str(columns.source(row)) if row >= 0 else None},
-        "dominant_source": {"source": sources[0][0], "share": source_share} if sources else {},
+        "dominant_source": {"source": quoted(sources[0][0]), "share": source_share} if sources else {},
         "low_diversity": {"rows": repeated},
     }
     rows: dict[str, NDArray[np.int64]] = {}

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from expectations.details import Details
 from expectations.facts import Facts
+from preflow.data.originals import Originals
+from preflow.data.plain import row_json
 from preflow.data.rows import Source
-from preflow.data.store import QUARANTINE, SetAside, rows_file
+from preflow.data.store import QUARANTINE, Kind, SetAside, rows_file
 from preflow.findings import FINDINGS
 
 _NAMES = tuple(FINDINGS)
@@ -25,7 +27,7 @@ def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_],
         held: Rows that evaluate, shape ``(N,)``.
         out: The validate stage's folder.
     """
-    kind, details = facts.columns.kind, Details(facts)
+    kind, details, originals = facts.columns.kind, Details(facts), Originals(facts.columns.origins)
     fine = facts.fine
     with (
         (out / rows_file(kind, "train")).open("wb") as train,
@@ -41,21 +43,20 @@ def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_],
             for at in np.flatnonzero(~used).tolist():
                 row = start + at
                 if fine[row]:
-                    quarantine.write(_set_aside(facts, details, _NAMES[reason[row]], row, lines[at]))
+                    quarantine.write(_set_aside(details, originals, _NAMES[reason[row]], row, lines[at], kind))
                 else:  # was written as it shall stand there when it could not be converted
                     quarantine.write(lines[at])
             start = rows.stop
 
 
-def _set_aside(facts: Facts, details: Details, finding: str, row: int, line: bytes) -> bytes:
+def _set_aside(details: Details, originals: Originals, finding: str, row: int, line: bytes, kind: Kind) -> bytes:
     found = json.loads(line)
-    values = {key: value for key, value in found.items() if key not in {"file", "row", "context"}}
     aside = SetAside(
-        facts.columns.kind,
+        kind,
         Source(found["file"], found["row"]),
         finding,
         details.text(finding, row, found),
-        values,
+        originals.values(found["file"], found["row"]),
         details.measure(finding, row),
     )
-    return (json.dumps(aside.to_json(), ensure_ascii=False) + "\n").encode("utf-8")
+    return row_json(aside.to_json())

@@ -4,7 +4,9 @@ It starts no server, loads no model, and records no run. Exit codes: 0 the data 
 not be checked (a recipe or a file that cannot be read).
 """
 
+import io
 import json
+import sys
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -19,7 +21,7 @@ from rich.table import Table
 from flows.cli import parse_overrides
 from flows.plan import data_sources
 from flows.result_folder import result_folder
-from preflow.data.raw import read_rows
+from preflow.data.raw import fed_back, read_rows
 from preflow.data.reading import DataSource, resolve_sources
 from preflow.data.store import QUARANTINE, REPORT, Kind
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
@@ -55,6 +57,11 @@ def main(
     max_seq_length: Annotated[int | None, typer.Option(help="Most tokens of a row; the recipe's if not given.")] = None,
 ) -> None:
     """Check demonstrations and preference pairs before anything is trained on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # names of files and columns may be such that no terminal can show them
+            stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=True, highlight=False)
     try:
         spec, name = _spec(what, kind, parse_overrides(changes or []), tokenizer, max_seq_length)
@@ -157,7 +164,7 @@ def _is_recipe(path: Path) -> bool:
 def _guess(sources: tuple[DataSource, ...]) -> Kind:
     """Pairs where one of the first rows has a chosen answer, else demonstrations."""
     for source in sources:
-        for raw in islice(read_rows(source), 100):
+        for raw in map(fed_back, islice(read_rows(source), 100)):
             if raw.values.keys() & {"chosen", "rejected"}:
                 return "preferences"
             if raw.values.keys() & {"completion", "messages", "conversations"}:

@@ -52,9 +52,12 @@ class Artifact(BaseModel):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that people can read and that is the same bytes for the same value."""
+    """Write a JSON file that people can read and that is the same bytes for the same value.
+
+    Text that no encoding can write (a lone surrogate) becomes its JSON escape.
+    """
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:

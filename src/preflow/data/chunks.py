@@ -79,17 +79,17 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
         yield Chunk(name, part, rows=tuple(batch))
 
 
-def _characters(value: Any) -> int:
-    """About how much text a row holds, whatever its form."""
+def _characters(value: Any, deepest: int = 8) -> int:
+    """About how much text a row holds, whatever its form; what is nested deeper than any turn does not count."""
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, dict):
-        return sum(map(_characters, value.values()))
-    return sum(map(_characters, value)) if isinstance(value, list) else 0
+    if not isinstance(value, dict | list) or not deepest:
+        return 0
+    return sum(_characters(held, deepest - 1) for held in (value.values() if isinstance(value, dict) else value))
 
 
 def _text_chunks(path: Path, packing: str | None, name: str, part: Part) -> Iterator[Chunk]:
-    with unreadable(path) as after, open_text(path, packing) as stream:
+    with unreadable(path, packing) as after, open_text(path, packing) as stream:
         start = 0 if packing else _mark_bytes(path)
         number = 1
         while lines := stream.readlines(CHUNK_BYTES):

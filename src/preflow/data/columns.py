@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from preflow.data.reading import DataSource
 from preflow.data.rows import Source
 from preflow.data.store import Kind
 from preflow.data.survey import Surveyed
@@ -32,6 +33,7 @@ class Columns:
         sizes: Rows of each chunk.
         sources: Rows by the value of their column ``source``.
         names: Name of every source, also of one without a row, and the part of the recipe that names it.
+        origins: The same sources, by name.
         total: Rows.
         size: Bytes of all rows.
     """
@@ -44,6 +46,7 @@ class Columns:
     total: int = 0
     size: int = 0
     names: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, DataSource] = field(default_factory=dict)
     _types: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, int] = field(default_factory=dict)
     _open: dict[str, BinaryIO] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class Columns:
     def source(self, row: int) -> Source:
         """Where a row stands in the user's files."""
         chunk = int(np.searchsorted(np.cumsum(self.sizes), row, side="right"))
-        return Source(self.files[chunk], int(self.get("row")[row]))
+        return Source(self.files[chunk], int(self.get("row", rows=slice(row, row + 1))[0]))
 
     def by_file(self, rows: NDArray[np.int64]) -> dict[str, list[int]]:
         """Row numbers by file, in the order of the files."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from preflow.data.plain import printable, quoted
 from preflow.data.raw import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Role, Source
 from preflow.data.splits import is_blank
@@ -29,7 +30,7 @@ class RowProblem(Exception):  # noqa: N818 - it never leaves the gate, which rec
     def __init__(self, finding: str, detail: str) -> None:
         super().__init__(f"{finding}: {detail}")
         self.finding = finding
-        self.detail = detail
+        self.detail = printable(detail)
 
 
 def to_demonstration(raw: RawRow) -> Demonstration:
@@ -112,7 +113,7 @@ def _conditioned(raw: RawRow, prompt: tuple[Message, ...]) -> tuple[Message, ...
 
 def _require(raw: RawRow, column: str, expected: str) -> Any:
     if column not in raw.values:
-        got = ", ".join(list(raw.values)[:12]) or "no column"
+        got = ", ".join(map(quoted, list(raw.values)[:12])) or "no column"
         raise RowProblem("missing_column", f"no column '{column}'; got {got}; expected {expected}")
     value = raw.values[column]
     if value is None:
@@ -152,7 +153,7 @@ def _turn(value: Any, where: str) -> Message:
     if value.get("tool_calls"):
         raise RowProblem("needs_tools", f"{where} calls tools; expected text alone")
     if not isinstance(role, str) or role not in roles:
-        raise RowProblem("bad_role", f"{where} has {keys[0]} {role!r}, expected {', '.join(roles)}")
+        raise RowProblem("bad_role", f"{where} has {keys[0]} {quoted(repr(role))}, expected {', '.join(roles)}")
     if not isinstance(content, str):
         got = "null" if content is None else type(content).__name__
         raise RowProblem("wrong_type", f"{where}: {keys[1]} is {got}, expected text")

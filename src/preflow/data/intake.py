@@ -11,7 +11,8 @@ from json.encoder import encode_basestring
 from typing import TypeVar
 
 from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
-from preflow.data.raw import RawRow
+from preflow.data.plain import row_json
+from preflow.data.raw import RawRow, fed_back
 from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
 from preflow.data.splits import is_blank
 from preflow.data.store import Kind, SetAside
@@ -63,7 +64,10 @@ def take_in(kind: Kind, file: str, rows: Iterable[RawRow]) -> Texts:
     quoted = encode_basestring(file)
     for raw in rows:
         if not quick(texts, raw, quoted):
-            careful(texts, raw)
+            held = fed_back(raw)
+            if held is raw or not quick(texts, held, quoted):
+                careful(texts, held)
+            raw = held  # noqa: PLW2901 - a row of a quarantine is what it holds
         source = raw.values.get("source")
         if type(source) is str and (source in texts.sources or len(texts.sources) < _SOURCES):
             texts.sources[source] += 1
@@ -149,8 +153,7 @@ def _keep(texts: Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
 
 def _refuse(texts: Texts, raw: RawRow, problem: RowProblem) -> None:
     row = SetAside(texts.kind, Source(raw.file, raw.row), problem.finding, problem.detail, raw.values)
-    line = json.dumps(row.to_json(), ensure_ascii=False, default=str) + "\n"
-    texts.lines.append(line.encode("utf-8", "backslashreplace"))
+    texts.lines.append(row_json(row.to_json()))
     texts.numbers.append(raw.row)
     texts.problems.append(PROBLEMS.index(problem.finding))
     texts.sides.extend([""] * SIDES[texts.kind])

@@ -16,10 +16,13 @@ import pyarrow as pa
 
 from preflow import hub
 from preflow.data.json_array import elements
+from preflow.data.plain import quoted
 from preflow.data.reading import DataSource, file_kind, hub_parts, is_hub
 from preflow.errors import DataDownloadError, DataFileError
 
 _READ_AHEAD = 1 << 20
+#: The same where it is sought how far a broken file can be read.
+_READ_AHEAD_OF_FAULT = 256
 #: First bytes that betray a file whose name says something else.
 _BINARY_HEADS = {
     b"PAR1": "a Parquet file",
@@ -67,15 +70,19 @@ def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
     kind = file_kind(path)
     if kind is None:
         raise DataFileError(f"{path} is no known kind of data file")
-    with unreadable(path) as after:
+    with unreadable(path, kind[1]) as after:
         for row in _READERS[kind[0]](path, kind[1], label):
             after[0] = row.row
             yield row
 
 
 @contextmanager
-def unreadable(path: Path) -> Iterator[list[int]]:
+def unreadable(path: Path, packing: str | None = None) -> Iterator[list[int]]:
     """Turn whatever a reader of a file can raise into one clear error.
+
+    Args:
+        path: The file.
+        packing: Its packing. Of a packed file the lines that can be read are counted, as it is unpacked far ahead.
 
     Yields:
         A list of one number, the last row that was read, which the reader keeps up to date.
@@ -88,8 +95,10 @@ def unreadable(path: Path) -> Iterator[list[int]]:
         yield after
     except DataFileError:
         raise
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error, pa.ArrowException) as error:
+    except (OSError, EOFError, ValueError, ArithmeticError, LookupError, zlib.error, pa.ArrowException) as error:
         where = f" after row {after[0]}" if after[0] else ""
+        if packing is not None and (lines := _readable_lines(path, packing)):
+            where = f" after line {lines}"
         raise DataFileError(f"data file {path} cannot be read{where}: {_reason(error)}") from error
 
 
@@ -151,9 +160,21 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def open_text(path: Path, packing: str | None) -> io.BufferedReader:
+def _readable_lines(path: Path, packing: str) -> int:
+    """About how many lines of a broken file can be read; never more."""
+    number = 0
+    try:
+        with open_text(path, packing, _READ_AHEAD_OF_FAULT) as stream:
+            for line in stream:
+                number += line.endswith(b"\n")
+    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException):
+        return number
+    return number
+
+
+def open_text(path: Path, packing: str | None, ahead: int = _READ_AHEAD) -> io.BufferedReader:
     """Open a text file for reading bytes, unpacked, its byte order mark skipped."""
-    stream = io.BufferedReader(pa.input_stream(str(path), compression=packing), _READ_AHEAD)
+    stream = io.BufferedReader(pa.input_stream(str(path), compression=packing), ahead)
     head = stream.peek(4)[:4]
     for mark, what in _BINARY_HEADS.items():
         if head.startswith(mark):
@@ -185,14 +206,26 @@ def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
     return _careful_row(line, name, number)
 
 
+def fed_back(raw: RawRow) -> RawRow:
+    """The row that a line of the gate's quarantine holds; any other row as it is."""
+    held = raw.values.get("values")
+    if raw.malformed is not None or not isinstance(held, dict) or "finding" not in raw.values:
+        return raw
+    line = held.get("line")
+    if raw.values["finding"] == "malformed_line" and isinstance(line, str):  # the line itself was mended, or was not
+        return jsonl_row(line.encode("utf-8", "backslashreplace"), raw.file, raw.row)
+    return RawRow(raw.file, raw.row, held)
+
+
 def _careful_row(line: bytes, name: str, number: int) -> RawRow:
     """The same by the standard library: slower, with its messages, lone surrogates, NaN and doubled keys."""
+    text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
     try:
         value = parse_json(line.decode("utf-8"))
     except ValueError as error:
-        text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
         return RawRow(name, number, {"line": text}, malformed=str(error))
-    return _object_row(value, name, number)
+    row = _object_row(value, name, number)
+    return row if row.malformed is None else RawRow(name, number, {"line": text}, malformed=row.malformed)
 
 
 def _object_row(value: Any, name: str, number: int) -> RawRow:
@@ -200,9 +233,9 @@ def _object_row(value: Any, name: str, number: int) -> RawRow:
         key = _doubled_key(value)
         if key is None:
             return RawRow(name, number, value)
-        return RawRow(name, number, dict(value), malformed=f"the key '{key}' is given twice")
+        return RawRow(name, number, dict(value), malformed=f"the key '{quoted(key)}' is given twice")
     problem = f"expected an object {{...}}, got {_json_type(value)}"
-    return RawRow(name, number, {"line": json.dumps(value)}, malformed=problem)
+    return RawRow(name, number, {"line": value}, malformed=problem)
 
 
 def _json_type(value: Any) -> str:
@@ -231,19 +264,48 @@ def _read_csv(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
     # The default limit of 128 kB per field is a guard of the csv module, not a property of the file.
     csv.field_size_limit(sys.maxsize)
     with open_text(path, packing) as stream:
-        lines = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        records = csv.reader(lines, strict=True)
-        header = next(records, None)
+        # A byte that is no UTF-8 spoils its own record alone, see _not_text.
+        lines = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+        records = _records(csv.reader(lines, strict=True))
+        _, header = next(records, (0, None))
         if header is None:
             return
+        if problem := _not_text(header):
+            raise ValueError(f"line 1, the header: {problem}")
         if len(set(header)) < len(header):
-            raise DataFileError(f"{path}: the header names a column twice: {', '.join(header)}")
-        for number, record in enumerate((r for r in records if r), 1):
-            if len(record) == len(header):
+            raise DataFileError(f"{path}: the header names a column twice: {', '.join(map(quoted, header))}")
+        for number, (line, record) in enumerate(((n, r) for n, r in records if r), 1):
+            problem = _not_text(record)
+            if problem is None and len(record) == len(header):
                 yield RawRow(name, number, dict(zip(header, record, strict=True)))
-            else:
-                problem = f"got {len(record)} fields, expected {len(header)} ({', '.join(header)})"
-                yield RawRow(name, number, {"line": ",".join(record)}, malformed=problem)
+                continue
+            columns = ", ".join(map(quoted, header))
+            problem = problem or f"got {len(record)} fields, expected {len(header)} ({columns})"
+            yield RawRow(name, number, {"line": ",".join(record)}, malformed=f"line {line}: {problem}")
+
+
+def _records(records: Any) -> Iterator[tuple[int, list[str]]]:
+    """Records of a CSV file with the line in which each begins: what is in quotes may go over several."""
+    while True:
+        line = records.line_num + 1
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"the record that begins in line {line}: {error}") from error
+        yield line, record
+
+
+def _not_text(record: list[str]) -> str | None:
+    """What is wrong with a record that holds a byte which is no UTF-8."""
+    for value in record:
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                return f"byte 0x{ord(value[error.start]) - 0xDC00:02x} is not UTF-8"
+    return None
 
 
 def _read_parquet(path: Path, packing: str | None, name: str) -> Iterator[RawRow]:
@@ -252,9 +314,29 @@ def _read_parquet(path: Path, packing: str | None, name: str) -> Iterator[RawRow
     number = 0
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=4096):
-            for values in batch.to_pylist():
+            for values in _batch_rows(batch):
                 number += 1
                 yield RawRow(name, number, values)
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch; a time that Python cannot hold stands there as the number that the file holds."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ArithmeticError, LookupError, ValueError):  # years beyond 9999, unknown time zones
+        columns = [_column(column) for column in batch.columns]
+        return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return rows
+
+
+def _column(column: pa.Array) -> list[Any]:
+    try:
+        found: list[Any] = column.to_pylist()
+    except (ArithmeticError, LookupError, ValueError):
+        if not pa.types.is_temporal(column.type):
+            raise  # inside a list or a struct: unreadable() says so
+        found = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_pylist()
+    return found
 
 
 _READERS = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from preflow.data.plain import printable
 from preflow.digests import file_digest
 from preflow.errors import DataFileError
 from preflow.settings import Frozen
@@ -123,6 +124,9 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def _file_source(path: Path) -> DataSource:
+    name = printable(str(path))
+    if name != str(path):
+        raise DataFileError(f"data file {name}: its name is not UTF-8; rename it")
     if file_kind(path) is None and path.exists():
         raise DataFileError(
             f"{path}: '{''.join(path.suffixes) or path.name}' is no known kind of data file; expected a name "

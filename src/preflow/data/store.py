@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from preflow.artifacts import Artifact
+from preflow.data.plain import row_json
 from preflow.data.rows import Demonstration, Pair, Source
 
 Side = Literal["train", "eval"]
@@ -35,7 +36,7 @@ class SetAside:
         source: Where it stands.
         finding: What is wrong, by name.
         detail: What was got and what was expected.
-        values: The row itself, so that it can be mended and fed back.
+        values: The row itself with all its columns, so that it can be mended and fed back.
         measure: The number that failed its threshold; none where there is none.
     """
 
@@ -70,9 +71,8 @@ def write_rows(path: Path, rows: Iterable[Demonstration | Pair | SetAside]) -> N
     Text that no encoding can write (a lone surrogate in a row set aside) becomes its JSON escape, so that it reads
     back as it was.
     """
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as handle:
-        for row in rows:
-            handle.write(json.dumps(row.to_json(), ensure_ascii=False, default=str) + "\n")
+    with path.open("wb") as handle:
+        handle.writelines(row_json(row.to_json()) for row in rows)
 
 
 def load_demonstrations(artifact: Artifact, side: Side) -> list[Demonstration]:

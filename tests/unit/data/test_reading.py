@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,15 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "not Parquet": ("a.parquet", b"a,b\n1,2\n", "cannot be read"),
     "empty Parquet": ("a.parquet", b"", "cannot be read"),
     "open array": ("a.json", b'[{"a": 1},\n', "not valid JSON.*line 2"),
-    "open quotes": ("a.csv", b'a,b\n1,2\n"3,4\n', "after row 1"),
+    "open quotes": ("a.csv", b'a,b\n1,2\n"3,4\n', "after row 1: the record that begins in line 3"),
     "same column twice": ("a.csv", b"a,a\n1,2\n", "names a column twice"),
-    "Latin-1 table": ("a.csv", b"a,b\n\xe9,2\n", "utf-8"),
+    "Latin-1 header": ("a.csv", b"a,\xe9\n1,2\n", "line 1, the header: byte 0xe9 is not UTF-8"),
+    "end cut off": (
+        "a.jsonl.gz",
+        gzip.compress(random.Random(0).randbytes(2000).hex(" ", 40).replace(" ", "\n").encode())[:-300],
+        "after line ",
+    ),
+    "a name that is no UTF-8": ("caf\udce9.jsonl", b"{}\n", "caf.udce9.jsonl: its name is not UTF-8"),
 }
 
 
@@ -116,7 +123,34 @@ def test_a_broken_file_is_one_clear_error_that_names_it(tmp_path: Path, case: st
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataFileError, match=reason) as error:
         read(tmp_path / name)
-    assert name in str(error.value)
+    assert name.encode("utf-8", "backslashreplace").decode() in str(error.value)
+
+
+def test_a_byte_of_a_table_that_is_no_text_spoils_its_own_record_alone_and_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'a,b\n1,"2\n3"\n\xe9,2\n4,5\n6\n')
+    rows = read(tmp_path / "a.csv")
+    assert [row.malformed for row in rows] == [
+        None,
+        "line 4: byte 0xe9 is not UTF-8",
+        None,
+        "line 6: got 1 fields, expected 2 (a, b)",
+    ]
+
+
+def test_unused_times_that_python_cannot_hold_do_not_refuse_a_parquet_file(tmp_path: Path) -> None:
+    times = {
+        "day": pa.array([2**31 - 1], pa.date32()),
+        "stamp": pa.array([2**62], pa.timestamp("us")),
+        "span": pa.array([2**61], pa.duration("ms")),
+        "far": pa.array([0], pa.timestamp("s", tz="Mars/Phobos")),
+        "fine": pa.array(["text"]),
+    }
+    pq.write_table(pa.table(times), tmp_path / "a.parquet")
+    (row,) = read(tmp_path / "a.parquet")
+    assert row.values == {"day": 2**31 - 1, "stamp": 2**62, "span": 2**61, "far": 0, "fine": "text"}
+    pq.write_table(pa.table({"inside": pa.array([[2**62]], pa.list_(pa.timestamp("us")))}), tmp_path / "b.parquet")
+    with pytest.raises(DataFileError, match=r"b\.parquet cannot be read"):
+        read(tmp_path / "b.parquet")
 
 
 def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The folder of ``python -m flows.validate``: nothing that no check wrote is ever removed, and nothing blocks a name."""
+"""The folder of ``python -m flows.validate``: what no check wrote is never removed, and nothing blocks a name."""
 
 from pathlib import Path
 

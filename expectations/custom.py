@@ -9,7 +9,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
 from preflow.data.intake import PROBLEMS
-from preflow.findings import FINDINGS, Severity
+from preflow.findings import FINDINGS, Severity, setting_of
 from preflow.validation_settings import ValidationSettings
 
 _GRADES = {"stop": FailureSeverity.CRITICAL, "set_aside": FailureSeverity.WARNING, "warn": FailureSeverity.INFO}
@@ -46,15 +46,15 @@ def below(finding: str, limit: float, settings: ValidationSettings, *, reached: 
     return ExpectMeasureBelow(column=finding, max_value=limit, strict_max=reached, **_common(finding, settings))
 
 
-def at_least(finding: str, limit: float, settings: ValidationSettings) -> Expectation:
-    """The column named as the finding is ``limit`` or more."""
-    return ExpectMeasureAtLeast(column=finding, min_value=limit, **_common(finding, settings))
+def at_least(finding: str, limit: float, settings: ValidationSettings, kind: str = "") -> Expectation:
+    """The column named as the finding is ``limit`` or more; ``kind`` of rows where its setting's name depends on it."""
+    return ExpectMeasureAtLeast(column=finding, min_value=limit, **_common(finding, settings, kind))
 
 
-def _common(finding: str, settings: ValidationSettings) -> dict[str, Any]:
+def _common(finding: str, settings: ValidationSettings, kind: str = "") -> dict[str, Any]:
     severity: Severity = settings.severity_of(finding)
     return {
         "severity": _GRADES.get(severity, FailureSeverity.INFO),
         "description": f"not so: {FINDINGS[finding].what}",
-        "meta": {"finding": finding, "severity": severity, "setting": FINDINGS[finding].setting},
+        "meta": {"finding": finding, "severity": severity, "setting": setting_of(finding, kind)},
     }

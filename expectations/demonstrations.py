@@ -16,4 +16,4 @@ def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
 
 def set_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
     """Enough rows, of enough prompts and kinds."""
-    return new_suite("demonstrations: set", settings, of_sets(settings))
+    return new_suite("demonstrations: set", settings, of_sets("demonstrations", settings))

@@ -45,6 +45,7 @@ class Facts:
         partners: For each row the earlier row that it repeats, -1 where there is none.
         benchmark: For each row the row of a benchmark file with its prompt, -1 where there is none.
         lost_tokens: Tokens of each row beyond the limit; none where no tokenizer was given.
+        token_limit: Most tokens of a row; none where no tokenizer was given.
     """
 
     columns: Columns
@@ -53,6 +54,7 @@ class Facts:
     partners: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     benchmark: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     lost_tokens: NDArray[np.int32] | None = None
+    token_limit: int | None = None
 
     def __len__(self) -> int:
         return self.columns.total

@@ -14,7 +14,7 @@ from expectations import demonstrations, preferences
 from expectations.facts import Facts, compare_rows, nearly_leaking, read_kind
 from expectations.measures import measure_set
 from expectations.page import page
-from expectations.report import PAGE, critical_findings, kind_report, metrics, summary
+from expectations.report import PAGE, critical_findings, kind_report, metrics, remarks, summary
 from expectations.shared import lengths_suite, split_suite
 from expectations.suites import Outcome, as_result, run_suite
 from expectations.writing import write_kind
@@ -28,7 +28,7 @@ from preflow.data.store import QUARANTINE, REPORT, Kind, Side, rows_file
 from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
-from preflow.stages.specs import ValidateSpec
+from preflow.stages.specs import Template, ValidateSpec
 from preflow.validation_settings import ValidationSettings
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
@@ -119,7 +119,8 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     critical = [
         finding for kind, report in reports.items() for finding in critical_findings(kind, report, spec.settings)
     ]
-    whole: dict[str, Any] = {"verdict": "unfit" if critical else "fit", "critical": critical}
+    verdict = "unfit" if critical else "fit"
+    whole: dict[str, Any] = {"verdict": verdict, "critical": critical, "advice": remarks(reports)}
     whole.update(reports.items())
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
@@ -145,19 +146,20 @@ def _judge(
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
     if spec.tokenizer is not None:
-        _judge_lengths(judged, spec.tokenizer, spec.max_seq_length or 0)
+        _judge_lengths(judged, spec.tokenizer, spec.template, spec.max_seq_length or 0)
     if missed := (~facts.fine & judged.used).any():
         raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
     observer.progress(1, 1, f"rows of {kind} judged")
     return judged
 
 
-def _judge_lengths(judged: Judged, tokenizer: str, limit: int) -> None:
+def _judge_lengths(judged: Judged, tokenizer: str, template: Template, limit: int) -> None:
     """Count the tokens of the rows that nothing has set aside so far."""
     from preflow.data.token_counts import count_tokens, load_renderer  # it loads transformers
 
     facts = judged.facts
-    tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer), limit, judged.used)
+    tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer, template), limit, judged.used)
+    facts.token_limit = limit
     facts.rows["too_many_tokens"] = tokens
     suite = lengths_suite(facts.columns.kind, limit, facts.settings)
     judged.judge(run_suite(facts.frames({"too_many_tokens": tokens}), suite))
@@ -197,7 +199,7 @@ def _write(kinds: dict[Kind, Judged], settings: ValidationSettings, out: Path) -
                 (out / rows_file(kind, side)).write_bytes(b"")
             continue
         one = kinds[kind]
-        sets = measure_set(one.facts, one.used)
+        sets = measure_set(one.facts, one.used, one.used & ~one.held)
         one.outcomes.append(run_suite([sets.frame], set_suite(settings)))
         write_kind(one.facts, one.reason, one.held, out)
         reports[kind] = kind_report(one.facts, one.failing, one.reason, one.held, sets)

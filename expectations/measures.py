@@ -33,12 +33,13 @@ class SetMeasures:
     rows: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def measure_set(facts: Facts, used: NDArray[np.bool_]) -> SetMeasures:
+def measure_set(facts: Facts, used: NDArray[np.bool_], train: NDArray[np.bool_]) -> SetMeasures:
     """Measure the usable rows of one kind.
 
     Args:
         facts: Of all rows.
         used: Rows that nothing sets aside, shape ``(N,)``.
+        train: Those of them that train, shape ``(N,)``.
     """
     columns, count = facts.columns, int(used.sum())
     distinct, largest, row = prompt_shares(columns, used)
@@ -47,12 +48,14 @@ def measure_set(facts: Facts, used: NDArray[np.bool_]) -> SetMeasures:
     repeated = int((used & ((facts.partners >= 0) | (facts.rows["near_duplicate"] > 0))).sum())
     values: dict[str, float | None] = {
         "too_few_rows": count,
+        "fewer_rows_than_recommended": int(train.sum()),
         "few_prompts": distinct / count if count else None,
         "dominant_prompt": largest / count if count >= _FEW_ROWS else None,
         "dominant_source": source_share,
         "low_diversity": repeated / count if count else None,
     }
     shown: dict[str, Any] = {
+        "fewer_rows_than_recommended": {"rows to train on": int(train.sum())},
         "few_prompts": {"prompts": distinct, "rows": count},
         "dominant_prompt": {"rows": largest, "row": str(columns.source(row)) if row >= 0 else None},
         "dominant_source": {"source": quoted(sources[0][0]), "share": source_share} if sources else {},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from expectations.report import said
+from expectations.report import limit_of, said
 from expectations.style import STYLE
 from preflow.data.store import Kind
 
@@ -25,6 +25,7 @@ def page(report: Mapping[str, Any]) -> str:
     """
     fit = report["verdict"] == "fit"
     critical = "".join(f"<li>{escape(line)}</li>" for line in report["critical"])
+    advice = "".join(f"<li>{escape(line)}</li>" for line in report["advice"])
     body = "".join(_kind(kind, report[kind]) for kind in _KINDS if kind in report)
     verdict = "The data are fit for training" if fit else "The data are not fit for training"
     return (
@@ -33,6 +34,7 @@ def page(report: Mapping[str, Any]) -> str:
         f"<title>{verdict}</title><style>{STYLE}</style></head><body><main>"
         f'<h1 class="{"fit" if fit else "unfit"}">{verdict}</h1>'
         f"{f'<ul class=critical>{critical}</ul>' if critical else ''}{body}"
+        f"{f'<section><h2>Advice</h2><ul>{advice}</ul></section>' if advice else ''}"
         "<footer>Rows set aside are in <code>quarantine.jsonl</code> beside this page, each with its reason, ready to "
         "be mended and fed back. <code>report.json</code> holds these numbers for programs, "
         "<code>gx_*.json</code> Great Expectations' results.</footer></main></body></html>\n"
@@ -66,9 +68,8 @@ def _bar(found: Mapping[str, Any]) -> str:
 
 def _finding(name: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     count = f"{entry['count']:,} row{'' if entry['count'] == 1 else 's'}" if entry["count"] else "the whole set"
-    threshold = ""
-    if entry["threshold"] is not None:
-        threshold = f" <small>validation.{escape(entry['setting'])}: {entry['threshold']}</small>"
+    limit = limit_of(entry)
+    threshold = f" <small>{escape(limit)}</small>" if limit else ""
     measured = said(name, found["measures"].get(name))
     examples = "".join(_example(example, entry["what"]) for example in entry["examples"])
     return (

@@ -24,4 +24,4 @@ def set_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
     cues = [
         below(finding, settings.cue_limit, settings) for finding in ("length_bias", "shallow_cue", "one_sided_opening")
     ]
-    return new_suite("preferences: set", settings, [*of_sets(settings), *cues])
+    return new_suite("preferences: set", settings, [*of_sets("preferences", settings), *cues])

@@ -11,7 +11,7 @@ from expectations.facts import Facts
 from expectations.measures import SetMeasures
 from preflow.data.alike import parts_of
 from preflow.data.store import Kind
-from preflow.findings import FINDINGS
+from preflow.findings import FINDINGS, setting_of
 from preflow.validation_settings import ValidationSettings
 
 #: The report for people, in the validate stage's folder.
@@ -83,7 +83,7 @@ def _files(facts: Facts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
 
 def _entry(facts: Facts, details: Details, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
     rows = np.sort(rows)
-    setting = FINDINGS[name].setting
+    setting = setting_of(name, facts.columns.kind)
     examples = []
     fine = facts.fine
     for row, values in zip(rows[:_EXAMPLES].tolist(), facts.columns.values(rows[:_EXAMPLES].tolist()), strict=True):
@@ -97,7 +97,7 @@ def _entry(facts: Facts, details: Details, name: str, rows: NDArray[np.int64]) -
         "severity": facts.settings.severity_of(name),
         "what": FINDINGS[name].what,
         "setting": setting,
-        "threshold": getattr(facts.settings, setting or "", None),
+        "threshold": facts.token_limit if setting == "max_seq_length" else getattr(facts.settings, setting or "", None),
         "count": len(rows),
         "rows": facts.columns.by_file(rows),
         "example": examples[0]["detail"] if examples else FINDINGS[name].what,
@@ -173,7 +173,16 @@ def _lines(report: Mapping[str, Any], severity: str) -> list[tuple[str, str]]:
 def _line(name: str, entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     where = f" {entry['count']} ({_first_rows(entry)})" if entry["count"] else ""
     measured = said(name, report["measures"].get(name))
-    return f"{name}{where}: {entry['what']}{'; ' + measured if measured else ''}"
+    limit = limit_of(entry) if FINDINGS[name].scope == "set" else ""
+    return f"{name}{where}: {entry['what']}{'; ' + measured if measured else ''}{f' ({limit})' if limit else ''}"
+
+
+def limit_of(entry: Mapping[str, Any]) -> str:
+    """The threshold of a finding with the name that a recipe gives it; empty where it has none."""
+    if entry["threshold"] is None:
+        return ""
+    section = "validation." if entry["setting"] in ValidationSettings.model_fields else ""
+    return f"{section}{entry['setting']}: {entry['threshold']}"
 
 
 def said(name: str, measured: Any) -> str:
@@ -209,8 +218,8 @@ def summary(kind: Kind, report: Mapping[str, Any]) -> str:
     return f"{line}: {named_findings(report)}" if report["set_aside"] else line
 
 
-def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
-    """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
+def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """What is worth knowing about a set besides its findings."""
     notes = []
     pairs = reports.get("preferences")
     if pairs is not None and 0 < pairs["eval"] < FEW_HELD_OUT:
@@ -218,20 +227,20 @@ def advice(reports: Mapping[str, Any], settings: ValidationSettings) -> list[str
             f"only {pairs['eval']} pairs are held out: below {FEW_HELD_OUT} the 95 % interval of an accuracy near 0.5 "
             "is wider than 0.26 (Wilson 1927), so small gains cannot be seen; raise dpo.eval_split or give more pairs"
         )
-    if pairs is not None and pairs["train"] < settings.recommended_pairs:
-        notes.append(
-            f"only {pairs['train']} pairs to train on: with fewer than {settings.recommended_pairs} "
-            "(validation.recommended_pairs; 500 and more is the usual advice) DPO tends to learn accidents of wording"
-        )
     shown = reports.get("demonstrations")
     if shown is not None and shown["eval"] == 0:
         notes.append(
             "no demonstration is held out, so perplexity cannot be measured; raise sft.eval_split, or name held-out "
             "rows as sft.eval_dataset"
         )
-    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
-    notes += [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
     return notes
+
+
+def advice(reports: Mapping[str, Any]) -> list[str]:
+    """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
+    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    warned = [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
+    return [*remarks(reports), *warned]
 
 
 def finding_rows(reports: Mapping[str, Any]) -> list[dict[str, str]]:

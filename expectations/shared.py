@@ -5,7 +5,8 @@ from great_expectations.expectations.expectation import Expectation
 
 from expectations.custom import at_least, below, never, no_problem
 from expectations.suites import new_suite
-from preflow.findings import FORM
+from preflow.data.store import Kind
+from preflow.findings import FORM, setting_of
 from preflow.validation_settings import ValidationSettings
 
 
@@ -33,10 +34,13 @@ def lengths_suite(name: str, limit: int, settings: ValidationSettings) -> gx.Exp
     return new_suite(f"{name}: lengths", settings, [below("too_many_tokens", limit, settings, reached=False)])
 
 
-def of_sets(settings: ValidationSettings) -> list[Expectation]:
+def of_sets(kind: Kind, settings: ValidationSettings) -> list[Expectation]:
     """Of all usable rows together; the frame has one row."""
+    few = "fewer_rows_than_recommended"
+    recommended = getattr(settings, setting_of(few, kind) or "")
     return [
         at_least("too_few_rows", settings.minimum_rows, settings),
+        at_least(few, recommended, settings, kind),
         at_least("few_prompts", settings.distinct_prompts, settings),
         below("dominant_prompt", settings.dominant_prompt, settings),
         below("dominant_source", settings.dominant_source, settings),

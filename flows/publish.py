@@ -45,7 +45,7 @@ def announce(plan: Plan) -> None:
 def advise(plan: Plan, data: Artifact) -> None:
     """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
     report = data.load(REPORT)
-    for line in advice(report, plan.recipe.validation):
+    for line in advice(report):
         tell(f"advice: {line}", warning=True)
     show_findings(plan.recipe.name, report, data.file(PAGE))
 

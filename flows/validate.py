@@ -130,7 +130,7 @@ def _spec(
     if tokenizer is not None:
         section = recipe.dpo or recipe.sft
         limit = limit or (section.max_seq_length if section else None)
-        spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit})
+        spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit, "template": recipe.template})
     return spec, recipe.name
 
 
@@ -182,6 +182,8 @@ def show(report: dict[str, Any], folder: Path, console: Console) -> None:
     for kind in _KINDS:
         if kind in report:
             _show_kind(kind, report[kind], console)
+    for line in report["advice"]:
+        console.print(f"advice: {line}", style="cyan", markup=False, soft_wrap=True)
     for label, name in (("report", "report.html"), ("set aside", QUARANTINE), ("numbers", REPORT)):
         console.print(f"{label:<10} {folder / name}", markup=False, soft_wrap=True)
 

@@ -126,10 +126,17 @@ _ALL = (
     ),
     Finding("too_few_rows", "set", "stop", "too few usable rows", "minimum_rows"),
     Finding(
+        "fewer_rows_than_recommended",
+        "set",
+        "warn",
+        "fewer rows to train on than is the usual advice: training tends to learn accidents of wording",
+        "recommended_pairs",
+    ),
+    Finding(
         "length_bias",
         "set",
         "warn",
-        "the longer answer wins so often that length alone predicts the label",
+        "length alone predicts the label: it is nearly always the longer answer of a pair that is chosen, or rejected",
         "cue_limit",
     ),
     Finding(
@@ -153,5 +160,13 @@ _ALL = (
 )
 #: Every finding by name, in the order in which a row's first one is sought.
 FINDINGS = {finding.name: finding for finding in _ALL}
+#: Thresholds that have another name for demonstrations.
+_OF_DEMONSTRATIONS = {"recommended_pairs": "recommended_demonstrations"}
 #: What is wrong with the form of a single row, by name: such a row cannot be used.
 FORM = {finding.name: finding.what for finding in _ALL if finding.scope == "form"}
+
+
+def setting_of(finding: str, kind: str) -> str | None:
+    """The name of a finding's threshold for rows of one kind, if it has one."""
+    setting = FINDINGS[finding].setting
+    return _OF_DEMONSTRATIONS.get(setting or "", setting) if kind == "demonstrations" else setting

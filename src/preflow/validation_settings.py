@@ -16,8 +16,11 @@ class ValidationSettings(Frozen):
     """What follows from a finding, by its name: ``stop``, ``set_aside``, ``warn`` or ``off``."""
     minimum_rows: int = Field(default=1, ge=1)
     """Fewer usable rows than this stop the run. An empty file never passes."""
-    recommended_pairs: int = Field(default=500, ge=0, json_schema_extra=COSMETIC)
-    """Fewer training pairs than this warn."""
+    recommended_pairs: int = Field(default=500, ge=0)
+    """``fewer_rows_than_recommended``: fewer training pairs than this warn; 500 and more is the usual advice."""
+    recommended_demonstrations: int = Field(default=500, ge=0)
+    """The same for training demonstrations. The default is that of pairs; 1,000 good ones taught a model of 65B to
+    answer (Zhou et al. 2023, arXiv:2305.11206)."""
     maximum_set_aside: float = Field(default=0.5, ge=0.0, le=1.0)
     """A larger share of rows set aside stops the run: the file is not what it seems."""
     maximum_characters: int = Field(default=200_000, ge=1)

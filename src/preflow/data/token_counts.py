@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -27,8 +27,8 @@ _SLACK = 16
 _ANY_LENGTH = 2**31
 
 
-def load_renderer(folder: str) -> Renderer:
-    """The tokenizer in a folder, with its chat template.
+def load_renderer(folder: str, template: Literal["chat", "none"] = "chat") -> Renderer:
+    """The tokenizer in a folder, with its chat template, or without any (``none``).
 
     Raises:
         ConfigError: There is no tokenizer in the folder.
@@ -40,7 +40,7 @@ def load_renderer(folder: str) -> Renderer:
         raise ConfigError(
             f"--tokenizer {folder}: no tokenizer.json there; give the folder of a model or of its tokenizer"
         )
-    return Renderer(AutoTokenizer.from_pretrained(folder), "chat")
+    return Renderer(AutoTokenizer.from_pretrained(folder), template)
 
 
 def count_tokens(
@@ -117,8 +117,10 @@ def _overhead(renderer: Renderer) -> tuple[int, int]:
     """Tokens that the template adds to a prompt of one turn with its answer, and to each turn more."""
     short = (Message("user", "a"), Message("assistant", "a"))
     long = (*short, *short)
-    lengths = [len(renderer.conversation(turns).input_ids) for turns in (short, long)]
     one = len(renderer.encode("a"))
+    if renderer.template == "none":  # one prompt and one answer, joined: another turn adds nothing of its own
+        return len(renderer.conversation(short).input_ids) - 2 * one, 0
+    lengths = [len(renderer.conversation(turns).input_ids) for turns in (short, long)]
     each = (lengths[1] - lengths[0] - 2 * one) // 2
     return lengths[0] - 2 * one, each
 

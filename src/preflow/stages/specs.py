@@ -4,7 +4,7 @@ The specifications hold paths, digests and settings alone, so they are small JSO
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
@@ -14,6 +14,7 @@ from preflow.models.base import ModelRef
 from preflow.settings import Frozen, numbers
 from preflow.validation_settings import ValidationSettings
 
+Template = Literal["chat", "none"]
 #: The fields of ``ValidateSpec`` that name files.
 _FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
 
@@ -33,6 +34,8 @@ class ValidateSpec(Frozen):
     """Folder of a tokenizer to count tokens with; none where the pipeline's own lengths stage does so."""
     max_seq_length: int | None = None
     """Most tokens of a row under that tokenizer."""
+    template: Template = "chat"
+    """How rows are rendered for it, as the recipe says."""
     settings: ValidationSettings = ValidationSettings()
 
     def sources(self) -> tuple[DataSource, ...]:
@@ -49,6 +52,8 @@ class ValidateSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The thresholds that can change the outcome."""
         tokens = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
+        if self.tokenizer is not None:
+            tokens["template"] = self.template
         return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split], **tokens}
 
 

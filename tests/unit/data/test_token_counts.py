@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from expectations.gate import run_gate
+from flows.validate import main
 from preflow.data.reading import resolve_sources
 from preflow.data.rows import Message, from_json
 from preflow.data.templates import Renderer
@@ -119,3 +122,27 @@ def turns(text: str) -> list[dict[str, str]]:
 def test_a_folder_without_a_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         report(tmp_path, preference_rows(5), tmp_path)
+
+
+def test_a_recipe_without_a_template_is_counted_without_one_and_the_limit_is_shown(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
+    rows = preference_rows(60)
+    rows[20]["chosen"] += " x" * LIMIT
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"strategy: dpo\ndataset: p.jsonl\ntemplate: none\ndpo: {{max_seq_length: {LIMIT}}}\n")
+    app = typer.Typer()
+    app.command()(main)
+    arguments = [str(recipe), "--tokenizer", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    entry = json.loads(done.stdout)["preferences"]["findings"]["too_many_tokens"]
+    renderer = Renderer(tokenizer, "none")
+    asked = (Message("user", rows[20]["prompt"]),)
+    ids = renderer.prompt_ids(asked)
+    tokens = len(ids) + len(renderer.response_ids(asked, (Message("assistant", rows[20]["chosen"]),), ids))
+    assert f"the row has {tokens} tokens" in entry["example"]
+    assert (entry["rows"], entry["setting"], entry["threshold"]) == ({"p.jsonl": [21]}, "max_seq_length", LIMIT)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"<small>max_seq_length: {LIMIT}</small>" in page

@@ -312,8 +312,23 @@ def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
 def test_fewer_pairs_than_recommended_say_so_with_the_setting(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
     _, report, _ = gate(spec(preferences=file), tmp_path / "a")
-    assert any("validation.recommended_pairs" in line for line in advice(report, ValidationSettings()))
-    assert not any("recommended" in line for line in advice(report, ValidationSettings(recommended_pairs=10)))
+    (line,) = (line for line in advice(report) if "recommended" in line)
+    assert f"rows to train on {report['preferences']['train']} (validation.recommended_pairs: 500)" in line
+    assert report["preferences"]["findings"]["fewer_rows_than_recommended"]["severity"] == "warn"
+    options = {"settings": ValidationSettings(recommended_pairs=10)}
+    _, report, _ = gate(spec(options, preferences=file), tmp_path / "b")
+    assert not any("recommended" in line for line in advice(report))
+
+
+def test_fewer_demonstrations_than_recommended_say_so_with_a_setting_of_their_own(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.jsonl", shown(60))
+    for least, expected in ((61, True), (10, False)):
+        options = {"settings": ValidationSettings(recommended_demonstrations=least)}
+        _, report, _ = gate(spec(options, demonstrations=file), tmp_path / f"out-{least}")
+        entry = report["demonstrations"]["findings"].get("fewer_rows_than_recommended")
+        assert (entry is not None) is expected
+        if entry:
+            assert (entry["setting"], entry["threshold"]) == ("recommended_demonstrations", least)
 
 
 def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> None:

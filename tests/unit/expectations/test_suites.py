@@ -98,7 +98,14 @@ def test_rows_are_named_without_a_cap_and_across_frames() -> None:
 
 @pytest.mark.parametrize(("rows", "minimum", "fails"), [(0, 1, True), (2, 3, True), (3, 3, False)])
 def test_too_few_rows_fail_and_an_empty_set_most_of_all(rows: int, minimum: int, fails: bool) -> None:
-    names = ("too_few_rows", "few_prompts", "dominant_prompt", "dominant_source", "low_diversity")
+    names = (
+        "too_few_rows",
+        "fewer_rows_than_recommended",
+        "few_prompts",
+        "dominant_prompt",
+        "dominant_source",
+        "low_diversity",
+    )
     line = pd.DataFrame({"at": [0], **{name: [np.nan] for name in names}, "too_few_rows": [float(rows)]})
     outcome = run_suite([line], demonstrations.set_suite(ValidationSettings(minimum_rows=minimum)))
     assert list(outcome.failing) == (["too_few_rows"] if fails else [])

@@ -50,6 +50,19 @@ def test_a_good_file_is_fit_and_its_rows_are_parted(tmp_path: Path) -> None:
     assert "60 rows in" in " ".join(out.split())
 
 
+def test_advice_is_said_once_in_the_terminal_the_page_and_the_json(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "p.jsonl", preference_rows(100))
+    _, found = report(str(file), "--out", str(tmp_path / "out"))
+    (advice,) = found["advice"]
+    assert "pairs are held out: below 50" in advice
+    assert "fewer_rows_than_recommended" in found["preferences"]["findings"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    _, out, _ = run(str(file), "--out", str(tmp_path / "out"))
+    for text in (page, " ".join(out.split())):
+        assert text.count("pairs are held out: below 50") == 1
+    assert page.count("fewer rows than recommended") == out.count("fewer_rows_than_recommended") == 1
+
+
 def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "d.jsonl", demonstration_rows(20))
     assert report(str(file))[1].keys() >= {"demonstrations"}

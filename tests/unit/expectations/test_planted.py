@@ -84,7 +84,7 @@ def test_clean_rows_are_left_alone(planted: tuple[Field, dict[int, set[str]]]) -
 
 def test_the_usual_examples_are_told_apart(tmp_path: Path) -> None:
     rows = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in (*UNCLEAR, *CLEAR)]
-    report = checked(tmp_path, rows, [{"prompt": "p q r s", "chosen": "one", "rejected": "two"}])
+    report = checked(tmp_path, rows, [{"prompt": "p q r s", "chosen": "one", "rejected": "two"}], recommended_pairs=0)
     assert report["findings"]["no_clear_winner"]["rows"] == {"preferences.jsonl": [1, 2]}
     assert report["findings"].keys() <= {"no_clear_winner"}
 

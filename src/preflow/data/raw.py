@@ -32,6 +32,8 @@ _BINARY_HEADS = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
+#: Columns that tell a line of the quarantine from a row of data.
+_QUARANTINED = frozenset({"kind", "file", "row", "finding", "values"})
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -209,7 +211,7 @@ def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
 def fed_back(raw: RawRow) -> RawRow:
     """The row that a line of the gate's quarantine holds; any other row as it is."""
     held = raw.values.get("values")
-    if raw.malformed is not None or not isinstance(held, dict) or "finding" not in raw.values:
+    if raw.malformed is not None or not isinstance(held, dict) or not raw.values.keys() >= _QUARANTINED:
         return raw
     line = held.get("line")
     if raw.values["finding"] == "malformed_line" and isinstance(line, str):  # the line itself was mended, or was not

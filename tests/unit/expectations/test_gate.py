@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -161,6 +162,38 @@ def test_rows_set_aside_keep_every_column_and_are_read_back_from_the_quarantine(
     found = {pair.chosen[0].content: pair for side in ("train", "eval") for pair in load_pairs(artifact, side)}
     assert found["Kind 9."].prompt[0].content == "Be kind."
     assert found["Kind 5."].source == Source("mended.jsonl", 61)
+
+
+def test_where_a_row_stands_is_found_without_reading_the_whole_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*pairs(60), *pairs(3)]
+    sizes: list[int] = []
+    read = np.fromfile
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        found = read(*arguments, **named)
+        if Path(arguments[0]).name == "row.0":
+            sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(np, "fromfile", watched)
+    gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [line["detail"] for line in lines] == [f"says exactly what p.jsonl:{n} says" for n in (1, 2, 3)]
+    assert sizes.count(1) >= 3
+    assert sizes.count(63) <= len(json.loads((tmp_path / "out" / "report.json").read_text())["preferences"]["findings"])
+
+
+def test_a_length_bias_towards_the_shorter_answer_is_not_called_one_of_the_longer(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Question {n}?", "chosen": f"Yes {n}.", "rejected": f"No {n} {'x ' * (n % 9 + 1)}"}
+        for n in range(200)
+    ]
+    _, report, _ = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
+    (line,) = (line for line in advice(report) if "length_bias" in line)
+    assert "'the longer answer' marks rejected in 1.00" in line
+    assert "the longer answer wins" not in line
 
 
 def test_a_line_of_the_quarantine_that_was_not_mended_is_set_aside_again(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 from preflow.data.chunks import Chunk
 from preflow.data.intake import FINE, SIDES, Texts, take_in
 from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
+from preflow.data.repeats import repeats
 from preflow.data.splits import normalise, split_key
 from preflow.data.store import Kind
 from preflow.data.words import Words, bands, combine, folded_words, visible
@@ -40,8 +41,6 @@ OPENINGS = (1, 2, 3)
 _LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
 #: Characters of a text that are compared with another; more would cost the square and say little more.
 _COMPARED = 2000
-#: Fewest words of a prompt that an answer can be said to repeat.
-_ASKED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
         columns |= _personal(order.settings, texts, step)
     if step == 3:
         columns |= _compare(order.settings, texts, columns, fine)
-    columns["repeats"] = _repeats(texts.sides, step, columns["words"][0] >= _ASKED, order.settings)
+    columns["repeats"] = _repeats(texts, words, step, order.settings.repeats_prompt)
     return columns
 
 
@@ -230,13 +229,16 @@ def _compare(
     return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear}
 
 
-def _repeats(sides: list[str], step: int, long: NDArray[np.bool_], settings: ValidationSettings) -> NDArray[np.bool_]:
-    """Whether an answer repeats the prompt: nearly the same text, or all of it at the beginning."""
-    asked = _lower(sides[0::step])
-    found = np.zeros(len(asked), bool)
-    for side in range(1, step):
-        given = _lower(sides[side::step])
-        cutoff = 100 * settings.repeats_prompt
-        found |= cpdist(asked, given, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32) >= cutoff
-        found |= np.fromiter((b.startswith(a.strip()) for a, b in zip(asked, given, strict=True)), bool, len(asked))
-    return np.asarray(found & long)
+def _repeats(texts: Texts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
+    """Whether an answer repeats the prompt, or the user's last turn where the prompt has others before it."""
+    found = np.zeros(len(texts.lines), bool)
+    prompts, *answers = [(texts.sides[side::step], words.every(side, step)) for side in range(step)]
+    for given, said in answers:
+        found |= repeats(*prompts, given, said, least)
+    if texts.lasts:
+        places = list(texts.lasts)
+        asked = list(texts.lasts.values())
+        for given, _ in answers:
+            some = [given[place] for place in places]
+            found[places] |= repeats(asked, Words.of(asked), some, Words.of(some), least)
+    return found

@@ -104,6 +104,13 @@ class Words:
         """Words of each text, shape ``(N,)``."""
         return np.diff(self.offsets)
 
+    def every(self, side: int, step: int) -> "Words":
+        """The words of one text of each ``step`` texts."""
+        starts, stops = self.offsets[side:-1:step], self.offsets[side + 1 :: step]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(stops - starts)])
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], stops - starts)
+        return Words(self.hashes[places], offsets, self.digits[places])
+
     def bags(self) -> Hashes:
         """A hash of each text's words in any order, shape ``(N,)``; 0 for a text without words."""
         return self._sums(mix(self.hashes))

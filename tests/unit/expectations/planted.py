@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.expectations.planted_forms import repeated
+
 Row = dict[str, Any]
 Plant = Callable[["Field"], None]
 
@@ -170,14 +172,6 @@ def _near_answers(rng: random.Random, row: Row) -> Row:
     }
 
 
-def _repeats(rng: random.Random, row: Row) -> Row:
-    prompt = row["prompt"]
-    return {
-        **row,
-        rng.choice(["chosen", "rejected"]): rng.choice([prompt, prompt.upper(), f"{prompt} {row['chosen']}"]),
-    }
-
-
 def _too_long(rng: random.Random, row: Row) -> Row:
     return {**row, "rejected": (row["rejected"] + " ") * 3000}
 
@@ -296,7 +290,7 @@ KINDS: dict[str, tuple[Plant, set[str]]] = {
     "encoding": (form(_encoding), {"bad_encoding", "control_characters", "mojibake"}),
     "identical answers": (form(_identical), {"identical_answers"}),
     "near-identical answers": (form(_near_answers), {"too_similar", "identical_answers"}),
-    "prompt repeated": (form(_repeats), {"repeats_prompt"}),
+    "prompt repeated": (form(lambda rng, row: repeated(rng, row, pair(rng))), {"repeats_prompt"}),
     "too long": (form(_too_long), {"text_too_long"}),
     "duplicate": (_duplicates, {"duplicate_row"}),
     "near copy": (_near_copies, {"near_copy", "near_duplicate", "duplicate_row"}),

@@ -6,6 +6,7 @@ This runs in several processes, so it gets and gives small values: the texts go 
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import is_not
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
 from preflow.data.chunks import Chunk
+from preflow.data.encodings import has_control, has_mojibake
 from preflow.data.intake import FINE, SIDES, Texts, take_in
-from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
+from preflow.data.judgements import may_be_alike, no_clear_winner
 from preflow.data.repeats import repeats
+from preflow.data.slips import unwrap
 from preflow.data.splits import normalise, split_key
 from preflow.data.store import Kind
 from preflow.data.words import Words, bands, combine, folded_words, visible
@@ -110,12 +113,13 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
     rows = words.signatures(edges[:-1], edges[1:])
     prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
     firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.sides[0::step])]
-    if texts.firsts:
-        asked = Words.of(firsts)
+    bare = list(map(unwrap, firsts))
+    if texts.firsts or any(map(is_not, bare, firsts)):
+        asked = Words.of(bare)
         first_bags = np.where(asked.counts > 0, asked.bags(), prompt_bags)
         first_numbers, signatures = asked.numbers(), asked.signatures(asked.offsets[:-1], asked.offsets[1:])
     else:
-        first_bags, first_numbers = prompt_bags, numbers[0::step]
+        asked, first_bags, first_numbers = words.every(0, step), prompt_bags, numbers[0::step]
         signatures = words.signatures(words.offsets[:-1:step], words.offsets[1::step])
     columns: dict[str, NDArray[Any]] = {
         "split": np.fromiter(map(split_key, firsts), np.uint64, len(firsts)),
@@ -132,6 +136,7 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
+        "prompt_halves": asked.halves(),
         "prompt_bands": bands(signatures),
         "prompt_slots": (signatures & 0xFF).astype(np.uint8).T,
         "answers": np.stack(answers),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.expectations.planted_forms import repeated
+from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil
 
 Row = dict[str, Any]
 Plant = Callable[["Field"], None]
@@ -96,7 +96,9 @@ def respell(rng: random.Random, text: str) -> str:
 def restyle(rng: random.Random, text: str) -> str:
     """The same text up to Unicode form, case and white space."""
     wide = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x61, 0x7B)})
-    return rng.choice([text.upper(), text.swapcase(), f" {text}\t", text.replace(" ", " \u00a0"), text.translate(wide)])
+    unseen = rng.choice(UNSEEN)
+    forms = [text.upper(), text.swapcase(), f" {text}\t", text.replace(" ", " \u00a0"), text.translate(wide)]
+    return rng.choice([*forms, f"\u202a{text}\u202c", f"{unseen}{text}", f"{text}{unseen}", text + "\ufe0f"])
 
 
 def turns(row: Row) -> Row:
@@ -123,7 +125,8 @@ def _wrong_type(rng: random.Random, row: Row) -> Row:
 def _blank(rng: random.Random, row: Row) -> Row:
     return {
         **row,
-        rng.choice(["chosen", "rejected", "prompt"]): rng.choice(["", "  ", "\n\t", "\u200b", "\u00a0\ufeff"]),
+        rng.choice(["chosen", "rejected", "prompt"]): rng.choice(["", "  ", "\n\t", "\u00a0", " "])
+        + rng.choice(["", *UNSEEN]),
     }
 
 
@@ -147,16 +150,7 @@ def _bad_turns(rng: random.Random, row: Row) -> Row:
 
 def _encoding(rng: random.Random, row: Row) -> Row:
     side = rng.choice(["chosen", "rejected", "prompt"])
-    spoilt = [
-        row[side] + " \ud83d",
-        row[side].replace(" ", "\x00", 1),
-        row[side].replace(" ", " \x1b[0m", 1),
-        row[side] + " \ufffd",
-        row[side]
-        + " "
-        + rng.choice(["café crème", "naïve", "Zürich – schön", "“so”"]).encode().decode("cp1252", "ignore"),
-    ]
-    return {**row, side: rng.choice(spoilt)}
+    return {**row, side: spoil(rng, row[side])}
 
 
 def _identical(rng: random.Random, row: Row) -> Row:
@@ -190,7 +184,8 @@ def _near_copies(place: Field) -> None:
         row = place.clean()
         place.free[-2:] = sorted(place.free[-2:], reverse=True)
         place.put(row, named=False)
-        copy = {key: respell(place.rng, text) for key, text in row.items()}
+        change = mistype if place.rng.random() < 0.4 else respell
+        copy = {key: change(place.rng, text) for key, text in row.items()}
         place.put(turns(copy) if place.rng.random() < 0.3 else copy)
 
 
@@ -220,8 +215,10 @@ def _wins(place: Field) -> None:
 def _leaks(place: Field) -> None:
     for _ in range(place.each):
         row = place.clean()
+        if place.rng.random() < 0.2:
+            row["prompt"] = words(place.rng, 6, 7)
         place.held_out.append(row)
-        prompt = row["prompt"] if place.rng.random() < 0.5 else respell(place.rng, row["prompt"])
+        prompt = place.rng.choice([lambda _, text: text, respell, mistype, mistype])(place.rng, row["prompt"])
         place.put({**place.clean(), "prompt": prompt})
 
 
@@ -230,7 +227,8 @@ def _in_benchmark(place: Field) -> None:
         row = place.clean()
         asked = row["prompt"]
         place.benchmark.append({"question": asked, "answer": str(number), "id": number})
-        row["prompt"] = asked if place.rng.random() < 0.3 else respell(place.rng, asked)
+        change = place.rng.choice([lambda _, text: text, respell, mistype, as_asked])
+        row["prompt"] = change(place.rng, asked)
         place.put(turns(row) if place.rng.random() < 0.3 else row)
 
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rapidfuzz.distance import Levenshtein
 
 from expectations.gate import run_gate
 from preflow.data.reading import resolve_sources
@@ -14,7 +16,7 @@ from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.unit.expectations.checking import checked
-from tests.unit.expectations.planted import KINDS, TOKENS, Field, plant
+from tests.unit.expectations.planted import KINDS, TOKENS, WORDS, Field, pair, plant
 
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
@@ -137,3 +139,15 @@ def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
     assert all(bags[row - 1] in bags[: row - 1] for row in found["near_copy"])
     asked = [bag[0] for bag in bags]
     assert all(asked[row - 1] in asked[: row - 1] for row in found["near_duplicate"])
+
+
+def test_prompts_of_one_template_do_not_leak(tmp_path: Path) -> None:
+    """Long prompts that differ in one word ask for different things."""
+    rng = random.Random(3)
+    topics = rng.sample([word for word in WORDS if len(word) > 6], 300)
+    asks = "Please write a short but complete explanation of the topic of {}, with examples where they help."
+    rows = [{**pair(rng), "prompt": asks.format(topic)} for topic in topics]
+    report = checked(tmp_path, rows[:240], rows[240:])
+    slips = {n for n, a in enumerate(topics[:240], 1) if any(Levenshtein.distance(a, b) <= 1 for b in topics[240:])}
+    assert len(slips) < 3
+    assert named(report).keys() <= slips

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil
+from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil, unclear
 
 Row = dict[str, Any]
 Plant = Callable[["Field"], None]
@@ -254,28 +254,9 @@ def _overlong(rng: random.Random, row: Row) -> Row:
     return long
 
 
-_ALIKE = [
-    ("beautiful", "pretty"),
-    ("big", "large"),
-    ("quick", "fast"),
-    ("glad", "happy"),
-    ("begin", "start"),
-    ("help", "aid"),
-]
-_FRAMES = [
-    ("The {n} was {a}.", "The {n} was {b}."),
-    ("It is a {a} {n}.", "This is a {b} {n}."),
-    ("The {n} looked very {a}", "The {n} looked {a}"),
-    ("the answer is {d}", "{n} and {n} make {d}."),
-    ("I think the {n} is {a}.", "I think that the {n} is {b}!"),
-    ("You get {d}.", "The result is {d}."),
-]
-
-
 def _unclear(rng: random.Random, row: Row) -> Row:
-    (first, second), (a, b) = rng.choice(_FRAMES), rng.choice(_ALIKE)
-    values = {"n": rng.choice(WORDS), "a": a, "b": b, "d": rng.randrange(2, 99)}
-    return {**row, "chosen": first.format(**values), "rejected": second.format(**values)}
+    chosen, rejected = unclear(rng, WORDS)
+    return {**row, "chosen": chosen, "rejected": rejected}
 
 
 #: Kind of defect to how it is planted and the findings of which one must name each of its rows.

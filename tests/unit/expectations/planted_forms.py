@@ -98,3 +98,70 @@ def spoil(rng: random.Random, text: str) -> str:
     read_wrongly = f"{text} {accented.encode().decode(codec, 'ignore')}"
     forms = [f"{text} {chr(0xD83D)}", text.replace(" ", char, 1), f"{text}{char}", f"{char}{text}", read_wrongly]
     return rng.choice([*forms, read_wrongly, f"{accented.encode().decode(codec, 'ignore')} {text}"])
+
+
+ALIKE = [
+    *("beautiful pretty", "big large", "quick fast", "glad happy", "begin start", "help aid", "smart clever"),
+    *("huge enormous", "tired weary", "odd strange", "delicious tasty", "hard difficult", "loud noisy"),
+    *("rich wealthy", "awful terrible", "silent quiet", "simple easy", "polite courteous", "famous renowned"),
+    *("wonderful marvellous", "scared afraid", "funny amusing", "brave courageous", "small little"),
+]
+FRAMES = [
+    ("The {n} was {a}.", "The {n} was {b}."),
+    ("It is a {a} {n}.", "This is a {b} {n}."),
+    ("The {n} looked very {a}", "The {n} looked {a}"),
+    ("the answer is {d}", "{n} and {n} make {d}."),
+    ("I think the {n} is {a}.", "I think that the {n} is {b}!"),
+    ("You get {d}.", "The result is {d}."),
+    ("It costs {d} dollars.", "The price is {d} dollars"),
+    ("It is {d} o'clock.", "The time is {d}."),
+    ("{d}", "The answer is {d}."),
+    ("The {n}'s {m} is {a}.", "The {m} of the {n} is {b}"),
+    ("It's a {a} {n}.", "It is a {a} {n}!"),
+    ("They don't like the {n}.", "They do not like the {n}."),
+    ("Today the {n} is {a}.", "The {n} is {b} today."),
+    ("Yes.", "Yes, it is."),
+    ("There are {w} of the {n}.", "There are {d} of the {n}."),
+    ("The {n} tasted {a}.", "The {n} was {a}."),
+    ("I feel {a} today.", "Today I am {b}."),
+    ("A {n} is {a}.", "{n} are {a}."),
+]
+#: Answers of which one gives another fact.
+FACTS = [
+    ("It is {c}.", "It is {e}."),
+    ("The answer is {w}.", "The answer is {v}."),
+    ("{N} wrote the {n}.", "{M} wrote the {n}."),
+    ("It is {a} to do so.", "It is not {a} to do so."),
+    ("It is {o} to mix them.", "It is {p} to mix them."),
+    ("There are {d} of them.", "There are {f} of them."),
+    ("The {n} bit the {m}.", "The {m} bit the {n}."),
+    ("It costs {d} dollars.", "It costs {d} euros."),
+    ("{N} is taller than {M}.", "{M} is taller than {N}."),
+    ("The number of {n} is {d}.", "The number of {m} is {d}."),
+    ("It begins on {x}.", "It begins on {y}."),
+    ("They like {n} and hate {m}.", "They hate {n} and like {m}."),
+]
+
+
+def _said(rng: random.Random, frames: list[tuple[str, str]], vocabulary: list[str]) -> tuple[str, str]:
+    (first, second), (a, b) = rng.choice(frames), rng.sample(rng.choice(ALIKE).split(), 2)
+    (n, m), (number, other) = rng.sample([word for word in vocabulary if len(word) > 3], 2), rng.sample(range(2, 12), 2)
+    spelt = "two three four five six seven eight nine ten eleven".split()  # noqa: SIM905
+    colours = rng.sample("red blue green yellow black white brown pink".split(), 2)  # noqa: SIM905
+    days = rng.sample("Monday Tuesday Friday Sunday May June".split(), 2)  # noqa: SIM905
+    against = rng.choice(["dangerous fine", "safe unsafe", "legal illegal", "wise foolish", "easy hard", "right wrong"])
+    opposite = rng.sample(against.split(), 2)
+    values = {"a": a, "b": b, "n": n, "m": m, "d": number, "f": other, "w": spelt[number - 2], "v": spelt[other - 2]}
+    values |= {"N": n.capitalize(), "M": m.capitalize(), "c": colours[0], "e": colours[1], "x": days[0], "y": days[1]}
+    values |= {"o": opposite[0], "p": opposite[1]}
+    return first.format(**values), second.format(**values)
+
+
+def unclear(rng: random.Random, vocabulary: list[str]) -> tuple[str, str]:
+    """Two answers that say the same in other words."""
+    return _said(rng, FRAMES, vocabulary)
+
+
+def different(rng: random.Random, vocabulary: list[str]) -> tuple[str, str]:
+    """Two short answers that differ in a fact."""
+    return _said(rng, FACTS, vocabulary)

@@ -14,8 +14,10 @@ Bools = NDArray[np.bool_]
 #: Fewest words of a prompt that an answer can be said to begin with, and to hold anywhere. A greeting may be returned.
 _BEGUN = 3
 _HELD = 4
-#: Characters of a text that are compared letter by letter.
+#: Characters of every text that are compared letter by letter; more would cost the square.
 _COMPARED = 2000
+#: Characters of those texts that begin alike.
+_WHOLE = 100_000
 #: What stands before words that are quoted, or that begin a sentence.
 _BEGINS = "[\n.:;,!?\"'`\u2018\u201c\u201e\u00ab>(\\[*_-]\\s*"
 
@@ -34,9 +36,23 @@ def repeats(prompts: list[str], asked: Words, answers: list[str], given: Words, 
         Shape ``(N,)``.
     """
     cutoff = 100 * least
-    left, right = ([text[:_COMPARED].lower() for text in texts] for texts in (prompts, answers))
-    found: Bools = cpdist(left, right, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32) >= cutoff
+    pairs = beginnings(prompts), beginnings(answers)
+    found: Bools = cpdist(*pairs, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32) >= cutoff
+    for place in np.flatnonzero(found):
+        found[place] = whole_similarity(prompts[place], answers[place], 1.0) >= least
     return (found & (asked.counts >= _HELD)) | _holds(prompts, asked, answers, given)
+
+
+def beginnings(texts: list[str]) -> list[str]:
+    """What is compared of every text."""
+    return [text[:_COMPARED].lower() for text in texts]
+
+
+def whole_similarity(left: str, right: str, begun: float) -> float:
+    """Similarity of two texts that begin alike, 0 to 1; ``begun`` where their beginnings are all there is."""
+    if max(len(left), len(right)) <= _COMPARED:
+        return begun
+    return fuzz.ratio(left[:_WHOLE].lower(), right[:_WHOLE].lower()) / 100
 
 
 def _holds(prompts: list[str], asked: Words, answers: list[str], given: Words) -> Bools:

@@ -20,7 +20,7 @@ from preflow.data.chunks import Chunk
 from preflow.data.encodings import has_control, has_mojibake
 from preflow.data.intake import FINE, SIDES, Texts, take_in
 from preflow.data.judgements import may_be_alike, no_clear_winner
-from preflow.data.repeats import repeats
+from preflow.data.repeats import beginnings, repeats, whole_similarity
 from preflow.data.slips import unwrap
 from preflow.data.splits import normalise, split_key
 from preflow.data.store import Kind
@@ -42,8 +42,6 @@ CUES = (
 #: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
 OPENINGS = (1, 2, 3)
 _LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
-#: Characters of a text that are compared with another; more would cost the square and say little more.
-_COMPARED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +205,12 @@ def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str
     }
 
 
-def _lower(texts: list[str]) -> list[str]:
-    return [text[:_COMPARED].lower() for text in texts]
-
-
 def _compare(
     settings: ValidationSettings, texts: Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """How alike chosen and rejected are."""
     chosen, rejected = texts.sides[1::3], texts.sides[2::3]
-    similarity = cpdist(_lower(chosen), _lower(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
+    similarity = cpdist(beginnings(chosen), beginnings(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
     same = np.zeros(len(chosen), bool)
     alike = np.full(len(chosen), np.nan, np.float32)
     unclear = np.zeros(len(chosen), bool)
@@ -228,6 +222,9 @@ def _compare(
         if normalise(visible(pair[0])) == normalise(visible(pair[1])):
             same[place] = True
             continue
+        if close[place]:
+            similarity[place] = whole = whole_similarity(*pair, float(similarity[place]))
+            close[place] = whole >= settings.too_similar or bags[0, place] == bags[1, place]
         if close[place] and may_be_alike(*map(folded_words, pair)):
             alike[place] = 1.0 if bags[0, place] == bags[1, place] else similarity[place]
         unclear[place] = bool(short[place]) and no_clear_winner(*pair)

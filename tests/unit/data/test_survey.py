@@ -153,3 +153,17 @@ def test_an_answer_repeats_what_it_says_on_its_own(tmp_path: Path, prompt: str, 
     )
     found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path))
     assert found.columns["repeats"].tolist() == [repeats, repeats]
+
+
+def test_answers_that_only_begin_alike_are_not_similar(tmp_path: Path) -> None:
+    """The whole of long texts counts, not the beginning that is compared first."""
+    begin = " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(340))
+    ends = [" ".join(f"{word}{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)) for word in ("river", "hill")]
+    pairs = [(f"{begin} {ends[0]}", f"{begin} {ends[1]}"), (f"{begin} {ends[0]} so", f"{begin} {ends[0]}")]
+    assert len(begin) > 2000
+    raws = tuple(RawRow("f", n, {"prompt": "p", "chosen": c, "rejected": r}) for n, (c, r) in enumerate(pairs, 1))
+    found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path)).columns
+    assert np.isnan(found["alike"]).tolist() == [True, False]
+    raws = tuple(RawRow("f", n, {"prompt": c, "completion": r}) for n, (c, r) in enumerate(pairs, 1))
+    found = survey(order("demonstrations", Chunk("f", "train", rows=raws), tmp_path)).columns
+    assert found["repeats"].tolist() == [False, True]

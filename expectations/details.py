@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from expectations.facts import Facts
 from preflow.data.alike import parts_of
-from preflow.data.judgements import has_control, has_mojibake
+from preflow.data.encodings import has_control, has_mojibake
 from preflow.findings import FINDINGS
 
 _MEASURED = ("near_copy", "near_duplicate", "too_similar", "text_too_long", "wins_everywhere", "too_many_tokens")

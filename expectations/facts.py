@@ -30,6 +30,8 @@ Bools = NDArray[np.bool_]
 _WORTH_PROCESSES = 32 << 20
 #: Share of equal slots of two signatures below which their texts are not compared.
 _AGREE = 0.65
+#: The same for prompts, which may be so short that one slip changes every fourth word.
+_AGREE_PROMPTS = 0.4
 #: Bytes per row of a frame while it is judged.
 _FRAME_BYTES = 400
 
@@ -221,7 +223,7 @@ def _in_benchmark(facts: Facts, benchmark: Columns | None) -> Bools:
         return np.zeros(count, bool)
     train = facts.fine & ~columns.get("part").astype(bool)
     facts.benchmark = near_elsewhere(
-        columns, train, benchmark, np.ones(benchmark.total, bool), _AGREE, prompts_alike(columns, benchmark),
+        columns, train, benchmark, np.ones(benchmark.total, bool), _AGREE_PROMPTS, prompts_alike(columns, benchmark),
         facts.settings.near_prompt,
     )  # fmt: skip
     return facts.benchmark >= 0
@@ -233,6 +235,6 @@ def nearly_leaking(facts: Facts, train: Bools, others: Sequence[tuple[Facts, Boo
     for other, held in others:
         compare = prompts_alike(facts.columns, other.columns)
         found |= near_elsewhere(
-            facts.columns, train & ~found, other.columns, held, _AGREE, compare, facts.settings.near_prompt
+            facts.columns, train & ~found, other.columns, held, _AGREE_PROMPTS, compare, facts.settings.near_prompt
         ) >= 0  # fmt: skip
     return found

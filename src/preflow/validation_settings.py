@@ -37,7 +37,8 @@ class ValidationSettings(Frozen):
     near_duplicate: float = Field(default=0.93, gt=0.5, le=1.0)
     """``near_duplicate``: the same, for rows that are nearly copies and stay."""
     near_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
-    """Similarity from which two prompts with the same numbers are one: leakage and benchmark files."""
+    """Similarity from which two prompts with the same numbers are one: leakage and benchmark files. Words that
+    differ must be the same up to one letter (or a space), and labels such as ``Question:`` do not count."""
     wins_everywhere_prompts: int = Field(default=10, ge=2)
     """``wins_everywhere``: distinct prompts that one answer must win against."""
     wins_everywhere_share: float = Field(default=0.8, gt=0.5, le=1.0)

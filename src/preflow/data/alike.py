@@ -8,10 +8,13 @@ from rapidfuzz import fuzz
 
 from preflow.data.columns import Columns
 from preflow.data.judgements import numbers_of
+from preflow.data.slips import slips_between, unwrap
 from preflow.data.splits import normalise
 from preflow.data.words import folded_words
 
 Index = NDArray[np.int64]
+#: Similarity in per cent above which another order of the words is not tried.
+_SURELY = 99
 
 
 def parts_of(values: dict[str, object]) -> list[str]:
@@ -38,9 +41,28 @@ def text_similarity(left: str, right: str) -> float:
         return 0.0
     if not ours or not theirs:  # marks or pictures alone
         return float(normalise(left) == normalise(right))
-    if ours == theirs:
-        return 1.0
-    return fuzz.ratio(" ".join(sorted(ours)), " ".join(sorted(theirs))) / 100
+    found = fuzz.ratio(" ".join(sorted(ours)), " ".join(sorted(theirs)))
+    if found < _SURELY and slips_between(ours, theirs) is not None:
+        # A letter lost at a word's beginning moves the word among sorted ones.
+        found = max(found, fuzz.ratio(" ".join(ours), " ".join(theirs)))
+    return found / 100
+
+
+def prompt_similarity(left: str, right: str) -> float:
+    """As ``text_similarity``, but 0 where a word of content stands in one prompt alone.
+
+    Prompts made from one template are long and differ in a single word: they ask for different things. Words that
+    differ must be the same up to one slip of the hand.
+    """
+    ours, theirs = (folded_words(unwrap(text)) for text in (left, right))
+    if numbers_of(ours) != numbers_of(theirs):
+        return 0.0
+    if not ours or not theirs:
+        return float(normalise(left) == normalise(right))
+    slips = slips_between(ours, theirs)
+    if slips is None:
+        return 0.0
+    return 1 - slips / max(len(" ".join(ours)), len(" ".join(theirs)))
 
 
 def rows_alike(columns: Columns) -> Callable[[Index, Index], NDArray[np.float32]]:
@@ -61,6 +83,6 @@ def prompts_alike(columns: Columns, others: Columns) -> Callable[[Index, Index],
     def compare(left: Index, right: Index) -> NDArray[np.float32]:
         ours = map(first_turn, columns.values(left.tolist()))
         theirs = map(first_turn, others.values(right.tolist()))
-        return np.array([text_similarity(a, b) for a, b in zip(ours, theirs, strict=True)], np.float32)
+        return np.array([prompt_similarity(a, b) for a, b in zip(ours, theirs, strict=True)], np.float32)
 
     return compare

@@ -134,7 +134,8 @@ def near_elsewhere(
     partner = np.full(len(among), -1, np.int64)
     there = np.flatnonzero(other_among)
     numbers, other_numbers = columns.get("prompt_numbers"), others.get("prompt_numbers")
-    bands = [("first", 0), *(("prompt_bands", number) for number in range(columns.parts("prompt_bands")))]
+    names = ("first", "prompt_halves", "prompt_bands")
+    bands = [(name, number) for name in names for number in range(columns.parts(name))]
     for column, number in bands if len(there) else ():
         theirs = others.get(column, number)[there]
         order = np.argsort(theirs, kind="stable")

@@ -39,6 +39,7 @@ class Texts:
         problems: What is wrong with each row, a place in ``PROBLEMS``.
         sides: Prompt and answers of each row, one after the other.
         firsts: Place of a row to its first user turn, where that is not its whole prompt.
+        lasts: Place of a row to its last user turn, where that is not its whole prompt.
         sources: Rows by the value of their column ``source``.
     """
 
@@ -48,6 +49,7 @@ class Texts:
     problems: list[int] = field(default_factory=list)
     sides: list[str] = field(default_factory=list)
     firsts: dict[int, str] = field(default_factory=dict)
+    lasts: dict[int, str] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
 
 
@@ -136,6 +138,8 @@ def _keep_converted(
     first = first_user_turn(prompt)
     if first != asked:
         texts.firsts[len(texts.lines)] = first
+    if len(prompt) > 1:
+        texts.lasts[len(texts.lines)] = prompt[-1].content
     _keep(texts, raw, json.dumps(row.to_json(), ensure_ascii=False) + "\n", (asked, *answers))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflow.data.rows import Demonstration, Pair, first_user_turn
+from preflow.data.words import visible
 
 _HASH_DIGITS = 13  # 52 bits: the most hexadecimal digits that a float holds exactly
 
@@ -27,11 +28,10 @@ def normalise(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether no character can be seen: white space, control and zero-width characters alone, or nothing."""
-    first = text[:1]
-    if first > " " and first.isprintable():  # nearly every text
+    """Whether no character can be seen: white space, control characters and what takes no room alone, or nothing."""
+    if "!" <= text[:1] <= "~":  # nearly every text
         return False
-    return not any(char.isprintable() and not char.isspace() for char in text)
+    return not any(char.isprintable() and not char.isspace() for char in visible(text))
 
 
 def prompt_key(first_turn: str) -> str:

@@ -6,6 +6,7 @@ This runs in several processes, so it gets and gives small values: the texts go 
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import is_not
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
 from preflow.data.chunks import Chunk
+from preflow.data.encodings import has_control, has_mojibake
 from preflow.data.intake import FINE, SIDES, Texts, take_in
-from preflow.data.judgements import has_control, has_mojibake, may_be_alike, no_clear_winner
+from preflow.data.judgements import may_be_alike, no_clear_winner
+from preflow.data.repeats import beginnings, repeats, whole_similarity
+from preflow.data.slips import unwrap
 from preflow.data.splits import normalise, split_key
 from preflow.data.store import Kind
 from preflow.data.words import Words, bands, combine, folded_words, visible
@@ -38,10 +42,6 @@ CUES = (
 #: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
 OPENINGS = (1, 2, 3)
 _LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
-#: Characters of a text that are compared with another; more would cost the square and say little more.
-_COMPARED = 2000
-#: Fewest words of a prompt that an answer can be said to repeat.
-_ASKED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,13 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
     rows = words.signatures(edges[:-1], edges[1:])
     prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
     firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.sides[0::step])]
-    if texts.firsts:
-        asked = Words.of(firsts)
+    bare = list(map(unwrap, firsts))
+    if texts.firsts or any(map(is_not, bare, firsts)):
+        asked = Words.of(bare)
         first_bags = np.where(asked.counts > 0, asked.bags(), prompt_bags)
         first_numbers, signatures = asked.numbers(), asked.signatures(asked.offsets[:-1], asked.offsets[1:])
     else:
-        first_bags, first_numbers = prompt_bags, numbers[0::step]
+        asked, first_bags, first_numbers = words.every(0, step), prompt_bags, numbers[0::step]
         signatures = words.signatures(words.offsets[:-1:step], words.offsets[1::step])
     columns: dict[str, NDArray[Any]] = {
         "split": np.fromiter(map(split_key, firsts), np.uint64, len(firsts)),
@@ -133,6 +134,7 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
         "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
+        "prompt_halves": asked.halves(),
         "prompt_bands": bands(signatures),
         "prompt_slots": (signatures & 0xFF).astype(np.uint8).T,
         "answers": np.stack(answers),
@@ -142,7 +144,7 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
         columns |= _personal(order.settings, texts, step)
     if step == 3:
         columns |= _compare(order.settings, texts, columns, fine)
-    columns["repeats"] = _repeats(texts.sides, step, columns["words"][0] >= _ASKED, order.settings)
+    columns["repeats"] = _repeats(texts, words, step, order.settings.repeats_prompt)
     return columns
 
 
@@ -203,16 +205,12 @@ def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str
     }
 
 
-def _lower(texts: list[str]) -> list[str]:
-    return [text[:_COMPARED].lower() for text in texts]
-
-
 def _compare(
     settings: ValidationSettings, texts: Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """How alike chosen and rejected are."""
     chosen, rejected = texts.sides[1::3], texts.sides[2::3]
-    similarity = cpdist(_lower(chosen), _lower(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
+    similarity = cpdist(beginnings(chosen), beginnings(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
     same = np.zeros(len(chosen), bool)
     alike = np.full(len(chosen), np.nan, np.float32)
     unclear = np.zeros(len(chosen), bool)
@@ -224,19 +222,25 @@ def _compare(
         if normalise(visible(pair[0])) == normalise(visible(pair[1])):
             same[place] = True
             continue
+        if close[place]:
+            similarity[place] = whole = whole_similarity(*pair, float(similarity[place]))
+            close[place] = whole >= settings.too_similar or bags[0, place] == bags[1, place]
         if close[place] and may_be_alike(*map(folded_words, pair)):
             alike[place] = 1.0 if bags[0, place] == bags[1, place] else similarity[place]
         unclear[place] = bool(short[place]) and no_clear_winner(*pair)
     return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear}
 
 
-def _repeats(sides: list[str], step: int, long: NDArray[np.bool_], settings: ValidationSettings) -> NDArray[np.bool_]:
-    """Whether an answer repeats the prompt: nearly the same text, or all of it at the beginning."""
-    asked = _lower(sides[0::step])
-    found = np.zeros(len(asked), bool)
-    for side in range(1, step):
-        given = _lower(sides[side::step])
-        cutoff = 100 * settings.repeats_prompt
-        found |= cpdist(asked, given, scorer=fuzz.ratio, score_cutoff=cutoff, dtype=np.float32) >= cutoff
-        found |= np.fromiter((b.startswith(a.strip()) for a, b in zip(asked, given, strict=True)), bool, len(asked))
-    return np.asarray(found & long)
+def _repeats(texts: Texts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
+    """Whether an answer repeats the prompt, or the user's last turn where the prompt has others before it."""
+    found = np.zeros(len(texts.lines), bool)
+    prompts, *answers = [(texts.sides[side::step], words.every(side, step)) for side in range(step)]
+    for given, said in answers:
+        found |= repeats(*prompts, given, said, least)
+    if texts.lasts:
+        places = list(texts.lasts)
+        asked = list(texts.lasts.values())
+        for given, _ in answers:
+            some = [given[place] for place in places]
+            found[places] |= repeats(asked, Words.of(asked), some, Words.of(some), least)
+    return found

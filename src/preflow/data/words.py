@@ -22,8 +22,11 @@ BAND = 4
 _SIGNS = "+/=<>%^$&@~\\"
 _ASCII = bytes(code if code > 127 or chr(code) in _SIGNS or chr(code).isalnum() else 32 for code in range(256)).lower()
 _MARK = re.compile(rf"[^\w\s{re.escape(_SIGNS)}]|_")
-#: Characters that take no room, which copied texts carry along.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+#: Characters that take no room, which copied texts carry along: marks of direction, joiners, forms, fillers.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
 #: Scripts that write no spaces between words: each character counts as one.
 _CHARACTER = re.compile("([\u3040-\u30ff\u3400-\u9fff])")
 _RANDOM = np.random.default_rng(20_211)
@@ -35,7 +38,7 @@ _ROLE = np.uint64(0xD6E8FEB86659FD93)
 
 def visible(text: str) -> str:
     """The text without characters that take no room."""
-    return text if text.isascii() else _INVISIBLE.sub("", text)
+    return text if text.isascii() else _INVISIBLE.sub("", text).replace("\u2800", " ")  # a Braille cell without dots
 
 
 def fold(text: str) -> str:
@@ -104,9 +107,22 @@ class Words:
         """Words of each text, shape ``(N,)``."""
         return np.diff(self.offsets)
 
+    def every(self, side: int, step: int) -> "Words":
+        """The words of one text of each ``step`` texts."""
+        starts, stops = self.offsets[side:-1:step], self.offsets[side + 1 :: step]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(stops - starts)])
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], stops - starts)
+        return Words(self.hashes[places], offsets, self.digits[places])
+
     def bags(self) -> Hashes:
         """A hash of each text's words in any order, shape ``(N,)``; 0 for a text without words."""
         return self._sums(mix(self.hashes))
+
+    def halves(self) -> Hashes:
+        """A hash of the first and of the last half of each text's words, shape ``(2, N)``: a slip spoils one alone."""
+        totals = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mix(self.hashes), dtype=np.uint64)])
+        starts, stops, half = self.offsets[:-1], self.offsets[1:], self.counts // 2
+        return np.stack([totals[starts + half] - totals[starts], totals[stops] - totals[stops - half]])
 
     def sequences(self) -> Hashes:
         """A hash of each text's words in their order, shape ``(N,)``."""

@@ -130,3 +130,40 @@ def test_signatures_estimate_the_jaccard_index_and_near_copies_share_a_band() ->
     met = (keys[:, 0::2] == keys[:, 1::2]).any(axis=0)
     assert met.mean() > 0.98
     assert (keys[:, 0] == keys[:, 3]).sum() <= SLOTS // 4
+
+
+QUESTION = "What is a neutron star made of?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "repeats"),
+    [
+        (QUESTION, 'You asked: "what is a  neutron star made of" and it is neutrons.', True),
+        (QUESTION, "I hear: WHAT IS A NEUTRON STAR MADE OF? Neutrons.", True),
+        (QUESTION, "Glad to say what is a neutron star made of, as it were.", False),
+        (QUESTION, "It is made of what a neutron star is made of.", False),
+        ("How are you?", "how are you", True),
+        ("Good morning!", "Good morning!", False),
+        ("Is it far?", "Well. Is it far? I think so.", False),
+    ],
+)
+def test_an_answer_repeats_what_it_says_on_its_own(tmp_path: Path, prompt: str, answer: str, repeats: bool) -> None:
+    raws = tuple(
+        RawRow("f", 1, {"prompt": prompt, "chosen": c, "rejected": r}) for c, r in ((answer, "A"), ("B", answer))
+    )
+    found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path))
+    assert found.columns["repeats"].tolist() == [repeats, repeats]
+
+
+def test_answers_that_only_begin_alike_are_not_similar(tmp_path: Path) -> None:
+    """The whole of long texts counts, not the beginning that is compared first."""
+    begin = " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(340))
+    ends = [" ".join(f"{word}{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)) for word in ("river", "hill")]
+    pairs = [(f"{begin} {ends[0]}", f"{begin} {ends[1]}"), (f"{begin} {ends[0]} so", f"{begin} {ends[0]}")]
+    assert len(begin) > 2000
+    raws = tuple(RawRow("f", n, {"prompt": "p", "chosen": c, "rejected": r}) for n, (c, r) in enumerate(pairs, 1))
+    found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path)).columns
+    assert np.isnan(found["alike"]).tolist() == [True, False]
+    raws = tuple(RawRow("f", n, {"prompt": c, "completion": r}) for n, (c, r) in enumerate(pairs, 1))
+    found = survey(order("demonstrations", Chunk("f", "train", rows=raws), tmp_path)).columns
+    assert found["repeats"].tolist() == [False, True]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil, unclear
+
 Row = dict[str, Any]
 Plant = Callable[["Field"], None]
 
@@ -94,7 +96,9 @@ def respell(rng: random.Random, text: str) -> str:
 def restyle(rng: random.Random, text: str) -> str:
     """The same text up to Unicode form, case and white space."""
     wide = str.maketrans({chr(c): chr(c + 0xFEE0) for c in range(0x61, 0x7B)})
-    return rng.choice([text.upper(), text.swapcase(), f" {text}\t", text.replace(" ", " \u00a0"), text.translate(wide)])
+    unseen = rng.choice(UNSEEN)
+    forms = [text.upper(), text.swapcase(), f" {text}\t", text.replace(" ", " \u00a0"), text.translate(wide)]
+    return rng.choice([*forms, f"\u202a{text}\u202c", f"{unseen}{text}", f"{text}{unseen}", text + "\ufe0f"])
 
 
 def turns(row: Row) -> Row:
@@ -121,7 +125,8 @@ def _wrong_type(rng: random.Random, row: Row) -> Row:
 def _blank(rng: random.Random, row: Row) -> Row:
     return {
         **row,
-        rng.choice(["chosen", "rejected", "prompt"]): rng.choice(["", "  ", "\n\t", "\u200b", "\u00a0\ufeff"]),
+        rng.choice(["chosen", "rejected", "prompt"]): rng.choice(["", "  ", "\n\t", "\u00a0", " "])
+        + rng.choice(["", *UNSEEN]),
     }
 
 
@@ -145,16 +150,7 @@ def _bad_turns(rng: random.Random, row: Row) -> Row:
 
 def _encoding(rng: random.Random, row: Row) -> Row:
     side = rng.choice(["chosen", "rejected", "prompt"])
-    spoilt = [
-        row[side] + " \ud83d",
-        row[side].replace(" ", "\x00", 1),
-        row[side].replace(" ", " \x1b[0m", 1),
-        row[side] + " \ufffd",
-        row[side]
-        + " "
-        + rng.choice(["café crème", "naïve", "Zürich – schön", "“so”"]).encode().decode("cp1252", "ignore"),
-    ]
-    return {**row, side: rng.choice(spoilt)}
+    return {**row, side: spoil(rng, row[side])}
 
 
 def _identical(rng: random.Random, row: Row) -> Row:
@@ -167,14 +163,6 @@ def _near_answers(rng: random.Random, row: Row) -> Row:
     return {
         **row,
         "rejected": rng.choice([respell(rng, text), text[:at] + text[at + 1 :], text[:at] + "x" + text[at:]]),
-    }
-
-
-def _repeats(rng: random.Random, row: Row) -> Row:
-    prompt = row["prompt"]
-    return {
-        **row,
-        rng.choice(["chosen", "rejected"]): rng.choice([prompt, prompt.upper(), f"{prompt} {row['chosen']}"]),
     }
 
 
@@ -196,7 +184,8 @@ def _near_copies(place: Field) -> None:
         row = place.clean()
         place.free[-2:] = sorted(place.free[-2:], reverse=True)
         place.put(row, named=False)
-        copy = {key: respell(place.rng, text) for key, text in row.items()}
+        change = mistype if place.rng.random() < 0.4 else respell
+        copy = {key: change(place.rng, text) for key, text in row.items()}
         place.put(turns(copy) if place.rng.random() < 0.3 else copy)
 
 
@@ -226,8 +215,10 @@ def _wins(place: Field) -> None:
 def _leaks(place: Field) -> None:
     for _ in range(place.each):
         row = place.clean()
+        if place.rng.random() < 0.2:
+            row["prompt"] = words(place.rng, 6, 7)
         place.held_out.append(row)
-        prompt = row["prompt"] if place.rng.random() < 0.5 else respell(place.rng, row["prompt"])
+        prompt = place.rng.choice([lambda _, text: text, respell, mistype, mistype])(place.rng, row["prompt"])
         place.put({**place.clean(), "prompt": prompt})
 
 
@@ -236,7 +227,8 @@ def _in_benchmark(place: Field) -> None:
         row = place.clean()
         asked = row["prompt"]
         place.benchmark.append({"question": asked, "answer": str(number), "id": number})
-        row["prompt"] = asked if place.rng.random() < 0.3 else respell(place.rng, asked)
+        change = place.rng.choice([lambda _, text: text, respell, mistype, as_asked])
+        row["prompt"] = change(place.rng, asked)
         place.put(turns(row) if place.rng.random() < 0.3 else row)
 
 
@@ -262,28 +254,9 @@ def _overlong(rng: random.Random, row: Row) -> Row:
     return long
 
 
-_ALIKE = [
-    ("beautiful", "pretty"),
-    ("big", "large"),
-    ("quick", "fast"),
-    ("glad", "happy"),
-    ("begin", "start"),
-    ("help", "aid"),
-]
-_FRAMES = [
-    ("The {n} was {a}.", "The {n} was {b}."),
-    ("It is a {a} {n}.", "This is a {b} {n}."),
-    ("The {n} looked very {a}", "The {n} looked {a}"),
-    ("the answer is {d}", "{n} and {n} make {d}."),
-    ("I think the {n} is {a}.", "I think that the {n} is {b}!"),
-    ("You get {d}.", "The result is {d}."),
-]
-
-
 def _unclear(rng: random.Random, row: Row) -> Row:
-    (first, second), (a, b) = rng.choice(_FRAMES), rng.choice(_ALIKE)
-    values = {"n": rng.choice(WORDS), "a": a, "b": b, "d": rng.randrange(2, 99)}
-    return {**row, "chosen": first.format(**values), "rejected": second.format(**values)}
+    chosen, rejected = unclear(rng, WORDS)
+    return {**row, "chosen": chosen, "rejected": rejected}
 
 
 #: Kind of defect to how it is planted and the findings of which one must name each of its rows.
@@ -296,7 +269,7 @@ KINDS: dict[str, tuple[Plant, set[str]]] = {
     "encoding": (form(_encoding), {"bad_encoding", "control_characters", "mojibake"}),
     "identical answers": (form(_identical), {"identical_answers"}),
     "near-identical answers": (form(_near_answers), {"too_similar", "identical_answers"}),
-    "prompt repeated": (form(_repeats), {"repeats_prompt"}),
+    "prompt repeated": (form(lambda rng, row: repeated(rng, row, pair(rng))), {"repeats_prompt"}),
     "too long": (form(_too_long), {"text_too_long"}),
     "duplicate": (_duplicates, {"duplicate_row"}),
     "near copy": (_near_copies, {"near_copy", "near_duplicate", "duplicate_row"}),

@@ -2,19 +2,23 @@
 
 import json
 import os
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rapidfuzz.distance import Levenshtein
 
 from expectations.gate import run_gate
+from preflow.data.judgements import no_clear_winner
 from preflow.data.reading import resolve_sources
 from preflow.observer import Silent
 from preflow.stages.specs import ValidateSpec
 from tests.conftest import make_tokenizer, write_jsonl
 from tests.unit.expectations.checking import checked
-from tests.unit.expectations.planted import KINDS, TOKENS, Field, plant
+from tests.unit.expectations.planted import KINDS, TOKENS, WORDS, Field, pair, plant
+from tests.unit.expectations.planted_forms import different
 
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
@@ -137,3 +141,50 @@ def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
     assert all(bags[row - 1] in bags[: row - 1] for row in found["near_copy"])
     asked = [bag[0] for bag in bags]
     assert all(asked[row - 1] in asked[: row - 1] for row in found["near_duplicate"])
+
+
+def test_prompts_of_one_template_do_not_leak(tmp_path: Path) -> None:
+    """Long prompts that differ in one word ask for different things."""
+    rng = random.Random(3)
+    topics = rng.sample([word for word in WORDS if len(word) > 6], 300)
+    asks = "Please write a short but complete explanation of the topic of {}, with examples where they help."
+    rows = [{**pair(rng), "prompt": asks.format(topic)} for topic in topics]
+    report = checked(tmp_path, rows[:240], rows[240:])
+    slips = {n for n, a in enumerate(topics[:240], 1) if any(Levenshtein.distance(a, b) <= 1 for b in topics[240:])}
+    assert len(slips) < 3
+    assert named(report).keys() <= slips
+
+
+def test_answers_that_differ_in_a_fact_have_a_winner() -> None:
+    """Colours, numbers, names, negations, opposites, units, days, and who did what to whom."""
+    rng = random.Random(8)
+    pairs = [different(rng, WORDS) for _ in range(600)]
+    assert [pair for pair in pairs if no_clear_winner(*pair)] == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("You're welcome!", "You are welcome."),
+        ("The car is very fast.", "The automobile is quite quick."),
+        ("The sun is a star.", "Our sun is a star."),
+        ("Paris is the capital of France.", "The capital of France is Paris."),
+        ("The weather today is sunny and warm.", "Today\u2019s weather is warm and sunny."),
+        ("It has twenty-one parts.", "It has 21 parts."),
+    ],
+)
+def test_the_same_said_otherwise_has_none(left: str, right: str) -> None:
+    assert no_clear_winner(left, right)
+    assert no_clear_winner(right, left)
+
+
+def test_an_added_rude_word_is_a_difference() -> None:
+    assert not no_clear_winner("The cube of 4 is 64.", "The cube of 4 is obviously 64.")
+
+
+def test_few_of_the_polite_and_rude_answers_are_called_unclear(tmp_path: Path) -> None:
+    """Those that are differ by a word such as "indeed"."""
+    file = shared("rasbt_polite.prefs.jsonl")
+    run_gate(ValidateSpec(preferences=resolve_sources([str(file)])), tmp_path, Silent())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["preferences"]
+    assert len(report["findings"]["no_clear_winner"]["rows"][file.name]) <= 0.1 * report["rows_in"]

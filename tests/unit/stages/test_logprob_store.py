@@ -295,8 +295,11 @@ def test_what_another_process_stored_meanwhile_is_not_counted_as_computed(tmp_pa
     prompt = next([1, i] for i in range(99) if Ranks(1, 2).owns(row_key([1, i], [3])))
     groups: list[Group] = [(prompt, ([3], [4])), (prompt, ([5], [6]))]
     store, counting = LogprobStore(url, MODEL), Counting()
-    ranks = Ranks(0, 2, lambda: filled(url, groups[:1]) and None)
-    tally = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
+
+    def meet() -> None:
+        filled(url, groups[:1])
+
+    tally = fill(store, groups, counting.load, Silent(), "test", ranks=Ranks(0, 2, meet))
     assert counting.asked == [(tuple(prompt), [[5], [6]])]
     assert (tally.asked, tally.hit, tally.repeated, tally.computed, tally.responses) == (2, 0, 0, 1, 2)
 

@@ -27,6 +27,7 @@ from preflow.errors import (
 from preflow.models.adapters import new_adapter, save_model, trainable_parameters, write_card
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
+from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.stages import dpo as dpo_stage
 from preflow.stages import proof
@@ -117,7 +118,7 @@ def test_the_printed_remedy_removes_wrong_values(
 ) -> None:
     """A faulty device filled the store. Following the message to the letter ends in a run that is proven."""
     asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=prepared.sft)
-    right, seen = reference_stage.scores, list[int]()
+    right, seen = scores, list[int]()
 
     def wrong(*arguments: Any) -> Iterator[list[torch.Tensor]]:
         for responses in right(*arguments):

@@ -26,7 +26,7 @@ from preflow.models.memory import PeakMemory
 from preflow.stages.logprob_store import LogprobStore
 from preflow.stages.pair_tokens import PairTokens
 from preflow.stages.pairs import read_pairs, write_blocks
-from preflow.stages.shards import SCHEMA, ShardFolder
+from preflow.stages.shards import SCHEMA, ShardFolder, open_store
 
 REFERENCE = Reference({"weights": "w"}, "a model", {})
 #: Rows of a merged shard.
@@ -60,7 +60,7 @@ def write(folder: Path, rows: int) -> None:
     keys = tokens(rows // 2).keys
     count = np.empty(rows, np.int64)
     count[0::2], count[1::2] = (lengths(f"{side}_ids", rows // 2, RESPONSE) for side in ("chosen", "rejected"))
-    shards = ShardFolder(f"{folder}/store/{REFERENCE.digest()[:32]}", REFERENCE.digest())
+    shards = ShardFolder(*open_store(folder / "store" / REFERENCE.digest()[:32]), REFERENCE.digest())
     rng = np.random.default_rng(1)
     order = rng.permutation(rows)
     for start in range(0, rows, SHARD):

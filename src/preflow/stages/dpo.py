@@ -96,7 +96,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     evidence["trainable"] = float(proof.check_trainable(policy))
     proof.check_dtypes(policy, dtypes)
     evidence["policy_gap"] = proof.check_policy(
-        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, _PROOF_BATCH, observer
+        pairs,
+        lambda chunk: policy_scores(trainer, chunk, precision),
+        precision.compute,
+        _PROOF_BATCH,
+        observer,
+        spec.reference,
     )
     guard = DriftGuard(policy, out / SCRATCH, settings, observer)
     held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
@@ -170,7 +175,7 @@ def prove_reference(
         return proof.measure(probe, lambda row: proof.independent_logprob(model, row, precision), precision.compute)
 
     reference = gaps(trained)
-    evidence = {"stored_gap": proof.check_stored(reference)}
+    evidence = {"stored_gap": proof.check_stored(reference, spec.reference)}
     if trained is not None:
         evidence["sft_against_base"] = proof.check_not_forgotten(proof.apart(reference, gaps(None)))
     return evidence

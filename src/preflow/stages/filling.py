@@ -1,23 +1,27 @@
 """Computing what a log-prob store lacks: shard by shard, beside other processes, each response once."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from preflow.models.scoring import Group, Scorer, packed_length
+from preflow.errors import ModelError
+from preflow.models.scoring import BATCH_TOKENS, Group, Scorer, packed_length
 from preflow.observer import Observer
 from preflow.stages.claims import Claims, LockedClaims, NoClaims
-from preflow.stages.key_index import Keys, exact
+from preflow.stages.key_index import Keys
 from preflow.stages.logprob_store import LogprobStore, row_keys
+from preflow.stages.missing import Work, missing
 from preflow.stages.ranks import Ranks
 from preflow.stages.shards import KEY_BYTES
 
-#: Prompts whose responses are computed and written together: what a kill can lose.
+#: Pairs that are computed and written together: what a kill can lose.
 SHARD_GROUPS = 64
+#: By so much, in nats, rounding may lift the log-prob of a certain token above 0: float32's step at a score of 1000.
+_ROUNDING = 1e-3
 
 
 @dataclass(slots=True)
@@ -26,7 +30,9 @@ class Tally:
 
     Attributes:
         asked: Rows asked for.
-        computed: Rows of which this process computed at least one response.
+        hit: Rows of which everything was stored when the call began.
+        repeated: Rows that lacked something then, all of which an earlier row of the same call asks for too.
+        computed: Rows whose first missing response this process computed. What is left of ``asked`` others computed.
         responses: Responses that this process computed.
         tokens: Tokens that it ran through the model.
         seconds: Wall time of computing, without loading the model.
@@ -34,6 +40,8 @@ class Tally:
     """
 
     asked: int = 0
+    hit: int = 0
+    repeated: int = 0
     computed: int = 0
     responses: int = 0
     tokens: int = 0
@@ -43,20 +51,24 @@ class Tally:
     @classmethod
     def together(cls, tallies: Sequence["Tally"]) -> Self:
         """What the processes of one launch did, who all were asked for the same rows."""
+        first = min(tallies, key=lambda tally: tally.hit)  # whoever looked first: later ones find what it stored
         return cls(
-            asked=tallies[0].asked,
+            asked=first.asked,
+            hit=first.hit,
+            repeated=first.repeated,
             computed=sum(tally.computed for tally in tallies),
             responses=sum(tally.responses for tally in tallies),
             tokens=sum(tally.tokens for tally in tallies),
             seconds=max(tally.seconds for tally in tallies),
-            seconds_saved=min(tally.seconds_saved for tally in tallies),  # of whoever looked first
+            seconds_saved=min(tally.seconds_saved for tally in tallies),
         )
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for tracking."""
         values = {
             "rows_asked": self.asked,
-            "rows_hit": self.asked - self.computed,
+            "rows_hit": self.hit,
+            "rows_repeated": self.repeated,
             "rows_computed": self.computed,
             "responses_computed": self.responses,
             "seconds": self.seconds,
@@ -65,21 +77,6 @@ class Tally:
         if self.seconds > 0:
             values["tokens_per_second"] = self.tokens / self.seconds
         return {name: float(value) for name, value in values.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A prompt with the responses that are missing.
-
-    Attributes:
-        group: Prompt and responses.
-        keys: The key of each response.
-        rows: How many of the groups asked for wait for it.
-    """
-
-    group: Group
-    keys: list[bytes]
-    rows: int
 
 
 def fill(
@@ -102,17 +99,20 @@ def fill(
         observer: Hears progress.
         what: What is computed, for the progress line.
         keys: ``row_keys`` of the groups, where they are known already.
-        by_length: Take the longest first, so that neighbours are of similar length.
+        by_length: Many rows run at once: take the longest first, so that neighbours are of similar length, and of one
+            prompt as many responses together as a packed batch takes.
         ranks: The processes of one launch, who begin with a share each; none for this process alone.
 
     Raises:
-        ModelError: A file of the model was changed meanwhile.
+        ModelError: A file of the model was changed meanwhile, or a value is no log-prob.
     """
     ranks = ranks or Ranks()
     keys = row_keys(groups) if keys is None else keys
     found = store.find(keys)
-    tally = Tally(asked=len(groups), seconds_saved=store.seconds(found[found >= 0]))
-    todo = missing(groups, keys, found)
+    lacking, repeated = missing(groups, keys, found)
+    hit = len(groups) - repeated - sum(sum(work.firsts) for work in lacking)
+    tally = Tally(len(groups), hit, repeated, seconds_saved=store.seconds(found[found >= 0]))
+    todo = [piece for work in lacking for piece in work.pieces(BATCH_TOKENS if by_length else None)]
     if by_length:
         todo.sort(key=lambda work: -packed_length(work.group))
     mine = [work for work in todo if ranks.owns(work.keys[0])]
@@ -122,32 +122,6 @@ def fill(
         ranks.meet()  # nothing is claimed there, so only what a rank could not finish may be left
     filling.run([work for work in todo if not ranks.owns(work.keys[0])])
     return tally
-
-
-def missing(groups: Sequence[Group], keys: Keys, found: NDArray[np.int64]) -> list[Work]:
-    """What is missing, prompt by prompt, each response once.
-
-    Args:
-        groups: What is asked for.
-        keys: The key of every response of every group.
-        found: Negative where the key is not stored.
-    """
-    if (found >= 0).all():  # no need to look at every group
-        return []
-    wanted: dict[tuple[int, ...], dict[bytes, Sequence[int]]] = {}
-    rows: dict[tuple[int, ...], int] = {}
-    known: set[bytes] = set()
-    place = 0
-    for prompt, responses in groups:
-        places = range(place, place + len(responses))
-        place += len(responses)
-        absent = {exact(keys[i]): r for i, r in zip(places, responses, strict=True) if found[i] < 0}
-        new = {key: response for key, response in absent.items() if key not in known}
-        if new:
-            known.update(new)
-            wanted.setdefault(tuple(prompt), {}).update(new)
-            rows[tuple(prompt)] = rows.get(tuple(prompt), 0) + 1
-    return [Work((prompt, list(new.values())), list(new), rows[prompt]) for prompt, new in wanted.items()]
 
 
 class _Filling:
@@ -180,16 +154,36 @@ class _Filling:
         begin = time.monotonic()
         values: list[list[float]] = []
         for work, scored in zip(shard, self._scorer([work.group for work in shard]), strict=True):
-            values += [response.tolist() for response in scored]
+            new = [response.tolist() for response in scored]
+            self._require_logprobs(work, new)
+            values += new
             self._done += 1
             self._observer.progress(self._done, total, self._what)
-            self._tally.computed += work.rows
+            self._tally.computed += sum(work.firsts)
         seconds = time.monotonic() - begin
         self._store.reference.require_unchanged()
         self._store.add(_columns(shard, values, seconds))
         self._tally.responses += len(values)
         self._tally.tokens += sum(packed_length(work.group) + 1 for work in shard)
         self._tally.seconds += seconds
+
+    def _require_logprobs(self, work: Work, values: list[list[float]]) -> None:
+        """Raise if a value cannot be a log-prob: once stored it would be served to every run.
+
+        Raises:
+            ModelError: Names the response.
+        """
+        prompt, responses = work.group
+        for response, row in zip(responses, values, strict=True):
+            for place, value in enumerate(row):
+                if not (math.isfinite(value) and value <= _ROUNDING):
+                    raise ModelError(
+                        f"{self._store.reference.label} gives {value} as log-prob of token {response[place]} (token "
+                        f"{place + 1} of a response of {len(response)}, to the prompt of {len(prompt)} tokens that "
+                        f"ends in {list(prompt[-8:])}): expected a finite number of at most 0. Nothing of this shard "
+                        "was stored. Look for NaN or infinite weights in the model, for a dtype whose range it "
+                        "leaves (float16), and for a faulty device; then run again"
+                    )
 
 
 class _Choice:
@@ -204,12 +198,17 @@ class _Choice:
         """Fill the shard and give its keys."""
         self._store.refresh()
         later: list[Work] = []
-        place = 0
-        while place < len(self._todo) and len(self.shard) < SHARD_GROUPS:
+        place = pairs = 0
+        while place < len(self._todo) and pairs < SHARD_GROUPS:
             work = self._unstored(self._todo[place])
+            if not claimed.isdisjoint(work.keys):
+                later.append(work)
+            elif work.keys:
+                if self.shard and pairs + work.pairs > SHARD_GROUPS:
+                    break
+                self.shard.append(work)
+                pairs += work.pairs
             place += 1
-            if work.keys:
-                (self.shard if claimed.isdisjoint(work.keys) else later).append(work)
         self.left = [*self._todo[place:], *later]
         return [key for work in self.shard for key in work.keys]
 
@@ -218,9 +217,7 @@ class _Choice:
         absent = self._store.find(np.array(work.keys, dtype=f"S{KEY_BYTES}")) < 0
         if absent.all():
             return work
-        prompt, responses = work.group
-        left = [(r, key) for r, key, is_absent in zip(responses, work.keys, absent, strict=True) if is_absent]
-        return Work((prompt, [r for r, _ in left]), [key for _, key in left], work.rows)
+        return work.part(np.flatnonzero(absent).tolist())
 
 
 def _columns(shard: Sequence[Work], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:

@@ -23,10 +23,14 @@ from preflow.models.scoring import Group
 from preflow.stages.exact_memory import exact_memory
 from preflow.stages.held_rows import HeldRows
 from preflow.stages.key_index import KeyIndex, Keys
-from preflow.stages.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder
+from preflow.stages.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
 
 #: Says, beside the shards, whose they are.
 REFERENCE_FILE = "reference.json"
+#: Says, in a reference artifact, whose values it holds.
+STORE_FILE = "store.json"
+#: A reference's folder is called by so many digits of its digest.
+FOLDER_DIGITS = 32
 
 
 def row_key(prompt: Sequence[int], response: Sequence[int]) -> bytes:
@@ -69,7 +73,9 @@ class LogprobStore:
             reference: Whose values these are.
         """
         self.reference = reference
-        self.shards = ShardFolder(f"{url}/{reference.digest()[:32]}", reference.digest())
+        files, root = open_store(url)
+        digest = reference.digest()
+        self.shards = ShardFolder(files, inside(root, digest[:FOLDER_DIGITS]), digest)
         self._rows = HeldRows()
         self._seen: dict[str, int] = {}  # shards read or written here, with their numbers of rows
         self._index = KeyIndex()
@@ -88,7 +94,9 @@ class LogprobStore:
 
     def refresh(self) -> None:
         """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
-        while new := sorted(self.shards.names() - self._seen.keys()):
+        tried: set[str] = set()  # what could not be read is not asked for again: it may be a link to nowhere
+        while new := sorted(self.shards.names() - self._seen.keys() - tried):
+            tried.update(new)
             with exact_memory():
                 keys = self._read(new)
             self._index.add(keys)  # all at once: each time costs a sort
@@ -129,7 +137,7 @@ class LogprobStore:
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Write one shard, and merge small ones when there are many."""
-        if not self._seen:
+        if not self.shards.has(REFERENCE_FILE):  # the first shard, or somebody has pruned the reference meanwhile
             self.describe()
         table = pa.table(columns, schema=SCHEMA)
         self._seen[self.shards.write(table)] = len(table)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from preflow.artifacts import Artifact
 from preflow.errors import (
     AdapterDtypeError,
     ForgottenSftError,
@@ -33,6 +34,7 @@ from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 from preflow.models.scoring import Row
 from preflow.observer import Observer
+from preflow.stages.logprob_store import STORE_FILE
 from preflow.stages.pairs import PairTable, ScoredPair
 
 #: How many tolerances the SFT model must differ from the base at least.
@@ -94,8 +96,24 @@ def worst(gaps: Sequence[Gap]) -> Gap:
     return max(gaps, key=lambda gap: float("inf") if gap.tolerances != gap.tolerances else gap.tolerances)
 
 
-def check_stored(gaps: Sequence[Gap]) -> float:
+def remedy(reference: Artifact) -> str:
+    """What to do where a reference artifact holds wrong values: they came from the shared store, and lie there too."""
+    delete = f"delete the reference artifact ({reference.path}) and run again"
+    if not reference.file(STORE_FILE).is_file():  # not made from the store
+        return delete
+    name = reference.load(STORE_FILE)["reference"]
+    return (
+        "remove this reference's values from the store (`python -m preflow.stages.reference prune --reference "
+        f"{name}`), {delete}: they are computed again"
+    )
+
+
+def check_stored(gaps: Sequence[Gap], reference: Artifact) -> float:
     """Stored values equal an independent forward of the reference.
+
+    Args:
+        gaps: Between the stored values and that forward.
+        reference: Where the stored values come from; named in the remedy.
 
     Returns:
         The largest gap in tolerances.
@@ -107,8 +125,9 @@ def check_stored(gaps: Sequence[Gap]) -> float:
     if not gap.tolerances <= 1:
         raise StoredValueError(
             f"stored reference log-prob of {gap.source} is {gap.expected:.6f} nats, an independent forward of the "
-            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance). The store does not "
-            "belong to this model: delete the reference artifact and run again"
+            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance). The stored values "
+            f"are not this model's: {remedy(reference)}. If that happens again, the device or its libraries compute "
+            "wrong values"
         )
     return gap.tolerances
 
@@ -197,7 +216,12 @@ PolicyForward = Callable[[Sequence[ScoredPair]], tuple[Sequence[float], Sequence
 
 
 def check_policy(
-    pairs: Sequence[ScoredPair], forward: PolicyForward, dtype: torch.dtype, batch: int, observer: Observer
+    pairs: Sequence[ScoredPair],
+    forward: PolicyForward,
+    dtype: torch.dtype,
+    batch: int,
+    observer: Observer,
+    reference: Artifact,
 ) -> float:
     """In evaluation mode the policy gives every row its stored log-probs, so every loss starts where it should.
 
@@ -207,6 +231,7 @@ def check_policy(
         dtype: Of the forward; decides the tolerance.
         batch: Pairs per forward.
         observer: Hears progress.
+        reference: Where the stored values come from; named in the remedy.
 
     Returns:
         The largest gap in tolerances.
@@ -228,7 +253,8 @@ def check_policy(
                 f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
                 f"{gap.expected:.6f} ({gap.tolerances:.1f} times the tolerance): the policy does not start from the "
                 "reference. Likely causes: the SFT adapter was overwritten by a new one, another base model, an "
-                "adapter cast to a narrower dtype, or dropout left on"
+                "adapter cast to a narrower dtype, or dropout left on: start DPO from the SFT artifact itself. If it "
+                f"does, the stored values are wrong: {remedy(reference)}"
             )
         largest = max(largest, gap.tolerances)
         observer.progress(min(start + batch, len(ordered)), len(ordered), "dpo: pairs proven to start at the reference")

@@ -23,7 +23,7 @@ from preflow.models.scoring import Group, Scorer, scores
 from preflow.observer import Observer, Silent
 from preflow.stages.filling import Tally, fill
 from preflow.stages.key_index import Keys
-from preflow.stages.logprob_store import LogprobStore
+from preflow.stages.logprob_store import FOLDER_DIGITS, STORE_FILE, LogprobStore
 from preflow.stages.pair_tokens import PairTokens
 from preflow.stages.pairs import write_blocks
 from preflow.stages.ranks import launched, leave
@@ -39,8 +39,8 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
     """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
 
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
-    used + rows dropped by reason) and ``metrics.json``. Values lie in the shared store, so a killed call loses at most
-    one shard's work.
+    used + rows dropped by reason), ``metrics.json`` and ``store.json`` (the reference's name in the shared store).
+    Values lie in that store, so a killed call loses at most one shard's work.
 
     Args:
         spec: Which pairs, under which model.
@@ -62,6 +62,7 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
         "reference/dropped_pairs": float(sum(count.rows_in - count.used for count in counts.values())),
     }
     write_json(out / "metrics.json", metrics)
+    write_json(out / STORE_FILE, {"reference": store.reference.digest()[:FOLDER_DIGITS]})
 
 
 def prepare(spec: ReferenceSpec, observer: Observer) -> None:

@@ -10,10 +10,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from preflow.errors import ArtifactError, ConfigError
 
 #: Bytes of a row's key: 128 bits of SHA-256.
 KEY_BYTES = 16
@@ -33,18 +39,45 @@ MERGE_COUNT = 64
 _OWNER = b"preflow-reference"
 
 
+def open_store(url: str | Path) -> tuple[Any, str]:
+    """The file system of a store and the store's folder on it.
+
+    Args:
+        url: A local folder or any fsspec URL; of chained ones, those of ``dir::``.
+
+    Raises:
+        ConfigError: Another chained URL.
+    """
+    files, path = fsspec.core.url_to_fs(str(url))
+    if isinstance(files, DirFileSystem):
+        return files, ""  # its paths begin at the folder that the URL names
+    protocol, chained, _ = str(url).partition("::")
+    if chained and protocol.isalnum():
+        raise ConfigError(
+            f"the log-prob store's URL begins with {protocol}::, expected one file system (of chained URLs, dir:: "
+            "alone): a cache or an archive in between may serve files as they were. Name the store itself"
+        )
+    return files, path
+
+
+def inside(folder: str, name: str) -> str:
+    """The path of an entry of a folder; the root of a ``dir::`` URL is the empty path."""
+    return f"{folder}/{name}" if folder else name
+
+
 class ShardFolder:
     """The shards of one reference."""
 
-    def __init__(self, url: str, reference: str) -> None:
+    def __init__(self, files: Any, path: str, reference: str) -> None:
         """Name the folder; it is made when the first shard is written.
 
         Args:
-            url: A local folder or any fsspec URL.
+            files: Its file system, from ``open_store``.
+            path: The folder there.
             reference: Digest of the reference; shards of another one are set aside.
         """
-        self._files, self.path = fsspec.core.url_to_fs(url)
-        self.is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
+        self._files, self.path = files, path
+        self.is_local = isinstance(files, LocalFileSystem)
         self.reference = reference
 
     def names(self) -> set[str]:
@@ -55,20 +88,34 @@ class ShardFolder:
         found = self._files.ls(self.path, detail=False)
         return {name.rpartition("/")[2] for name in found if name.endswith(".parquet")}
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there now."""
+        return bool(self._files.exists(f"{self.path}/{name}"))
+
     def read(self, name: str) -> pa.Table | None:
         """A shard's rows; none if it is gone (merged by another process) or damaged, which sets it aside."""
         try:
-            data = self._files.cat_file(f"{self.path}/{name}")
+            return self.look(name)
         except FileNotFoundError:
             return None
-        if hashlib.sha256(data).hexdigest() != name.partition("-")[0]:
+        except ArtifactError:
             self._set_aside(name)
             return None
+
+    def look(self, name: str) -> pa.Table:
+        """A shard's rows; a damaged one stays where it is.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            ArtifactError: It is damaged, or belongs to another reference.
+        """
+        data = self._files.cat_file(f"{self.path}/{name}")
+        if hashlib.sha256(data).hexdigest() != name.partition("-")[0]:
+            raise ArtifactError(f"{self.path}/{name} is not what was written there: its name begins with its checksum")
         table = pq.read_table(pa.BufferReader(data))
         owner = (table.schema.metadata or {}).get(_OWNER, b"").decode()
         if owner != self.reference or not table.schema.remove_metadata().equals(SCHEMA):
-            self._set_aside(name)
-            return None
+            raise ArtifactError(f"{self.path}/{name} holds rows of reference {owner!r}, expected {self.reference!r}")
         return table.replace_schema_metadata(None)
 
     def write(self, table: pa.Table) -> str:
@@ -97,16 +144,21 @@ class ShardFolder:
             except FileNotFoundError:
                 continue
 
-    def sweep(self, age: float, *, everything: bool = False) -> None:
-        """Remove what killed writers left half-written ``age`` seconds ago or earlier, or the whole folder."""
-        if everything:
-            self._files.rm(self.path, recursive=True)
-            return
-        for name in self._files.ls(self.path, detail=False):
-            if name.rpartition("/")[2].startswith("partial-"):
-                written = self._files.modified(name)
-                if datetime.now(written.tzinfo) - written > timedelta(seconds=age):
-                    self._files.rm_file(name)
+    def clear(self) -> None:
+        """Remove the whole folder."""
+        self._files.rm(self.path, recursive=True)
+
+    def older(self, names: Iterable[str], age: float) -> list[str]:
+        """Those files of the folder that were written ``age`` seconds ago or earlier."""
+        found = []
+        for name in names:
+            try:
+                written = self._files.modified(f"{self.path}/{name}")
+            except FileNotFoundError:
+                continue
+            if datetime.now(written.tzinfo) - written >= timedelta(seconds=age):
+                found.append(name)
+        return found
 
     def merge(self, names: Sequence[str]) -> str | None:
         """Put the rows of small shards into one; gives its name, or none if there was nothing left to merge."""

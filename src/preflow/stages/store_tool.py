@@ -1,13 +1,10 @@
 """The tool for the log-prob store: ``python -m preflow.stages.reference``."""
 
-import json
+import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import fsspec
-import numpy as np
 import pyarrow as pa
 import typer
 from pydantic import ValidationError
@@ -15,10 +12,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from preflow.home import logprobs_url
+from preflow.errors import ArtifactError
+from preflow.home import logprobs_url, without_login
 from preflow.observer import Silent
-from preflow.stages.logprob_store import REFERENCE_FILE
-from preflow.stages.shards import ShardFolder
+from preflow.stages.holdings import ASIDE, Holding, different, holdings
+from preflow.stages.key_index import Keys
+from preflow.stages.logprob_store import key_column
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The store of reference log-probs.")
 _DAY = 24 * 3600.0
@@ -28,66 +27,11 @@ _OUT = Console(highlight=False)
 _URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or the one of PREFLOW_HOME, without it.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What the store holds of one reference.
-
-    Attributes:
-        folder: Its shards.
-        names: Their names.
-        label: The model, for people.
-        rows: Responses stored.
-        bytes: Size of the shards.
-        newest: When the newest row was computed, seconds since 1970.
-        usage: What each run asked.
-    """
-
-    folder: ShardFolder
-    names: list[str]
-    label: str
-    rows: int
-    bytes: int
-    newest: float
-    usage: list[dict[str, float]]
-
-    def asked(self, name: str) -> float:
-        """A number of all runs together."""
-        return sum(entry.get(name, 0.0) for entry in self.usage)
-
-
-def holdings(url: str) -> list[Holding]:
-    """Every reference in a store, the newest last."""
-    files, path = fsspec.core.url_to_fs(url)
-    if not files.exists(path):
-        return []
-    found = [entry for entry in files.ls(path, detail=True) if entry["type"] == "directory"]
-    return sorted((_holding(files, entry["name"], url) for entry in found), key=lambda holding: holding.newest)
-
-
-def _holding(files: Any, path: str, url: str) -> Holding:
-    name = path.rstrip("/").rpartition("/")[2]
-    entries = {entry["name"].rpartition("/")[2]: entry for entry in files.ls(path, detail=True)}
-    about = json.loads(files.cat_file(f"{path}/{REFERENCE_FILE}")) if REFERENCE_FILE in entries else {}
-    folder = ShardFolder(f"{url}/{name}", about.get("digest", ""))
-    shards = sorted(entry for entry in entries if entry.endswith(".parquet"))
-    tables = [table for shard in shards if (table := folder.read(shard)) is not None] if about else []
-    keys = [table.column("key").to_numpy(zero_copy_only=False) for table in tables]
-    return Holding(
-        folder=folder,
-        names=shards,
-        label=str(about.get("label", "unknown")),
-        rows=len(np.unique(np.concatenate(keys).astype("S16"))) if keys else 0,
-        bytes=sum(entries[shard]["size"] for shard in shards),
-        newest=max((max(table.column("created").to_pylist()) for table in tables if len(table)), default=0.0),
-        usage=[json.loads(files.cat_file(f"{path}/{e}")) for e in sorted(entries) if e.startswith("usage-")],
-    )
-
-
 @app.command()
 def show(url: _URL = None) -> None:
     """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
     place = url or logprobs_url()
-    found = holdings(place)
+    found, others = holdings(place)
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("reference", no_wrap=True)
     table.add_column("model", overflow="fold")
@@ -96,7 +40,7 @@ def show(url: _URL = None) -> None:
     for holding in found:
         asked, hit = holding.asked("rows_asked"), holding.asked("rows_hit")
         table.add_row(
-            holding.folder.path.rpartition("/")[2][:8],
+            holding.name[:8],
             holding.label,
             f"{holding.rows:,}",
             _size(holding.bytes),
@@ -106,8 +50,12 @@ def show(url: _URL = None) -> None:
         )
     if found:
         _OUT.print(table)
+    for holding in found:
+        for name in holding.damaged:
+            _OUT.print(f"damaged: {holding.name[:8]}/{name}, {_size(holding.files[name])}", soft_wrap=True)
+    _say_others(others)
     rows, size = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
-    _OUT.print(f"{place}: {len(found)} references, {rows:,} responses, {_size(size)}", soft_wrap=True)
+    _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {_size(size)}", soft_wrap=True)
 
 
 @app.command()
@@ -120,45 +68,71 @@ def prune(
     """Remove rows by age, by reference, or both. What is asked for again is computed again."""
     if older_than is None and reference is None:
         raise typer.BadParameter("nothing says what to remove: give --older-than DAYS, --reference NAME, or both")
-    found = holdings(url or logprobs_url())
+    if reference == "":  # a script's variable that is not set; every name begins with it
+        raise typer.BadParameter("--reference is empty: give the beginning of a name that `show` prints")
+    place = url or logprobs_url()
+    found, others = holdings(place)
+    _say_others(others)
     if not found:
-        _OUT.print(f"{url or logprobs_url()}: nothing is stored, nothing to remove", soft_wrap=True)
+        _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True)
         return
-    chosen = [h for h in found if h.folder.path.rpartition("/")[2].startswith(reference or "")]
+    chosen = [holding for holding in found if holding.name.startswith(reference or "")]
     if not chosen:
-        names = ", ".join(h.folder.path.rpartition("/")[2][:12] for h in found)
+        names = ", ".join(holding.name[:12] for holding in found)
         raise typer.BadParameter(f"no reference begins with {reference!r}; the store holds {names}")
     for holding in chosen:
         before = None if older_than is None else time.time() - older_than * _DAY
-        removed = _prune(holding, before, dry_run=dry_run)
+        removed, damaged = _prune(holding, before, dry_run=dry_run)
         verb = "would remove" if dry_run else "removed"
-        _OUT.print(f"{holding.folder.path.rpartition('/')[2][:12]}: {verb} {removed:,} of {holding.rows:,} responses")
+        more = f" and {damaged:,} damaged files" if damaged else ""
+        _OUT.print(f"{holding.name[:12]}: {verb} {removed:,} of {holding.rows:,} responses{more}", soft_wrap=True)
 
 
-def _prune(holding: Holding, before: float | None, *, dry_run: bool) -> int:
-    """Remove a reference's rows that were computed before a time, or all; gives their number."""
+def _prune(holding: Holding, before: float | None, *, dry_run: bool) -> tuple[int, int]:
+    """Remove a reference's rows that were computed before a time, or all; gives how many rows and damaged files.
+
+    Args:
+        holding: The reference.
+        before: Seconds since 1970.
+        dry_run: Only count.
+    """
     folder = holding.folder
     if before is None:
         if not dry_run:
-            folder.sweep(_ABANDONED, everything=True)
-        return holding.rows
-    removed = 0
-    for name in holding.names:
-        table = folder.read(name)
-        if table is None:
+            folder.clear()
+        return holding.rows, len(holding.damaged)
+    staying: list[Keys] = []
+    for name, keys in holding.keys.items():
+        try:
+            table = folder.look(name)
+        except (FileNotFoundError, ArtifactError):  # merged or damaged since it was counted
+            staying.append(keys)
             continue
-        old = table.column("created").to_numpy() < before
-        removed += int(old.sum())
-        if dry_run or not old.any():
+        is_old = table.column("created").to_numpy() < before
+        kept = table.filter(pa.array(~is_old))
+        staying.append(key_column(kept).copy())
+        if dry_run or not is_old.any():
             continue
-        if not old.all():
-            folder.write(
-                table.filter(pa.array(~old))
-            )  # before the whole shard goes, so that no row that stays is ever missing
+        if len(kept):
+            folder.write(kept)  # before the whole shard goes, so that no row that stays is ever missing
         folder.remove([name])
+    age = time.time() - before
+    damaged = folder.older((name for name in holding.damaged if name.endswith(ASIDE)), age)
     if not dry_run:
-        folder.sweep(_ABANDONED)
-    return removed
+        folder.remove(damaged)
+        folder.remove(folder.older((name for name in holding.files if name.startswith("partial-")), _ABANDONED))
+    return holding.rows - len(different(staying)), len(damaged)
+
+
+def _say_others(names: list[str]) -> None:
+    """Name what lies in the store and is left alone."""
+    if names:
+        _OUT.print(f"left alone, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True)
+
+
+def _shown(url: str) -> str:
+    """A store's address without a login, of chained ones too."""
+    return "::".join(without_login(part) for part in re.split(r"::(?=\w+://)", url))
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """Every wrong way to start the second stage is refused, by an error that names the cause."""
 
 import math
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +12,7 @@ import peft
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from preflow.artifacts import Artifact, build
 from preflow.config import LossType
@@ -24,14 +27,17 @@ from preflow.errors import (
 from preflow.models.adapters import new_adapter, save_model, trainable_parameters, write_card
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
+from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.stages import dpo as dpo_stage
 from preflow.stages import proof
+from preflow.stages import reference as reference_stage
 from preflow.stages.dpo import load_start, make_trainer, policy_scores, prove_reference, run_dpo
 from preflow.stages.pairs import read_pairs, write_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import ReferenceSpec, SftSpec
+from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
+from preflow.stages.store_tool import app
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import recipe_for
 
@@ -44,7 +50,7 @@ def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:
     trainer = make_trainer(spec, policy, tokenizer, pairs, out, Silent())
     proof.check_trainable(trainer.model)  # type: ignore[arg-type]
     return proof.check_policy(
-        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent()
+        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent(), spec.reference
     )
 
 
@@ -104,6 +110,35 @@ def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_
     wrong = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
     with pytest.raises(StoredValueError, match="independent forward"):
         run_dpo(prepared.dpo(reference=wrong), tmp_path / "out", Silent())
+
+
+@pytest.mark.parametrize("rows", ["all", pytest.param("one", marks=pytest.mark.slow)])
+def test_the_printed_remedy_removes_wrong_values(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    """A faulty device filled the store. Following the message to the letter ends in a run that is proven."""
+    asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=prepared.sft)
+    right, seen = scores, list[int]()
+
+    def wrong(*arguments: Any) -> Iterator[list[torch.Tensor]]:
+        for responses in right(*arguments):
+            seen.append(1)
+            yield [values - 1 for values in responses] if rows == "all" or len(seen) == 2 else responses
+
+    def run() -> DpoSpec:
+        return prepared.dpo(reference=build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent())))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference_stage, "scores", wrong)
+        spec = run()
+    with pytest.raises(StoredValueError if rows == "all" else PolicyMismatchError) as error:
+        run_dpo(spec, tmp_path / "out", Silent())
+    command, folder = re.search(
+        r"`python -m preflow\.stages\.reference (.*)`.*artifact \((.*?)\)", str(error.value)
+    ).groups()  # type: ignore[union-attr]
+    assert CliRunner().invoke(app, command.split()).exit_code == 0
+    shutil.rmtree(folder)
+    run_dpo(run(), tmp_path / "again", Silent())
 
 
 def test_one_stale_value_in_the_store_is_refused(prepared: Run, tmp_path: Path) -> None:
@@ -250,7 +285,7 @@ def test_the_proof_holds_for_every_loss(prepared: Run, tmp_path: Path, loss_type
     tokenizer = load_tokenizer(spec.base, recipe)
     trainer: Any = make_trainer(spec, load_start(spec, recipe.dpo, precision), tokenizer, pairs, tmp_path, Silent())
     gap = proof.check_policy(
-        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent()
+        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent(), spec.reference
     )
     assert gap <= 1
     trainer.model.eval()
@@ -265,7 +300,7 @@ def test_the_proof_holds_for_every_loss(prepared: Run, tmp_path: Path, loss_type
 def test_a_nan_gap_is_the_worst_gap(prepared: Run) -> None:
     gaps = [proof.Gap("a", 0, 0, 0.5), proof.Gap("b", 0, 0, float("nan"))]
     with pytest.raises(StoredValueError, match="of b is"):
-        proof.check_stored(gaps)
+        proof.check_stored(gaps, prepared.reference)
 
 
 def test_loading_the_sft_model_gives_its_own_log_probs(prepared: Run) -> None:
@@ -273,4 +308,4 @@ def test_loading_the_sft_model_gives_its_own_log_probs(prepared: Run) -> None:
     model = load_policy(prepared.base, prepared.sft.file("model"), prepared.recipe, precision)
     pairs = read_pairs(prepared.reference.file("eval.parquet"))
     gaps = proof.measure(pairs, lambda row: proof.independent_logprob(model, row, precision), torch.float32)
-    assert proof.check_stored(gaps) <= 1
+    assert proof.check_stored(gaps, prepared.reference) <= 1

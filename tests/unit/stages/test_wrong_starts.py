@@ -66,7 +66,9 @@ def test_an_adapter_folder_loaded_as_a_model_and_wrapped_anew(prepared: Run, tmp
     pairs = read_pairs(prepared.reference.file("train.parquet"))
     precision = choose_precision(prepared.recipe)
     with pytest.raises(PolicyMismatchError, match="SFT adapter was overwritten"):
-        proof.check_policy(pairs, lambda rows: policy_scores(trainer, rows, precision), torch.float32, 8, Silent())
+        proof.check_policy(
+            pairs, lambda rows: policy_scores(trainer, rows, precision), torch.float32, 8, Silent(), prepared.reference
+        )
 
 
 def test_a_model_merged_in_memory_whose_reference_is_loaded_by_name(prepared: Run, tmp_path: Path) -> None:

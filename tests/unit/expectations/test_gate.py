@@ -430,7 +430,9 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
     found = quarantined(tmp_path / "out")
     counts = Counter(found.values())
     assert counts.pop(finding) == count
-    assert counts.keys() <= {"nearly_leaks_into_evaluation"}, "looked at by hand: one prompt stands there twice, nearly"
+    # Looked at by hand: one prompt stands there twice, nearly, and one answer holds a picture of a private font.
+    assert counts.keys() <= {"nearly_leaks_into_evaluation", "control_characters"}
+    assert counts.total() <= 1
     lines = file.read_text(encoding="utf-8").split("\n")
     for (_, row), reason in found.items():
         if reason != finding:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from preflow import hub
 from preflow.data.json_array import elements
+from preflow.data.parquet import batch_rows
 from preflow.data.plain import quoted
 from preflow.data.reading import DataSource, file_kind, hub_parts, is_hub
 from preflow.errors import DataDownloadError, DataFileError
@@ -316,29 +317,9 @@ def _read_parquet(path: Path, packing: str | None, name: str) -> Iterator[RawRow
     number = 0
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=4096):
-            for values in _batch_rows(batch):
+            for values in batch_rows(batch):
                 number += 1
                 yield RawRow(name, number, values)
-
-
-def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows of a batch; a time that Python cannot hold stands there as the number that the file holds."""
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except (ArithmeticError, LookupError, ValueError):  # years beyond 9999, unknown time zones
-        columns = [_column(column) for column in batch.columns]
-        return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return rows
-
-
-def _column(column: pa.Array) -> list[Any]:
-    try:
-        found: list[Any] = column.to_pylist()
-    except (ArithmeticError, LookupError, ValueError):
-        if not pa.types.is_temporal(column.type):
-            raise  # inside a list or a struct: unreadable() says so
-        found = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_pylist()
-    return found
 
 
 _READERS = {

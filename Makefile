@@ -26,6 +26,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
 
 # Which tests `make test` runs: everything, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
 MARK ?= not gpu
+# Processes that `make test` shares the test files out to; tests that need a GPU have it to themselves.
+WORKERS ?= $(if $(filter gpu,$(MARK)),0,2)
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
@@ -84,7 +86,7 @@ fast: env ## Tests that take seconds and start no server
 
 .PHONY: test
 test: env ## All tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)
-	@$(ACTIVATE) python -m pytest -m "$(MARK)" $(ARGS)
+	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile -m "$(MARK)" $(ARGS)
 
 .PHONY: bench
 bench: env ## All benchmarks; each prints one JSON line last

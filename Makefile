@@ -27,7 +27,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
 # Which tests `make test` runs: everything, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
 MARK ?= not gpu
 # Processes that `make test` shares the test files out to; tests that need a GPU have it to themselves.
-WORKERS ?= $(if $(filter gpu,$(MARK)),0,2)
+WORKERS ?= $(if $(findstring not gpu,$(MARK)),2,0)
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)

@@ -25,14 +25,7 @@ def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
 
     def command(
         recipe: Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file.")],
-        changes: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="NAME=VALUE",
-                help=_SET_HELP,
-            ),
-        ] = None,
+        changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
     ) -> None:
         """Turn demonstrations and preference pairs into an aligned, evaluated language model."""
         quiet_prefect()

@@ -4,7 +4,7 @@ import os
 import signal
 
 import psutil
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
 from tasks.lineage import is_gone, process_tags
 
@@ -27,8 +27,8 @@ def own_server() -> None:
         owner = {tag: environment.get(name, "") for tag, name in _OWNER.items()}
         if environment.get(_EMBEDDED) == "1" and all(owner.values()) and is_gone(owner):
             process.terminate()
-    if PREFECT_API_URL.value():
-        return
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        return  # a server of somebody else's, or none: then Prefect's client says so
     from prefect.server.api.server import SubprocessASGIServer
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes are born with their parent's mask

@@ -58,9 +58,7 @@ def main(
 ) -> None:
     """Check demonstrations and preference pairs before anything is trained on them."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # names of files and columns may be such that no terminal can show them
+        if isinstance(stream, io.TextIOWrapper):  # no terminal can show every name of a file or column
             stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=True, highlight=False)
     try:

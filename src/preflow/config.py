@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from preflow.digests import file_digest, json_digest
-from preflow.settings import COSMETIC, Frozen, Names, numbers, one_or_many
+from preflow.settings import COSMETIC, Frozen, Names, Template, numbers, one_or_many
 from preflow.validation_settings import ValidationSettings
 
 Strategy = Literal["two-stage", "sft", "dpo"]
@@ -262,7 +262,7 @@ class Recipe(Frozen):
     """Load the base weights in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
     bf16: bool | Literal["auto"] = "auto"
     """Compute in bfloat16; ``auto`` does so on a GPU that has it."""
-    template: Literal["chat", "none"] = "chat"
+    template: Template = "chat"
     """Render rows through the model's chat template, or concatenate prompt and response as they are."""
     launch: Launch = Launch()
     """How many processes train."""

@@ -85,12 +85,13 @@ class DigestMemory:
         path = path.resolve()
         taken, stamp = time.time_ns(), file_stamp(path)
         record = self._folder / f"{json_digest(str(path))[:32]}.json"
-        if _is_local(path):
+        local = _is_local(path)
+        if local:
             remembered = _read_record(record)
             if remembered.get("stamp") == stamp:
                 return str(remembered["sha256"])
         digest = file_digest(path)
-        if _is_local(path) and file_stamp(path) == stamp and not _is_young(stamp, taken):
+        if local and file_stamp(path) == stamp and not _is_young(stamp, taken):
             _replace(record, json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}))
         return digest
 

@@ -1,7 +1,7 @@
 """What all settings are made of: frozen models whose unknown keys are refused and whose docstrings are their manual."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, model_validator
 
@@ -14,6 +14,8 @@ def one_or_many(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+#: How a conversation becomes text: by the tokenizer's chat template, or by putting its turns together.
+Template = Literal["chat", "none"]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...])]
 
 

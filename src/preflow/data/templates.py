@@ -6,10 +6,11 @@ the model, and ends with the token at which generation stops. Masks are position
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from preflow.data.rows import Message, to_json
 from preflow.errors import TemplateError
+from preflow.settings import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +47,7 @@ class Renderer:
         TemplateError: There is no chat template to use, or no EOS token to end a response with.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Literal["chat", "none"]) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: Template) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__

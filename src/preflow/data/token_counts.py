@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,6 +19,7 @@ from preflow.data.rows import Demonstration, Message, Pair
 from preflow.data.templates import Renderer
 from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 from preflow.errors import ConfigError
+from preflow.settings import Template
 
 #: Rows counted in one call. Tokenizers are faster on batches whose results stay in the processor's cache.
 BATCH = 512
@@ -27,7 +28,7 @@ _SLACK = 16
 _ANY_LENGTH = 2**31
 
 
-def load_renderer(folder: str, template: Literal["chat", "none"] = "chat") -> Renderer:
+def load_renderer(folder: str, template: Template = "chat") -> Renderer:
     """The tokenizer in a folder, with its chat template, or without any (``none``).
 
     Raises:

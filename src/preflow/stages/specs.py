@@ -4,17 +4,16 @@ The specifications hold paths, digests and settings alone, so they are small JSO
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.data.reading import DataSource, file_kind
 from preflow.data.store import rows_file
 from preflow.models.base import ModelRef
-from preflow.settings import Frozen, numbers
+from preflow.settings import Frozen, Template, numbers
 from preflow.validation_settings import ValidationSettings
 
-Template = Literal["chat", "none"]
 #: The fields of ``ValidateSpec`` that name files.
 _FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
 

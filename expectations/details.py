@@ -9,13 +9,22 @@ from preflow.data.alike import parts_of
 from preflow.data.encodings import has_control, has_mojibake
 from preflow.findings import FINDINGS
 
-_MEASURED = ("near_copy", "near_duplicate", "too_similar", "text_too_long", "wins_everywhere", "too_many_tokens")
+_MEASURED = (
+    "near_copy",
+    "near_duplicate",
+    "too_similar",
+    "same_in_other_words",
+    "text_too_long",
+    "wins_everywhere",
+    "too_many_tokens",
+)
 _WORDS = {
     "duplicate_row": "says exactly what {other} says",
     "near_copy": "says nearly what {other} says: similarity {measure}",
     "near_duplicate": "says nearly what {other} says: similarity {measure}",
     "identical_answers": "chosen and rejected say the same",
     "too_similar": "chosen and rejected are {measure} alike",
+    "same_in_other_words": "chosen and rejected say the same in other words: they share {measure} of their meaning",
     "wins_everywhere": "the chosen answer wins against {measure:.0f} prompts",
     "too_many_tokens": "the row has {measure:.0f} tokens",
     "text_too_long": "the row has {measure:.0f} characters",

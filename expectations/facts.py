@@ -85,6 +85,7 @@ class Facts:
             found |= {
                 "identical_answers": get("same_answers"),
                 "no_clear_winner": get("unclear"),
+                "same_in_other_words": get("meaning"),
                 "too_similar": get("alike"),
             }
         if self.settings.personal_data:

@@ -28,7 +28,8 @@ from preflow.data.store import QUARANTINE, REPORT, Kind, Side, rows_file
 from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
-from preflow.stages.specs import Template, ValidateSpec
+from preflow.settings import Template
+from preflow.stages.specs import ValidateSpec
 from preflow.validation_settings import ValidationSettings
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"

@@ -13,7 +13,7 @@ def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
     flags = ("identical_answers", "no_clear_winner", "contradiction", "preference_cycle")
     pairs = [
         *(never(finding, settings) for finding in flags),
-        below("too_similar", settings.too_similar, settings),
+        *(below(finding, getattr(settings, finding), settings) for finding in ("too_similar", "same_in_other_words")),
         below("wins_everywhere", settings.wins_everywhere_prompts, settings),
     ]
     return new_suite("preferences: rows", settings, [*of_rows(settings), *pairs])

@@ -82,6 +82,13 @@ _ALL = (
         "both answers are short and say much the same: a word or the wording differs",
         "no_clear_winner_words",
     ),
+    Finding(
+        "same_in_other_words",
+        "row",
+        "warn",
+        "both answers say the same in other words: their words mean alike, and no number, name or negation differs",
+        "same_in_other_words",
+    ),
     Finding("repeats_prompt", "row", "warn", "an answer repeats the prompt", "repeats_prompt"),
     Finding("too_many_tokens", "row", "warn", "the row has more tokens than max_seq_length", "max_seq_length"),
     Finding("email_address", "row", "warn", "the text holds an e-mail address"),

@@ -30,6 +30,11 @@ class ValidationSettings(Frozen):
     texts) from which two answers with the same numbers and negations count as the same."""
     no_clear_winner_words: int = Field(default=12, ge=0)
     """``no_clear_winner``: most words of an answer that counts as short."""
+    same_in_other_words: float = Field(default=0.64, gt=0.0, le=1.0)
+    """``same_in_other_words``: how much of the meaning of each answer's words must stand in the other, by word vectors
+    (English only)."""
+    same_in_other_words_up_to: int = Field(default=60, ge=0)
+    """``same_in_other_words``: most words of an answer that is judged."""
     repeats_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
     """``repeats_prompt``: similarity of prompt and answer from which the answer repeats the prompt."""
     near_copy: float = Field(default=0.99, gt=0.5, le=1.0)

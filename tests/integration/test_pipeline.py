@@ -176,6 +176,7 @@ def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path)
     assert not (pipeline.home / "mlflow").exists()
 
 
+@pytest.mark.slow
 def test_a_missing_data_file_is_named_before_anything_starts(pipeline: Pipeline, recipe: Path) -> None:
     (recipe.parent / "dpo.jsonl").unlink()
     done = pipeline.start(str(recipe))

@@ -64,7 +64,7 @@ def no_clear_winner(chosen: str, rejected: str) -> bool:
     forms, order, words that add nothing and the synonyms of a small table. Any other word is a difference: it may be a
     fact, or what makes an answer rude.
     """
-    left, right = _meant(chosen), _meant(rejected)
+    left, right = meant(chosen), meant(rejected)
     ours, theirs = numbers_of(left), numbers_of(right)
     if not left or not right:
         return False
@@ -109,7 +109,7 @@ def _reordered(left: list[str], right: list[str]) -> bool:
     return left == right or (len(left) <= _FEW and sorted(left) == sorted(right))
 
 
-def _meant(text: str) -> list[str]:
+def meant(text: str) -> list[str]:
     """The words of a text in full, with numbers as digits and one word for each meaning of the table."""
     text = text.lower().replace("\u2019", "'")
     for pattern, full in _SHORT:

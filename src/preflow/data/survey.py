@@ -20,6 +20,7 @@ from preflow.data.chunks import Chunk
 from preflow.data.encodings import has_control, has_mojibake
 from preflow.data.intake import FINE, SIDES, Texts, take_in
 from preflow.data.judgements import may_be_alike, no_clear_winner
+from preflow.data.meaning import LEAST_LETTERS, shared_meaning
 from preflow.data.repeats import beginnings, repeats, whole_similarity
 from preflow.data.slips import unwrap
 from preflow.data.splits import normalise, split_key
@@ -212,12 +213,14 @@ def _compare(
     chosen, rejected = texts.sides[1::3], texts.sides[2::3]
     similarity = cpdist(beginnings(chosen), beginnings(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
     same = np.zeros(len(chosen), bool)
-    alike = np.full(len(chosen), np.nan, np.float32)
+    alike, meaning = np.full((2, len(chosen)), np.nan, np.float32)
     unclear = np.zeros(len(chosen), bool)
     bags = columns["answers"]
     close = (similarity >= settings.too_similar) | (bags[0] == bags[1])
-    short = columns["words"][1:].max(axis=0) <= settings.no_clear_winner_words
-    for place in np.flatnonzero(fine & (close | short)):
+    most = columns["words"][1:].max(axis=0)
+    short = most <= settings.no_clear_winner_words
+    alike_in_letters = (similarity >= LEAST_LETTERS) & (most <= settings.same_in_other_words_up_to)
+    for place in np.flatnonzero(fine & (close | short | alike_in_letters)):
         pair = chosen[place], rejected[place]
         if normalise(visible(pair[0])) == normalise(visible(pair[1])):
             same[place] = True
@@ -228,7 +231,9 @@ def _compare(
         if close[place] and may_be_alike(*map(folded_words, pair)):
             alike[place] = 1.0 if bags[0, place] == bags[1, place] else similarity[place]
         unclear[place] = bool(short[place]) and no_clear_winner(*pair)
-    return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear}
+        if alike_in_letters[place] and not unclear[place] and np.isnan(alike[place]):
+            meaning[place] = shared_meaning(*pair)
+    return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear, "meaning": meaning}
 
 
 def _repeats(texts: Texts, words: Words, step: int, least: float) -> NDArray[np.bool_]:

@@ -5,6 +5,8 @@ colours, names, numbers and degrees do not. Each group is one meaning; its forms
 made alike (``bigger``/``larger``).
 """
 
+import re
+
 _ADJECTIVES = """
 beautiful pretty lovely gorgeous|big large|quick fast rapid speedy|glad happy joyful|smart clever intelligent bright
 small little|difficult tough challenging|easy simple effortless|great excellent wonderful fantastic superb terrific
@@ -58,6 +60,8 @@ NUMBERS = {
     word: f"{ten}0"
     for ten, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)  # noqa: SIM905
 }
+#: ``big``, ``stop``: their last letter is doubled before an ending that begins with a vowel.
+_SHORT_VOWEL = re.compile("[^aeiou]*[aeiou][^aeiouwxy]")
 
 
 def _ending(word: str, ending: str) -> str:
@@ -66,11 +70,16 @@ def _ending(word: str, ending: str) -> str:
         return word[:-1] + {"er": "ier", "est": "iest", "ed": "ied", "ly": "ily", "s": "ies"}[ending]
     if ending in {"er", "est", "ed", "ing"} and word.endswith("e"):
         return word[:-1] + ending
-    if ending in {"er", "est"} and word == "big":
-        return f"bigg{ending}"
+    if ending in {"er", "est", "ed", "ing"} and _SHORT_VOWEL.fullmatch(word):
+        return word + word[-1] + ending
     if ending == "s" and word.endswith(("s", "sh", "ch", "x")):
         return word + "es"
     return word + ending
+
+
+def with_endings(word: str, endings: tuple[str, ...]) -> list[str]:
+    """The forms of a word."""
+    return [_ending(word, ending) for ending in endings]
 
 
 def _table() -> dict[str, str]:

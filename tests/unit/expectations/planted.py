@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.data.said_again import HELD_BACK
 from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil, unclear
 
 Row = dict[str, Any]
@@ -47,6 +48,9 @@ class Field:
     def clean(self) -> Row:
         """A clean row of its own, which stands nowhere yet."""
         return pair(self.rng)
+
+
+SAID_AGAIN = [pair for pair in HELD_BACK if pair["kind"].endswith("said again")]
 
 
 def words(rng: random.Random, low: int, high: int) -> str:
@@ -254,6 +258,16 @@ def _overlong(rng: random.Random, row: Row) -> Row:
     return long
 
 
+def _said_again(rng: random.Random, row: Row) -> Row:
+    """Answers that somebody wrote twice, with the marks and spaces of another hand."""
+    written = rng.choice(SAID_AGAIN)
+    sides = [written["a"], written["b"]]
+    rng.shuffle(sides)
+    changes = (str, str, str.lower, lambda text: text.rstrip("."), lambda text: text.replace(" ", "  ", 1))
+    chosen, rejected = (rng.choice(changes)(side) for side in sides)
+    return {**row, "prompt": f"{words(rng, 3, 6)} {written['prompt']}", "chosen": chosen, "rejected": rejected}
+
+
 def _unclear(rng: random.Random, row: Row) -> Row:
     chosen, rejected = unclear(rng, WORDS)
     return {**row, "chosen": chosen, "rejected": rejected}
@@ -280,6 +294,7 @@ KINDS: dict[str, tuple[Plant, set[str]]] = {
     "benchmark leak": (_in_benchmark, {"in_benchmark"}),
     "too many tokens": (form(_overlong), {"too_many_tokens"}),
     "no clear winner": (form(_unclear), {"no_clear_winner", "too_similar"}),
+    "said in other words": (form(_said_again), {"same_in_other_words"}),
 }
 
 

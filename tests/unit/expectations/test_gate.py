@@ -236,6 +236,7 @@ ROW = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, max_size=12))
 def test_whatever_the_rows_are_each_is_used_or_named(tmp_path: Path, rows: list[Any]) -> None:

@@ -22,7 +22,7 @@ from tests.unit.expectations.planted_forms import different
 
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
-MEANING = {"no clear winner": 0.7}
+MEANING = {"no clear winner": 0.7, "said in other words": 0.7}
 #: The usual examples, and pairs that look alike but are not.
 UNCLEAR = [
     ("What is 2+2?", "The answer is 4.", "2+2 equals 4."),

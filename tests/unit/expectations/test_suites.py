@@ -29,6 +29,7 @@ FINE: dict[str, Any] = {
     "contradiction": False,
     "preference_cycle": False,
     "too_similar": np.nan,
+    "same_in_other_words": np.nan,
     "wins_everywhere": 0,
     "conflicting_completions": False,
 }
@@ -39,6 +40,7 @@ BAD: dict[str, tuple[Any, Any]] = {
     "near_copy": (0.99, 0.98),
     "near_duplicate": (0.93, 0.92),
     "too_similar": (0.95, 0.94),
+    "same_in_other_words": (0.64, 0.63),
     "wins_everywhere": (10, 9),
 }
 

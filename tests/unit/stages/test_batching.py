@@ -73,6 +73,7 @@ class Heard(Silent):
         self.notes.append(message)
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_changes_no_step(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_training_by_length_sees_every_pair_once(
     assert epochs[0] != epochs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_budget_changes_no_step(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """With a budget for about two rows: the same rows per step, the same losses and weights, more forwards."""

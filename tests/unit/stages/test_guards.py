@@ -116,6 +116,7 @@ def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: P
     assert ratio[kept] <= LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [4, 6])
 def test_a_stopped_training_that_is_killed_goes_back_all_the_same(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
@@ -151,6 +152,7 @@ def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Pat
     assert metrics["dpo/eval_kl"] > 0
 
 
+@pytest.mark.slow
 def test_looking_changes_no_weight(prepared: Run, tmp_path: Path) -> None:
     weights = []
     for number, steps in enumerate((0, 1)):

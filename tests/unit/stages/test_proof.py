@@ -193,6 +193,7 @@ def test_a_finished_dpo_model_as_sft_model_is_refused(prepared: Run, tmp_path: P
         load_start(spec, prepared.recipe.dpo, choose_precision(prepared.recipe))
 
 
+@pytest.mark.slow
 def test_full_weights_are_copied_and_proven(prepared: Run, tmp_path: Path) -> None:
     recipe = recipe_for(prepared.base, tuning="full")
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)

@@ -11,6 +11,7 @@ from preflow.artifacts import CARD, write_json
 from preflow.config import TrainingSettings
 from preflow.models.base import ModelRef
 from preflow.models.loading import LanguageModel
+from preflow.models.sharding import is_first, is_sharded, whole_weights
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
@@ -32,9 +33,13 @@ def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> 
 def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
     """Save an adapter or full weights, with the tokenizer, so that the same weights give the same bytes.
 
-    The adapter's config names the base as the recipe does, not by a path of this machine.
+    The adapter's config names the base as the recipe does, not by a path of this machine. Every process of a launch
+    calls this, since each may hold a part of the weights; process 0 writes.
     """
-    model.save_pretrained(str(folder), safe_serialization=True)
+    weights = whole_weights(model) if is_sharded(model) else None
+    if not is_first():
+        return
+    model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     _normalise(folder / "adapter_config.json", base)
     tokenizer.save_pretrained(str(folder))

@@ -2,7 +2,7 @@
 
 PEFT computes the same in five passes over the widest tensors (product, cast, product, scale, sum), and as many back. On
 a CPU, where such passes cost as much as a third of the arithmetic, this matters. Left to PEFT are adapters with dropout
-in use, DoRA, several adapters, quantized bases, and autocast.
+in use, DoRA, several adapters, quantized bases, autocast, and weights in parts that only their own layer gathers.
 """
 
 import types
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from preflow.models.loading import LanguageModel
+from preflow.models.sharding import is_whole
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -78,6 +79,7 @@ def _usable(layer: Any, active: list[str], x: Tensor) -> bool:
         return False
     name = active[0]
     drops = layer.training and getattr(layer.lora_dropout[name], "p", 0.0) > 0
-    dtypes = {x.dtype, layer.get_base_layer().weight.dtype, layer.lora_A[name].weight.dtype}
-    plain = layer.lora_B[name].bias is None and not layer.get_base_layer().weight.requires_grad
+    weights = [part.weight for part in (layer.get_base_layer(), layer.lora_A[name], layer.lora_B[name])]
+    dtypes = {x.dtype, *(weight.dtype for weight in weights)}
+    plain = layer.lora_B[name].bias is None and not weights[0].requires_grad and all(map(is_whole, weights))
     return plain and not drops and len(dtypes) == 1 and not torch.is_autocast_enabled(x.device.type)

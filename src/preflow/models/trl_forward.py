@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
@@ -18,6 +17,7 @@ from preflow.models.attention import no_mask, use
 from preflow.models.head import Scores, score
 from preflow.models.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
 from preflow.models.loading import LanguageModel
+from preflow.models.sharding import in_whole
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 #: TRL's own width of a tile of the vocabulary.
@@ -139,13 +139,14 @@ def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> 
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
     frozen = not head.weight.requires_grad and hidden.dtype == head.weight.dtype == torch.float32
-    if frozen and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return score(hidden, head.weight, head.bias, targets, softcap, wpo)
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
-    weight: Any = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
-    with maybe_gather_lm_head_ctx(weight, head.bias):
-        return Scores(*ChunkedLogProbFunction.apply(hidden, weight, head.bias, targets, *options))  # type: ignore[no-untyped-call]
+    with maybe_gather_lm_head_ctx(head.weight, head.bias):
+        weight, bias = (in_whole(each, hidden.dtype) for each in (head.weight, head.bias))
+        assert weight is not None
+        if frozen and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return score(hidden, weight, bias, targets, softcap, wpo)
+        return Scores(*ChunkedLogProbFunction.apply(hidden, weight, bias, targets, *options))  # type: ignore[no-untyped-call]
 
 
 def _replace_forward(model: LanguageModel, forward: Any) -> None:

@@ -54,6 +54,21 @@ class StoredReferenceTrainer(Watched, Batched, DPOTrainer):
     TRL then neither tokenizes, nor keeps a second model, nor computes a reference; losses and metrics are its own.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's, but without the second model that it loads and shares out under FSDP even for stored values."""
+        self._made = False
+        super().__init__(*args, **kwargs)
+        self._made = True
+
+    @property
+    def is_fsdp_enabled(self) -> bool:
+        """Whether FSDP shares the weights out; not said while the trainer is made."""
+        return self._made and self._fsdp
+
+    @is_fsdp_enabled.setter
+    def is_fsdp_enabled(self, value: bool) -> None:
+        self._fsdp = value
+
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
 
@@ -103,6 +118,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         observer,
         spec.reference,
     )
+    size = describe(policy)  # before the weights are shared out
     guard = DriftGuard(policy, out / SCRATCH, settings, observer)
     held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
@@ -125,12 +141,12 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         log = clean_log(ended.log_history)
     trainer.accelerator.wait_for_everyone()
     stopped = guard.finish(ended)
+    save_model(policy, tokenizer, spec.base, out / "model")
     if not trainer.is_world_process_zero():
         return
-    save_model(policy, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "dpo")
     write_json(out / "training.json", log)
-    write_json(out / "report.json", {"proof": evidence, "model": describe(policy), "pairs": len(pairs)})
+    write_json(out / "report.json", {"proof": evidence, "model": size, "pairs": len(pairs)})
     write_json(out / "metrics.json", {**_headline(log, ended.global_step, len(pairs), evidence), **stopped})
 
 

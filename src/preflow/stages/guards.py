@@ -13,9 +13,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from preflow.config import DpoSettings
 from preflow.errors import NonFiniteLossError
-from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
+from preflow.models.sharding import local_part, put_back, trained_weights
 from preflow.observer import Observer
+from preflow.stages import ranks
 from preflow.stages.drift import Drift, HeldOut
 
 ROW = "row"
@@ -41,7 +42,9 @@ class NumberedRows:
 class Watched:
     """Mixin before one of TRL's trainers: a loss or gradient that is no number stops training and names its rows.
 
-    The optimizer has not stepped then, so neither the weights nor any checkpoint hold a broken number.
+    The optimizer has not stepped then, so neither the weights nor any checkpoint hold a broken number. Of several
+    processes all stop, and name the rows of all: each looks at its own, and none goes on to a forward that needs the
+    others. (Under DeepSpeed only the loss is looked at in time: its backward steps the optimizer.)
     """
 
     stage = "training"
@@ -63,34 +66,39 @@ class Watched:
         if rows is not None and model.training:
             numbers = rows.tolist()
             self._rows += numbers
-            if not bool(torch.isfinite(loss)):
-                raise self._broken("loss", float(loss.detach()), self._guilty(model, numbers))
+            if ranks.anywhere(not bool(torch.isfinite(loss)), loss.device):
+                raise self._broken("loss", float(loss.detach()), self._guilty(model, numbers, loss))
         return result
 
     def check_gradients(self) -> None:
         """Stop before an optimizer step on gradients that are no numbers."""
         trainer: Any = self
-        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
-        if not bool(torch.isfinite(norms).all()):
-            raise self._broken("gradient", float(norms.sum()), self._rows)
+        gradients = [local_part(p.grad) for p in trainer.model.parameters() if p.grad is not None]
+        norm = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).sum() if gradients else None
+        if ranks.anywhere(norm is not None and not bool(torch.isfinite(norm)), trainer.args.device):
+            value = math.nan if norm is None else float(norm)
+            raise self._broken("gradient", value, [row for rows in ranks.of_all(self._rows) for row in rows])
         self._rows = []
 
-    def _guilty(self, model: Any, rows: Sequence[int]) -> list[int]:
-        """Which rows give a broken loss alone; all of them where none does."""
+    def _guilty(self, model: Any, rows: Sequence[int], loss: torch.Tensor) -> list[int]:
+        """Which rows of all processes give a broken loss alone; where none does, all rows of a broken loss."""
+        broken = [] if bool(torch.isfinite(loss)) else list(rows)
+        most = max(ranks.of_all(len(rows)))  # as many forwards in every process: they may need each other in each
+        alone = [row for place in range(most) if self._breaks(model, row := rows[place % len(rows)])]
+        guilty = [row for found in ranks.of_all(alone) for row in found]
+        return sorted(set(guilty)) or [row for found in ranks.of_all(broken) for row in found]
+
+    def _breaks(self, model: Any, row: int) -> bool:
         trainer: Any = self
-        guilty = []
-        for row in rows:
-            batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row]]))
-            batch.pop(ROW)
-            with torch.no_grad():
-                loss = super().compute_loss(model, batch)  # type: ignore[misc]
-            if not bool(torch.isfinite(loss)):
-                guilty.append(row)
-        return guilty or list(rows)
+        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row]]))
+        batch.pop(ROW)
+        with torch.no_grad():
+            loss = super().compute_loss(model, batch)  # type: ignore[misc]
+        return not bool(torch.isfinite(loss))
 
     def _broken(self, what: str, value: float, rows: Sequence[int]) -> NonFiniteLossError:
         trainer: Any = self
+        value = next((seen for seen in ranks.of_all(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         return NonFiniteLossError(
@@ -144,7 +152,7 @@ class DriftGuard(TrainerCallback):
         due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
         if self.held_out is None or not (due or state.global_step == state.max_steps):
             return
-        drift = self.held_out.look()
+        drift: Drift = ranks.of_first(self.held_out.look())
         before = self._best(state)
         state.log_history.append({"step": state.global_step, **_entries(drift)})
         self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
@@ -183,10 +191,7 @@ class DriftGuard(TrainerCallback):
         if self.reason is None:
             return report
         step = self._best(state)
-        weights = load_file(self._file(step))
-        with torch.no_grad():
-            for name, parameter in trainable_parameters(self.model).items():
-                parameter.copy_(weights[name])
+        put_back(self.model, load_file(self._file(step)))
         self.observer.note(
             f"dpo: stopped at step {self.steps}: {self.reason}. The weights of step {step} are kept"
             + (", which are the reference's: nothing was learnt within the limit" if step == 0 else "")
@@ -214,12 +219,13 @@ class DriftGuard(TrainerCallback):
         return self.scratch / f"best-{step}.safetensors"
 
     def _keep(self, step: int, state: TrainerState) -> None:
+        weights = trained_weights(self.model)  # in every process: each may hold a part
         if not state.is_world_process_zero:
             return
         self.scratch.mkdir(parents=True, exist_ok=True)
         kept = sorted(self.scratch.glob("best-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
         partial = self.scratch / "best.partial"
-        save_file({n: p.detach().cpu().contiguous() for n, p in trainable_parameters(self.model).items()}, partial)
+        save_file(weights, partial)
         partial.rename(self._file(step))
         for old in kept[1:-1]:  # the start and the last best stay: a kill may send training back before this one
             old.unlink()

@@ -4,6 +4,7 @@ Process 0 writes the stage's files, and tells the process that launched it what 
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from preflow.errors import ConfigError
 from preflow.observer import Observer, Silent
 from preflow.stages import ranks
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
@@ -64,6 +66,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
     from preflow.stages.dpo import run_dpo
     from preflow.stages.sft import run_sft
 
+    _whole_weights_first()
     works: dict[str, tuple[Callable[..., None], Any]] = {"sft": (run_sft, SftSpec), "dpo": (run_dpo, DpoSpec)}
     work, kind = works[stage]
     # The trainer would find out that processes belong together only later.
@@ -71,6 +74,21 @@ def main(stage: str, spec_file: str, out: str) -> None:
     observer = Lines() if state.is_main_process else Silent()
     work(kind.model_validate_json(text), Path(out), observer)
     ranks.leave()
+
+
+def _whole_weights_first() -> None:
+    """Let every process load the whole model, which it proves before the trainer shares the weights out.
+
+    Raises:
+        ConfigError: The launch asks for FSDP 1, whose flat parameters have no names to save them under.
+    """
+    os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)  # which loads it in process 0 alone
+    version = os.environ.get("FSDP_VERSION", "1")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and version != "2":
+        raise ConfigError(
+            f"launch.config says fsdp_version {version}, expected 2: set it under fsdp_config, as "
+            "infra/accelerate/fsdp.yaml does"
+        )
 
 
 if __name__ == "__main__":

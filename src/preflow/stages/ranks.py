@@ -58,9 +58,63 @@ def launched() -> Ranks:
     )
 
 
+def several() -> bool:
+    """Whether this process trains together with others."""
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and _size() > 1
+
+
+def _size() -> int:
+    import torch
+
+    return torch.distributed.get_world_size()
+
+
+def anywhere(flag: bool, device: Any) -> bool:
+    """Whether something holds in any process; all of them ask.
+
+    What one process alone saw must not take it another way: the others would wait for it in their next forward.
+
+    Args:
+        flag: Whether it holds in this process.
+        device: Where this process trains.
+    """
+    if not several():
+        return flag
+    import torch
+
+    seen = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(seen)
+    return bool(seen)
+
+
+def of_all(value: Any) -> list[Any]:
+    """What every process called this with, in the order of their numbers."""
+    if not several():
+        return [value]
+    import torch
+
+    values = [None] * _size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def of_first(value: Any) -> Any:
+    """What process 0 called this with: where processes must decide alike, and their own last bits might differ."""
+    if not several():
+        return value
+    import torch
+
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def leave() -> None:
     """End the processes' talk with each other, once all is done: a process that exits in its midst may be aborted."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()

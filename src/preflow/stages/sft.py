@@ -74,14 +74,15 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     if recipe.tuning == "lora" and spec.base.adapter is None:
         model = new_adapter(model, settings, recipe.seed)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
+    size = describe(model)  # before the weights are shared out
     lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
     log = run_training(trainer, out, observer, foreseen(inner_model(model), recipe, settings, lengths, precision))
+    save_model(model, tokenizer, spec.base, out / "model")
     if not trainer.is_world_process_zero():
         return
-    save_model(model, tokenizer, spec.base, out / "model")
     write_card(out / "model", spec.base, "sft")
     write_json(out / "training.json", log)
-    write_json(out / "report.json", {"rows": counts.to_json(), "model": describe(model)})
+    write_json(out / "report.json", {"rows": counts.to_json(), "model": size})
     metrics = {
         "sft/loss": final_mean(log, "loss"),
         "sft/steps": float(trainer.state.global_step),

@@ -20,7 +20,9 @@ from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
+from preflow.models.sharding import is_first
 from preflow.observer import Observer
+from preflow.stages import ranks
 
 # TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -104,12 +106,18 @@ def run_training(
 
 
 def resume_point(scratch: Path) -> str | None:
-    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    """The newest checkpoint that was written to its end; half-written ones are removed. Process 0 decides for all."""
+    found = _newest_whole(scratch) if is_first() else None
+    checkpoint: str | None = ranks.of_first(found)
+    return checkpoint
+
+
+def _newest_whole(scratch: Path) -> str | None:
     checkpoints = sorted(scratch.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     for checkpoint in reversed(checkpoints):
         if _is_whole(checkpoint):
             return str(checkpoint)
-        shutil.rmtree(checkpoint, ignore_errors=True)  # several processes may be at it
+        shutil.rmtree(checkpoint)
     return None
 
 
@@ -168,8 +176,7 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint as whole: a kill during saving leaves one without this mark."""
-        everyone = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if everyone:
+        if ranks.several():
             torch.distributed.barrier()  # every process writes files of its own into the checkpoint
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:

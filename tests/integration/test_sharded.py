@@ -1,6 +1,8 @@
-"""Two processes that each hold half of the weights (FSDP 2) train as one process does, and write the same files."""
+"""Two processes that each hold half of the weights (FSDP 2, ZeRO 3) train as one does, and write the same files."""
 
+import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,29 @@ import pytest
 from safetensors.torch import load_file
 
 import tasks.launch
+from preflow.artifacts import SCRATCH, Artifact, build
 from preflow.config import Launch, Recipe
+from preflow.errors import TrainingError
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
+from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import SftSpec
+from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 from tests.integration.test_launch import ROOT
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.stages.support import COMMON, recipe_for
 
-FSDP = str(ROOT / "infra" / "accelerate" / "fsdp.yaml")
+WITHOUT_DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
+)
+KINDS = ["fsdp", pytest.param("deepspeed-zero3", marks=WITHOUT_DEEPSPEED)]
+#: What the Trainer leaves in a checkpoint where the weights were really shared out.
+TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "zero_pp_rank_1*optim_states.pt"}
 
 
-@pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped configuration, on CPUs."""
+@pytest.fixture(autouse=True)
+def on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped configurations, on CPUs."""
     own = tasks.launch.command
 
     def command(*args: Any) -> list[str]:
@@ -30,50 +40,122 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tasks.launch, "command", command)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
 
-def recipe_in(run: Run, processes: int, tuning: str, **changes: Any) -> Recipe:
+def recipe_in(run: Run, kind: str | None, tuning: str, **dpo: Any) -> Recipe:
+    """Four rows a step, in one process or shared out over two."""
+    processes = 1 if kind is None else 2
     section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
-    recipe = recipe_for(run.base, tuning=tuning, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4, **changes})
-    return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=FSDP if processes > 1 else None)})
+    recipe = recipe_for(run.base, tuning=tuning, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4, **dpo})
+    config = None if kind is None else str(ROOT / "infra" / "accelerate" / f"{kind}.yaml")
+    return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=config)})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_sft(prepared: Run, tmp_path: Path, on_cpu: None, tuning: str) -> None:  # noqa: F811
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        out.mkdir()
-        spec = SftSpec(recipe=recipe_in(prepared, processes, tuning), base=prepared.base, data=prepared.data)
+def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
+    out.mkdir(exist_ok=True)
+    if isinstance(spec, SftSpec):
         tasks.launch.launched("sft", run_sft)(spec, out, Silent())
-    same_models(tmp_path)
+    else:
+        tasks.launch.launched("dpo", run_dpo)(spec, out, Silent())
+    return out
 
 
-def same_models(folder: Path) -> None:
-    one, two = (folder / str(n) / "model" for n in (1, 2))
-    assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
-    (file,) = one.glob("*.safetensors")
-    expected, got = load_file(file), load_file(two / file.name)
-    assert sorted(expected) == sorted(got)
-    for name, value in expected.items():
-        assert float((got[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_dpo(prepared: Run, tmp_path: Path, on_cpu: None, tuning: str) -> None:  # noqa: F811
-    logs = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        out.mkdir()
-        run_dpo_in(prepared, out, recipe_in(prepared, processes, tuning))
-        logs.append(json.loads((out / "training.json").read_text()))
+def same(one: Path, two: Path) -> None:
+    """Losses, looks, and the model's files with their weights."""
+    logs = [json.loads((out / "training.json").read_text()) for out in (one, two)]
     losses, looks = ([[e[name] for e in log if name in e] for log in logs] for name in ("loss", "eval_kl"))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert looks[1] == pytest.approx(looks[0], rel=1e-3, abs=1e-6)
-    same_models(tmp_path)
+    names = [sorted(p.name for p in (out / "model").iterdir()) for out in (one, two)]
+    assert names[0] == names[1]
+    (file,) = (name for name in names[0] if name.endswith(".safetensors"))
+    expected, got = (load_file(out / "model" / file) for out in (one, two))
+    assert sorted(expected) == sorted(got)
+    for name, value in expected.items():
+        assert got[name].dtype == value.dtype
+        assert float((got[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
+    reports = [json.loads((out / "report.json").read_text())["model"] for out in (one, two)]
+    assert reports[0] == reports[1]
 
 
-def run_dpo_in(run: Run, out: Path, recipe: Recipe) -> None:
-    spec = run.dpo(recipe=recipe)
-    tasks.launch.launched("dpo", run_dpo)(spec, out, Silent())
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_path: Path, kind: str) -> None:  # noqa: F811
+    """SFT, a reference made with its weights, and a DPO that goes too far and goes back to the best weights."""
+    base, data = prepared.base, prepared.data
+    outs = {}
+    for where in (None, kind):
+        spec = SftSpec(recipe=recipe_in(prepared, where, "full"), base=base, data=data)
+        outs[where] = train(spec, tmp_path / f"sft-{where}")
+    same(outs[None], outs[kind])
+    assert list(outs[kind].rglob(TRACES[kind])), "nothing was sharded"
+    sft = build(tmp_path / "sft", lambda out: shutil.copytree(outs[kind] / "model", out / "model"))
+    recipe = recipe_in(prepared, None, "full")
+    asked = ReferenceSpec(recipe=recipe, base=base, data=data, sft=sft)
+    reference: Artifact = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
+    for where in (None, kind):
+        recipe = recipe_in(prepared, where, "full", kl_limit=0.02, learning_rate=4e-3, eval_steps=1)
+        dpo = DpoSpec(recipe=recipe, base=base, data=data, sft=sft, reference=reference)
+        outs[where] = train(dpo, tmp_path / f"dpo-{where}")
+    same(outs[None], outs[kind])
+    metrics = [json.loads((outs[where] / "metrics.json").read_text()) for where in (None, kind)]
+    assert metrics[0]["dpo/kept_step"] == metrics[1]["dpo/kept_step"] > 0
+    assert metrics[0]["dpo/stopped_at_step"] == metrics[1]["dpo/stopped_at_step"] > metrics[0]["dpo/kept_step"]
+    kept = load_file(outs[kind] / SCRATCH / f"best-{metrics[1]['dpo/kept_step']:.0f}.safetensors")
+    saved = load_file(outs[kind] / "model" / "model.safetensors")
+    assert sorted(kept) == sorted(saved)
+    assert all(kept[name].equal(value) for name, value in saved.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, kind: str) -> None:  # noqa: F811
+    one, two = (
+        train(prepared.dpo(recipe=recipe_in(prepared, where, "lora")), tmp_path / str(where)) for where in (None, kind)
+    )
+    same(one, two)
+    assert list(two.rglob(TRACES[kind])), "nothing was sharded"
+    shutil.rmtree(two / SCRATCH / "checkpoint-4")
+    shutil.move(two / "model", tmp_path / "before")
+    heard = Progress()
+    tasks.launch.launched("dpo", run_dpo)(prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard)
+    assert heard.steps == [3, 4]
+    same(one, two)
+
+
+class Progress(Silent):
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        if "optimizer steps" in what:
+            self.steps.append(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setenv("BREAK_ROW", "7")
+    spec = SftSpec(recipe=recipe_in(prepared, kind, "full"), base=prepared.base, data=prepared.data)
+    spec = spec.model_copy(update={"recipe": without_a_limit_of_steps(spec.recipe)})
+    with pytest.raises(TrainingError) as caught:
+        train(spec, tmp_path / "out")
+    errors = {line for line in str(caught.value).splitlines() if "NonFiniteLossError" in line}
+    assert len({line.partition("NonFiniteLossError")[2] for line in errors}) == 1, errors
+    assert len(errors) == 2, "both processes say so"
+    (message,) = {line.partition("NonFiniteLossError")[2] for line in errors}
+    assert "sft: the loss is nan at step" in message
+    assert "on d.jsonl:7. " in message.replace("row ", "").replace(" 7", ":7").replace("::", ":"), message
+
+
+def without_a_limit_of_steps(recipe: Recipe) -> Recipe:
+    assert recipe.sft is not None
+    return recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"max_steps": -1})})
+
+

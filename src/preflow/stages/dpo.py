@@ -106,6 +106,8 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     tokenizer = load_tokenizer(spec.base, recipe)
     start = load_start(spec, settings, precision)
     dtypes = proof.adapter_dtypes(start)
+    columns = (pairs.lengths(name).tolist() for name in _IDS)
+    predicted = foreseen(inner_model(start), recipe, settings, list(zip(*columns, strict=True)), precision)
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))
@@ -130,12 +132,9 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
             settings.per_device_train_batch_size,
         )
         trainer.add_callback(guard)
-    columns = (pairs.lengths(name).tolist() for name in _IDS)
-    lengths = list(zip(*columns, strict=True))
-    foreseen_bytes = foreseen(inner_model(policy), recipe, settings, lengths, precision)
     ended = guard.stopped_before(resume_point(out / SCRATCH))
     if ended is None:
-        log = run_training(trainer, out, observer, foreseen_bytes)
+        log = run_training(trainer, out, observer, predicted)
         ended = trainer.state
     else:
         log = clean_log(ended.log_history)

@@ -73,10 +73,11 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     model = load_policy(spec.base, None, recipe, precision, trainable=True)
     if recipe.tuning == "lora" and spec.base.adapter is None:
         model = new_adapter(model, settings, recipe.seed)
+    lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
+    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are shared out
-    lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
-    log = run_training(trainer, out, observer, foreseen(inner_model(model), recipe, settings, lengths, precision))
+    log = run_training(trainer, out, observer, predicted)
     save_model(model, tokenizer, spec.base, out / "model")
     if not trainer.is_world_process_zero():
         return

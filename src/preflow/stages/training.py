@@ -20,7 +20,7 @@ from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
-from preflow.models.sharding import is_first
+from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
 from preflow.stages import ranks
 
@@ -87,7 +87,8 @@ def run_training(
     Args:
         trainer: TRL's, ready.
         out: The stage's partial folder.
-        observer: Hears how much memory training took above the loaded model.
+        observer: Hears how much memory training took above the loaded model; nothing where several processes share
+            its weights out, since no process holds the loaded model then.
         predicted: Bytes that it was foreseen to take.
 
     Raises:
@@ -97,7 +98,7 @@ def run_training(
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
-    if observer is not None and predicted is not None:
+    if observer is not None and predicted is not None and not is_sharded(trainer.model):
         # Not part of the artifact: it differs from run to run.
         values = {"predicted": predicted / _GIB, "measured": memory.above_idle() / _GIB}
         stage = getattr(trainer, "stage", "training")

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from preflow.config import Launch
+from preflow.config import Launch, Recipe
 from preflow.errors import TrainingError
 from preflow.observer import Observer
-from preflow.stages.launched import relay
+from preflow.stages.batching import within_memory
+from preflow.stages.launched import ENDS_WITH_INPUT, relay
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 
 Spec = TypeVar("Spec", SftSpec, DpoSpec)
@@ -24,12 +25,20 @@ def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callab
     """A training stage's work, in as many processes as its recipe says."""
 
     def run(spec: Spec, out: Path, observer: Observer) -> None:
-        if spec.recipe.launch.num_processes == 1 and spec.recipe.launch.config is None:
-            work(spec, out, observer)
-        else:
+        if spec.recipe.launch.num_processes > 1:
+            within_memory(
+                spec.recipe, stage, lambda recipe: _in_processes(stage, _with(spec, recipe), out, observer), observer
+            )
+        elif spec.recipe.launch.config is not None:
             _in_processes(stage, spec, out, observer)
+        else:
+            work(spec, out, observer)
 
     return run
+
+
+def _with(spec: Spec, recipe: Recipe) -> Spec:
+    return spec.model_copy(update={"recipe": recipe})
 
 
 def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer], None]:
@@ -69,7 +78,15 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
     Raises:
         TrainingError: One of them failed; with the end of what they wrote.
     """
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,  # the system closes it when this process ends, even by a kill: the others end then too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, ENDS_WITH_INPUT: "1"},
+        text=True,
+        process_group=0,
+    )
     last: deque[str] = deque(maxlen=_LAST)
     try:
         assert process.stdout is not None

@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from preflow.artifacts import SCRATCH, build
+from preflow.config import Launch
 from preflow.observer import Silent
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import resume_point
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.unit.stages.support import COMMON, recipe_for
 
 SCRIPT = """
 import sys, time
@@ -71,6 +74,43 @@ def test_killed_and_started_again(prepared: Run, tmp_path: Path, stage: str, ste
     differing = [n for n, entry in manifests[0]["files"].items() if manifests[1]["files"].get(n) != entry]
     assert differing == []
     assert any(name.startswith("model/adapter_model") for name in manifests[0]["files"])
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from preflow.observer import Silent
+from preflow.stages.specs import SftSpec
+from tasks.launch import launched
+
+class Told(Silent):
+    def metrics(self, values, step):
+        print("step", step, flush=True)
+
+spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
+launched("sft", None)(spec, Path(sys.argv[2]), Told())
+"""
+
+
+@pytest.mark.slow
+def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    """They would hold the GPUs, and train to the end for nobody."""
+    sft = {**COMMON, "per_device_train_batch_size": 1, "max_steps": 100_000, "save_steps": 100_000, "logging_steps": 1}
+    config = str(Path(__file__).parents[2] / "infra" / "accelerate" / "cpu.yaml")
+    recipe = recipe_for(prepared.base, sft=sft).model_copy(update={"launch": Launch(num_processes=2, config=config)})
+    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", LAUNCH, str(tmp_path / "spec.json"), str(tmp_path / "out")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "step 1\n"
+    launcher, *others = psutil.Process(run.pid).children(recursive=True)
+    assert len(others) >= 2
+    run.kill()
+    _, alive = psutil.wait_procs([launcher, *others], timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 def test_two_runs_end_with_equal_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811

@@ -29,7 +29,7 @@ def _sharding(
     if kind == DistributedType.FSDP:
         self.fsdp_plugin = plugin
     else:
-        plugin.select(_from_accelerator_state=True)
+        plugin.select(_from_accelerator_state=True)  # type: ignore[no-untyped-call]
         self.deepspeed_plugins = plugin
 
 
@@ -45,11 +45,11 @@ def _break_row(number: int) -> None:
         loss = compute(self, model, inputs, *args, **kwargs)
         return loss * math.nan if here else loss
 
-    SFTTrainer.compute_loss = broken  # type: ignore[method-assign]
+    SFTTrainer.compute_loss = broken
 
 
 if __name__ == "__main__":
-    AcceleratorState.__init__ = _sharding  # type: ignore[method-assign]
+    AcceleratorState.__init__ = _sharding
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         import deepspeed
 

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import tasks.launch
 from preflow.config import Launch, Recipe
 from preflow.errors import TrainingError
 from preflow.observer import Silent
 from preflow.recipes import load_recipe
+from preflow.stages import ranks
+from preflow.stages.batching import within_memory
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
@@ -73,6 +76,39 @@ def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:  # no
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
     with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
         launched("sft", run_sft)(spec, tmp_path, Silent())
+
+
+def test_a_launch_that_runs_out_of_memory_is_launched_again(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With smaller forwards and the same rows per step: a process that tried again alone would be waited for."""
+    tried = []
+
+    def ended(arguments: list[str], stage: str, observer: object) -> None:
+        given = SftSpec.model_validate_json(Path(arguments[-2]).read_text()).recipe.sft
+        assert given is not None
+        tried.append((given.per_device_train_batch_size, given.gradient_accumulation_steps))
+        if len(tried) == 1:
+            raise TrainingError("sft: ...\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(tasks.launch, "_accelerate", ended)
+    recipe = with_processes(prepared, 2)
+    assert recipe.sft is not None
+    recipe = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"auto_find_batch_size": True})})
+    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    launched("sft", run_sft)(spec, tmp_path, Silent())
+    assert tried == [(2, 1), (1, 2)]
+
+    def out_of_memory(_: Recipe) -> None:
+        tried.append((0, 0))
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(ranks, "several", lambda: True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        within_memory(recipe, "sft", out_of_memory, Silent())
+    assert tried.count((0, 0)) == 1
 
 
 def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -> None:

@@ -61,6 +61,10 @@ def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
     return out
 
 
+def copied(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+
+
 def same(one: Path, two: Path) -> None:
     """Losses, looks, and the model's files with their weights."""
     logs = [json.loads((out / "training.json").read_text()) for out in (one, two)]
@@ -90,12 +94,12 @@ def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_pat
         outs[where] = train(spec, tmp_path / f"sft-{where}")
     same(outs[None], outs[kind])
     assert list(outs[kind].rglob(TRACES[kind])), "nothing was sharded"
-    sft = build(tmp_path / "sft", lambda out: shutil.copytree(outs[kind] / "model", out / "model"))
+    sft = build(tmp_path / "sft", lambda out: copied(outs[kind] / "model", out / "model"))
     recipe = recipe_in(prepared, None, "full")
     asked = ReferenceSpec(recipe=recipe, base=base, data=data, sft=sft)
     reference: Artifact = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
     for where in (None, kind):
-        recipe = recipe_in(prepared, where, "full", kl_limit=0.02, learning_rate=4e-3, eval_steps=1)
+        recipe = recipe_in(prepared, where, "full", kl_limit=1.0, eval_steps=1)
         dpo = DpoSpec(recipe=recipe, base=base, data=data, sft=sft, reference=reference)
         outs[where] = train(dpo, tmp_path / f"dpo-{where}")
     same(outs[None], outs[kind])
@@ -157,5 +161,3 @@ def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
 def without_a_limit_of_steps(recipe: Recipe) -> Recipe:
     assert recipe.sft is not None
     return recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"max_steps": -1})})
-
-

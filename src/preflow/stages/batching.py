@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from preflow.config import Recipe, TrainingSettings
 from preflow.errors import ConfigError
 from preflow.observer import Observer
+from preflow.stages import ranks
 from preflow.stages.guards import ROW
 
 Result = TypeVar("Result")
@@ -161,7 +162,9 @@ def smaller(settings: TrainingSettings) -> dict[str, int] | None:
 def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], observer: Observer) -> Result:
     """Do a training stage's work, with smaller batches when memory runs out and the recipe allows it.
 
-    The work starts again from the last whole checkpoint; every optimizer step sees the same rows.
+    The work starts again from the last whole checkpoint; every optimizer step sees the same rows. Of several processes
+    none tries again alone, since the others would wait for it in the midst of a step: all end, and whoever launched
+    them launches them again.
 
     Args:
         recipe: Whose section ``stage`` says how large batches are.
@@ -175,7 +178,8 @@ def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], 
             return work(recipe)
         except RuntimeError as error:
             less = smaller(settings)
-            if not (settings.auto_find_batch_size and should_reduce_batch_size(error)) or less is None:
+            again = settings.auto_find_batch_size and should_reduce_batch_size(error) and not ranks.several()
+            if not again or less is None:
                 raise
         clear_device_cache(garbage_collection=True)
         tried = ", ".join(f"{name} {value}" for name, value in less.items())

@@ -6,7 +6,9 @@ Process 0 writes the stage's files, and tells the process that launched it what 
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from preflow.errors import ConfigError
 from preflow.observer import Observer, Silent
 from preflow.stages import ranks
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
+
+#: Names the environment's word that standard input stays open as long as the process that asked for the launch lives.
+ENDS_WITH_INPUT = "PREFLOW_ENDS_WITH_INPUT"
+#: How long processes wait for each other: process 0 writes and digests checkpoints of all weights meanwhile.
+_PATIENCE = timedelta(hours=2)
 
 
 class Lines:
@@ -57,6 +64,8 @@ def main(stage: str, spec_file: str, out: str) -> None:
         spec_file: Its specification as JSON.
         out: The stage's partial folder, the same for all processes.
     """
+    if os.environ.get(ENDS_WITH_INPUT) == "1":
+        threading.Thread(target=_end_with_input, daemon=True).start()
     text = Path(spec_file).read_text(encoding="utf-8")
     if stage == "reference":
         from preflow.stages.reference import prepare
@@ -70,10 +79,16 @@ def main(stage: str, spec_file: str, out: str) -> None:
     works: dict[str, tuple[Callable[..., None], Any]] = {"sft": (run_sft, SftSpec), "dpo": (run_dpo, DpoSpec)}
     work, kind = works[stage]
     # The trainer would find out that processes belong together only later.
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     observer = Lines() if state.is_main_process else Silent()
     work(kind.model_validate_json(text), Path(out), observer)
     ranks.leave()
+
+
+def _end_with_input() -> None:
+    """End this process when its input ends: who would read its results is gone, and nobody else would end it."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 def _whole_weights_first() -> None:

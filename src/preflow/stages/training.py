@@ -98,7 +98,8 @@ def run_training(
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
     trainer.train(resume_from_checkpoint=resume_point(scratch))
-    if observer is not None and predicted is not None and not is_sharded(trainer.model):
+    model: LanguageModel = trainer.model
+    if observer is not None and predicted is not None and not is_sharded(model):
         # Not part of the artifact: it differs from run to run.
         values = {"predicted": predicted / _GIB, "measured": memory.above_idle() / _GIB}
         stage = getattr(trainer, "stage", "training")

@@ -29,7 +29,7 @@ def _sharding(
     if kind == DistributedType.FSDP:
         self.fsdp_plugin = plugin
     else:
-        plugin.select(_from_accelerator_state=True)  # type: ignore[no-untyped-call]
+        plugin.select(_from_accelerator_state=True)
         self.deepspeed_plugins = plugin
 
 
@@ -37,7 +37,7 @@ def _break_row(number: int) -> None:
     """Let the loss of every batch that holds a row of the training data be NaN."""
     from trl.trainer.sft_trainer import SFTTrainer
 
-    compute = SFTTrainer.compute_loss
+    compute: Any = SFTTrainer.compute_loss
 
     def broken(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         bad = self.train_dataset[number]["input_ids"]
@@ -45,7 +45,7 @@ def _break_row(number: int) -> None:
         loss = compute(self, model, inputs, *args, **kwargs)
         return loss * math.nan if here else loss
 
-    SFTTrainer.compute_loss = broken
+    SFTTrainer.compute_loss = broken  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,11 @@ def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
 def without_a_limit_of_steps(recipe: Recipe) -> Recipe:
     assert recipe.sft is not None
     return recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"max_steps": -1})})
+
+
+@pytest.mark.slow
+def test_gradients_of_a_head_in_parts_are_means_over_processes() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.integration.sharded_head"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr

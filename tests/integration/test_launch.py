@@ -1,6 +1,7 @@
 """Two processes on the CPU train as one does: the same losses and weights for the same rows per step."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ from safetensors.torch import load_file
 
 import tasks.launch
 from preflow.config import Launch, Recipe
-from preflow.errors import TrainingError
+from preflow.errors import ConfigError, TrainingError
 from preflow.observer import Silent
 from preflow.recipes import load_recipe
 from preflow.stages import ranks
 from preflow.stages.batching import within_memory
 from preflow.stages.dpo import run_dpo
+from preflow.stages.launched import whole_weights_first
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
 from tasks.launch import command, launched
@@ -109,6 +111,17 @@ def test_a_launch_that_runs_out_of_memory_is_launched_again(
     with pytest.raises(RuntimeError, match="out of memory"):
         within_memory(recipe, "sft", out_of_memory, Silent())
     assert tried.count((0, 0)) == 1
+
+
+def test_fsdp_1_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ConfigError, match=r"fsdp_version 1, expected 2: set it under fsdp_config"):
+        whole_weights_first()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    whole_weights_first()
+    assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
 
 
 def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
 
 from preflow.models.loading import LanguageModel
@@ -30,7 +31,12 @@ def is_sharded(model: nn.Module) -> bool:
 
 def is_whole(weight: Tensor) -> bool:
     """Whether a weight can be used in arithmetic as it is, outside the layer that owns it."""
-    return not isinstance(weight, DTensor) and not hasattr(weight, "ds_id")
+    return not isinstance(weight, DTensor) and not in_zero(weight)
+
+
+def in_zero(weight: Tensor | None) -> bool:
+    """Whether ZeRO 3 has taken a weight over."""
+    return hasattr(weight, "ds_id")
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -83,6 +89,9 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give parameters the values that ``trained_weights`` gave; where they are sharded, process 0's count."""
     if _in_fsdp(model):
+        for module in model.modules():  # a forward without a backward leaves some of them whole
+            if isinstance(module, FSDPModule):
+                module.reshard()
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(model, dict(weights), options=options)
         return
@@ -96,17 +105,17 @@ def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _in_fsdp(model: nn.Module) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def _in_zero(model: nn.Module) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    return any(in_zero(parameter) for parameter in model.parameters())
 
 
 @contextmanager
 def _gathering(parameter: nn.Parameter) -> Iterator[None]:
     """Whole within, where ZeRO 3 has it in parts; what process 0 changes stays."""
-    if not hasattr(parameter, "ds_id"):
+    if not in_zero(parameter):
         yield
         return
     import deepspeed

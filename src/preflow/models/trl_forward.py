@@ -17,7 +17,7 @@ from preflow.models.attention import no_mask, use
 from preflow.models.head import Scores, score
 from preflow.models.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
 from preflow.models.loading import LanguageModel
-from preflow.models.sharding import in_whole
+from preflow.models.sharding import in_whole, in_zero
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 #: TRL's own width of a tile of the vocabulary.
@@ -141,7 +141,8 @@ def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> 
     frozen = not head.weight.requires_grad and hidden.dtype == head.weight.dtype == torch.float32
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
-    with maybe_gather_lm_head_ctx(head.weight, head.bias):
+    # Before the trainer shares the weights out there is nothing to gather, though DeepSpeed is switched on already.
+    with maybe_gather_lm_head_ctx(*(each for each in (head.weight, head.bias) if in_zero(each))):
         weight, bias = (in_whole(each, hidden.dtype) for each in (head.weight, head.bias))
         assert weight is not None
         if frozen and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):

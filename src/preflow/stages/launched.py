@@ -75,7 +75,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
     from preflow.stages.dpo import run_dpo
     from preflow.stages.sft import run_sft
 
-    _whole_weights_first()
+    whole_weights_first()
     works: dict[str, tuple[Callable[..., None], Any]] = {"sft": (run_sft, SftSpec), "dpo": (run_dpo, DpoSpec)}
     work, kind = works[stage]
     # The trainer would find out that processes belong together only later.
@@ -91,7 +91,7 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def _whole_weights_first() -> None:
+def whole_weights_first() -> None:
     """Let every process load the whole model, which it proves before the trainer shares the weights out.
 
     Raises:

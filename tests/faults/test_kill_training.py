@@ -87,7 +87,8 @@ class Told(Silent):
         print(message, flush=True)
 
 own = tasks.launch.command
-tasks.launch.command = lambda *a: ["tests.faults.silent_ranks" if w == "preflow.stages.launched" else w for w in own(*a)]
+names = {"preflow.stages.launched": "tests.faults.silent_ranks"}
+tasks.launch.command = lambda *given: [names.get(word, word) for word in own(*given)]
 spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
 tasks.launch.launched("sft", None)(spec, Path(sys.argv[2]), Told())
 """

@@ -1,6 +1,7 @@
 """Two processes: a head whose weight only its own module gathers, though the packed forward never calls that module."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -12,7 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from preflow.models.trl_forward import share_prompts
 
-SIZES = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 def model_with(*, train_head: bool) -> LlamaForCausalLM:

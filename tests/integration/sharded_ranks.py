@@ -56,11 +56,11 @@ if __name__ == "__main__":
         deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
     if "BREAK_ROW" in os.environ:
         _break_row(int(os.environ["BREAK_ROW"]))
-    from trl.trainer import dpo_trainer
+    import trl.trainer.dpo_trainer as trl_dpo
 
     from preflow.stages import launched
 
-    del dpo_trainer.create_model_from_path  # no second model may be loaded for stored values
+    del vars(trl_dpo)["create_model_from_path"]  # no second model may be loaded for stored values
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"  # as a configuration of the user's own may say
 
     launched.main(*sys.argv[1:])

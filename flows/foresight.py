@@ -35,7 +35,10 @@ def main(
     memory: Annotated[float | None, typer.Option(help="GB of the device; the one found where not given.")] = None,
     rate: Annotated[float | None, typer.Option(help="TFLOP/s of the device; measured here where not given.")] = None,
 ) -> None:
-    """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where."""
+    """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
+
+    Of a launch, memory is that of one process, and training takes the time of its share.
+    """
     try:
         show(make_plan(recipe, parse_overrides(changes or [])), memory, rate)
     except PreflowError as error:
@@ -69,7 +72,11 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
         work = work_of(rows[stage].train)
         seen = forecast(shape, plan.recipe, settings, work, precision)
         counts = (f"{value:,}" for value in (seen.rows, seen.tokens, seen.scored, seen.steps))
-        operations = (f"{seen.forward:.2e}", f"{seen.training:.2e}", _minutes(seen.training, speed))
+        operations = (
+            f"{seen.forward:.2e}",
+            f"{seen.training:.2e}",
+            _minutes(seen.training / plan.recipe.launch.num_processes, speed),
+        )
         numbers.add_row(stage, *counts, *operations)
         _add_parts(parts, stage, seen.memory)
         on_card = forecast(shape, plan.recipe, settings, work, card).memory.total

@@ -8,8 +8,12 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
-from preflow.config import DpoSettings, Recipe, TrainingSettings
+from accelerate.utils import DistributedType
+
+from preflow.config import DpoSettings, Launch, Recipe, TrainingSettings
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
@@ -28,7 +32,11 @@ _TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 128, 32768, 4096
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes at the peak, by part: the base model's weights, the adapter's, and what training adds."""
+    """Bytes at the peak, by part: the base model's weights, the adapter's, and what training adds.
+
+    Of a launch that shares weights out (FSDP, ZeRO 3) it is one process's part, and ``whole`` is what each process
+    loads before they are shared out.
+    """
 
     weights: float
     adapter: float
@@ -37,11 +45,12 @@ class Memory:
     activations: float
     logits: float
     workspace: float
+    whole: float = 0.0
 
     @property
     def total(self) -> float:
         """All together."""
-        return self.weights + self.adapter + self.training
+        return max(self.whole, self.weights + self.adapter + self.training)
 
     @property
     def training(self) -> float:
@@ -90,6 +99,7 @@ def forecast(
         precision: Where and in which numbers.
     """
     per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    per_step *= recipe.launch.num_processes
     epoch_steps = math.ceil(len(work) / per_step)
     steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epoch_steps * settings.num_train_epochs)
     epochs = steps / epoch_steps
@@ -134,16 +144,34 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     trained = adapter if rank else shape.parameters
     rest = shape.parameters - shape.linear
     held = shape.linear * _NF4 + rest * precision.weights.itemsize if recipe.use_4bit else 0.0
+    shares = shared_among(recipe.launch)
+    # Gathered at once: the layer at work, the next one, and the embedding or head. An estimate, not measured yet.
+    gathered = (2 * shape.linear / shape.layers + rest) * precision.compute.itemsize if shares > 1 else 0.0
+    whole = held or float(shape.parameters * precision.weights.itemsize)
     moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
     return Memory(
-        weights=held or float(shape.parameters * precision.weights.itemsize),
-        adapter=adapter * 4.0,
-        gradients=trained * 4.0,
-        optimizer=trained * moments,
+        weights=whole / shares,
+        adapter=adapter * 4.0 / shares,
+        gradients=trained * 4.0 / shares,
+        optimizer=trained * moments / shares,
         activations=(kept := _activations(shape, settings, rank, batch, precision)),
         logits=_logits(shape, rank, batch.scored, precision),
-        workspace=_LIBRARIES + _SCATTERED * kept if precision.device.type == "cpu" else 0.0,
+        workspace=gathered + (_LIBRARIES + _SCATTERED * kept if precision.device.type == "cpu" else 0.0),
+        whole=whole + adapter * 4.0 if shares > 1 else 0.0,
     )
+
+
+@cache
+def shared_among(launch: Launch) -> int:
+    """How many processes hold a model's weights, gradients and optimizer together: one each, unless FSDP or ZeRO 3."""
+    if launch.config is None or not Path(launch.config).is_file():
+        return 1
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(launch.config)
+    stage = (config.deepspeed_config or {}).get("zero_stage")
+    sharded = config.distributed_type == DistributedType.FSDP or stage == 3
+    return launch.num_processes if sharded else 1
 
 
 def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Work, precision: Precision) -> float:

@@ -1,5 +1,6 @@
 """What a plan says, against sizes and counts worked out by hand, and against what a training really takes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from preflow.config import EvaluationSettings, Recipe
+from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
@@ -117,6 +118,30 @@ def test_weights_of_8b_models_by_hand() -> None:
     assert peak_memory(shape, plain, plain.dpo, batch, CARD).weights == 2 * 8_030_261_248
     small = plain.model_copy(update={"use_4bit": True})
     assert peak_memory(shape, small, plain.dpo, batch, CARD).weights == pytest.approx(5.7e9, rel=0.02)
+
+
+def test_a_launch_that_shares_weights_out_by_hand() -> None:
+    """8.03e9 float32 weights, as many gradients and two moments, over 8 cards: 4.0, 4.0 and 8.0 GB of each.
+
+    Each card held all 32 GB before. With a pair a card and 2 accumulated, 16 of 40 pairs are a step: 3 steps.
+    """
+    root = Path(__file__).parents[3]
+    shape, batch, card = shape_of(LLAMA_8B), Work(100, 0, 50), replace(CARD, weights=torch.float32)
+    seen = {}
+    for name in ("ddp", "fsdp", "deepspeed-zero3"):
+        launch = Launch(num_processes=8, config=str(root / "infra" / "accelerate" / f"{name}.yaml"))
+        given = recipe(per_device_train_batch_size=1, gradient_accumulation_steps=2)
+        given = given.model_copy(update={"tuning": "full", "launch": launch})
+        assert given.dpo is not None
+        assert forecast(shape, given, given.dpo, work_of([(30, 10, 20)] * 40), card).steps == 3
+        seen[name] = peak_memory(shape, given, given.dpo, batch, card)
+    for name in ("fsdp", "deepspeed-zero3"):
+        parts = (seen[name].weights, seen[name].gradients, seen[name].optimizer, seen[name].whole)
+        assert parts == pytest.approx((4.015e9, 4.015e9, 8.03e9, 32.12e9), rel=1e-3)
+        assert seen[name].total == seen[name].whole
+        # 2 of 32 layers of 218.1e6 weights, and 525e6 of embedding and as many of the head, in bfloat16
+        assert seen[name].workspace == pytest.approx(2 * (2 * 218.1e6 + 1050.7e6), rel=1e-3)
+    assert (seen["ddp"].weights, seen["ddp"].whole) == (4 * 8_030_261_248, 0)
 
 
 def test_the_nearest_setting_that_fits_really_does() -> None:

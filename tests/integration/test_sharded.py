@@ -29,7 +29,7 @@ WITHOUT_DEEPSPEED = pytest.mark.skipif(
 )
 KINDS = ["fsdp", pytest.param("deepspeed-zero3", marks=WITHOUT_DEEPSPEED)]
 #: What the Trainer leaves in a checkpoint where the weights were really shared out.
-TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "zero_pp_rank_1*optim_states.pt"}
+TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "*zero_pp_rank_1*optim_states.pt"}
 
 
 @pytest.fixture(autouse=True)

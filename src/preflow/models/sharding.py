@@ -5,12 +5,15 @@ behind and gathers them around each layer. Every function here is for all proces
 place: each of them gives its part. The whole values come to process 0 alone, on the CPU, so no device holds them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule
@@ -67,7 +70,7 @@ def whole_weights(model: LanguageModel) -> dict[str, Tensor]:
 
     trained = isinstance(model, PeftModel)
     if _in_zero(model):
-        return _gathered(model)
+        return _gathered(model, trained=trained)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained)
     weights: dict[str, Any] = get_model_state_dict(model, options=options)
     # A tied weight comes under both of its names; it is saved under the first, as from one process.
@@ -86,22 +89,30 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: weights[name].detach().cpu().contiguous() for name in trains} if is_first() else {}
 
 
-def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give parameters the values that ``trained_weights`` gave; where they are sharded, process 0's count."""
+def put_back(model: nn.Module, file: Path) -> None:
+    """Give parameters the values that ``trained_weights`` gave.
+
+    Args:
+        model: Where they belong.
+        file: Safetensors that hold them; under FSDP process 0 alone reads it.
+    """
     if _in_fsdp(model):
+        weights: dict[str, Any] = load_file(file) if is_first() else {}
         for module in model.modules():  # a forward without a backward leaves some of them whole
             if isinstance(module, FSDPModule):
                 module.reshard()
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
-        set_model_state_dict(model, dict(weights), options=options)
+        set_model_state_dict(model, weights, options=options)
         return
     first = not is_sharded(model) or is_first()
-    with torch.no_grad():
+    with torch.no_grad(), safe_open(file, "pt") as kept:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
+                value = kept.get_tensor(name)
+                _set_master(parameter, value)
                 with _gathering(parameter):
                     if first:
-                        parameter.copy_(weights[name])
+                        parameter.copy_(value)
 
 
 def _in_fsdp(model: nn.Module) -> bool:
@@ -124,13 +135,38 @@ def _gathering(parameter: nn.Parameter) -> Iterator[None]:
         yield
 
 
-def _gathered(model: nn.Module) -> dict[str, Tensor]:
-    """One parameter at a time, so that no device holds more than its part and one parameter more."""
+def _set_master(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give this process's part of the optimizer's float32 copy of a weight under ZeRO 3 its value."""
+    if not in_zero(parameter):
+        return
+    from deepspeed.utils import safe_get_local_fp32_param, safe_set_local_fp32_param
+
+    part = torch.zeros_like(safe_get_local_fp32_param(parameter))  # the last part ends in padding
+    mine = value.flatten()[dist.get_rank() * part.numel() :][: part.numel()]
+    part.view(-1)[: mine.numel()] = mine.to(part)
+    safe_set_local_fp32_param(parameter, part)
+
+
+def _gathered(model: nn.Module, *, trained: bool) -> dict[str, Tensor]:
+    """One parameter at a time, so that no device holds more than its part and one parameter more.
+
+    What trains is read from the optimizer's float32 copy: under bf16 the model's own weights are bfloat16, in which
+    small updates vanish.
+
+    Args:
+        model: Under ZeRO 3.
+        trained: Only what trains.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param
+
     first = is_first()
     named = dict(model.named_parameters(remove_duplicate=False))
     values = {name: buffer.cpu() for name, buffer in model.state_dict().items() if first and name not in named}
     for name, parameter in model.named_parameters():
-        with _gathering(parameter):
-            if first:
-                values[name] = parameter.detach().cpu().clone()
+        if parameter.requires_grad:
+            value = safe_get_full_fp32_param(parameter)
+            values |= {name: value.cpu()} if first else {}
+        elif not trained:
+            with _gathering(parameter):
+                values |= {name: parameter.detach().cpu().clone()} if first else {}
     return values

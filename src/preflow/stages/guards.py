@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -191,7 +191,7 @@ class DriftGuard(TrainerCallback):
         if self.reason is None:
             return report
         step = self._best(state)
-        put_back(self.model, load_file(self._file(step)))
+        put_back(self.model, self._file(step))
         self.observer.note(
             f"dpo: stopped at step {self.steps}: {self.reason}. The weights of step {step} are kept"
             + (", which are the reference's: nothing was learnt within the limit" if step == 0 else "")

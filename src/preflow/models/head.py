@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 #: Scored tokens per tile at most. A product of fewer rows spends its time on bringing the head from memory.
-_TILE = 256
+_TILE = 512
 
 
 class Scores(NamedTuple):

@@ -25,7 +25,7 @@ _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: On the CPU: what the libraries take for themselves, and the share of activations that the allocator holds between
 #: others and cannot give back. Both measured (tests/integration/test_real_training.py).
 _LIBRARIES, _SCATTERED = 27 * 2**20, 0.15
-_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 256, 32768, 4096
+_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 512, 32768, 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ class MatrixRate:
         self._weight = torch.randn(shape.hidden, shape.inner, **options)
         self._out = torch.empty(tokens, shape.inner, **options)
         self._work = 2.0 * tokens * shape.hidden * shape.inner
-        self._wait = torch.cuda.synchronize if precision.device.type == "cuda" else lambda: None
+        self._wait: Any = torch.cuda.synchronize if precision.device.type == "cuda" else lambda: None
         self._found: list[float] = []
         self._seconds(20)  # warms up
 

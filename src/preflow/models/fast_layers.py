@@ -69,7 +69,10 @@ def _flat(layers: Sequence[Lora]) -> list[Tensor | None]:
 
 
 def _layers(flat: Sequence[Any], scales: Sequence[float]) -> list[Lora]:
-    return [Lora(*flat[4 * i : 4 * i + 4], scale) for i, scale in enumerate(scales)]
+    starts = range(0, len(flat), 4)
+    return [
+        Lora(flat[i], flat[i + 1], flat[i + 2], flat[i + 3], scale) for i, scale in zip(starts, scales, strict=True)
+    ]
 
 
 class _LoraLinears(torch.autograd.Function):
@@ -130,7 +133,8 @@ class _RmsNorm(torch.autograd.Function):
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = (length.square_() / x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        out: Tensor = (x * inverse).mul_(weight)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -154,7 +158,7 @@ def quicken(model: LanguageModel) -> None:
             if type(module).__name__.endswith(ending) and _expected(module, ending):
                 forward = make(module.forward)
                 forward.fast = True
-                module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
+                module.forward = types.MethodType(forward, module)
 
 
 def knows(config: Any) -> bool:

@@ -60,7 +60,7 @@ def test_attention_is_rotation_then_masked_softmax() -> None:
     q, k, v = (t.transpose(0, 1)[None] for t in given)
     q, k = apply_rotary_pos_emb(q, k, cos[None], sin[None])
     k, v = k.repeat_interleave(3, 1), v.repeat_interleave(3, 1)
-    visible = torch.block_diag(*(mask[0, 0] for mask in ROW.layout.masks(None)))
+    visible = torch.block_diag(*(mask[0, 0] for mask in ROW.layout.masks(None)))  # type: ignore[no-untyped-call]
     expected = torch.softmax((q @ k.transpose(2, 3) * 0.3).masked_fill(visible == 0, -torch.inf), -1) @ v
     expected = expected[0].transpose(0, 1)
     assert torch.allclose(got, expected, atol=1e-12)
@@ -117,7 +117,7 @@ def outputs(model: Any, **options: Any) -> torch.Tensor:
 @pytest.mark.parametrize("some", [None, ["q_proj", "up_proj", "qkv_proj"]])
 def test_models_are_the_same(kind: str, some: list[str] | None) -> None:
     """With an adapter on every matrix, and on some of those that share their input."""
-    model = adapted(kind, **({"target_modules": some} if some else {}))
+    model = adapted(kind, target_modules=some or "all-linear")
     expected, gradients = outputs(model), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     quicken(model)
     got = outputs(model)
@@ -131,13 +131,18 @@ def test_models_are_the_same(kind: str, some: list[str] | None) -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the fast functions, as they are called."""
     names: list[str] = []
+
+    def noted(name: str, function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            names.append(name)
+            return function(*arguments)
+
+        return call
+
     for name in ("_RmsNorm", "_GatedMlp", "_LoraLinears"):
-        apply = getattr(fast_layers, name).apply
-        monkeypatch.setattr(
-            getattr(fast_layers, name), "apply", lambda *a, name=name, apply=apply: (names.append(name), apply(*a))[1]
-        )
-    plain = fast_layers.rotary_attention
-    monkeypatch.setattr(fast_layers, "rotary_attention", lambda *a: (names.append("attention"), plain(*a))[1])
+        function = getattr(fast_layers, name)
+        monkeypatch.setattr(function, "apply", noted(name, function.apply))
+    monkeypatch.setattr("preflow.models.fast_layers.rotary_attention", noted("attention", rotary_attention))
     return names
 
 

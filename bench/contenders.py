@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from preflow.models.flops import Shape
-from preflow.models.memory import PeakMemory, freed_memory_kept
+from preflow.models.memory import PeakMemory, freed_memory_kept, hand_back
 from preflow.models.precision import Precision
 
 #: After a step the threads of a process wait at work for the next one this long at most, on the others' cores.
@@ -106,6 +106,8 @@ def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
             except EOFError:  # the benchmark has ended
                 return
             pipe.send(memory.above_idle() if method == "peak" else getattr(contender, method)(*arguments))
+            if not contender.keeps_memory:
+                hand_back()  # after the step: the gigabytes of all contenders together would not fit
 
 
 class MatrixRate:

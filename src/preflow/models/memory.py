@@ -59,8 +59,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     system are zeroed and mapped one by one: a fifth of the step of a small model. Without glibc nothing happens.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
-    mallopt, trim = (getattr(libc, name, None) for name in ("mallopt", "malloc_trim"))
-    if mallopt is None or trim is None:
+    mallopt = getattr(libc, "mallopt", None)  # glibc's alone
+    if mallopt is None:
         yield
         return
     mallopt(_MMAP_THRESHOLD, _UNBOUNDED)
@@ -70,6 +70,13 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     finally:
         mallopt(_MMAP_THRESHOLD, _GROWN)
         mallopt(_TRIM_THRESHOLD, 2 * _GROWN)
+        hand_back()
+
+
+def hand_back() -> None:
+    """Give what is freed back to the system, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's alone
+    if trim is not None:
         trim(0)
 
 
@@ -81,10 +88,8 @@ def _read(model: torch.nn.Module) -> None:
 
 def _forget_peak() -> None:
     gc.collect()  # a trainer that is gone holds its model in a cycle
+    hand_back()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-        if trim is not None:
-            trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM, see proc(5)
 
 

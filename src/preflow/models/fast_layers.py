@@ -201,7 +201,8 @@ def _attention(own: Any) -> Any:
         layout, window = options.get("layout"), getattr(self, "sliding_window", None)
         window = window or (getattr(self.config, "sliding_window", None) if _is_mistral(self) else None)
         drops = self.training and self.attention_dropout > 0
-        if layout is None or drops or not _plain(hidden_states, *position_embeddings):
+        cached = options.get("past_key_values") is not None
+        if layout is None or cached or drops or not _plain(hidden_states, *position_embeddings):
             return own(hidden_states, position_embeddings, attention_mask, **options)
         if window is not None and max(layout.lengths) > window:  # a longer window hides nothing
             return own(hidden_states, position_embeddings, attention_mask, **options)

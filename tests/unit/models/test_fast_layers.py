@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 from preflow.models import fast_layers, head
 from preflow.models.fast_attention import rotary_attention
 from preflow.models.fast_layers import quicken
-from preflow.models.layout import in_one_row
+from preflow.models.layout import Layout, in_one_row
 from preflow.models.lora import fuse
 from preflow.models.memory import freed_memory_kept
 from tests.unit.models.test_rows import CONFIGS
@@ -23,6 +23,9 @@ KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 CPU = torch.device("cpu")
 #: A prompt with two responses, one whose prompt is a single token, one response of one token.
 ROW = in_one_row([([5, 6, 7, 8], [[9, 10], [11, 4, 4]]), ([5], [[6, 7, 8], [6]])], CPU)
+
+#: Two demonstrations, as SFT lays them out.
+SEQUENCES = Layout([[4], [3]], torch.zeros(7, dtype=torch.long), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
 
 
 def double(*shape: int) -> torch.Tensor:
@@ -48,19 +51,20 @@ def test_gradients_are_those_of_the_formulas() -> None:
     assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], *flat), (double(6, 5), *gated))
 
 
-def test_attention_is_rotation_then_masked_softmax() -> None:
+@pytest.mark.parametrize("layout", [ROW.layout, SEQUENCES])
+def test_attention_is_rotation_then_masked_softmax(layout: Layout) -> None:
     """Against the formula over the whole row with one dense mask, in float64, with heads that share their keys."""
     torch.manual_seed(0)
-    count = ROW.input_ids.shape[1]
+    count = sum(layout.lengths)
     given = double(count, 6, 8), double(count, 2, 8), double(count, 2, 8)
     angles = torch.randn(count, 4, dtype=torch.float64).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
-    got = rotary_attention(*given, cos, sin, ROW.layout, 0.3)
+    got = rotary_attention(*given, cos, sin, layout, 0.3)
 
     q, k, v = (t.transpose(0, 1)[None] for t in given)
     q, k = apply_rotary_pos_emb(q, k, cos[None], sin[None])
     k, v = k.repeat_interleave(3, 1), v.repeat_interleave(3, 1)
-    visible = torch.block_diag(*(mask[0, 0] for mask in ROW.layout.masks(None)))  # type: ignore[no-untyped-call]
+    visible = torch.block_diag(*(mask[0, 0] for mask in layout.masks(None)))  # type: ignore[no-untyped-call]
     expected = torch.softmax((q @ k.transpose(2, 3) * 0.3).masked_fill(visible == 0, -torch.inf), -1) @ v
     expected = expected[0].transpose(0, 1)
     assert torch.allclose(got, expected, atol=1e-12)

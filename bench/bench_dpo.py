@@ -1,8 +1,10 @@
 """Speed and memory of a DPO step: TRL with a live reference, TRL with precomputed values, Preflow; in turn, in one run.
 
 ``python -m bench.bench_dpo [--data FILE] [--steps N] [--quick] [--device cuda]`` prints pairs per second, peak memory,
-the ratios that the arithmetic alone would give, and last one JSON line. Without a file, pairs of random tokens with the
-lengths of real conversations are used. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of about
+the ratios that the arithmetic alone would give, the share of the rate of plain matrix products that Preflow reaches,
+and last one JSON line. Without a file, pairs of random tokens with the
+lengths of real conversations are used. Each contender has a process of its own, and takes its steps while the others
+wait. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of about
 1B parameters with random weights, in bfloat16. Every contender trains the same adapter (rank 16) on the same shuffled
 batches of 4.
 """
@@ -11,10 +13,9 @@ import json
 import logging
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from bench.contenders import Apart, Contender, MatrixRate
 from preflow.config import Recipe
 from preflow.data.conversion import RowProblem, to_pair
 from preflow.data.raw import read_rows
@@ -32,10 +34,10 @@ from preflow.data.tokens import tokenize_pairs
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
+from preflow.models.fast_layers import quicken
 from preflow.models.flops import Shape, forward_flops, packed_pair, padded_batch, shape_of, training_flops
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
-from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import share_prompts
@@ -50,35 +52,6 @@ ONE_BILLION = LlamaConfig(
     num_key_value_heads=8, tie_word_embeddings=True, max_position_embeddings=4096, pad_token_id=0,
 )  # fmt: skip
 Tokens = tuple[list[int], list[int], list[int]]
-
-
-@dataclass
-class Contender:
-    """One way to take an optimizer step on a batch, and what was measured of it."""
-
-    trainer: Any
-    optimizer: Any
-    device: torch.device
-    seconds: list[float] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    work: list[float] = field(default_factory=list)
-
-    def step(self, indices: list[int]) -> None:
-        """Take a step and measure it."""
-        policy, memory = self.trainer.model, PeakMemory(self.device)
-        begin, work = time.perf_counter(), time.process_time()
-        rows = [self.trainer.train_dataset[i] for i in indices]
-        batch = self.trainer._prepare_inputs(self.trainer.data_collator(rows))
-        with self.trainer.compute_loss_context_manager():
-            loss = self.trainer.compute_loss(policy, batch)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.losses.append(float(loss.detach()))
-        self.seconds.append(time.perf_counter() - begin)
-        self.work.append(time.process_time() - work)
-        self.memory.append(memory.above_idle())
 
 
 def main(
@@ -96,88 +69,77 @@ def main(
     tokens = rows(recipe, data, (steps + 1) * BATCH)
     model, shape = loader(recipe, precision)
     pairs = score(model(), tokens, precision)
-    contenders = {
-        name: contender(recipe, model(), pairs, name, precision) for name in ("live", "precomputed", "preflow")
-    }
-    difference = check(contenders["preflow"], contenders["precomputed"], precision)
+    names = ("live", "precomputed", "preflow")
+    contenders = {name: Apart(partial(contender, recipe, pairs, name, precision)) for name in names}
+    rate = MatrixRate(shape, _row_tokens(tokens), precision)
+    difference = check(contenders["preflow"], contenders["precomputed"], tokens, precision)
     for start in range(0, len(pairs), BATCH):
+        rate.measure()
         for one in contenders.values():
             one.step(list(range(start, start + BATCH)))
-        print(
-            "  ".join(
-                f"{name} {one.seconds[-1]:.2f} s ({one.memory[-1] / 2**20:.0f} MiB)" for name, one in contenders.items()
-            ),
-            flush=True,
-        )
+        times = "  ".join(f"{name} {one.seconds[-1]:.2f} s" for name, one in contenders.items())
+        print(f"{times}  (products at {rate.last() / 1e9:.0f} GFLOP/s)", flush=True)
     card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{card}; pairs: {data or 'random'}")
+    report(contenders, arithmetic(shape, tokens), rate.value(), difference)
 
-    report(contenders, bounds(shape, tokens), difference)
 
-
-def report(contenders: dict[str, Contender], bound: dict[str, float], difference: float) -> None:
+def report(contenders: dict[str, Apart], flops: dict[str, float], rate: float, difference: float) -> None:
     """Print what was measured of the counted steps (the first one warms up)."""
+    seconds = {name: sum(one.seconds[1:]) for name, one in contenders.items()}
+    peak = {name: one.ask("peak") for name, one in contenders.items()}
     for name, one in contenders.items():
-        rate, memory = BATCH * len(one.seconds[1:]) / sum(one.seconds[1:]), max(one.memory[1:]) / 2**20
+        speed, steps = BATCH * len(one.seconds[1:]) / seconds[name], len(one.seconds) - 1
         print(
-            f"{name:12s} {rate:6.2f} pairs/s, {memory:8.0f} MiB above the loaded trainer ({len(one.seconds) - 1} steps)"
+            f"{name:12s} {speed:6.2f} pairs/s, {peak[name] / 2**20:8.0f} MiB above the loaded trainer ({steps} steps)"
         )
-    ours = contenders["preflow"]
-    ratios = {
-        f"ratio_vs_{name}": sum(contenders[name].seconds[1:]) / sum(ours.seconds[1:])
-        for name in ("live", "precomputed")
-    }
+    ours, share = contenders["preflow"], flops["preflow"] / seconds["preflow"] / rate
+    values: dict[str, float] = {}
     for name in ("live", "precomputed"):
         each = [a / b for a, b in zip(contenders[name].seconds[1:], ours.seconds[1:], strict=True)]
-        print(f"against {name}: {ratios[f'ratio_vs_{name}']:.2f} (median of the steps' own ratios {median(each):.2f}); "
-              f"arithmetic alone gives {bound[name]:.2f}")  # fmt: skip
-    peak = {name: max(one.memory[1:]) for name, one in contenders.items()}
+        ratio, bound = seconds[name] / seconds["preflow"], flops[name] / flops["preflow"]
+        print(f"against {name}: {ratio:.2f} (median of the steps' own ratios {median(each):.2f}); arithmetic alone "
+              f"gives {bound:.2f}; {ratio / share:.2f} if Preflow's step took its matrix products alone")  # fmt: skip
+        values |= {
+            f"ratio_vs_{name}": ratio,
+            # Processor time is what remains comparable where other programs share the cores.
+            f"cpu_time_ratio_vs_{name}": sum(contenders[name].work[1:]) / sum(ours.work[1:]),
+            f"memory_ratio_vs_{name}": peak["preflow"] / peak[name],
+            f"share_of_flop_bound_vs_{name}": ratio / bound,
+        }
+    print(f"Preflow reaches {share:.2f} of the rate of plain matrix products, {rate / 1e9:.0f} GFLOP/s")
     gap = max(abs(a - b) / abs(b) for a, b in zip(ours.losses, contenders["precomputed"].losses, strict=True))
-    # Processor time is what remains comparable where other programs share the cores.
-    cpu = {
-        f"cpu_time_ratio_vs_{name}": sum(contenders[name].work[1:]) / sum(ours.work[1:])
-        for name in ("live", "precomputed")
-    }
-    values = {
-        **ratios,
-        **cpu,
-        "memory_ratio_vs_live": peak["preflow"] / peak["live"],
-        "memory_ratio_vs_precomputed": peak["preflow"] / peak["precomputed"],
-        "share_of_flop_bound_vs_live": ratios["ratio_vs_live"] / bound["live"],
-        "share_of_flop_bound_vs_precomputed": ratios["ratio_vs_precomputed"] / bound["precomputed"],
-    }
-    rounded = {name: round(value, 3) for name, value in values.items()}
+    rounded = {name: round(value, 3) for name, value in {**values, "share_of_matrix_rate": share}.items()}
     print(json.dumps({**rounded, "max_rel_loss_difference": gap, "max_rel_logp_difference": difference}))
 
 
-def bounds(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
-    """How many times Preflow's arithmetic the others do, over the counted batches."""
-    live = stored = ours = 0.0
+def _row_tokens(tokens: list[Tokens]) -> int:
+    """Tokens of Preflow's row for a batch, on average."""
+    return BATCH * sum(packed_pair(*map(len, each)).tokens for each in tokens) // len(tokens)
+
+
+def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
+    """Floating-point operations of each contender over the counted batches."""
+    totals = {"live": 0.0, "precomputed": 0.0, "preflow": 0.0}
     for start in range(BATCH, len(tokens), BATCH):
         lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + BATCH]]
         padded = padded_batch(lengths)
-        stored += training_flops(shape, padded, 16, head_products=2)
-        live += training_flops(shape, padded, 16, head_products=2) + forward_flops(shape, padded)
-        ours += sum(training_flops(shape, packed_pair(*each), 16) for each in lengths)
-    return {"live": live / ours, "precomputed": stored / ours}
+        stored = training_flops(shape, padded, 16, head_products=2)
+        totals["precomputed"] += stored
+        totals["live"] += stored + forward_flops(shape, padded)
+        totals["preflow"] += sum(training_flops(shape, packed_pair(*each), 16) for each in lengths)
+    return totals
 
 
-@torch.no_grad()
-def check(ours: Contender, theirs: Contender, precision: Precision) -> float:
+def check(ours: Apart, theirs: Apart, tokens: list[Tokens], precision: Precision) -> float:
     """Largest difference of a response's log-prob on the first batches, relative to ``max(|sum|, tokens)``."""
     worst = 0.0
-    for start in range(0, min(2 * BATCH, len(ours.trainer.train_dataset)), BATCH):
-        rows = [ours.trainer.train_dataset[i] for i in range(start, start + BATCH)]
-        batch = ours.trainer._prepare_inputs(ours.trainer.data_collator(rows))
-        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-        call = {"attention_mask": batch["attention_mask"], "labels": labels, "use_cache": False, "fused_lm_head": True}
-        with precision.autocast():
-            got, expected = (
-                one.trainer.model(input_ids=batch["input_ids"], **call).log_probs.double().sum(-1)
-                for one in (ours, theirs)
-            )
-        for a, b, count in zip(got, expected, batch["completion_mask"].sum(-1), strict=True):
-            worst = max(worst, 1e-5 * abs(float(a - b)) / tolerance(float(b), int(count)))
+    for start in range(0, min(2 * BATCH, len(tokens)), BATCH):
+        indices = list(range(start, start + BATCH))
+        got, expected = (one.ask("log_probs", indices, precision) for one in (ours, theirs))
+        counts = [len(tokens[i][side]) for side in (1, 2) for i in indices]
+        for a, b, count in zip(got, expected, counts, strict=True):
+            worst = max(worst, 1e-5 * abs(a - b) / tolerance(b, count))
     return worst
 
 
@@ -224,10 +186,12 @@ def score(model: Any, tokens: list[Tokens], precision: Precision) -> list[Scored
     return pairs
 
 
-def contender(recipe: Recipe, base: Any, pairs: list[ScoredPair], name: str, precision: Precision) -> Contender:
+def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Precision) -> Contender:
     """TRL's trainer, as shipped or with Preflow's forward, on stored values or with a live reference."""
     from trl.trainer.dpo_config import DPOConfig
 
+    logging.disable(logging.WARNING)
+    model, _ = loader(recipe, precision)
     assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(),
@@ -239,7 +203,7 @@ def contender(recipe: Recipe, base: Any, pairs: list[ScoredPair], name: str, pre
         precompute_ref_log_probs=name != "live",
     )
     trainer: Any = StoredReferenceTrainer(
-        model=new_adapter(base, recipe.dpo, seed=0),
+        model=new_adapter(model(), recipe.dpo, seed=0),
         args=config,
         train_dataset=as_dataset(pairs, None),
         processing_class=load_tokenizer(resolve_model(recipe, Silent()), recipe),
@@ -249,8 +213,9 @@ def contender(recipe: Recipe, base: Any, pairs: list[ScoredPair], name: str, pre
     if name == "preflow":
         share_prompts(inner_model(policy))
         fuse(policy)
+        quicken(policy)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
-    return Contender(trainer, optimizer, precision.device)
+    return Contender(trainer, optimizer, precision.device, keeps_memory=name == "preflow")
 
 
 if __name__ == "__main__":

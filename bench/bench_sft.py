@@ -10,6 +10,7 @@ import logging
 import random
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ import typer
 from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 
-from bench.bench_dpo import Contender
+from bench.contenders import Apart, Contender
 from preflow.config import Recipe
 from preflow.data.conversion import RowProblem, to_demonstration
 from preflow.data.raw import read_rows
@@ -27,6 +28,7 @@ from preflow.data.templates import Renderer
 from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
+from preflow.models.fast_layers import quicken
 from preflow.models.flops import Work, sequence, shape_of, training_flops
 from preflow.models.layout import IGNORED
 from preflow.models.loading import load_tokenizer, load_weights
@@ -51,7 +53,7 @@ def main(
     recipe = Recipe.model_validate({"strategy": "sft", "model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512})
     precision = Precision(torch.device("cpu"), torch.float32, torch.float32)
     rows = demonstrations(recipe, data, (steps + 1) * BATCH)
-    contenders = {name: contender(recipe, rows, name, precision) for name in ("trl", "preflow")}
+    contenders = {name: Apart(partial(contender, recipe, rows, name, precision)) for name in ("trl", "preflow")}
     for start in range(0, len(rows), BATCH):
         for one in contenders.values():
             one.step(list(range(start, start + BATCH)))
@@ -59,17 +61,18 @@ def main(
     report(contenders, rows, bound(recipe, rows))
 
 
-def report(contenders: dict[str, Contender], rows: list[TokenizedDemonstration], bound: float) -> None:
+def report(contenders: dict[str, Apart], rows: list[TokenizedDemonstration], bound: float) -> None:
     """Print what was measured of the counted steps (the first one warms up)."""
     tokens = sum(len(row.input_ids) for row in rows[BATCH:])
+    peak = {name: one.ask("peak") for name, one in contenders.items()}
     for name, one in contenders.items():
-        rate, memory = tokens / sum(one.seconds[1:]), max(one.memory[1:]) / 2**20
-        print(f"{name:8s} {rate:7.1f} tokens/s, {memory:7.0f} MiB above the loaded trainer")
+        rate = tokens / sum(one.seconds[1:])
+        print(f"{name:8s} {rate:7.1f} tokens/s, {peak[name] / 2**20:7.0f} MiB above the loaded trainer")
     theirs, ours = contenders["trl"], contenders["preflow"]
     ratio = sum(theirs.seconds[1:]) / sum(ours.seconds[1:])
     print(f"ratio {ratio:.2f}; arithmetic alone gives {bound:.2f}")
     gap = max(abs(a - b) / abs(b) for a, b in zip(ours.losses, theirs.losses, strict=True))
-    memory_ratio = max(ours.memory[1:]) / max(theirs.memory[1:])
+    memory_ratio = peak["preflow"] / peak["trl"]
     values = {"ratio_vs_trl": ratio, "memory_ratio_vs_trl": memory_ratio, "share_of_flop_bound": ratio / bound}
     print(json.dumps({**{name: round(value, 3) for name, value in values.items()}, "max_rel_loss_difference": gap}))
 
@@ -104,6 +107,7 @@ def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemo
 def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, precision: Precision) -> Contender:
     """TRL's trainer, as shipped or with Preflow's forward."""
     assert recipe.sft is not None, "the benchmark's recipe has an SFT section"
+    logging.disable(logging.WARNING)
     base = resolve_model(recipe, Silent())
     labels = [
         [token if counts else IGNORED for token, counts in zip(row.input_ids, row.response_mask, strict=True)]
@@ -128,8 +132,9 @@ def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, pre
     if name == "preflow":
         drop_padding(inner_model(trainer.model))
         fuse(trainer.model)
+        quicken(trainer.model)
     optimizer = torch.optim.AdamW([p for p in trainer.model.parameters() if p.requires_grad], lr=2e-4)
-    return Contender(trainer, optimizer, precision.device)
+    return Contender(trainer, optimizer, precision.device, keeps_memory=name == "preflow")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from preflow.models.fast_layers import knows
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -28,6 +30,7 @@ class Shape:
         keys: Key heads times head width.
         heads: Query heads.
         vocabulary: Tokens V.
+        lean: Whether its layers are of the kind that ``fast_layers.quicken`` knows.
     """
 
     parameters: int
@@ -41,6 +44,7 @@ class Shape:
     keys: int
     heads: int
     vocabulary: int
+    lean: bool = False
 
 
 def shape_of(config: Any) -> Shape:
@@ -65,6 +69,7 @@ def shape_of(config: Any) -> Shape:
         keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
         heads=heads,
         vocabulary=text.vocab_size,
+        lean=knows(text),
     )
 
 

@@ -20,6 +20,7 @@ from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
 from preflow.models.base import refuse_dpo_checkpoint
+from preflow.models.fast_layers import quicken
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
@@ -242,6 +243,7 @@ def make_trainer(
     if reason is None:
         share_prompts(inner, wpo=settings.use_weighting)
         fuse(policy)
+        quicken(policy)
     else:
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import torch
 from accelerate.utils import DistributedType
 
 from preflow.config import DpoSettings, Launch, Recipe, TrainingSettings
@@ -27,7 +28,7 @@ _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: On the CPU: what the libraries take for themselves, and the share of activations that the allocator holds between
 #: others and cannot give back. Both measured (tests/integration/test_real_training.py).
 _LIBRARIES, _SCATTERED = 27 * 2**20, 0.15
-_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 128, 32768, 4096
+_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 512, 32768, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -
 def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
     """Bytes at the peak of training on a batch."""
     rank = settings.lora_r if recipe.tuning == "lora" else 0
+    lean = shape.lean and precision.device.type == "cpu" and precision.compute == precision.weights == torch.float32
     adapter = rank * shape.wide
     trained = adapter if rank else shape.parameters
     rest = shape.parameters - shape.linear
@@ -154,7 +156,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         adapter=adapter * 4.0 / shares,
         gradients=trained * 4.0 / shares,
         optimizer=trained * moments / shares,
-        activations=(kept := _activations(shape, settings, rank, batch, precision)),
+        activations=(kept := _activations(shape, settings, rank, batch, precision, lean, lean and not recipe.use_4bit)),
         logits=_logits(shape, rank, batch.scored, precision),
         workspace=gathered + (_LIBRARIES + _SCATTERED * kept if precision.device.type == "cpu" else 0.0),
         whole=whole + adapter * 4.0 if shares > 1 else 0.0,
@@ -174,17 +176,29 @@ def shared_among(launch: Launch) -> int:
     return launch.num_processes if sharded else 1
 
 
-def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Work, precision: Precision) -> float:
+def _activations(
+    shape: Shape,
+    settings: TrainingSettings,
+    rank: int,
+    batch: Work,
+    precision: Precision,
+    lean_attention: bool,
+    lean_mlp: bool,
+) -> float:
     """What the layers keep for their backward.
 
     Per token and layer: the residual stream and what its two norms keep and give (5 widths), query, key and value as
     they enter attention with as many heads each and its result (4), the MLP's gate, its activation, the other half and
     their product, and an adapter's narrow results (7 matrices). On the CPU every response holds its own copy of its
-    prompt's keys and values. The backward works on one more layer. (Counted with ``saved_tensors_hooks`` on Llama.)
+    prompt's keys and values. ``fast_layers`` keeps queries, keys, values and the result once, no repeated heads, and
+    under an adapter the MLP's gate and other half alone. The backward works on one more layer. (Counted with
+    ``saved_tensors_hooks`` on Llama.)
     """
-    per_token = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner + 7 * rank
+    attention = 2 * (shape.attention + shape.keys) if lean_attention else 4 * shape.attention
+    inner = (2 if lean_mlp and rank else 4) * shape.inner
+    per_token = (4 if lean_attention and rank else 5) * shape.hidden + attention + inner + 7 * rank
     kept = float(per_token * batch.tokens)
-    if precision.device.type == "cpu" and isinstance(settings, DpoSettings):
+    if precision.device.type == "cpu" and not lean_attention and isinstance(settings, DpoSettings):
         shared = batch.tokens - batch.scored
         kept += 2.0 * shape.attention * (batch.tokens + shared)
     layers = 2 if settings.gradient_checkpointing else shape.layers + 1
@@ -193,13 +207,14 @@ def _activations(shape: Shape, settings: TrainingSettings, rank: int, batch: Wor
 
 
 def _logits(shape: Shape, rank: int, scored: int, precision: Precision) -> float:
-    """Tiles of logits, and the slope that the CPU's head keeps per scored token; or a head that trains.
+    """A tile of logits, and the slope that the CPU's head keeps per scored token; or a head that trains.
 
     That head goes TRL's way: five copies of a tile in its backward on the CPU, and its gradient beside the embedding's.
     """
     tile = min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH)
     if precision.device.type == "cpu" and rank:
-        return 3.0 * 4 * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
+        tiles = 1 if shape.lean else 3  # soft caps need the logits beside the probabilities
+        return 4.0 * tiles * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
     if precision.device.type == "cpu":
         return 5.0 * 4 * tile + 4.0 * shape.vocabulary * shape.hidden
     return 2.0 * tile + 8.0 * scored * shape.hidden

@@ -14,6 +14,7 @@ from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.errors import DataUnfitError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
+from preflow.models.fast_layers import quicken
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import choose_precision
@@ -125,6 +126,7 @@ def _trainer(
     if reason is None:
         drop_padding(inner)
         fuse(trainer.model)
+        quicken(trainer.model)
     else:
         score_responses_only(inner)
         observer.note(f"sft: rows are padded to the longest of their batch: {reason}")

@@ -18,7 +18,7 @@ from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
 from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import PeakMemory
+from preflow.models.memory import PeakMemory, freed_memory_kept
 from preflow.models.precision import Precision
 from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
@@ -97,7 +97,8 @@ def run_training(
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
-    trainer.train(resume_from_checkpoint=resume_point(scratch))
+    with freed_memory_kept(trainer.args.device):
+        trainer.train(resume_from_checkpoint=resume_point(scratch))
     model: LanguageModel = trainer.model
     if observer is not None and predicted is not None and not is_sharded(model):
         # Not part of the artifact: it differs from run to run.

@@ -28,6 +28,7 @@ from preflow.config import LossType
 from preflow.maths.logprobs import tolerance
 from preflow.models import attention
 from preflow.models.attention import KNOWN, why_not
+from preflow.models.fast_layers import quicken
 from preflow.models.layout import Layout, in_one_row
 from preflow.models.lora import fuse
 from preflow.models.trl_forward import drop_padding, share_prompts
@@ -111,6 +112,7 @@ def build(kind: str, *, packed: bool, lora: bool = False) -> Any:
         assert why_not(model) is None
         share_prompts(model, wpo=True)
         fuse(wrapped)
+        quicken(wrapped)
     return wrapped
 
 

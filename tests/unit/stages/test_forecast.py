@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from preflow.config import EvaluationSettings, Launch, Recipe
+from preflow.models.fast_layers import quicken
 from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
@@ -197,6 +198,7 @@ def test_activations_are_what_autograd_keeps() -> None:
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     share_prompts(model)
     fuse(wrapped)
+    quicken(wrapped)
     lengths = [(60, 20, 30), (90, 40, 10)]
     rows = [
         dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ([5] * n for n in sizes), strict=True))

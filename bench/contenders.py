@@ -1,0 +1,153 @@
+"""What benchmarks of training have in common: one way to take a step, and a process for each of several ways."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import torch
+
+from preflow.models.flops import Shape
+from preflow.models.memory import PeakMemory, freed_memory_kept, hand_back
+from preflow.models.precision import Precision
+
+#: After a step the threads of a process wait at work for the next one this long at most, on the others' cores.
+_QUIET_SECONDS = 0.3
+
+
+@dataclass
+class Contender:
+    """One way to take an optimizer step on a batch.
+
+    Attributes:
+        trainer: TRL's.
+        optimizer: Of its model.
+        device: Where it runs.
+        keeps_memory: Whether freed memory is kept, as Preflow's stages do.
+    """
+
+    trainer: Any
+    optimizer: Any
+    device: torch.device
+    keeps_memory: bool
+
+    def batch(self, indices: list[int]) -> Any:
+        """The trainer's own batch of some rows."""
+        return self.trainer._prepare_inputs(
+            self.trainer.data_collator([self.trainer.train_dataset[i] for i in indices])
+        )
+
+    def step(self, indices: list[int]) -> tuple[float, float, float]:
+        """Take a step; gives its seconds, its seconds of processor time, and the loss."""
+        begin, work = time.perf_counter(), time.process_time()
+        batch = self.batch(indices)
+        with self.trainer.compute_loss_context_manager():
+            loss = self.trainer.compute_loss(self.trainer.model, batch)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        value = float(loss.detach())  # waits for a GPU
+        return time.perf_counter() - begin, time.process_time() - work, value
+
+    @torch.no_grad()
+    def log_probs(self, indices: list[int], precision: Precision) -> list[float]:
+        """Log-prob of every response in a batch of pairs, chosen ones first."""
+        batch = self.batch(indices)
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        with precision.autocast():
+            values = self.trainer.model(**given, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        return [float(value) for value in values.double().sum(-1)]
+
+
+@dataclass
+class Apart:
+    """A contender in a process of its own, where it finds no memory that another freed; and what was measured of it."""
+
+    make: Callable[[], Contender]
+    seconds: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(self.make, theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that a process that died is noticed
+        self._pipe.recv()
+
+    def step(self, indices: list[int]) -> None:
+        """Take a step and note what it took."""
+        seconds, work, loss = self.ask("step", indices)
+        self.seconds.append(seconds)
+        self.work.append(work)
+        self.losses.append(loss)
+        time.sleep(_QUIET_SECONDS)
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the contender, or ``peak``: bytes at the highest above the loaded, idle trainer."""
+        self._pipe.send((method, arguments))
+        return self._pipe.recv()
+
+
+def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
+    contender = make()
+    memory = PeakMemory(contender.device, contender.trainer.model)
+    pipe.send("ready")
+    with freed_memory_kept(contender.device) if contender.keeps_memory else nullcontext():
+        while True:
+            try:
+                method, arguments = pipe.recv()
+            except EOFError:  # the benchmark has ended
+                return
+            pipe.send(memory.above_idle() if method == "peak" else getattr(contender, method)(*arguments))
+            if not contender.keeps_memory:
+                hand_back()  # after the step: the gigabytes of all contenders together would not fit
+
+
+class MatrixRate:
+    """Floating-point operations per second in a product of a model's own shape: tokens by width by the MLP's width."""
+
+    def __init__(self, shape: Shape, tokens: int, precision: Precision) -> None:
+        """Prepare.
+
+        Args:
+            shape: The model's sizes.
+            tokens: Rows of the product.
+            precision: Where, and in which numbers.
+        """
+        options: Any = {"device": precision.device, "dtype": precision.compute}
+        self._rows = torch.randn(tokens, shape.hidden, **options)
+        self._weight = torch.randn(shape.hidden, shape.inner, **options)
+        self._out = torch.empty(tokens, shape.inner, **options)
+        self._work = 2.0 * tokens * shape.hidden * shape.inner
+        self._wait: Any = torch.cuda.synchronize if precision.device.type == "cuda" else lambda: None
+        self._found: list[float] = []
+        self._seconds(20)  # warms up
+
+    def measure(self) -> None:
+        """Measure once more, for about 0.3 s."""
+        count = max(20, int(0.3 / (self._seconds(5) / 5)))
+        self._found.append(count * self._work / self._seconds(count))
+        time.sleep(_QUIET_SECONDS)
+
+    def last(self) -> float:
+        """The latest."""
+        return self._found[-1]
+
+    def value(self) -> float:
+        """The median."""
+        return median(self._found)
+
+    def _seconds(self, count: int) -> float:
+        self._wait()
+        begin = time.perf_counter()
+        for _ in range(count):
+            torch.mm(self._rows, self._weight, out=self._out)
+        self._wait()
+        return time.perf_counter() - begin

@@ -1,0 +1,121 @@
+"""Rotary embedding and attention for a row of several pairs on the CPU, in one function with a backward of its own.
+
+Beside ``preflow.models.attention``, which scores and whose bits stored values depend on, this keeps no repeated heads
+and no copies of prompts for the backward, and makes its masks by slicing one.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preflow.models.layout import Layout
+
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def rotary_attention(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attention in a row of N tokens, after its queries and keys are turned by their positions.
+
+    Args:
+        query: Shape ``(N, H, D)``.
+        key: Shape ``(N, G, D)``; G divides H.
+        value: Shape ``(N, G, D)``.
+        cos: Shape ``(N, D)``, both halves the same; without gradient, as ``sin``.
+        sin: Shape ``(N, D)``.
+        layout: Who sees whom.
+        scale: Of the scores.
+
+    Returns:
+        Shape ``(N, H, D)``.
+    """
+    out: Tensor = _RotaryAttention.apply(query, key, value, cos, sin, layout, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _RotaryAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, layout: Layout, scale: float
+    ) -> Tensor:
+        query, key = _turned(query, cos, sin), _turned(key, cos, sin)
+        masks = _masks(layout, query)
+        out, sums = torch.empty_like(query), query.new_empty(query.shape[:2])
+        for own, prompt in _parts(layout):
+            given = (_heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt)))
+            result, log_sums = _FLASH(*given, 0.0, prompt is None, attn_mask=_mask(masks, own, prompt), scale=scale)
+            out[own], sums[own] = result[0].transpose(0, 1), log_sums[0].t()
+        ctx.save_for_backward(query, key, value, cos, sin, masks, out, sums)
+        ctx.layout, ctx.scale = layout, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, cos, sin, masks, out, sums = ctx.saved_tensors
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for own, prompt in _parts(ctx.layout):
+            given = (_heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt)))
+            results = (_heads(out[own]), sums[own].t()[None])
+            mask = _mask(masks, own, prompt)
+            of_query, *of_seen = _FLASH_BACKWARD(
+                _heads(grad[own]), *given, *results, 0.0, prompt is None, attn_mask=mask, scale=ctx.scale
+            )
+            grad_query[own] = of_query[0].transpose(0, 1)
+            for total, part in zip((grad_key, grad_value), of_seen, strict=True):
+                rows = part[0].transpose(0, 1)
+                total[own] += rows[len(rows) - (own.stop - own.start) :]
+                if prompt is not None:
+                    total[prompt] += rows[: prompt.stop - prompt.start]
+        turned = _turned(grad_query, cos, -sin), _turned(grad_key, cos, -sin)  # a rotation's transpose turns back
+        return *turned, grad_value, None, None, None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of dimensions ``(d, d + D/2)`` of ``x (N, H, D)`` by its angle."""
+    half = x.shape[-1] // 2
+    sin = sin[:, None, :half]
+    out = x * cos[:, None]
+    out[..., :half].addcmul_(x[..., half:], sin, value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin)
+    return out
+
+
+def _parts(layout: Layout) -> Iterator[tuple[slice, slice | None]]:
+    """Places of every part that has tokens, and of the prompt before it; None where it is a prompt itself."""
+    start, prompt = 0, slice(0, 0)
+    for size, is_prompt in zip(layout.parts, layout.is_prompt, strict=True):
+        own = slice(start, start + size)
+        start += size
+        if is_prompt:
+            prompt = own
+        if size:
+            yield own, None if is_prompt else prompt
+
+
+def _heads(rows: Tensor) -> Tensor:
+    """``(n, H, D)`` as attention wants it: ``(1, H, n, D)``."""
+    return rows.transpose(0, 1)[None]
+
+
+def _seen(rows: Tensor, own: slice, prompt: slice | None) -> Tensor:
+    return rows[own] if prompt is None else torch.cat((rows[prompt], rows[own]))
+
+
+def _masks(layout: Layout, like: Tensor) -> Tensor:
+    """A mask of which every response's own is a slice: row i sees the columns up to ``i + (longest prompt)``."""
+    parts = list(zip(layout.parts, layout.is_prompt, strict=True))
+    prompt = max((size for size, is_prompt in parts if is_prompt), default=0)
+    response = max((size for size, is_prompt in parts if not is_prompt), default=0)
+    return like.new_full((response, prompt + response), -torch.inf).triu_(prompt + 1)
+
+
+def _mask(masks: Tensor, own: slice, prompt: slice | None) -> Tensor | None:
+    """For n queries over a prompt of P tokens and themselves: 0 where visible, else -inf, shape ``(n, P + n)``."""
+    if prompt is None:
+        return None
+    queries, longest = own.stop - own.start, masks.shape[1] - masks.shape[0]
+    return masks[:queries, longest - (prompt.stop - prompt.start) : longest + queries]

@@ -22,8 +22,8 @@ _MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
 _ADAM = 8.0
 #: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-#: On the CPU: what the libraries take for themselves, and the shares of activations and of a training head's logits that
-#: the allocator holds between others and cannot use again. All measured (tests/integration/test_real_training.py).
+#: On the CPU: what the libraries take for themselves, and the shares of activations and of a training head's logits
+#: that the allocator holds between others and cannot use again. All measured (tests/integration/test_real_training.py).
 _LIBRARIES, _SCATTERED, _SCATTERED_LOGITS = 27 * 2**20, 0.1, 0.25
 _TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 512, 32768, 4096
 

@@ -25,9 +25,9 @@ _MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
 _ADAM = 8.0
 #: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-#: On the CPU: what the libraries take for themselves, and the share of activations that the allocator holds between
-#: others and cannot give back. Both measured (tests/integration/test_real_training.py).
-_LIBRARIES, _SCATTERED = 27 * 2**20, 0.15
+#: On the CPU: what the libraries take for themselves, and the shares of activations and of a training head's logits
+#: that the allocator holds between others and cannot use again. All measured (tests/integration/test_real_training.py).
+_LIBRARIES, _SCATTERED, _SCATTERED_LOGITS = 27 * 2**20, 0.1, 0.25
 _TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 512, 32768, 4096
 
 
@@ -157,10 +157,14 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         gradients=trained * 4.0 / shares,
         optimizer=trained * moments / shares,
         activations=(kept := _activations(shape, settings, rank, batch, precision, lean, lean and not recipe.use_4bit)),
-        logits=_logits(shape, rank, batch.scored, precision),
-        workspace=gathered + (_LIBRARIES + _SCATTERED * kept if precision.device.type == "cpu" else 0.0),
+        logits=(logits := _logits(shape, rank, batch.scored, precision)),
+        workspace=gathered + (_workspace(kept, 0.0 if rank else logits) if precision.device.type == "cpu" else 0.0),
         whole=whole + adapter * 4.0 if shares > 1 else 0.0,
     )
+
+
+def _workspace(activations: float, logits: float) -> float:
+    return _LIBRARIES + _SCATTERED * activations + _SCATTERED_LOGITS * logits
 
 
 @cache

@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.cli import parse_overrides
 from flows.plan import Plan, make_plan
 from preflow.config import Recipe, TrainingSettings
-from preflow.errors import DataUnfitError, PreflowError
+from preflow.errors import DataUnfitError, ModelError, ModelNotFoundError, PreflowError
 from preflow.models.precision import Precision, choose_precision
 from tasks.reporting import CONSOLE
 
@@ -32,8 +32,12 @@ def main(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting.")
     ] = None,
-    memory: Annotated[float | None, typer.Option(help="GB of the device; the one found where not given.")] = None,
-    rate: Annotated[float | None, typer.Option(help="TFLOP/s of the device; measured here where not given.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=1, help="GB of the device; the one found where not given.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="TFLOP/s of the device; measured here where not given.")
+    ] = None,
 ) -> None:
     """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
 
@@ -55,7 +59,11 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     from preflow.stages.forecast_scoring import forecast_scoring
 
     folder = model_files(plan.recipe)
-    shape = shape_of(AutoConfig.from_pretrained(folder, trust_remote_code=plan.recipe.trust_remote_code))
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=plan.recipe.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model_name {plan.recipe.model_name}: no configuration can be read: {error}") from error
+    shape = shape_of(config)
     here, card = choose_precision(plan.recipe), on_a_card(plan.recipe)
     precision = card if memory else here
     speed = rate * 1e12 if rate else measured_rate()
@@ -67,6 +75,7 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     numbers = Table("stage", *columns, title="What is computed")
     parts = Table("stage", *_PARTS, "peak", title=f"GiB on {where}")
     verdicts: list[str] = []
+    processes = plan.recipe.launch.num_processes
     rows = {stage: lengths(plan, stage, folder) for stage, _ in sections(plan.recipe)}
     for stage, settings in sections(plan.recipe):
         work = work_of(rows[stage].train)
@@ -75,13 +84,11 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
         operations = (
             f"{seen.forward:.2e}",
             f"{seen.training:.2e}",
-            _minutes(seen.training / plan.recipe.launch.num_processes, speed),
+            _minutes(seen.training / processes, speed),
         )
         numbers.add_row(stage, *counts, *operations)
         _add_parts(parts, stage, seen.memory)
-        on_card = forecast(shape, plan.recipe, settings, work, card).memory.total
-        fits = [f"{size}" for size in CARDS if on_card <= size * 1e9 * _USABLE]
-        verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
+        verdicts.append(_cards(stage, forecast(shape, plan.recipe, settings, work, card).memory))
         if seen.memory.total <= room:
             verdicts.append(f"{stage}: fits {where}")
         else:
@@ -90,14 +97,27 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     for stage, work in scoring(plan.recipe, rows).items():
         scored = forecast_scoring(shape, plan.recipe, work, precision)
         counts = (f"{value:,}" for value in (scored.rows, scored.tokens, scored.scored))
-        numbers.add_row(stage, *counts, "", f"{scored.forward:.2e}", "", _minutes(scored.forward, speed))
+        numbers.add_row(
+            stage,
+            *counts,
+            "",
+            f"{scored.forward:.2e}",
+            "",
+            _minutes(scored.forward / (processes if stage == "reference" else 1), speed),
+        )
         _add_parts(parts, stage, scored.memory)
+        verdicts.append(_cards(stage, forecast_scoring(shape, plan.recipe, work, card).memory))
         verdicts.append(f"{stage}: {'fits' if scored.memory.total <= room else 'does NOT fit'} {where}")
     CONSOLE.print(numbers, parts, *verdicts, sep="\n")
     CONSOLE.print(
         f"Operations are floating-point operations; time is these alone at {speed / 1e12:.2f} TFLOP/s "
         f"({'given' if rate else 'measured here by one large product'}), without a margin.",
     )
+
+
+def _cards(stage: str, memory: "Memory") -> str:
+    fits = [f"{size}" for size in CARDS if memory.total <= size * 1e9 * _USABLE]
+    return f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}"
 
 
 def _minutes(operations: float, speed: float) -> str:
@@ -156,9 +176,15 @@ def model_files(recipe: Recipe) -> Path:
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     wanted = ["config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "vocab*", "merges.txt"]
-    return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=wanted))
+    try:
+        return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFoundError(
+            f"model_name {name} is no folder, and its configuration cannot be had from the hub: {error}"
+        ) from error
 
 
 def lengths(plan: Plan, stage: str, folder: Path) -> Rows:

@@ -73,6 +73,10 @@ class ModelError(PreflowError, RuntimeError):
     """Model weights that cannot be loaded or used."""
 
 
+class UnknownShapeError(ModelError):
+    """A model of which neither memory nor arithmetic can be foreseen; it may train all the same."""
+
+
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """``model_name`` is no folder, no packaged model and no hub model that can be reached."""
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from preflow.errors import UnknownShapeError
 from preflow.models.fast_layers import knows
 
 
@@ -48,15 +49,28 @@ class Shape:
 
 
 def shape_of(config: Any) -> Shape:
-    """The sizes of a model, from its transformers configuration; no weight is made or loaded."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    """The sizes of a model, from its transformers configuration; no weight is made or loaded.
+
+    Raises:
+        UnknownShapeError: The model is no transformer of equal layers, or its class is not one of transformers' own.
+    """
+    text = config.get_text_config()
+    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
+    if not isinstance(getattr(text, "num_attention_heads", None), int) or not isinstance(inner or 0, int):
+        raise UnknownShapeError(
+            f"architecture {config.model_type!r} is no transformer of equal layers: what it takes cannot be foreseen"
+        )
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise UnknownShapeError(
+            f"architecture {config.model_type!r} is no causal language model of transformers' own: {error}"
+        ) from error
     head = model.get_output_embeddings()
     matrices = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
-    text = config.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size
     return Shape(
         parameters=sum(p.numel() for p in model.parameters()),
         linear=sum(weight.numel() for weight in matrices),
@@ -64,7 +78,7 @@ def shape_of(config: Any) -> Shape:
         largest=max(weight.numel() for weight in matrices),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        inner=inner,
+        inner=inner or 4 * text.hidden_size,
         attention=heads * width,
         keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
         heads=heads,

@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import DistributedType
 
 from preflow.config import DpoSettings, Launch, Recipe, TrainingSettings
+from preflow.errors import UnknownShapeError
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
@@ -257,7 +258,11 @@ def foreseen(
     settings: TrainingSettings,
     lengths: Sequence[tuple[int, ...]],
     precision: Precision,
-) -> float:
-    """Bytes that training a loaded model on rows of these lengths will add at its peak."""
+) -> float | None:
+    """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say."""
     batch = largest_batch(work_of(lengths), settings, recipe.seed)
-    return peak_memory(shape_of(model.config), recipe, settings, batch, precision).training
+    try:
+        shape = shape_of(model.config)
+    except UnknownShapeError:  # a model of another build trains all the same
+        return None
+    return peak_memory(shape, recipe, settings, batch, precision).training

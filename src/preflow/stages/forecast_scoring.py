@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from preflow.config import EvaluationSettings, Recipe
+from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
-from preflow.models.scoring import BATCH_TOKENS
+from preflow.models.scoring import _HEAD_ROWS, BATCH_TOKENS
 from preflow.stages.forecast import Memory, peak_memory
 
 #: Copies of a row's logits that a score takes: themselves and their log-softmax.
@@ -56,8 +56,10 @@ def forecast_scoring(shape: Shape, recipe: Recipe, work: Sequence[Work], precisi
     if precision.device.type == "cpu":  # one row per core
         tokens, projected = longest * torch.get_num_threads(), scored * torch.get_num_threads()
     else:
-        tokens = projected = max(longest, min(BATCH_TOKENS, whole.tokens))
-    held = peak_memory(shape, recipe, settings, Work(1, 1, 1), precision)
+        tokens = max(longest, min(BATCH_TOKENS, whole.tokens))
+        projected = min(_HEAD_ROWS, tokens, whole.scored)  # so many at a time
+    alone = recipe.model_copy(update={"launch": Launch()})  # who scores holds the whole model
+    held = peak_memory(shape, alone, settings, Work(1, 1, 1), precision)
     layer = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner
     memory = Memory(
         weights=held.weights,

@@ -101,10 +101,12 @@ class Watched:
         value = next((seen for seen in ranks.of_all(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
+        last = f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
         return NonFiniteLossError(
             f"{self.stage}: the {what} is {value} at step {trainer.state.global_step + 1}, expected a number, on "
-            f"{', '.join(names)}{more}. The weights were not touched by it; the last whole checkpoint is kept in "
-            f"{trainer.args.output_dir}. Look at those rows, or lower the learning rate or max_grad_norm"
+            f"{', '.join(names)}{more}. The weights were not touched by it; {last}. "
+            f"Look at those rows, or lower the learning rate or max_grad_norm"
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 from flows import foresight
 from flows.cli import parse_overrides
 from flows.plan import make_plan
-from preflow.errors import ConfigError, DataFileError, MissingDependencyError
+from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
 from tasks.reporting import CONSOLE
 
 
@@ -82,3 +82,29 @@ def test_a_forecast_is_printed_without_loading_weights(
     with CONSOLE.capture() as printed:
         foresight.show(make_plan(tiny_recipe_file()), memory=1e-6, rate=1.0)
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model_name": "./no-such"}, r"model_name .*no-such.* from the hub"),
+        ({"model_name": "nobody/nothing"}, r"model_name nobody/nothing .* from the hub"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_clear_error(
+    tiny_recipe_file: Callable[..., Path], options: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    plan = make_plan(tiny_recipe_file())
+    plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=options)})
+    with pytest.raises(ModelError, match=told):
+        foresight.show(plan, memory=16, rate=1.0)
+
+
+def test_a_folder_without_a_configuration_is_one_clear_error(
+    tiny_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    plan = make_plan(tiny_recipe_file())
+    plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model_name": str(tmp_path)})})
+    with pytest.raises(ModelError, match="no configuration can be read"):
+        foresight.show(plan, memory=16, rate=1.0)

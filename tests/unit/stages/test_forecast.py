@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, Gemma3nTextConfig, GPT2Config, LlamaConfig, MambaConfig, PreTrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from preflow.config import EvaluationSettings, Launch, Recipe
+from preflow.errors import UnknownShapeError
 from preflow.models.fast_layers import quicken
 from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import share_prompts
-from preflow.stages.forecast import forecast, nearest_that_fits, peak_memory, work_of
+from preflow.stages.forecast import forecast, foreseen, nearest_that_fits, peak_memory, work_of
 from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring
 
 SMOL = LlamaConfig(
@@ -29,6 +31,7 @@ LLAMA_8B = LlamaConfig(
     num_key_value_heads=8, tie_word_embeddings=False,
 )  # fmt: skip
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+FSDP = Path(__file__).parents[3] / "infra" / "accelerate" / "fsdp.yaml"
 CARD = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
 
 
@@ -99,6 +102,29 @@ def test_scoring_by_hand() -> None:
     assert seen.forward == forward_flops(shape_of(SMOL), work[0] + work[1], 16)
     assert seen.memory.training < seen.memory.weights
     assert seen.memory.gradients == seen.memory.optimizer == 0
+
+
+def test_a_card_projects_few_positions_at_a_time_and_scores_with_a_whole_model() -> None:
+    """4,096 positions, two copies of their logits in float32; weights shared out for training are whole for scoring."""
+    sharded = recipe().model_copy(
+        update={"launch": Launch(num_processes=4, config=str(FSDP)), "tuning": "full", "use_4bit": False}
+    )
+    work = [packed_pair(600, 200, 200)] * 100
+    seen = forecast_scoring(shape_of(LLAMA_8B), sharded, work, CARD).memory
+    assert seen.logits == 2 * 4 * 4096 * 128256
+    assert seen.weights == shape_of(LLAMA_8B).parameters * 2
+    few = forecast_scoring(shape_of(LLAMA_8B), sharded, [packed_pair(600, 20, 20)], CARD).memory
+    assert few.logits == 2 * 4 * 40 * 128256
+
+
+@pytest.mark.parametrize("config", [MambaConfig(num_hidden_layers=2), Gemma3nTextConfig()], ids=lambda c: c.model_type)
+def test_what_cannot_be_foreseen_is_said_and_trains_all_the_same(config: PreTrainedConfig) -> None:
+    with pytest.raises(UnknownShapeError, match=f"'{config.model_type}' is no transformer of equal layers"):
+        shape_of(config)
+    model = SimpleNamespace(config=config)
+    given = recipe()
+    assert given.dpo is not None
+    assert foreseen(model, given, given.dpo, [(10, 5, 5)], CPU) is None
 
 
 def test_an_evaluation_by_hand() -> None:

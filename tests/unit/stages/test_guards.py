@@ -152,6 +152,12 @@ def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Pat
     assert metrics["dpo/eval_kl"] > 0
 
 
+def test_a_run_without_a_look_says_that_nothing_limits_kl(prepared: Run, tmp_path: Path) -> None:
+    heard = Heard()
+    run_dpo(spec_with(prepared, eval_pairs=0, max_steps=1), tmp_path, heard)
+    assert "dpo: dpo.eval_pairs is 0, so KL is not looked at and dpo.kl_limit stops nothing" in heard.notes
+
+
 @pytest.mark.slow
 def test_looking_changes_no_weight(prepared: Run, tmp_path: Path) -> None:
     weights = []
@@ -244,6 +250,7 @@ def test_a_broken_gradient_never_reaches_the_weights(prepared: Run, tmp_path: Pa
     weights = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in weights.items()}
     next(iter(weights.values())).register_hook(lambda grad: grad * math.inf)
-    with pytest.raises(NonFiniteLossError, match=r"the gradient is (inf|nan) at step 1, .* on p\.jsonl"):
+    with pytest.raises(NonFiniteLossError, match=r"the gradient is (inf|nan) at step 1, .* on p\.jsonl") as told:
         trainer.train()
+    assert "no checkpoint was written yet" in str(told.value)
     assert all(before[name].equal(p) for name, p in weights.items())

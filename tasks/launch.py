@@ -13,7 +13,6 @@ from typing import TypeVar
 from preflow.config import Launch, Recipe
 from preflow.errors import TrainingError
 from preflow.observer import Observer
-from preflow.stages.batching import within_memory
 from preflow.stages.launched import ENDS_WITH_INPUT, relay
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 
@@ -26,6 +25,8 @@ def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callab
 
     def run(spec: Spec, out: Path, observer: Observer) -> None:
         if spec.recipe.launch.num_processes > 1:
+            from preflow.stages.batching import within_memory
+
             within_memory(
                 spec.recipe, stage, lambda recipe: _in_processes(stage, _with(spec, recipe), out, observer), observer
             )

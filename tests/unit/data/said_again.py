@@ -1,4 +1,4 @@
-"""Answers that people wrote twice for one prompt: the same in other words, and things that only look so.
+"""Answers written twice for one prompt, each by itself: the same in other words, and things that only look so.
 
 The lists of words in ``preflow.data.exclusives`` and ``preflow.data.meaning`` were made with one half in view; the
 other half was held back.

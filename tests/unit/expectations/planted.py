@@ -259,7 +259,7 @@ def _overlong(rng: random.Random, row: Row) -> Row:
 
 
 def _said_again(rng: random.Random, row: Row) -> Row:
-    """Answers that somebody wrote twice, with the marks and spaces of another hand."""
+    """Answers written twice, with the marks and spaces of another hand."""
     written = rng.choice(SAID_AGAIN)
     sides = [written["a"], written["b"]]
     rng.shuffle(sides)

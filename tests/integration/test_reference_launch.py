@@ -25,11 +25,10 @@ PAIRS = 3 * SHARD_GROUPS + 4
 
 
 def check_tally(values: Mapping[str, float]) -> None:
-    """Each row was computed once, by one of two ranks."""
+    """Each row was computed once, by one of two ranks: by whichever came first, on a busy machine all by one."""
     by_rank = [values[f"rank_{number}_rows_computed"] for number in range(2)]
     assert sum(by_rank) == values["rows_asked"] == values["rows_computed"] == PAIRS
     assert values["responses_computed"] == 2 * PAIRS
-    assert min(by_rank) > 0
 
 
 def write_pairs(out: Path) -> None:

@@ -115,12 +115,14 @@ def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: P
     assert not left
 
 
+@pytest.mark.slow
 def test_two_runs_end_with_equal_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
     spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
     again = build(tmp_path / "again", lambda out: run_sft(spec, out, Silent()))
     assert again.digest == prepared.sft.digest
 
 
+@pytest.mark.slow
 def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
     recipe = prepared.recipe.model_copy(update={"seed": 7})
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
@@ -128,6 +130,7 @@ def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> No
     assert other.digest != prepared.sft.digest
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
     """A kill during saving leaves a checkpoint without its mark, or one whose files changed after it."""
     spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)

@@ -168,6 +168,7 @@ def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(pipeline:
     assert pipeline.calls == ["validate", "lengths"]
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:
     done = pipeline.start(str(recipe), "--set", "dpo.betta=0.2")
     assert done.returncode == 2

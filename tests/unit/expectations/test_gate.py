@@ -211,6 +211,7 @@ def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> 
     assert not any(str(tmp_path).encode() in content for content in contents[0].values())
 
 
+@pytest.mark.slow
 def test_the_gate_loads_no_model_library(tmp_path: Path) -> None:
     code = "import sys, expectations.gate; print([m for m in ('torch', 'transformers', 'prefect') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

@@ -7,6 +7,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, 
 from flows.embedded import own_server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "address", "started"),
     [(True, None, 1), (False, None, 0), (True, "http://127.0.0.1:1/api", 0)],

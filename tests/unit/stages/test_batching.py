@@ -116,6 +116,7 @@ def test_out_of_memory_is_an_error_where_the_recipe_says_nothing(
         run_dpo(prepared.dpo(), tmp_path, Silent())
 
 
+@pytest.mark.slow
 def test_training_by_length_sees_every_pair_once(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

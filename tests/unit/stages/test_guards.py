@@ -141,6 +141,7 @@ def killed(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Path) -> None:
     heard = Heard()
     run_dpo(spec_with(prepared, eval_steps=3), tmp_path, heard)

@@ -112,6 +112,7 @@ def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_
         run_dpo(prepared.dpo(reference=wrong), tmp_path / "out", Silent())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["all", pytest.param("one", marks=pytest.mark.slow)])
 def test_the_printed_remedy_removes_wrong_values(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str

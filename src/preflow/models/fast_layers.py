@@ -36,7 +36,7 @@ class Lora(NamedTuple):
 def _project(x: Tensor, layers: Sequence[Lora]) -> tuple[list[Tensor], Tensor]:
     """Results of layers over the same ``x (N, in)``, and ``x`` times all their ``a``: shape ``(N, sum of r)``."""
     low = x @ torch.cat([layer.a for layer in layers]).t()
-    outs = [linear(x, layer.weight, layer.bias) for layer in layers]
+    outs = [_times(x, layer.weight, layer.bias) for layer in layers]
     for out, layer, narrow in zip(outs, layers, _ranks(low, layers), strict=True):
         out.addmm_(narrow, layer.b.t(), alpha=layer.scale)
     return outs, low
@@ -53,10 +53,33 @@ def _project_back(
     if wants_x:
         grad_x = narrow @ torch.cat([layer.a for layer in layers])
         for grad, layer in zip(grads, layers, strict=True):
-            grad_x.addmm_(grad, layer.weight)
+            grad_x = _plus_times(grad_x, grad, layer.weight.t())
     grad_a = (narrow.t() @ x).split([len(layer.a) for layer in layers])  # type: ignore[no-untyped-call]
     parts = zip(grads, layers, _ranks(low, layers), strict=True)
     return grad_x, list(grad_a), [(part.t() @ grad).mul_(layer.scale).t() for grad, layer, part in parts]
+
+
+def _times(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x (N, in)`` times the transpose of ``weight (out, in)``, plus ``bias (out,)``.
+
+    By oneDNN where it is built in: the library behind ``linear`` leaves the wider registers of some processors unused.
+    """
+    if _by_one_dnn(x):
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+        return out
+    return linear(x, weight, bias)
+
+
+def _plus_times(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """``total (N, out)`` plus ``x (N, in)`` times the transpose of ``weight (out, in)``; ``total`` is used up."""
+    if _by_one_dnn(x):
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), total, weight, None, "add")
+        return out
+    return total.addmm_(x, weight.t())
+
+
+def _by_one_dnn(x: Tensor) -> bool:
+    return torch.backends.mkldnn.is_available() and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _ranks(low: Tensor, layers: Sequence[Lora]) -> tuple[Tensor, ...]:
@@ -209,7 +232,8 @@ def _attention(own: Any) -> Any:
         query, key, value = _queries_keys_values(self, hidden_states[0])
         cos, sin = (part[0] for part in position_embeddings)
         out = rotary_attention(query, key, value, cos, sin, layout, self.scaling)
-        return self.o_proj(out.flatten(1)[None]), None
+        (result,) = _projected((self.o_proj,), out.flatten(1))
+        return result[None], None
 
     return forward
 
@@ -221,16 +245,20 @@ def _is_mistral(module: Any) -> bool:
 
 def _queries_keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of ``x (N, E)``: shapes ``(N, H, D)``, ``(N, G, D)`` and ``(N, G, D)``, before their rotary embedding."""
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    layers = _loras(projections, x)
-    if layers is None:
-        outs = [projection(x) for projection in projections]
-    else:
-        outs = _LoraLinears.apply(x, [layer.scale for layer in layers], *_flat(layers))  # type: ignore[no-untyped-call]
+    outs = _projected((attention.q_proj, attention.k_proj, attention.v_proj), x)
     query, key, value = (out.view(len(x), -1, attention.head_dim) for out in outs)
     if hasattr(attention, "q_norm"):  # Qwen 3
         query, key = attention.q_norm(query), attention.k_norm(key)
     return query, key, value
+
+
+def _projected(projections: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
+    """Results of some layers over the same ``x (N, in)``."""
+    layers = _loras(projections, x)
+    if layers is None:
+        return [projection(x) for projection in projections]
+    outs: Sequence[Tensor] = _LoraLinears.apply(x, [layer.scale for layer in layers], *_flat(layers))  # type: ignore[no-untyped-call]
+    return outs
 
 
 def _plain(*tensors: Tensor) -> bool:

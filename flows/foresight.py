@@ -10,9 +10,10 @@ from rich.table import Table
 
 from flows.cli import parse_overrides
 from flows.plan import Plan, make_plan
-from preflow.config import Recipe, TrainingSettings
+from preflow.config import Recipe
 from preflow.errors import DataUnfitError, ModelError, ModelNotFoundError, PreflowError
 from preflow.models.precision import Precision, choose_precision
+from preflow.training_settings import TrainingSettings
 from tasks.reporting import CONSOLE
 
 if TYPE_CHECKING:

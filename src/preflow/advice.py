@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from preflow.config import DpoSettings, Recipe, TrainingSettings
+from preflow.config import Recipe
+from preflow.training_settings import DpoSettings, TrainingSettings
 
 _DPO_PAPER = "Rafailov et al. 2023, arXiv:2305.18290, appendix B"
 _ZEPHYR = "Tunstall et al. 2023, arXiv:2310.16944, section 4"

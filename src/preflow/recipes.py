@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from preflow.config import DpoSettings, EvaluationSettings, Recipe, SftSettings
+from preflow.config import EvaluationSettings, Recipe
 from preflow.errors import ConfigError, MissingDependencyError
+from preflow.training_settings import DpoSettings, SftSettings
 from preflow.validation_settings import ValidationSettings
 
 #: Ends of the names of data files: such an entry is a file, never a hub data set.

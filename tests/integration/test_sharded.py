@@ -63,10 +63,6 @@ def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
     return out
 
 
-def copied(source: Path, target: Path) -> None:
-    shutil.copytree(source, target)
-
-
 def same(one: Path, two: Path) -> None:
     """Losses, looks, and the model's files with their weights."""
     logs = [json.loads((out / "training.json").read_text()) for out in (one, two)]
@@ -96,7 +92,11 @@ def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_pat
         outs[where] = train(spec, tmp_path / f"sft-{where}")
     same(outs[None], outs[kind])
     assert list(outs[kind].rglob(TRACES[kind])), "nothing was sharded"
-    sft = build(tmp_path / "sft", lambda out: copied(outs[kind] / "model", out / "model"))
+
+    def as_the_stage_leaves_it(out: Path) -> None:
+        shutil.copytree(outs[kind] / "model", out / "model")
+
+    sft = build(tmp_path / "sft", as_the_stage_leaves_it)
     recipe = recipe_in(prepared, None, "full")
     asked = ReferenceSpec(recipe=recipe, base=base, data=data, sft=sft)
     reference: Artifact = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
@@ -157,7 +157,7 @@ def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
     assert len(errors) == 2, "both processes say so"
     (message,) = {line.partition("NonFiniteLossError")[2] for line in errors}
     assert "sft: the loss is nan at step" in message
-    assert "on d.jsonl:7. " in message.replace("row ", "").replace(" 7", ":7").replace("::", ":"), message
+    assert "on d.jsonl:7. " in message
 
 
 def without_a_limit_of_steps(recipe: Recipe) -> Recipe:

@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from preflow.advice import advice
-from preflow.config import _ANY_DIVERGENCE, DpoSettings, Recipe, recipe_schema
+from preflow.config import Recipe, recipe_schema
 from preflow.settings import numbers
+from preflow.training_settings import _ANY_DIVERGENCE, DpoSettings
 from tests.unit.recipe_files import TWO_STAGE, load, refused
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from transformers.activations import SiLUActivation
 
 from preflow.models.fast_attention import rotary_attention
 from preflow.models.loading import LanguageModel
-from preflow.models.lora import _usable
+from preflow.models.lora import usable
 
 _KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 _SILU = ("silu", "swish")
@@ -79,7 +79,8 @@ def _plus_times(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _by_one_dnn(x: Tensor) -> bool:
-    return torch.backends.mkldnn.is_available() and x.dtype == torch.float32 and x.device.type == "cpu"
+    built_in = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(built_in) and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _ranks(low: Tensor, layers: Sequence[Lora]) -> tuple[Tensor, ...]:
@@ -270,7 +271,7 @@ def _loras(modules: Sequence[Any], x: Tensor) -> list[Lora] | None:
     """What fused LoRA layers consist of, or None where one of them cannot go through ``_project``."""
     layers = []
     for module in modules:
-        if not _plain(x) or not hasattr(module.forward, "fused") or not _usable(module, module.active_adapters, x):
+        if not _plain(x) or not hasattr(module.forward, "fused") or not usable(module, module.active_adapters, x):
             return None
         base, name = module.get_base_layer(), module.active_adapters[0]
         a, b = module.lora_A[name].weight, module.lora_B[name].weight

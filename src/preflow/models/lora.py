@@ -62,7 +62,7 @@ def _is_plain(layer: Any) -> bool:
 def _forward(own: Any) -> Any:
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         active = self.active_adapters
-        if not _usable(self, active, x) or args or kwargs:
+        if not usable(self, active, x) or args or kwargs:
             return own(x, *args, **kwargs)
         base, name = self.get_base_layer(), active[0]
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
@@ -74,7 +74,8 @@ def _forward(own: Any) -> Any:
     return forward
 
 
-def _usable(layer: Any, active: list[str], x: Tensor) -> bool:
+def usable(layer: Any, active: list[str], x: Tensor) -> bool:
+    """Whether a LoRA layer with these active adapters can compute ``x (..., in)`` in the fused way."""
     if layer.merged or layer.disable_adapters or len(active) != 1 or active[0] not in layer.lora_A:
         return False
     name = active[0]

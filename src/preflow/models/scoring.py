@@ -30,7 +30,7 @@ Scorer = Callable[[Sequence[Group]], Iterable[list[Tensor]]]
 #: Tokens of a batch on a GPU.
 BATCH_TOKENS = 16_384
 #: Positions projected to the vocabulary at once.
-_HEAD_ROWS = 4096
+HEAD_ROWS = 4096
 #: Matrices of fewer rows go through kernels of their own, whose last bits differ: shorter rows get company.
 _NARROW = 16
 
@@ -97,8 +97,8 @@ def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Pre
             layout=row.layout,
             use_cache=False,
         ).last_hidden_state
-        wanted = states[0, row.scored].split(_HEAD_ROWS)  # type: ignore[no-untyped-call]
-        targets = row.targets.split(_HEAD_ROWS)  # type: ignore[no-untyped-call]
+        wanted = states[0, row.scored].split(HEAD_ROWS)  # type: ignore[no-untyped-call]
+        targets = row.targets.split(HEAD_ROWS)  # type: ignore[no-untyped-call]
         values = [token_logprobs(_logits(inner, h), t) for h, t in zip(wanted, targets, strict=True)]
     rows = iter(torch.cat(values)[:count].cpu().split([len(r) for _, responses in groups for r in responses]))  # type: ignore[no-untyped-call]
     return [[next(rows) for _ in responses] for _, responses in groups]

@@ -10,11 +10,12 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from preflow.config import Recipe, TrainingSettings
+from preflow.config import Recipe
 from preflow.errors import ConfigError
 from preflow.observer import Observer
 from preflow.stages import ranks
 from preflow.stages.guards import ROW
+from preflow.training_settings import TrainingSettings
 
 Result = TypeVar("Result")
 _FEW_TOKENS = 16

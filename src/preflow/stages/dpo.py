@@ -15,7 +15,6 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from preflow.artifacts import CARD, SCRATCH, write_json
-from preflow.config import DpoSettings
 from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
@@ -44,6 +43,7 @@ from preflow.stages.training import (
     training_arguments,
     weights_kept,
 )
+from preflow.training_settings import DpoSettings
 
 _PROOF_BATCH = 8
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from accelerate.utils import DistributedType
 
-from preflow.config import DpoSettings, Launch, Recipe, TrainingSettings
+from preflow.config import Launch, Recipe
 from preflow.errors import UnknownShapeError
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 from preflow.stages.batching import smaller, within_budget
+from preflow.training_settings import DpoSettings, TrainingSettings
 
 #: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
 _MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}

@@ -12,7 +12,7 @@ import torch
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
-from preflow.models.scoring import _HEAD_ROWS, BATCH_TOKENS
+from preflow.models.scoring import BATCH_TOKENS, HEAD_ROWS
 from preflow.stages.forecast import Memory, peak_memory
 
 #: Copies of a row's logits that a score takes: themselves and their log-softmax.
@@ -57,7 +57,7 @@ def forecast_scoring(shape: Shape, recipe: Recipe, work: Sequence[Work], precisi
         tokens, projected = longest * torch.get_num_threads(), scored * torch.get_num_threads()
     else:
         tokens = max(longest, min(BATCH_TOKENS, whole.tokens))
-        projected = min(_HEAD_ROWS, tokens, whole.scored)  # so many at a time
+        projected = min(HEAD_ROWS, tokens, whole.scored)  # so many at a time
     alone = recipe.model_copy(update={"launch": Launch()})  # who scores holds the whole model
     held = peak_memory(shape, alone, settings, Work(1, 1, 1), precision)
     layer = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner

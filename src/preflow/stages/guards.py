@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from preflow.config import DpoSettings
 from preflow.errors import NonFiniteLossError
 from preflow.models.loading import LanguageModel
 from preflow.models.sharding import local_part, put_back, trained_weights
 from preflow.observer import Observer
 from preflow.stages import ranks
 from preflow.stages.drift import Drift, HeldOut
+from preflow.training_settings import DpoSettings
 
 ROW = "row"
 _NAMED = 8

@@ -13,7 +13,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from preflow.artifacts import SCRATCH
-from preflow.config import Recipe, TrainingSettings
+from preflow.config import Recipe
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
 from preflow.models.adapters import trainable_parameters
@@ -23,6 +23,7 @@ from preflow.models.precision import Precision
 from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
 from preflow.stages import ranks
+from preflow.training_settings import TrainingSettings
 
 # TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)

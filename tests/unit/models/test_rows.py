@@ -24,7 +24,6 @@ from transformers.models.qwen3 import Qwen3Config
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from preflow.config import LossType
 from preflow.maths.logprobs import tolerance
 from preflow.models import attention
 from preflow.models.attention import KNOWN, why_not
@@ -32,6 +31,7 @@ from preflow.models.fast_layers import quicken
 from preflow.models.layout import Layout, in_one_row
 from preflow.models.lora import fuse
 from preflow.models.trl_forward import drop_padding, share_prompts
+from preflow.training_settings import LossType
 
 VOCABULARY = 64
 SIZES: dict[str, Any] = {

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from preflow.config import SftSettings
 from preflow.observer import Silent
 from preflow.stages.batching import LengthSampler, in_more_parts, smaller, within_budget
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
 from preflow.stages.sft import WatchedSFTTrainer, run_sft
 from preflow.stages.specs import SftSpec
+from preflow.training_settings import SftSettings
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
 

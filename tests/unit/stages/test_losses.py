@@ -7,13 +7,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from preflow.config import LossType
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages import dpo
 from preflow.stages.dpo import load_start, make_trainer
 from preflow.stages.pairs import read_pairs
+from preflow.training_settings import LossType
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
 

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from preflow.artifacts import Artifact, build
-from preflow.config import LossType
 from preflow.errors import (
     AdapterDtypeError,
     DpoCheckpointError,
@@ -38,6 +37,7 @@ from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.store_tool import app
+from preflow.training_settings import LossType
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import recipe_for
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from peft import PeftModel
 
-from preflow.config import DpoSettings, SftSettings, TrainingSettings
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages.dpo import as_dataset, load_start, make_trainer
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.training import training_arguments
+from preflow.training_settings import DpoSettings, SftSettings, TrainingSettings
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import recipe_for
 

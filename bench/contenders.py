@@ -42,7 +42,16 @@ class Contender:
         )
 
     def step(self, indices: list[int]) -> tuple[float, float, float]:
-        """Take a step; gives its seconds, its seconds of processor time, and the loss."""
+        """Take a step twice; gives the second one's seconds, seconds of processor time, and loss.
+
+        The second finds the memory that the first left, as a step of a training does. Between steps it is handed back,
+        since the gigabytes of all contenders together would not fit.
+        """
+        self.take(indices)
+        return self.take(indices)
+
+    def take(self, indices: list[int]) -> tuple[float, float, float]:
+        """Take a step once."""
         begin, work = time.perf_counter(), time.process_time()
         batch = self.batch(indices)
         with self.trainer.compute_loss_context_manager():
@@ -81,6 +90,10 @@ class Apart:
         theirs.close()  # so that a process that died is noticed
         self._pipe.recv()
 
+    def warm_up(self, indices: list[int]) -> None:
+        """Take a step that does not count."""
+        self.ask("take", indices)
+
     def step(self, indices: list[int]) -> None:
         """Take a step and note what it took."""
         seconds, work, loss = self.ask("step", indices)
@@ -107,7 +120,7 @@ def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
                 return
             pipe.send(memory.above_idle() if method == "peak" else getattr(contender, method)(*arguments))
             if not contender.keeps_memory:
-                hand_back()  # after the step: the gigabytes of all contenders together would not fit
+                hand_back()
 
 
 class MatrixRate:

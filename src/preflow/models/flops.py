@@ -4,6 +4,7 @@ A matrix product of ``(n, k)`` and ``(k, m)`` is ``2 n k m`` operations. Norms, 
 they cost memory traffic, not arithmetic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from preflow.errors import UnknownShapeError
+from preflow.errors import ConfigError, UnknownShapeError
+from preflow.models.attention import why_not
 from preflow.models.fast_layers import knows
+from preflow.models.loading import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,39 +23,56 @@ class Shape:
     """A causal language model's sizes.
 
     Attributes:
-        parameters: Of the whole model; tied weights count once.
-        linear: Weights in the layers' matrices, which every token passes.
-        wide: Summed inputs and outputs of those matrices; an adapter of rank r has ``r * wide`` numbers.
-        largest: The largest of those matrices.
+        parameters: Of the whole model, all experts included; tied weights count once.
+        linear: Weights in the layers' matrices that a token passes: of experts, those that it is sent to.
+        matrices: Weights in the layers' matrices, all experts included.
+        quantizable: Weights in the layers' plain matrices, which 4-bit loading packs; experts it leaves as they are.
+        largest: The largest of the plain matrices.
+        wide: Summed inputs and outputs of the matrices that get an adapter; one of rank r has ``r * wide`` numbers.
+        adapted: How many matrices those are.
         layers: Number of layers.
         hidden: Width E.
-        inner: Width of the MLP.
+        inner: Width of the MLP; of experts, of all that a token is sent to.
+        experts: Experts that a token is sent to; 0 without any.
         attention: Query heads times head width.
         keys: Key heads times head width.
         heads: Query heads.
         vocabulary: Tokens V.
         lean: Whether its layers are of the kind that ``fast_layers.quicken`` knows.
+        packed: Whether several of its rows run as one without padding (``attention.why_not``).
     """
 
     parameters: int
     linear: int
-    wide: int
+    matrices: int
+    quantizable: int
     largest: int
+    wide: int
+    adapted: int
     layers: int
     hidden: int
     inner: int
+    experts: int
     attention: int
     keys: int
     heads: int
     vocabulary: int
     lean: bool = False
+    packed: bool = True
 
 
-def shape_of(config: Any) -> Shape:
+def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
     """The sizes of a model, from its transformers configuration; no weight is made or loaded.
+
+    They are read off the modules that transformers builds without memory, and off the adapter that PEFT puts on them.
+
+    Args:
+        config: The model's.
+        targets: Modules that get an adapter, by PEFT's names.
 
     Raises:
         UnknownShapeError: The model is no transformer of equal layers, or its class is not one of transformers' own.
+        ConfigError: No module is called as ``targets`` says.
     """
     text = config.get_text_config()
     inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
@@ -68,23 +88,75 @@ def shape_of(config: Any) -> Shape:
             f"architecture {config.model_type!r} is no causal language model of transformers' own: {error}"
         ) from error
     head = model.get_output_embeddings()
-    matrices = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
+    plain = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
+    banks, routers = _experts(model)
+    chosen = _experts_per_token(text) if banks else 0
+    active = sum(bank.numel() * chosen // len(bank) for bank in banks)
+    linear = sum(plain) + active + routers
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
+    if banks:  # gate, upper half and product's projection of each expert, and of those that every token passes
+        around_attention = 2 * text.num_hidden_layers * text.hidden_size * width * (heads + keys)
+        inner = (linear - around_attention) // (3 * text.num_hidden_layers * text.hidden_size)
+    parameters, packed = sum(p.numel() for p in model.parameters()), why_not(model) is None
+    wide, adapted = _adapter(model, targets)
     return Shape(
-        parameters=sum(p.numel() for p in model.parameters()),
-        linear=sum(weight.numel() for weight in matrices),
-        wide=sum(sum(weight.shape) for weight in matrices),
-        largest=max(weight.numel() for weight in matrices),
+        parameters=parameters,
+        linear=linear,
+        matrices=sum(plain) + sum(bank.numel() for bank in banks) + routers,
+        quantizable=sum(plain),
+        largest=max(plain),
+        wide=wide,
+        adapted=adapted,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=inner or 4 * text.hidden_size,
+        experts=chosen,
         attention=heads * width,
-        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        keys=keys * width,
         heads=heads,
         vocabulary=text.vocab_size,
         lean=knows(text),
+        packed=packed,
     )
+
+
+def _experts(model: LanguageModel) -> tuple[list[torch.Tensor], int]:
+    """Matrices of all experts, one above another in three dimensions, and the weights that choose among them."""
+    banks, routers = [], 0
+    for module in model.modules():
+        kind = type(module).__name__
+        own = dict(module.named_parameters(recurse=False))
+        if kind.endswith("Experts"):
+            banks += [weight for weight in own.values() if weight.dim() == 3]
+        elif kind.lower().endswith("router") and not isinstance(module, torch.nn.Linear):
+            routers += sum(weight.numel() for weight in own.values() if weight.dim() == 2)
+    return banks, routers
+
+
+def _experts_per_token(text: Any) -> int:
+    chosen = getattr(text, "num_experts_per_tok", None)
+    if not isinstance(chosen, int):
+        raise UnknownShapeError(
+            f"architecture {text.model_type!r} has experts, but its configuration has no num_experts_per_tok: what a "
+            "token takes cannot be foreseen"
+        )
+    return chosen
+
+
+def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, int]:
+    """Numbers of an adapter of rank 1, and matrices that it is put on, by PEFT itself; changes the model."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = targets if isinstance(targets, str) else list(targets)
+    try:
+        with torch.device("meta"):
+            inject_adapter_in_model(LoraConfig(r=1, target_modules=names), model)
+    except ValueError as error:
+        raise ConfigError(f"lora_target_modules is {names!r}, which PEFT refuses for this model: {error}") from error
+    narrow = [p.numel() for name, p in model.named_parameters() if "lora_" in name]
+    return sum(narrow), len(narrow) // 2
 
 
 @dataclass(frozen=True, slots=True)

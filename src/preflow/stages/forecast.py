@@ -1,64 +1,24 @@
-"""What a training will need: steps, arithmetic, peak memory by part, from sizes and lengths alone.
-
-Memory counts what lies above the interpreter and its libraries. Activations are those that a decoder with a gated MLP
-keeps for its backward; they were compared with measurements on the CPU (``bench/bench_dpo.py`` prints both).
-"""
+"""What a training will need: steps, arithmetic and peak memory, from sizes and lengths alone; and what would fit."""
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 
 import torch
-from accelerate.utils import DistributedType
 
-from preflow.config import Launch, Recipe
+from preflow.config import Recipe
 from preflow.errors import UnknownShapeError
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
-from preflow.stages.batching import smaller, within_budget
-from preflow.training_settings import DpoSettings, TrainingSettings
+from preflow.stages.batching import LengthSampler, smaller, within_budget
+from preflow.stages.forecast_memory import Memory, peak_memory
+from preflow.training_settings import TrainingSettings
 
-#: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
-_MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
-_ADAM = 8.0
-#: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
-_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-#: On the CPU: what the libraries take for themselves, and the shares of activations and of a training head's logits
-#: that the allocator holds between others and cannot use again. All measured (tests/integration/test_real_training.py).
-_LIBRARIES, _SCATTERED, _SCATTERED_LOGITS = 27 * 2**20, 0.1, 0.25
-_TILE_TOKENS, _TILE_WIDTH, _GPU_TOKENS = 512, 32768, 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes at the peak, by part: the base model's weights, the adapter's, and what training adds.
-
-    Of a launch that shares weights out (FSDP, ZeRO 3) it is one process's part, and ``whole`` is what each process
-    loads before they are shared out.
-    """
-
-    weights: float
-    adapter: float
-    gradients: float
-    optimizer: float
-    activations: float
-    logits: float
-    workspace: float
-    whole: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All together."""
-        return max(self.whole, self.weights + self.adapter + self.training)
-
-    @property
-    def training(self) -> float:
-        """What training adds to a loaded model."""
-        return self.gradients + self.optimizer + self.activations + self.logits + self.workspace
+#: Tokens of a row: a pair's (prompt, chosen, rejected), a demonstration's (all, response).
+Lengths = tuple[int, ...]
+_SHORTEST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +27,7 @@ class Forecast:
 
     Attributes:
         rows: Rows or pairs.
-        tokens: Tokens through the layers in all epochs, none of them padding.
+        tokens: Tokens through the layers in all epochs; padding included, for models that need it.
         scored: Tokens that are scored in all epochs.
         steps: Optimizer steps.
         forward: Floating-point operations of all forwards.
@@ -84,13 +44,61 @@ class Forecast:
     memory: Memory
 
 
-def work_of(lengths: Sequence[tuple[int, ...]]) -> list[Work]:
-    """What rows take: pairs of (prompt, chosen, rejected) tokens, demonstrations of (all, response) tokens."""
-    return [packed_pair(*each) if len(each) == 3 else sequence(*each) for each in lengths]
+def work_of(rows: Sequence[Lengths]) -> list[Work]:
+    """What each row takes where rows run without padding, a pair's prompt once."""
+    return [packed_pair(*each) if len(each) == 3 else sequence(*each) for each in rows]
+
+
+def work_of_batch(rows: Sequence[Lengths], *, packed: bool) -> Work:
+    """What one forward over some rows takes.
+
+    Args:
+        rows: Their tokens.
+        packed: Whether they run as one row; else all are as long as the longest, and a pair is two of them.
+    """
+    if packed:
+        return sum(work_of(rows), Work(0, 0, 0))
+    width, sides = max(_widest(each) for each in rows), 2 if len(rows[0]) == 3 else 1
+    count = sides * len(rows)
+    return Work(count * width, count * width * width, sum(sum(each[1:]) for each in rows))
+
+
+def _widest(row: Lengths) -> int:
+    return row[0] + max(row[1:]) if len(row) == 3 else row[0]
+
+
+def _cost(row: Lengths, *, packed: bool) -> int:
+    """Tokens as a token budget counts them."""
+    if len(row) == 2:
+        return row[0]
+    return sum(row) if packed else 2 * _widest(row)
+
+
+def batches(
+    rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool
+) -> list[list[Lengths]]:
+    """The rows of each forward of an epoch, in an order that is as likely as the training's own."""
+    size = settings.per_device_train_batch_size
+    step = size * settings.gradient_accumulation_steps
+    order = list(rows)
+    if settings.batching == "length":
+        costs = [_cost(row, packed=packed) for row in rows]
+        order = [rows[place] for place in LengthSampler(costs, step * recipe.launch.num_processes, recipe.seed)]
+    else:
+        random.Random(recipe.seed).shuffle(order)
+    budget = settings.max_tokens_per_batch
+    if budget is None:
+        return [order[i : i + size] for i in range(0, len(order), size)]
+    steps = [order[i : i + step] for i in range(0, len(order), step)]
+    return [
+        [some[place] for place in part]
+        for some in steps
+        for part in within_budget([_cost(row, packed=packed) for row in some], budget, padded=not packed)
+    ]
 
 
 def forecast(
-    shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision
+    shape: Shape, recipe: Recipe, settings: TrainingSettings, rows: Sequence[Lengths], precision: Precision
 ) -> Forecast:
     """Foresee one training stage.
 
@@ -98,153 +106,122 @@ def forecast(
         shape: The model's sizes.
         recipe: Precision, quantization and what is trained.
         settings: The stage's section.
-        work: What each of its rows takes, at least one.
+        rows: Tokens of each of its rows, at least one.
         precision: Where and in which numbers.
     """
     per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     per_step *= recipe.launch.num_processes
-    epoch_steps = math.ceil(len(work) / per_step)
+    epoch_steps = math.ceil(len(rows) / per_step)
     steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epoch_steps * settings.num_train_epochs)
     epochs = steps / epoch_steps
     rank = settings.lora_r if recipe.tuning == "lora" else 0
-    whole = Work(*(sum(getattr(each, name) for each in work) for name in ("tokens", "seen", "scored")))
-    products = 1 if rank else 2
+    forwards = [
+        work_of_batch(each, packed=shape.packed) for each in batches(rows, recipe, settings, packed=shape.packed)
+    ]
+    whole = sum(forwards, Work(0, 0, 0))
+    products = head_products(shape, rank, precision)
+    arithmetic = training_flops(shape, whole, rank, head_products=products, recompute=settings.gradient_checkpointing)
     return Forecast(
-        rows=len(work),
+        rows=len(rows),
         tokens=round(whole.tokens * epochs),
         scored=round(whole.scored * epochs),
         steps=steps,
         forward=epochs * forward_flops(shape, whole, rank),
-        training=epochs
-        * training_flops(shape, whole, rank, head_products=products, recompute=settings.gradient_checkpointing),
-        memory=peak_memory(shape, recipe, settings, largest_batch(work, settings, recipe.seed), precision),
+        training=epochs * arithmetic,
+        memory=peak_memory(shape, recipe, settings, _largest(forwards), precision),
     )
 
 
-def largest_batch(work: Sequence[Work], settings: TrainingSettings, seed: int) -> Work:
-    """What the largest batch of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
-    order = list(work)
-    random.Random(seed).shuffle(order)
-    size, budget = settings.per_device_train_batch_size, settings.max_tokens_per_batch
-    if budget is None:
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-    else:
-        size *= settings.gradient_accumulation_steps
-        steps = [order[i : i + size] for i in range(0, len(order), size)]
-        batches = [
-            [step[place] for place in part]
-            for step in steps
-            for part in within_budget([each.tokens for each in step], budget, padded=False)
-        ]
-    sums = [Work(*(sum(getattr(w, n) for w in batch) for n in ("tokens", "seen", "scored"))) for batch in batches]
-    return max(sums, key=lambda each: each.tokens)
+def head_products(shape: Shape, rank: int, precision: Precision) -> int:
+    """Matrix products of the head's backward: one where its forward ends the gradient, else logits are made again."""
+    own = precision.device.type == "cpu" and precision.compute is torch.float32
+    return 1 if rank and own and shape.packed else 2 if rank else 3
 
 
-def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
-    """Bytes at the peak of training on a batch."""
-    rank = settings.lora_r if recipe.tuning == "lora" else 0
-    lean = shape.lean and precision.device.type == "cpu" and precision.compute == precision.weights == torch.float32
-    adapter = rank * shape.wide
-    trained = adapter if rank else shape.parameters
-    rest = shape.parameters - shape.linear
-    held = shape.linear * _NF4 + rest * precision.weights.itemsize if recipe.use_4bit else 0.0
-    shares = shared_among(recipe.launch)
-    # Gathered at once: the layer at work, the next one, and the embedding or head. An estimate, not measured yet.
-    gathered = (2 * shape.linear / shape.layers + rest) * precision.compute.itemsize if shares > 1 else 0.0
-    whole = held or float(shape.parameters * precision.weights.itemsize)
-    moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
-    return Memory(
-        weights=whole / shares,
-        adapter=adapter * 4.0 / shares,
-        gradients=trained * 4.0 / shares,
-        optimizer=trained * moments / shares,
-        activations=(kept := _activations(shape, settings, rank, batch, precision, lean, lean and not recipe.use_4bit)),
-        logits=(logits := _logits(shape, rank, batch.scored, precision)),
-        workspace=gathered + (_workspace(kept, 0.0 if rank else logits) if precision.device.type == "cpu" else 0.0),
-        whole=whole + adapter * 4.0 if shares > 1 else 0.0,
-    )
+def _largest(forwards: Sequence[Work]) -> Work:
+    return max(forwards, key=lambda each: each.tokens)
 
 
-def _workspace(activations: float, logits: float) -> float:
-    return _LIBRARIES + _SCATTERED * activations + _SCATTERED_LOGITS * logits
+def largest_batch(rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool) -> Work:
+    """What the largest forward of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
+    return _largest([work_of_batch(each, packed=packed) for each in batches(rows, recipe, settings, packed=packed)])
 
 
-@cache
-def shared_among(launch: Launch) -> int:
-    """How many processes hold a model's weights, gradients and optimizer together: one each, unless FSDP or ZeRO 3."""
-    if launch.config is None or not Path(launch.config).is_file():
-        return 1
-    from accelerate.commands.config.config_args import load_config_from_file
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Settings with which a stage fits.
 
-    config = load_config_from_file(launch.config)
-    stage = (config.deepspeed_config or {}).get("zero_stage")
-    sharded = config.distributed_type == DistributedType.FSDP or stage == 3
-    return launch.num_processes if sharded else 1
-
-
-def _activations(
-    shape: Shape,
-    settings: TrainingSettings,
-    rank: int,
-    batch: Work,
-    precision: Precision,
-    lean_attention: bool,
-    lean_mlp: bool,
-) -> float:
-    """What the layers keep for their backward.
-
-    Per token and layer: the residual stream and what its two norms keep and give (5 widths), query, key and value as
-    they enter attention with as many heads each and its result (4), the MLP's gate, its activation, the other half and
-    their product, and an adapter's narrow results (7 matrices). On the CPU every response holds its own copy of its
-    prompt's keys and values. ``fast_layers`` keeps queries, keys, values and the result once, no repeated heads, and
-    under an adapter the MLP's gate and other half alone. The backward works on one more layer. (Counted with
-    ``saved_tensors_hooks`` on Llama.)
+    Attributes:
+        settings: By name, as a recipe has them.
+        cut: Rows whose prompts lose their beginning to a shorter ``max_seq_length``.
+        dropped: Rows that it sets aside, since their response does not fit.
     """
-    attention = 2 * (shape.attention + shape.keys) if lean_attention else 4 * shape.attention
-    inner = (2 if lean_mlp and rank else 4) * shape.inner
-    per_token = (4 if lean_attention and rank else 5) * shape.hidden + attention + inner + 7 * rank
-    kept = float(per_token * batch.tokens)
-    if precision.device.type == "cpu" and not lean_attention and isinstance(settings, DpoSettings):
-        shared = batch.tokens - batch.scored
-        kept += 2.0 * shape.attention * (batch.tokens + shared)
-    layers = 2 if settings.gradient_checkpointing else shape.layers + 1
-    inputs = shape.layers * shape.hidden * batch.tokens if settings.gradient_checkpointing else 0
-    return (layers * kept + inputs) * precision.compute.itemsize
 
+    settings: Mapping[str, object]
+    cut: int = 0
+    dropped: int = 0
 
-def _logits(shape: Shape, rank: int, scored: int, precision: Precision) -> float:
-    """A tile of logits, and the slope that the CPU's head keeps per scored token; or a head that trains.
-
-    That head goes TRL's way: five copies of a tile in its backward on the CPU, and its gradient beside the embedding's.
-    """
-    tile = min(scored, _GPU_TOKENS) * min(shape.vocabulary, _TILE_WIDTH)
-    if precision.device.type == "cpu" and rank:
-        tiles = 1 if shape.lean else 3  # soft caps need the logits beside the probabilities
-        return 4.0 * tiles * min(scored, _TILE_TOKENS) * shape.vocabulary + 3.0 * 4 * scored * shape.hidden
-    if precision.device.type == "cpu":
-        return 5.0 * 4 * tile + 4.0 * shape.vocabulary * shape.hidden
-    return 2.0 * tile + 8.0 * scored * shape.hidden
+    def __str__(self) -> str:
+        """For people, as lines of a recipe."""
+        named = ", ".join(f"{name}: {str(value).lower()}" for name, value in self.settings.items())
+        costs = f" (cuts the prompts of {self.cut} rows and sets {self.dropped} aside)"
+        return named + (costs if "max_seq_length" in self.settings else "")
 
 
 def nearest_that_fits(
-    shape: Shape, recipe: Recipe, settings: TrainingSettings, work: Sequence[Work], precision: Precision, room: float
-) -> str | None:
-    """The mildest of a few usual changes with which a stage fits into ``room`` bytes; None if none does."""
-    batches = [{}, *_smaller_batches(settings)]
-    for four_bit in sorted({recipe.use_4bit, recipe.tuning == "lora"}):
+    shape: Shape, recipe: Recipe, settings: TrainingSettings, rows: Sequence[Lengths], precision: Precision, room: float
+) -> Change | None:
+    """The mildest of the usual changes with which a stage fits into ``room`` bytes; None if none does.
+
+    Mildest first: smaller forwards of the same step, activations computed again, an 8-bit optimizer, 4-bit weights, an
+    adapter instead of all weights; shorter rows last, since they alone cost data.
+    """
+    for limit in _limits(rows, settings):
+        kept = [short for row in rows if (short := shortened(row, limit)) is not None]
+        if not kept:
+            return None
+        for named, given, trial in _trials(recipe, settings):
+            held = replace(precision, weights=torch.float32 if given.tuning == "full" else precision.compute)
+            need = peak_memory(shape, given, trial, largest_batch(kept, given, trial, packed=shape.packed), held)
+            if need.total <= room:
+                if limit == settings.max_seq_length:
+                    return Change(named)
+                cut = sum(shortened(row, limit) not in (row, None) for row in rows)
+                return Change({**named, "max_seq_length": limit}, cut, len(rows) - len(kept))
+    return None
+
+
+def _trials(recipe: Recipe, settings: TrainingSettings) -> Iterator[tuple[dict[str, object], Recipe, TrainingSettings]]:
+    """What is changed, and the recipe and the section with it."""
+    ways = [("lora", four_bit) for four_bit in sorted({recipe.use_4bit, True})]
+    if recipe.tuning == "full":
+        ways.insert(0, ("full", False))
+    now = {**settings.model_dump(), "tuning": recipe.tuning, "use_4bit": recipe.use_4bit}
+    for tuning, four_bit in ways:
         for optim in dict.fromkeys((settings.optim, "paged_adamw_8bit")):
             for again in sorted({settings.gradient_checkpointing, True}):
-                for batch in batches:
-                    change: dict[str, object] = {**batch, "gradient_checkpointing": again, "optim": optim}
-                    trial = settings.model_copy(update=change)
-                    given = recipe.model_copy(update={"use_4bit": four_bit})
-                    held = replace(precision, weights=precision.compute) if four_bit else precision
-                    need = peak_memory(shape, given, trial, largest_batch(work, trial, recipe.seed), held)
-                    if need.total <= room:
-                        named = {**change, "use_4bit": four_bit}
-                        now = {**settings.model_dump(), "use_4bit": recipe.use_4bit}
-                        return ", ".join(f"{k}: {str(v).lower()}" for k, v in named.items() if v != now[k])
-    return None
+                for batch in [{}, *_smaller_batches(settings)]:
+                    top: dict[str, object] = {"tuning": tuning, "use_4bit": four_bit}
+                    own: dict[str, object] = {**batch, "gradient_checkpointing": again, "optim": optim}
+                    named = {name: value for name, value in {**own, **top}.items() if value != now[name]}
+                    yield named, recipe.model_copy(update=top), settings.model_copy(update=own)
+
+
+def _limits(rows: Sequence[Lengths], settings: TrainingSettings) -> Iterator[int]:
+    """The recipe's own limit, then halves of it, as far as they are shorter than the longest row."""
+    limit, longest = settings.max_seq_length, max(map(_widest, rows))
+    yield limit
+    while (limit := limit // 2) >= _SHORTEST:
+        if limit < longest:
+            yield limit
+
+
+def shortened(row: Lengths, limit: int) -> Lengths | None:
+    """A row cut at the beginning of its prompt to ``limit`` tokens; None where its response leaves no prompt."""
+    room = limit - max(row[1:])
+    if room < 1:
+        return None
+    return (min(row[0], room), *row[1:]) if len(row) == 3 else (min(row[0], limit), row[1])
 
 
 def _smaller_batches(settings: TrainingSettings) -> Iterator[dict[str, int]]:
@@ -257,13 +234,13 @@ def foreseen(
     model: LanguageModel,
     recipe: Recipe,
     settings: TrainingSettings,
-    lengths: Sequence[tuple[int, ...]],
+    lengths: Sequence[Lengths],
     precision: Precision,
 ) -> float | None:
     """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say."""
-    batch = largest_batch(work_of(lengths), settings, recipe.seed)
     try:
-        shape = shape_of(model.config)
+        shape = shape_of(model.config, settings.lora_target_modules)
     except UnknownShapeError:  # a model of another build trains all the same
         return None
+    batch = largest_batch(lengths, recipe, settings, packed=shape.packed)
     return peak_memory(shape, recipe, settings, batch, precision).training

@@ -1,4 +1,4 @@
-"""What the stages that only score will need: the reference's log-probs, and the evaluation.
+"""What scoring alone will need: the reference's log-probs, the evaluation, and what DPO looks at beside its training.
 
 Rows run forward alone and nothing is kept for a backward: a layer's worth of activations and the logits of the rows at
 hand are all that comes on top of the weights.
@@ -13,10 +13,14 @@ from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
 from preflow.models.scoring import BATCH_TOKENS, HEAD_ROWS
-from preflow.stages.forecast import Memory, peak_memory
+from preflow.stages.forecast import Lengths, work_of, work_of_batch
+from preflow.stages.forecast_memory import Memory, peak_memory
+from preflow.training_settings import DpoSettings
 
 #: Copies of a row's logits that a score takes: themselves and their log-softmax.
 _LOGITS = 2
+#: Pairs that the proof runs together (``stages/dpo.py``, which is too heavy to import for a plan).
+PROOF_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,38 @@ def forecast_scoring(shape: Shape, recipe: Recipe, work: Sequence[Work], precisi
         workspace=0.0,
     )
     return Scoring(len(work), whole.tokens, whole.scored, forward_flops(shape, whole, rank), memory)
+
+
+def scoring_work(rows: Sequence[Lengths], *, packed: bool) -> list[Work]:
+    """What rows take that are scored for themselves: a pair's prompt once, or once for each response."""
+    if packed:
+        return work_of(rows)
+    each = [((row[0] + response, response) for response in row[1:]) if len(row) == 3 else [row] for row in rows]
+    return [sum((sequence(*one) for one in some), Work(0, 0, 0)) for some in each]
+
+
+def proof_work(recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], *, packed: bool) -> Work:
+    """What the proof before the first step runs: every training pair through the policy, a sample in the plainest way.
+
+    That way projects every position, under the reference and, after an SFT stage, under the base too.
+    """
+    sample = pairs[:: max(1, len(pairs) // settings.proof_sample)][: settings.proof_sample]
+    lengths = [row[0] + response for row in sample for response in row[1:]]
+    plain = sum((Work(n, n * (n + 1) // 2, n) for n in lengths), Work(0, 0, 0))
+    ordered = sorted(pairs, key=lambda row: row[0] + max(row[1:]))
+    policy = [work_of_batch(ordered[i : i + PROOF_BATCH], packed=packed) for i in range(0, len(ordered), PROOF_BATCH)]
+    return sum(policy, plain if recipe.sft is None else plain + plain)
+
+
+def looks_work(settings: DpoSettings, steps: int, held_out: Sequence[Lengths], *, packed: bool) -> Work:
+    """What the looks at held-out pairs run: once before the first step, and every ``eval_steps`` and at the end."""
+    pairs = held_out[:: max(1, len(held_out) // (settings.eval_pairs or 1))][: settings.eval_pairs]
+    nothing, size = Work(0, 0, 0), settings.per_device_train_batch_size
+    logits = sum((sequence(prompt + chosen + 1, chosen + 1) for prompt, chosen, _ in pairs), nothing)
+    both = sum((work_of_batch(pairs[i : i + size], packed=packed) for i in range(0, len(pairs), size)), nothing)
+    every = settings.eval_steps or steps
+    looks = steps // every + (steps % every > 0)
+    return sum([logits + both] * looks, logits)
 
 
 def evaluation_work(

@@ -16,9 +16,9 @@ from preflow.artifacts import SCRATCH
 from preflow.config import Recipe
 from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
-from preflow.models.adapters import trainable_parameters
+from preflow.models.adapters import inner_model, trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import PeakMemory, freed_memory_kept
+from preflow.models.memory import PeakMemory, freed_memory_kept, freed_memory_returned
 from preflow.models.precision import Precision
 from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
@@ -98,7 +98,8 @@ def run_training(
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
-    with freed_memory_kept(trainer.args.device):
+    hold = freed_memory_returned if _saves_memory(trainer) else freed_memory_kept
+    with hold(trainer.args.device):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
     model: LanguageModel = trainer.model
     if observer is not None and predicted is not None and not is_sharded(model):
@@ -107,6 +108,12 @@ def run_training(
         stage = getattr(trainer, "stage", "training")
         observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
     return clean_log(trainer.state.log_history)
+
+
+def _saves_memory(trainer: Trainer) -> bool:
+    """Whether a training makes many temporaries to hold little, so that freed memory must not lie about."""
+    packed = getattr(inner_model(trainer.model), "is_loaded_in_4bit", False)
+    return bool(packed or trainer.args.bf16 or trainer.args.gradient_checkpointing)
 
 
 def resume_point(scratch: Path) -> str | None:

@@ -1,5 +1,6 @@
 """What a run is going to do is settled before anything starts."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from flows import foresight
 from flows.cli import parse_overrides
+from flows.foresight_rows import sections
 from flows.plan import make_plan
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
 from tasks.reporting import CONSOLE
@@ -94,6 +96,42 @@ def test_a_forecast_is_printed_without_loading_weights(
     with CONSOLE.capture() as printed:
         foresight.show(make_plan(tiny_recipe_file()), memory=1e-6, rate=1.0)
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()
+
+
+def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
+    tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this machine's CPU can do says nothing about a card; with its own rate it has a time."""
+    monkeypatch.setattr(foresight, "measured_rate", lambda: pytest.fail("this machine's rate was asked for"))
+    with CONSOLE.capture() as printed:
+        foresight.show(make_plan(tiny_recipe_file()), memory=24, rate=None)
+    assert " min" not in printed.get()
+    assert "Give --rate" in printed.get()
+    with CONSOLE.capture() as printed:
+        foresight.show(make_plan(tiny_recipe_file()), memory=24, rate=100.0)
+    assert " min" in printed.get()
+    assert "100.00 TFLOP/s (given)" in " ".join(printed.get().split())
+
+
+def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., Path]) -> None:
+    """Rows held out and trained on, counted from the files; every stage has its line, and so have proof and looks."""
+    plan = make_plan(tiny_recipe_file())
+    with CONSOLE.capture() as printed:
+        foresight.show(plan, memory=None, rate=1.0)
+    lines = {
+        cells[1]: cells[2:-1]
+        for line in printed.get().partition("GiB on")[0].splitlines()
+        if len(cells := [cell.strip() for cell in line.replace("┃", "│").split("│")]) > 9 and cells[1]
+    }
+    for stage, section in sections(plan.recipe):
+        sources = plan.sources.demonstrations if stage == "sft" else plan.sources.preferences
+        count = sum(len(Path(source.path).read_text().splitlines()) for source in sources)
+        kept = count if section.eval_dataset else max(1, round(count * (1 - section.eval_split)))
+        per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
+        assert lines[stage][0] == f"{kept:,}"
+        if section.max_steps < 0:
+            assert lines[stage][3] == f"{math.ceil(math.ceil(kept / per_step) * section.num_train_epochs):,}"
+    assert {"dpo: proof", "dpo: looks", "reference", "evaluate"} <= set(lines)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a plan says, against sizes and counts worked out by hand, and against what a training really takes."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,22 @@ from trl.trainer.utils import add_fused_lm_head
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.errors import UnknownShapeError
 from preflow.models.fast_layers import quicken
-from preflow.models.flops import Work, forward_flops, packed_pair, padded_batch, sequence, shape_of, training_flops
+from preflow.models.flops import (
+    Shape,
+    Work,
+    forward_flops,
+    packed_pair,
+    padded_batch,
+    sequence,
+    shape_of,
+    training_flops,
+)
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import share_prompts
-from preflow.stages.forecast import forecast, foreseen, nearest_that_fits, peak_memory, work_of
+from preflow.stages.forecast import forecast, foreseen, work_of
+from preflow.stages.forecast_memory import peak_memory
 from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring
 
 SMOL = LlamaConfig(
@@ -31,17 +42,28 @@ LLAMA_8B = LlamaConfig(
     num_key_value_heads=8, tie_word_embeddings=False,
 )  # fmt: skip
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+
+
+@cache
+def smol() -> Shape:
+    return shape_of(SMOL)
+
+
+@cache
+def llama_8b() -> Shape:
+    return shape_of(LLAMA_8B)
+
+
 FSDP = Path(__file__).parents[3] / "infra" / "accelerate" / "fsdp.yaml"
 CARD = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
 
 
 def test_sizes_of_known_models() -> None:
     """SmolLM2-135M has 134,515,008 parameters, Llama-3-8B 8,030,261,248 (their model cards)."""
-    smol, llama = shape_of(SMOL), shape_of(LLAMA_8B)
-    assert smol.parameters == 134_515_008
-    assert llama.parameters == 8_030_261_248
-    assert smol.linear == 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
-    assert smol.wide == 30 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
+    assert smol().parameters == 134_515_008
+    assert llama_8b().parameters == 8_030_261_248
+    assert smol().linear == 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+    assert smol().wide == 30 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
     assert shape_of(GPT2Config()).parameters == 124_439_808
 
 
@@ -90,16 +112,16 @@ def test_steps_and_tokens() -> None:
     """10 pairs, 8 a step: 2 steps an epoch, 6 in three."""
     given = recipe(num_train_epochs=3)
     assert given.dpo is not None
-    seen = forecast(shape_of(SMOL), given, given.dpo, work_of([(30, 10, 20)] * 10), CPU)
+    seen = forecast(smol(), given, given.dpo, [(30, 10, 20)] * 10, CPU)
     assert (seen.rows, seen.steps, seen.tokens, seen.scored) == (10, 6, 3 * 590, 900)
 
 
 def test_scoring_by_hand() -> None:
     """Two pairs (30, 10, 20) run 29 + 30 tokens and score 30 each, forward alone."""
     work = work_of([(30, 10, 20)] * 2)
-    seen = forecast_scoring(shape_of(SMOL), recipe(), work, CPU)
+    seen = forecast_scoring(smol(), recipe(), work, CPU)
     assert (seen.rows, seen.tokens, seen.scored) == (2, 2 * 59, 2 * 30)
-    assert seen.forward == forward_flops(shape_of(SMOL), work[0] + work[1], 16)
+    assert seen.forward == forward_flops(smol(), work[0] + work[1], 16)
     assert seen.memory.training < seen.memory.weights
     assert seen.memory.gradients == seen.memory.optimizer == 0
 
@@ -110,10 +132,10 @@ def test_a_card_projects_few_positions_at_a_time_and_scores_with_a_whole_model()
         update={"launch": Launch(num_processes=4, config=str(FSDP)), "tuning": "full", "use_4bit": False}
     )
     work = [packed_pair(600, 200, 200)] * 100
-    seen = forecast_scoring(shape_of(LLAMA_8B), sharded, work, CARD).memory
+    seen = forecast_scoring(llama_8b(), sharded, work, CARD).memory
     assert seen.logits == 2 * 4 * 4096 * 128256
-    assert seen.weights == shape_of(LLAMA_8B).parameters * 2
-    few = forecast_scoring(shape_of(LLAMA_8B), sharded, [packed_pair(600, 20, 20)], CARD).memory
+    assert seen.weights == llama_8b().parameters * 2
+    few = forecast_scoring(llama_8b(), sharded, [packed_pair(600, 20, 20)], CARD).memory
     assert few.logits == 2 * 4 * 40 * 128256
 
 
@@ -139,7 +161,7 @@ def test_an_evaluation_by_hand() -> None:
 
 def test_weights_of_8b_models_by_hand() -> None:
     """16 GB in bfloat16; in NF4 0.516 bytes per matrix weight and bfloat16 for the embeddings."""
-    shape, plain = shape_of(LLAMA_8B), recipe()
+    shape, plain = llama_8b(), recipe()
     assert plain.dpo is not None
     batch = Work(4000, 0, 2000)
     assert peak_memory(shape, plain, plain.dpo, batch, CARD).weights == 2 * 8_030_261_248
@@ -153,14 +175,14 @@ def test_a_launch_that_shares_weights_out_by_hand() -> None:
     Each card held all 32 GB before. With a pair a card and 2 accumulated, 16 of 40 pairs are a step: 3 steps.
     """
     root = Path(__file__).parents[3]
-    shape, batch, card = shape_of(LLAMA_8B), Work(100, 0, 50), replace(CARD, weights=torch.float32)
+    shape, batch, card = llama_8b(), Work(100, 0, 50), replace(CARD, weights=torch.float32)
     seen = {}
     for name in ("ddp", "fsdp", "deepspeed-zero3"):
         launch = Launch(num_processes=8, config=str(root / "infra" / "accelerate" / f"{name}.yaml"))
-        given = recipe(per_device_train_batch_size=1, gradient_accumulation_steps=2)
+        given = recipe(per_device_train_batch_size=1, gradient_accumulation_steps=2, optim="adamw_torch_fused")
         given = given.model_copy(update={"tuning": "full", "launch": launch})
         assert given.dpo is not None
-        assert forecast(shape, given, given.dpo, work_of([(30, 10, 20)] * 40), card).steps == 3
+        assert forecast(shape, given, given.dpo, [(30, 10, 20)] * 40, card).steps == 3
         seen[name] = peak_memory(shape, given, given.dpo, batch, card)
     for name in ("fsdp", "deepspeed-zero3"):
         parts = (seen[name].weights, seen[name].gradients, seen[name].optimizer, seen[name].whole)
@@ -169,25 +191,6 @@ def test_a_launch_that_shares_weights_out_by_hand() -> None:
         # 2 of 32 layers of 218.1e6 weights, and 525e6 of embedding and as many of the head, in bfloat16
         assert seen[name].workspace == pytest.approx(2 * (2 * 218.1e6 + 1050.7e6), rel=1e-3)
     assert (seen["ddp"].weights, seen["ddp"].whole) == (4 * 8_030_261_248, 0)
-
-
-def test_the_nearest_setting_that_fits_really_does() -> None:
-    shape, given = shape_of(LLAMA_8B), recipe()
-    assert given.dpo is not None
-    work = work_of([(600, 200, 200)] * 40)
-    room = 16e9 * 0.92
-    assert forecast(shape, given, given.dpo, work, CARD).memory.total > room
-    change = nearest_that_fits(shape, given, given.dpo, work, CARD, room)
-    assert change is not None
-    assert "use_4bit: true" in change
-    values: dict[str, Any] = dict(part.split(": ") for part in change.split(", "))
-    four_bit = values.pop("use_4bit")
-    mended = recipe(**values).model_copy(update={"use_4bit": four_bit == "true"})
-    assert mended.dpo is not None
-    assert forecast(shape, mended, mended.dpo, work, CARD).memory.total <= room
-    rows = mended.dpo.per_device_train_batch_size * mended.dpo.gradient_accumulation_steps
-    assert rows == 8
-    assert nearest_that_fits(shape, given, given.dpo, work, CARD, 1e9) is None
 
 
 def test_peak_memory_is_what_was_taken() -> None:
@@ -245,5 +248,5 @@ def test_activations_are_what_autograd_keeps() -> None:
     given = recipe(lora_r=4)
     assert given.dpo is not None
     first, second = work_of(lengths)
-    need = peak_memory(shape_of(config), given, given.dpo, first + second, CPU).activations * 4 / 5
+    need = peak_memory(shape_of(config), given, given.dpo, first + second, CPU).activations
     assert need == pytest.approx(measured, rel=0.15)

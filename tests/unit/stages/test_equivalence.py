@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from preflow.training_settings import LossType
 from preflow.maths.logprobs import tolerance
 from preflow.models.attention import KNOWN
+from preflow.training_settings import LossType
 from tests.unit.models.kinds import CONFIGS, EDGES, Pair, batches, move, rows_of, trained
 from tests.unit.stages.two_ways import TwoWays, two_ways
 

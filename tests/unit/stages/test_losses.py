@@ -12,7 +12,6 @@ from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages.dpo import load_start, make_trainer
 from preflow.stages.pairs import read_pairs
-from preflow.training_settings import LossType
 from tests.unit.stages.conftest import Run
 
 

@@ -22,8 +22,8 @@ from preflow.models.precision import Precision
 from preflow.stages.batching import smaller, within_budget
 from preflow.training_settings import DpoSettings, TrainingSettings
 
-#: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
-_MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
+#: Bytes per number of AdamW's two moments, by a part of the optimizer's name. (8 bits have a scale per 256 numbers.)
+_MOMENTS = {"8bit": 2 * (1 + 4 / 256), "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
 _ADAM = 8.0
 #: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -153,11 +153,13 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     gathered = (2 * shape.linear / shape.layers + rest) * precision.compute.itemsize if shares > 1 else 0.0
     whole = held or float(shape.parameters * precision.weights.itemsize)
     moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
+    # An 8-bit optimizer keeps the moments of embeddings that train in 32 bits: transformers asks bitsandbytes to.
+    exempt = shape.vocabulary * shape.hidden if "8bit" in settings.optim and not rank else 0
     return Memory(
         weights=whole / shares,
         adapter=adapter * 4.0 / shares,
         gradients=trained * 4.0 / shares,
-        optimizer=trained * moments / shares,
+        optimizer=(trained * moments + exempt * (_ADAM - moments)) / shares,
         activations=(kept := _activations(shape, settings, rank, batch, precision, lean, lean and not recipe.use_4bit)),
         logits=(logits := _logits(shape, rank, batch.scored, precision)),
         workspace=gathered + (_workspace(kept, 0.0 if rank else logits) if precision.device.type == "cpu" else 0.0),

@@ -54,6 +54,7 @@ def run_with_last_rate(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, sta
         run_sft(SftSpec(recipe=recipe, base=run.base, data=run.data), out, Silent())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 @pytest.mark.parametrize(
     ("rate", "said"),
@@ -74,7 +75,7 @@ def test_a_last_step_that_explodes_is_no_success(
     assert all(torch.isfinite(t).all() for t in load_file(Path(checkpoint) / "adapter_model.safetensors").values())
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_a_model_that_ends_worse_than_guessing_is_no_success(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -101,6 +102,7 @@ def test_nats_per_token_are_those_of_chosen_responses(prepared: Run, tmp_path: P
     assert trainer._nats(trainer.model, batch) == pytest.approx([-sum(values) / len(values)] * 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_last_step_of_the_usual_size_is_one(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_with_last_rate(prepared, tmp_path, monkeypatch, "sft", 1e-3)
     assert (tmp_path / "model").is_dir()

@@ -53,7 +53,7 @@ def _no_old_exceptions() -> None:
     GlobalOptimManager.get_instance().initialize()  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("lora", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lora", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("optim", ["paged_adamw_8bit", *REST])
 def test_an_optimizer_trains_and_holds_what_the_plan_says(tmp_path: Path, optim: str, lora: bool) -> None:
     """bitsandbytes runs on the CPU too, where nothing is paged. Losses are those of AdamW within 0.1 %."""

@@ -23,7 +23,8 @@ Each class also inherits its standard-library kin, so ``except ValueError`` keep
     │   ├── AdapterDtypeError                 the adapter trains in another dtype than the reference was computed in
     │   └── NothingTrainableError             no parameter would change
     └── TrainingError (RuntimeError)          training broke
-        └── NonFiniteLossError                the loss or a gradient is NaN or infinite
+        ├── NonFiniteLossError                the loss, a gradient or a weight is NaN or infinite
+        └── RuinedModelError                  the last step left a model that says less than guessing does
 
 Messages say what was got, where, what was expected, and what to do.
 """
@@ -122,4 +123,8 @@ class TrainingError(PreflowError, RuntimeError):
 
 
 class NonFiniteLossError(TrainingError):
-    """The loss or the gradient became NaN or infinite."""
+    """The loss, a gradient or a weight became NaN or infinite."""
+
+
+class RuinedModelError(TrainingError):
+    """After the last step the model gives its own training rows less than guessing among all tokens would."""

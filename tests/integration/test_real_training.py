@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from preflow.config import Recipe
+from preflow.errors import RuinedModelError
 from preflow.maths.divergence import kl_divergence
 from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy, load_tokenizer
@@ -60,6 +61,39 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "checkpointed": ({}, {"gradient_checkpointing": True}, "short"),
     "full, checkpointed": ({"tuning": "full"}, {"gradient_checkpointing": True}, "middling"),
 }
+
+
+@pytest.mark.slow
+def test_a_last_step_that_ruins_the_model_is_no_success(tmp_path: Path) -> None:
+    """500 times the usual rate in SFT: loss and gradient of every step are numbers, and nobody looks."""
+    constant = {"warmup_ratio": 0.0, "lr_scheduler_type": "constant"}
+    recipe = recipe_for("sft", tmp_path, learning_rate=0.1, max_steps=2, per_device_train_batch_size=2, **constant)
+    spec = SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=demo_rows(tmp_path, 4, 1, 1))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuinedModelError, match=r"guessing among all tokens takes 10\.8\) after step 2"):
+        run_sft(spec, tmp_path / "out", Silent())
+
+
+@pytest.mark.slow
+def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) -> None:
+    """5e-4 and nothing else changed of what guards and schedules a training: a look every 20 steps, the limit of
+    10 nats, a cosine after a tenth of warm-up. Few pairs, one by one, save time. What is kept is within the limit.
+    """
+    recipe = recipe_for(
+        "dpo", tmp_path, learning_rate=5e-4, per_device_train_batch_size=1, max_steps=40, proof_sample=1,
+    )  # fmt: skip
+    settings = recipe.dpo
+    assert settings is not None
+    assert (settings.eval_steps, settings.eval_pairs, settings.kl_limit) == (20, 16, 10)
+    assert (settings.lr_scheduler_type, settings.warmup_ratio) == ("cosine", 0.1)
+    spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 8, 6), tmp_path)
+    out, heard = tmp_path / "dpo", Heard()
+    out.mkdir()
+    run_dpo(spec, out, heard)
+    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    assert "dpo.kl_limit 10" in note
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["dpo/stopped_at_step"] == 20
+    assert divergence(spec, out / "model") <= 10
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
             settings.per_device_train_batch_size,
         )
         trainer.add_callback(guard)
+        trainer.guarded = True
     else:
         what = "dpo.eval_pairs is 0" if held_out else "no pair is held out"
         observer.note(f"dpo: {what}, so KL is not looked at and dpo.kl_limit stops nothing")

@@ -18,8 +18,8 @@ from preflow.models.flops import Shape, Work
 from preflow.models.precision import Precision
 from preflow.training_settings import DpoSettings, TrainingSettings
 
-#: Bytes per number of AdamW's two moments, by a part of the optimizer's name.
-_MOMENTS = {"8bit": 2.0, "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
+#: Bytes per number of AdamW's two moments, by a part of the optimizer's name. (8 bits have a scale per 256 numbers.)
+_MOMENTS = {"8bit": 2 * (1 + 4 / 256), "4bit": 1.0, "adafactor": 0.1, "sgd": 0.0}
 _ADAM = 8.0
 #: NF4 with double quantization: 4 bits, and 8-bit scales per 64 weights with their own per 256 (QLoRA, section 3).
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -104,7 +104,6 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     trained = adapter or float(shape.parameters)
     shares = shared_among(recipe.launch)
     whole = _loaded(shape, recipe, precision)
-    moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
     gradients = trained * 4.0 / shares
     kept = _activations(shape, settings, batch, way)
     # Shared out, every process holds its part of all gradients; else a step that accumulates none starts without.
@@ -113,7 +112,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         weights=whole / shares,
         adapter=adapter * 4.0 / shares,
         gradients=held,
-        optimizer=trained * moments / shares,
+        optimizer=_moments(shape, settings, trained, way) / shares,
         activations=kept,
         logits=0.0,
         workspace=_gathered(shape, precision) if shares > 1 else 0.0,
@@ -134,6 +133,14 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     scattered = 0.0 if returned else _SCATTERED * (peak.activations + peak.logits)
     libraries = _LIBRARIES_AGAIN if isinstance(settings, DpoSettings) else _LIBRARIES
     return replace(peak, workspace=peak.workspace + libraries + scattered)
+
+
+def _moments(shape: Shape, settings: TrainingSettings, trained: float, way: _Way) -> float:
+    """Bytes of the optimizer's state over so many trained numbers."""
+    moments = next((size for part, size in _MOMENTS.items() if part in settings.optim), _ADAM)
+    # An 8-bit optimizer keeps the moments of embeddings that train in 32 bits: transformers asks bitsandbytes to.
+    exempt = shape.vocabulary * shape.hidden if "8bit" in settings.optim and not way.rank else 0
+    return trained * moments + exempt * (_ADAM - moments)
 
 
 @cache

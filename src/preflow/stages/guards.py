@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from preflow.errors import NonFiniteLossError
+from preflow.errors import NonFiniteLossError, RuinedModelError
+from preflow.models.layout import IGNORED
 from preflow.models.loading import LanguageModel
 from preflow.models.sharding import local_part, put_back, trained_weights
 from preflow.observer import Observer
@@ -45,10 +46,15 @@ class Watched:
     The optimizer has not stepped then, so neither the weights nor any checkpoint hold a broken number. Of several
     processes all stop, and name the rows of all: each looks at its own, and none goes on to a forward that needs the
     others. (Under DeepSpeed only the loss is looked at in time: its backward steps the optimizer.)
+
+    What a step leaves behind is looked at before it is written: weights after every step, and what the model says after
+    the last one, which no later loss would tell.
     """
 
     stage = "training"
     sources: Sequence[str] = ()
+    #: Whether a guard of its own judges the last step.
+    guarded = False
 
     def watch(self, stage: str, sources: Sequence[str]) -> None:
         """Name the stage and, per row of the data set, the file and row it came from."""
@@ -56,7 +62,7 @@ class Watched:
         self._rows: list[int] = []
         trainer: Any = self
         trainer.data_collator = NumberedRows(trainer.data_collator)
-        trainer.add_callback(_BeforeStep(self))
+        trainer.add_callback(_AroundStep(self))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, looked at."""
@@ -66,6 +72,7 @@ class Watched:
         if rows is not None and model.training:
             numbers = rows.tolist()
             self._rows += numbers
+            self._last = model, numbers
             if ranks.anywhere(not bool(torch.isfinite(loss)), loss.device):
                 raise self._broken("loss", float(loss.detach()), self._guilty(model, numbers, loss))
         return result
@@ -79,6 +86,61 @@ class Watched:
             value = math.nan if norm is None else float(norm)
             raise self._broken("gradient", value, [row for rows in ranks.of_all(self._rows) for row in rows])
         self._rows = []
+
+    def check_weights(self) -> None:
+        """Stop after an optimizer step that left weights that are no numbers, before a checkpoint holds them."""
+        trainer: Any = self
+        weights = [local_part(p.detach()) for p in trainer.model.parameters() if p.requires_grad]
+        norm = torch.stack([norm.float() for norm in torch._foreach_norm(weights, math.inf)]).sum()
+        if ranks.anywhere(not bool(torch.isfinite(norm)), trainer.args.device):
+            raise NonFiniteLossError(f"{self.stage}: weights are NaN or infinite {self._after()}")
+
+    def check_end(self) -> None:
+        """Stop after a last step that ruined the model: it gives the rows of that step less than guessing would.
+
+        Guessing among V tokens takes ln V nats per token. A model that began better and ends worse has unlearnt the
+        language, which a step of a far too high learning rate does.
+        """
+        trainer: Any = self
+        model, rows = self._last
+        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
+        nats, before = self._nats(model, batch)
+        if ranks.anywhere(not math.isfinite(nats), trainer.args.device):
+            raise NonFiniteLossError(f"{self.stage}: the model gives its rows {nats} nats per token {self._after()}")
+        guessing = math.log(model_vocabulary(trainer.model))
+        if ranks.anywhere(before <= guessing < nats, trainer.args.device):
+            raise RuinedModelError(
+                f"{self.stage}: the model gives its own training rows {nats:.1f} nats per token (before training "
+                f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {self._after()}"
+            )
+
+    def _nats(self, model: Any, batch: Any) -> tuple[float, float]:
+        """Nats per token that demonstrations, or chosen responses, take now, and took when training began."""
+        trainer: Any = self
+        pairs = "completion_mask" in batch
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED) if pairs else batch["labels"]
+        given = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        model.eval()
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            values = model(**given, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        model.train()
+        kept = len(labels) // 2 if pairs else len(labels)  # chosen responses stand first
+        count = max(1, int((labels[:kept, 1:] != IGNORED).sum()))
+        first = next((e["loss"] for e in trainer.state.log_history if "loss" in e), math.inf)
+        before = -float(batch["ref_chosen_logps"].sum()) / count if pairs else first
+        return -float(values[:kept].double().sum()) / count, before
+
+    def _after(self) -> str:
+        trainer: Any = self
+        return (
+            f"after step {trainer.state.global_step}, whose loss and gradient were numbers: the step was too large. "
+            f"{self._kept()}. Lower the learning rate ({trainer.args.learning_rate:g})"
+        )
+
+    def _kept(self) -> str:
+        trainer: Any = self
+        kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
+        return f"The last checkpoint is kept in {trainer.args.output_dir}" if kept else "No checkpoint was written yet"
 
     def _guilty(self, model: Any, rows: Sequence[int], loss: torch.Tensor) -> list[int]:
         """Which rows of all processes give a broken loss alone; where none does, all rows of a broken loss."""
@@ -101,8 +163,8 @@ class Watched:
         value = next((seen for seen in ranks.of_all(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
-        last = f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
+        kept = self._kept()
+        last = kept[0].lower() + kept[1:]
         return NonFiniteLossError(
             f"{self.stage}: the {what} is {value} at step {trainer.state.global_step + 1}, expected a number, on "
             f"{', '.join(names)}{more}. The weights were not touched by it; {last}. "
@@ -110,12 +172,22 @@ class Watched:
         )
 
 
-class _BeforeStep(TrainerCallback):
+class _AroundStep(TrainerCallback):
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.watched.check_gradients()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.watched.check_weights()
+        if state.global_step == state.max_steps and not self.watched.guarded:
+            self.watched.check_end()
+
+
+def model_vocabulary(model: LanguageModel) -> int:
+    """Tokens that a model chooses from."""
+    return int(model.config.get_text_config().vocab_size)
 
 
 class DriftGuard(TrainerCallback):

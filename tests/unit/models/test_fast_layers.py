@@ -17,7 +17,7 @@ from preflow.models.fast_layers import quicken
 from preflow.models.layout import Layout, in_one_row
 from preflow.models.lora import fuse
 from preflow.models.memory import freed_memory_kept
-from tests.unit.models.test_rows import CONFIGS
+from tests.unit.models.kinds import CONFIGS
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 CPU = torch.device("cpu")

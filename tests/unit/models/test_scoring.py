@@ -16,7 +16,7 @@ from preflow.models.attention import KNOWN, why_not
 from preflow.models.precision import Precision
 from preflow.models.scoring import Group, batch_logprobs, group_logprobs, response_logprobs, scores
 from preflow.models.trl_forward import score_responses_only
-from tests.unit.models.test_rows import CONFIGS, Pair, pairs
+from tests.unit.models.kinds import CONFIGS, Pair, batches
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
@@ -44,7 +44,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", KNOWN)
 @settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
-@given(rows=pairs)
+@given(rows=batches)
 def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:
     """One group at a time, and several in a row as a GPU does it, against one plain forward per response."""
     ours, plain = MODELS[kind]

@@ -216,7 +216,7 @@ def test_recipes_name_the_usual_settings() -> None:
 
 def test_activations_are_what_autograd_keeps() -> None:
     """Bytes that a packed forward saves for its backward, by PyTorch's own hooks, within 15 %."""
-    from tests.unit.models.test_rows import forward
+    from tests.unit.models.kinds import forward
 
     config = LlamaConfig(
         vocab_size=512, hidden_size=96, intermediate_size=256, num_hidden_layers=4, num_attention_heads=6,

@@ -15,6 +15,8 @@ from torch import Tensor
 
 #: Scored tokens per tile at most. A product of fewer rows spends its time on bringing the head from memory.
 _TILE = 512
+#: The same where probabilities stand beside their logits: a look during training shall not take more than its steps.
+_TILE_OF_TWO = 128
 
 
 class Scores(NamedTuple):
@@ -34,7 +36,8 @@ class _Score(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         wants_grad = ctx.needs_input_grad[0]
-        count = -(-len(targets) // _TILE)
+        in_place = wants_grad and softcap is None
+        count = -(-len(targets) // (_TILE if in_place else _TILE_OF_TWO))
         room = hidden.new_empty(-(-len(targets) // count), len(weight))  # every tile's logits in turn
         tiles = [
             _tile(h, weight, bias, t, softcap, wants_grad, wpo, room[: len(t)])
@@ -82,14 +85,14 @@ def _tile(
     probs = torch.softmax(logits, dim=-1, out=logits) if once else torch.softmax(logits, dim=-1)
     log_highest = probs.gather(-1, top).log()  # at least -log V, so that nothing is lost
     log_prob, log_z = picked - highest + log_highest, highest - log_highest
-    squares = torch.linalg.vecdot(probs, probs).log() if wpo else torch.zeros_like(mean)
+    squares = torch.linalg.vector_norm(probs, dim=-1).log().mul_(2) if wpo else torch.zeros_like(mean)
     slope = hidden.new_zeros(0)
     if once:
         expected_row = probs @ weight
         expected = torch.linalg.vecdot(expected_row, hidden) + (0 if bias is None else probs @ bias)
         slope = weight[targets] - expected_row
     else:
-        expected = torch.linalg.vecdot(probs, logits)
+        expected = logits.mul_(probs).sum(-1)  # in place: vecdot makes a product of its own
         if bend is not None:
             slope = weight[targets] * bend.gather(-1, at) - probs.mul_(bend) @ weight
     return log_prob.squeeze(-1), log_z.squeeze(-1) - expected, squares, mean, (top == at).squeeze(-1), slope

@@ -11,12 +11,16 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from preflow.config import Recipe
 from preflow.models.base import ModelRef, resolve_model
 from preflow.observer import Silent
+
+settings.register_profile("preflow", deadline=None)  # no test asserts a duration
+settings.load_profile("preflow")
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -102,24 +102,27 @@ def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) 
 def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str, way: str) -> None:
     """What a training takes above the loaded model is within 15 % of what was predicted; both go to MLflow.
 
-    On SmolLM2, its first eight layers, or a model of 32M parameters, each in a process of its own: what other tests
-    left in this one would count.
+    On SmolLM2, its first eight layers, or a model of 32M parameters, each in a process of its own: what other tests,
+    or the making of the model, left in this one would count.
     """
+    recipe = small_recipe(tmp_path, stage, *WAYS[way])
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        predicted, measured = pool.submit(memory_taken, tmp_path, stage, *WAYS[way]).result()
+        predicted, measured = pool.submit(memory_taken, tmp_path, stage, recipe).result()
     assert predicted == pytest.approx(measured, rel=0.15)
 
 
-def memory_taken(
-    tmp_path: Path, stage: str, top: dict[str, Any], section: dict[str, Any], model: str
-) -> tuple[float, float]:
-    """Two steps on eight rows: GiB predicted and measured."""
+def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[str, Any], model: str) -> Recipe:
+    """Two steps on eight rows, on a model that is made here."""
     one_batch = {"per_device_train_batch_size": 8, "max_steps": 2, **section}
     looks = {"eval_pairs": 0, "proof_sample": 1} if stage == "dpo" else {}
     recipe = recipe_for(stage, tmp_path, **one_batch, **looks)
     make = {"middling": middling, "short": first_layers}.get(model)
     named = {} if make is None else {"model_name": str(make(recipe, tmp_path / "model"))}
-    recipe = recipe.model_copy(update={**top, **named})
+    return recipe.model_copy(update={**top, **named})
+
+
+def memory_taken(tmp_path: Path, stage: str, recipe: Recipe) -> tuple[float, float]:
+    """GiB predicted and measured."""
     data, out, heard = demo_rows(tmp_path, 8, 8, 1), tmp_path / "out", Heard()
     out.mkdir()
     if stage == "dpo":

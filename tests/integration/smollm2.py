@@ -1,7 +1,9 @@
 """SmolLM2 with rows of the demo: what tests of real trainings share."""
 
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from preflow.artifacts import Artifact, build
@@ -34,10 +36,15 @@ class Heard(Silent):
         self.numbers.update(values)
 
 
-def smollm2(folder: Path) -> Path:
-    """Its folder: the repository's own where a demo ran there, else fetched below ``folder``."""
+def smollm2() -> Path:
+    """Its folder: the repository's own where a demo ran there, else one made once for all tests of a process."""
     own = ROOT / ".preflow" / "models" / NAME
-    return own if (own / "model.safetensors").is_file() else fetch(NAME, folder / "models", Silent())
+    return own if (own / "model.safetensors").is_file() else fetch(NAME, Path(_made_here().name), Silent())
+
+
+@cache
+def _made_here() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="preflow-smollm2-")
 
 
 def demo_rows(folder: Path, answers: int, pairs: int, held_out: int) -> Artifact:
@@ -55,11 +62,11 @@ def demo_rows(folder: Path, answers: int, pairs: int, held_out: int) -> Artifact
     return build(folder / "data", write)
 
 
-def recipe_for(strategy: str, folder: Path, **section: Any) -> Recipe:
+def recipe_for(strategy: str, **section: Any) -> Recipe:
     """One stage on SmolLM2."""
     settings = {"dataset": "-", "gradient_accumulation_steps": 1, **section}
     return Recipe.model_validate(
-        {"strategy": strategy, "model_name": str(smollm2(folder)), "max_seq_length": 256, strategy: settings}
+        {"strategy": strategy, "model_name": str(smollm2()), "max_seq_length": 256, strategy: settings}
     )
 
 

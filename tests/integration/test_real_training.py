@@ -32,7 +32,7 @@ def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: P
     The divergence of what is kept is then measured in another way: over the whole vocabulary, of the saved model.
     """
     recipe = recipe_for(
-        "dpo", tmp_path, learning_rate=5e-4, warmup_ratio=0.0, lr_scheduler_type="constant", max_steps=12,
+        "dpo", learning_rate=5e-4, warmup_ratio=0.0, lr_scheduler_type="constant", max_steps=12,
         num_train_epochs=4, eval_steps=4, eval_pairs=3, proof_sample=1,
     )  # fmt: skip
     spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 12, 3), tmp_path)
@@ -67,7 +67,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 def test_a_last_step_that_ruins_the_model_is_no_success(tmp_path: Path) -> None:
     """500 times the usual rate in SFT: loss and gradient of every step are numbers, and nobody looks."""
     constant = {"warmup_ratio": 0.0, "lr_scheduler_type": "constant"}
-    recipe = recipe_for("sft", tmp_path, learning_rate=0.1, max_steps=2, per_device_train_batch_size=2, **constant)
+    recipe = recipe_for("sft", learning_rate=0.1, max_steps=2, per_device_train_batch_size=2, **constant)
     spec = SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=demo_rows(tmp_path, 4, 1, 1))
     (tmp_path / "out").mkdir()
     with pytest.raises(RuinedModelError, match=r"guessing among all tokens takes 10\.8\) after step 2"):
@@ -80,7 +80,7 @@ def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) 
     10 nats, a cosine after a tenth of warm-up. Few pairs, one by one, save time. What is kept is within the limit.
     """
     recipe = recipe_for(
-        "dpo", tmp_path, learning_rate=5e-4, per_device_train_batch_size=1, max_steps=40, proof_sample=1,
+        "dpo", learning_rate=5e-4, per_device_train_batch_size=1, max_steps=40, proof_sample=1,
     )  # fmt: skip
     settings = recipe.dpo
     assert settings is not None
@@ -115,7 +115,7 @@ def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[
     """Two steps on eight rows, on a model that is made here."""
     one_batch = {"per_device_train_batch_size": 8, "max_steps": 2, **section}
     looks = {"eval_pairs": 0, "proof_sample": 1} if stage == "dpo" else {}
-    recipe = recipe_for(stage, tmp_path, **one_batch, **looks)
+    recipe = recipe_for(stage, **one_batch, **looks)
     make = {"middling": middling, "short": first_layers}.get(model)
     named = {} if make is None else {"model_name": str(make(recipe, tmp_path / "model"))}
     return recipe.model_copy(update={**top, **named})

@@ -25,6 +25,17 @@ from preflow.stages.specs import DpoSpec, SftSpec
 from tests.integration.smollm2 import Heard, demo_rows, dpo_spec, recipe_for
 
 
+def stopped(spec: DpoSpec, out: Path) -> dict[str, float]:
+    """Metrics of a DPO that the limit of 10 nats stops, which it says."""
+    heard = Heard()
+    out.mkdir()
+    run_dpo(spec, out, heard)
+    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    assert "dpo.kl_limit 10" in note
+    metrics: dict[str, float] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
 @pytest.mark.slow
 def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: Path) -> None:
     """100 times the usual rate: the limit of 10 nats is passed within a dozen steps, and earlier weights are kept.
@@ -36,12 +47,8 @@ def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: P
         num_train_epochs=4, eval_steps=4, eval_pairs=3, proof_sample=1,
     )  # fmt: skip
     spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 12, 3), tmp_path)
-    out, heard = tmp_path / "dpo", Heard()
-    out.mkdir()
-    run_dpo(spec, out, heard)
-    (note,) = [note for note in heard.notes if "stopped at step" in note]
-    assert "dpo.kl_limit 10" in note
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    out = tmp_path / "dpo"
+    metrics = stopped(spec, out)
     assert metrics["dpo/stopped_at_step"] < 12
     assert metrics["dpo/eval_kl"] > 10
     looks = {e["step"]: e for e in json.loads((out / "training.json").read_text(encoding="utf-8")) if "eval_kl" in e}
@@ -82,18 +89,12 @@ def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) 
     recipe = recipe_for(
         "dpo", learning_rate=5e-4, per_device_train_batch_size=1, max_steps=40, proof_sample=1,
     )  # fmt: skip
-    settings = recipe.dpo
-    assert settings is not None
+    settings: Any = recipe.dpo
     assert (settings.eval_steps, settings.eval_pairs, settings.kl_limit) == (20, 16, 10)
     assert (settings.lr_scheduler_type, settings.warmup_ratio) == ("cosine", 0.1)
     spec = dpo_spec(recipe, demo_rows(tmp_path, 1, 8, 6), tmp_path)
-    out, heard = tmp_path / "dpo", Heard()
-    out.mkdir()
-    run_dpo(spec, out, heard)
-    (note,) = [note for note in heard.notes if "stopped at step" in note]
-    assert "dpo.kl_limit 10" in note
-    assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["dpo/stopped_at_step"] == 20
-    assert divergence(spec, out / "model") <= 10
+    assert stopped(spec, tmp_path / "dpo")["dpo/stopped_at_step"] == 20
+    assert divergence(spec, tmp_path / "dpo" / "model") <= 10
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Numbers of a plan, worked out here by hand or by those who make the models: nothing is copied from the code."""
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -47,8 +47,7 @@ CARD = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
 
 def recipe(tuning: str = "lora", **section: Any) -> tuple[Recipe, DpoSettings]:
     made = Recipe.model_validate({"strategy": "dpo", "model_name": "m", "tuning": tuning, "dpo": section})
-    assert made.dpo is not None
-    return made, made.dpo
+    return made, cast(DpoSettings, made.dpo)
 
 
 def test_a_tiny_llama_by_hand() -> None:
@@ -239,8 +238,7 @@ def test_an_8b_model_with_all_weights_is_led_to_qlora_on_16_gb() -> None:
     """And rows are only cut where nothing else helps; then it is said how many."""
     made, section = recipe("full", max_seq_length=2048)
     full = Precision(CARD.device, torch.float32, torch.bfloat16)
-    change = nearest_that_fits(shape_called("8b"), made, section, ROWS, full, 16e9 * 0.92)
-    assert change is not None
+    change: Any = nearest_that_fits(shape_called("8b"), made, section, ROWS, full, 16e9 * 0.92)
     assert change.settings["tuning"] == "lora"
     assert change.settings["use_4bit"] is True
     assert "max_seq_length" not in change.settings
@@ -252,7 +250,6 @@ def test_an_8b_model_with_all_weights_is_led_to_qlora_on_16_gb() -> None:
         }
     )  # fmt: skip
     room = needed("8b", made.model_copy(update={"tuning": "lora", "use_4bit": True}), smallest, ROWS, CARD) - 1
-    cut = nearest_that_fits(shape_called("8b"), made, section, ROWS, full, room)
-    assert cut is not None
+    cut: Any = nearest_that_fits(shape_called("8b"), made, section, ROWS, full, room)
     assert cut.cut > 0
     assert f"cuts the prompts of {cut.cut} rows" in str(cut)

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from preflow.stages.pairs import read_pairs
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import resume_point
+from preflow.training_settings import DpoSettings
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
 
@@ -69,8 +70,7 @@ def test_a_last_step_that_explodes_is_no_success(
     with pytest.raises(NonFiniteLossError, match=f"{stage}: .*{said}"):
         run_with_last_rate(prepared, tmp_path, monkeypatch, stage, rate)
     assert not (tmp_path / "model").exists()
-    checkpoint = resume_point(tmp_path / SCRATCH)
-    assert checkpoint is not None
+    checkpoint = str(resume_point(tmp_path / SCRATCH))
     assert checkpoint.endswith("checkpoint-4"), "the ruined weights were written"
     assert all(torch.isfinite(t).all() for t in load_file(Path(checkpoint) / "adapter_model.safetensors").values())
 
@@ -83,8 +83,7 @@ def test_a_model_that_ends_worse_than_guessing_is_no_success(
     monkeypatch.setattr(guards.Watched, "_nats", lambda *_: (5.75, 5.6))
     with pytest.raises(RuinedModelError, match=rf"{stage}: .* 5\.8 nats per token \(before training 5\.6; .* 5\.7\)"):
         run_with_last_rate(prepared, tmp_path, monkeypatch, stage, 1e-3)
-    checkpoint = resume_point(tmp_path / SCRATCH)
-    assert checkpoint is not None
+    checkpoint = str(resume_point(tmp_path / SCRATCH))
     assert checkpoint.endswith("checkpoint-4")
     monkeypatch.setattr(guards.Watched, "_nats", lambda *_: (5.65, 5.6))
     run_with_last_rate(prepared, tmp_path, monkeypatch, stage, 1e-3)
@@ -93,9 +92,8 @@ def test_a_model_that_ends_worse_than_guessing_is_no_success(
 def test_nats_per_token_are_those_of_chosen_responses(prepared: Run, tmp_path: Path) -> None:
     """At step 0 the policy is the reference, so both numbers are the mean of the stored values of chosen tokens."""
     spec = prepared.dpo()
-    assert spec.recipe.dpo is not None
     pairs = read_pairs(prepared.reference.file("train.parquet"))
-    model = dpo.load_start(spec, spec.recipe.dpo, choose_precision(spec.recipe))
+    model = dpo.load_start(spec, cast(DpoSettings, spec.recipe.dpo), choose_precision(spec.recipe))
     trainer: Any = dpo.make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
     values = [value for pair in pairs[:3] for value in pair.ref_chosen]
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])

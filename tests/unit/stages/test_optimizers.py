@@ -1,7 +1,7 @@
 """8-bit and paged optimizers train, and hold the bytes that the plan says."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from preflow.stages.dpo import make_trainer
 from preflow.stages.forecast import work_of
 from preflow.stages.forecast_memory import peak_memory
 from preflow.stages.training import run_training
+from preflow.training_settings import DpoSettings
 from tests.conftest import make_tokenizer
 from tests.unit.models.kinds import EDGES, rows_of
 from tests.unit.stages.two_ways import CPU, scored, spec_of
@@ -65,8 +66,7 @@ def test_an_optimizer_trains_and_holds_what_the_plan_says(tmp_path: Path, optim:
     assert losses[-1] < 0.9 * losses[0]
     assert losses == pytest.approx(expected, rel=1e-3)
     recipe, (work,) = trainer_recipe(optim, lora), work_of([(4, 3, 5)])
-    assert recipe.dpo is not None
-    predicted = peak_memory(shape_of(CONFIG), recipe, recipe.dpo, work, CPU).optimizer
+    predicted = peak_memory(shape_of(CONFIG), recipe, cast(DpoSettings, recipe.dpo), work, CPU).optimizer
     held = bytes_held(trainer)
     assert predicted == pytest.approx(held, rel=0.03)
     assert ("8bit" in optim) == (held < 0.4 * bytes_held(plain))

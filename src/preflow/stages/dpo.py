@@ -45,7 +45,6 @@ from preflow.stages.training import (
 )
 from preflow.training_settings import DpoSettings
 
-_PROOF_BATCH = 8
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
@@ -117,7 +116,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         pairs,
         lambda chunk: policy_scores(trainer, chunk, precision),
         precision.compute,
-        _PROOF_BATCH,
+        proof.BATCH,
         observer,
         spec.reference,
     )

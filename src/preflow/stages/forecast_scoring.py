@@ -13,14 +13,13 @@ from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
 from preflow.models.scoring import BATCH_TOKENS, HEAD_ROWS
+from preflow.stages import proof
 from preflow.stages.forecast import Lengths, work_of, work_of_batch
 from preflow.stages.forecast_memory import Memory, peak_memory
 from preflow.training_settings import DpoSettings
 
 #: Copies of a row's logits that a score takes: themselves and their log-softmax.
 _LOGITS = 2
-#: Pairs that the proof runs together (``stages/dpo.py``, which is too heavy to import for a plan).
-PROOF_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +89,17 @@ def proof_work(recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], 
 
     That way projects every position, under the reference and, after an SFT stage, under the base too.
     """
-    sample = pairs[:: max(1, len(pairs) // settings.proof_sample)][: settings.proof_sample]
+    sample = proof.sample(pairs, settings.proof_sample)
     lengths = [row[0] + response for row in sample for response in row[1:]]
     plain = sum((Work(n, n * (n + 1) // 2, n) for n in lengths), Work(0, 0, 0))
     ordered = sorted(pairs, key=lambda row: row[0] + max(row[1:]))
-    policy = [work_of_batch(ordered[i : i + PROOF_BATCH], packed=packed) for i in range(0, len(ordered), PROOF_BATCH)]
+    policy = [work_of_batch(ordered[i : i + proof.BATCH], packed=packed) for i in range(0, len(ordered), proof.BATCH)]
     return sum(policy, plain if recipe.sft is None else plain + plain)
 
 
 def looks_work(settings: DpoSettings, steps: int, held_out: Sequence[Lengths], *, packed: bool) -> Work:
     """What the looks at held-out pairs run: once before the first step, and every ``eval_steps`` and at the end."""
-    pairs = held_out[:: max(1, len(held_out) // (settings.eval_pairs or 1))][: settings.eval_pairs]
+    pairs = proof.sample(held_out, settings.eval_pairs)
     nothing, size = Work(0, 0, 0), settings.per_device_train_batch_size
     logits = sum((sequence(prompt + chosen + 1, chosen + 1) for prompt, chosen, _ in pairs), nothing)
     both = sum((work_of_batch(pairs[i : i + size], packed=packed) for i in range(0, len(pairs), size)), nothing)

@@ -16,6 +16,7 @@ losses are functions of these sums (with ``ld_alpha``, of sums over parts of the
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ from preflow.observer import Observer
 from preflow.stages.logprob_store import STORE_FILE
 from preflow.stages.pairs import PairTable, ScoredPair
 
+_Pair = TypeVar("_Pair")
+#: Pairs whose policy log-probs are computed together.
+BATCH = 8
 #: How many tolerances the SFT model must differ from the base at least.
 FORGOTTEN = 10.0
 
@@ -58,7 +62,7 @@ class Gap:
     tolerances: float
 
 
-def sample(pairs: Sequence[ScoredPair], size: int) -> list[ScoredPair]:
+def sample(pairs: Sequence[_Pair], size: int) -> list[_Pair]:
     """``size`` pairs spread evenly over the data."""
     return [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(size, len(pairs))).astype(int)]
 

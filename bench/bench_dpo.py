@@ -35,7 +35,8 @@ from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.fast_layers import quicken
-from preflow.models.flops import Shape, forward_flops, packed_pair, padded_batch, shape_of, training_flops
+from preflow.models.flops import Shape, Work, forward_flops, packed_pair, padded_batch, shape_of, training_flops
+from preflow.models.layout import common_beginning
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision
@@ -116,7 +117,14 @@ def report(contenders: dict[str, Apart], flops: dict[str, float], rate: float, d
 
 def _row_tokens(tokens: list[Tokens]) -> int:
     """Tokens of Preflow's row for a batch, on average."""
-    return BATCH * sum(packed_pair(*map(len, each)).tokens for each in tokens) // len(tokens)
+    batches = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+    return sum(packed_batch(each).tokens for each in batches) // len(batches)
+
+
+def packed_batch(pairs: list[Tokens]) -> Work:
+    """What Preflow runs over for a batch: each prompt once, and what all prompts begin with once."""
+    work = sum((packed_pair(len(p), len(c), len(r)) for p, c, r in pairs), Work(0, 0, 0))
+    return work.beginning_alike(len(pairs), common_beginning(prompt[:-1] for prompt, _, _ in pairs))
 
 
 def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
@@ -128,7 +136,7 @@ def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
         stored = training_flops(shape, padded, 16, head_products=2)
         totals["precomputed"] += stored
         totals["live"] += stored + forward_flops(shape, padded)
-        totals["preflow"] += sum(training_flops(shape, packed_pair(*each), 16) for each in lengths)
+        totals["preflow"] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16)
     return totals
 
 

@@ -30,7 +30,7 @@ from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.fast_layers import quicken
 from preflow.models.flops import Work, sequence, shape_of, training_flops
-from preflow.models.layout import IGNORED
+from preflow.models.layout import IGNORED, common_beginning
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision
@@ -87,7 +87,9 @@ def bound(recipe: Recipe, rows: list[TokenizedDemonstration]) -> float:
         batch = rows[start : start + BATCH]
         width = max(len(row.input_ids) for row in batch)
         padded += training_flops(shape, Work(BATCH * width, BATCH * width**2, BATCH * (width - 1)), 16, head_products=2)
-        ours += sum(training_flops(shape, sequence(len(r.input_ids), sum(r.response_mask)), 16) for r in batch)
+        work = sum((sequence(len(row.input_ids), sum(row.response_mask)) for row in batch), Work(0, 0, 0))
+        common = common_beginning(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
+        ours += training_flops(shape, work.beginning_alike(BATCH, common), 16)
     return padded / ours
 
 

@@ -165,7 +165,7 @@ def _show_training(
 ) -> None:
     from preflow.stages.forecast import forecast, nearest_that_fits
 
-    seen = forecast(shape, recipe, settings, rows.train, device.precision)
+    seen = forecast(shape, recipe, settings, rows.train, device.precision, rows.common)
     counts = (seen.rows, seen.tokens, seen.scored, seen.steps)
     share = seen.training / recipe.launch.num_processes
     tables.add(stage, counts, (seen.forward, seen.training), _minutes(share, device))
@@ -173,11 +173,11 @@ def _show_training(
         tables.verdicts.append(f"{stage}: rows of this model are padded to the longest of their batch; that is counted")
     if isinstance(settings, DpoSettings):
         _show_beside(tables, recipe, settings, shape, rows, seen.steps, device)
-    card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe)).memory
+    card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe), rows.common).memory
     if tables.add_memory(stage, seen.memory, card, device):
         tables.verdicts.append(f"{stage}: fits {device.name}")
         return
-    change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room)
+    change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room, rows.common)
     tables.verdicts.append(
         f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
     )
@@ -231,7 +231,7 @@ def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str
     """What the stages that only score run; each has at least one row."""
     from preflow.stages.forecast_scoring import evaluation_work, scoring_work
 
-    none = Rows([], [])
+    none = Rows([], [], 0)
     pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
     asked = [whole - response for whole, response in demonstrations.held_out]
     prompts = [prompt for prompt, *_ in pairs.held_out] or asked

@@ -14,6 +14,8 @@ class Rows(NamedTuple):
 
     train: list[tuple[int, ...]]
     held_out: list[tuple[int, ...]]
+    common: int
+    """Tokens with which the prompts of all training rows begin, as a system message."""
 
 
 def sections(recipe: Recipe) -> list[tuple[str, TrainingSettings]]:
@@ -50,6 +52,7 @@ def lengths(plan: Plan, stage: str, folder: Path) -> Rows:
     from transformers import AutoTokenizer
 
     from preflow.data.templates import Renderer
+    from preflow.stages.forecast import common_tokens
 
     settings = dict(sections(plan.recipe))[stage]
     renderer = Renderer(AutoTokenizer.from_pretrained(folder), plan.recipe.template)
@@ -59,14 +62,21 @@ def lengths(plan: Plan, stage: str, folder: Path) -> Rows:
         raise DataUnfitError(
             f"{stage}: no row of {settings.dataset} can be used within {settings.max_seq_length} tokens"
         )
-    if settings.eval_dataset:
-        return Rows(found, _tokens(getattr(plan.sources, f"{name}_eval"), stage, settings, renderer))
-    kept = max(1, round(len(found) * (1 - settings.eval_split)))
-    return Rows(found[:kept], found[kept:])
+    held_out = (
+        _tokens(getattr(plan.sources, f"{name}_eval"), stage, settings, renderer) if settings.eval_dataset else []
+    )
+    if not settings.eval_dataset:
+        kept = max(1, round(len(found) * (1 - settings.eval_split)))
+        found, held_out = found[:kept], found[kept:]
+    prompts, train = zip(*found, strict=True)
+    common = common_tokens(prompts, train, settings.max_seq_length)
+    return Rows(list(train), [tokens for _, tokens in held_out], common)
 
 
-def _tokens(sources: Any, stage: str, settings: TrainingSettings, renderer: Any) -> list[tuple[int, ...]]:
-    """Tokens of the usable rows of some files."""
+def _tokens(
+    sources: Any, stage: str, settings: TrainingSettings, renderer: Any
+) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Of the usable rows of some files: the prompt's token ids, and how many tokens each part has."""
     from contextlib import suppress
 
     from preflow.data.conversion import RowProblem, to_demonstration, to_pair
@@ -86,6 +96,9 @@ def _tokens(sources: Any, stage: str, settings: TrainingSettings, renderer: Any)
                     pairs.append(to_pair(row))
     if stage == "sft":
         tokens, _ = tokenize_demonstrations(demonstrations, renderer, *limit)
-        return [(len(row.input_ids), sum(row.response_mask)) for row in tokens]
+        masks = [row.response_mask for row in tokens]
+        return [
+            (row.input_ids[: mask.index(True)], (len(mask), sum(mask))) for row, mask in zip(tokens, masks, strict=True)
+        ]
     scored, _ = tokenize_pairs(pairs, renderer, *limit)
-    return [(len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in scored]
+    return [(row.prompt_ids, (len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids))) for row in scored]

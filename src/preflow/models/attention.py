@@ -121,6 +121,10 @@ def per_group(
     dropout: float = 0.0,
 ) -> Tensor:
     """A few attention calls per group of the row. Shapes as in ``_in_layout``."""
+    if layout.common:  # computed anew for every group, which costs less than calls whose queries see two places
+        query, key, value = (t.index_select(2, layout.spread) for t in (query, key, value))
+        spread = per_group(query, key, value, layout.apart, scale, window, softcap, dropout)
+        return spread.index_select(1, layout.kept)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     if softcap is None and window is None:

@@ -4,7 +4,7 @@ Beside ``preflow.models.attention``, which scores and whose bits stored values d
 and no copies of prompts for the backward, and makes its masks by slicing one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,35 +43,61 @@ class _RotaryAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, layout: Layout, scale: float
     ) -> Tensor:
         query, key = _turned(query, cos, sin), _turned(key, cos, sin)
-        masks = _masks(layout, query)
-        out, sums = torch.empty_like(query), query.new_empty(query.shape[:2])
-        for own, prompt in _parts(layout):
-            given = (_heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt)))
+        masks, apart = _masks(layout.apart, query), _spread(layout, query, key, value)
+        out, sums = torch.empty_like(apart[0]), query.new_empty(apart[0].shape[:2])
+        for own, prompt in _parts(layout.apart):
+            given = _given(apart, own, prompt)
             result, log_sums = _FLASH(*given, 0.0, prompt is None, attn_mask=_mask(masks, own, prompt), scale=scale)
             out[own], sums[own] = result[0].transpose(0, 1), log_sums[0].t()
+        if layout.common:
+            out, sums = out[layout.kept], sums[layout.kept]
         ctx.save_for_backward(query, key, value, cos, sin, masks, out, sums)
         ctx.layout, ctx.scale = layout, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, cos, sin, masks, out, sums = ctx.saved_tensors
-        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for own, prompt in _parts(ctx.layout):
-            given = (_heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt)))
+        *rows, cos, sin, masks, out, sums = ctx.saved_tensors
+        layout: Layout = ctx.layout
+        *apart, out, sums = _spread(layout, *rows, out, sums)
+        if layout.common:  # further copies of a common token give no result, so nothing reaches back through them
+            grad = torch.zeros_like(out).index_copy_(0, layout.kept, grad)
+        grad_query, grad_key, grad_value = torch.empty_like(apart[0]), *map(torch.zeros_like, apart[1:])
+        for own, prompt in _parts(layout.apart):
             results = (_heads(out[own]), sums[own].t()[None])
             mask = _mask(masks, own, prompt)
             of_query, *of_seen = _FLASH_BACKWARD(
-                _heads(grad[own]), *given, *results, 0.0, prompt is None, attn_mask=mask, scale=ctx.scale
-            )
+                _heads(grad[own]), *_given(apart, own, prompt), *results, 0.0, prompt is None, attn_mask=mask,
+                scale=ctx.scale,
+            )  # fmt: skip
             grad_query[own] = of_query[0].transpose(0, 1)
             for total, part in zip((grad_key, grad_value), of_seen, strict=True):
-                rows = part[0].transpose(0, 1)
-                total[own] += rows[len(rows) - (own.stop - own.start) :]
+                seen = part[0].transpose(0, 1)
+                total[own] += seen[len(seen) - (own.stop - own.start) :]
                 if prompt is not None:
-                    total[prompt] += rows[: prompt.stop - prompt.start]
+                    total[prompt] += seen[: prompt.stop - prompt.start]
+        grad_query, grad_key, grad_value = (_together(layout, each) for each in (grad_query, grad_key, grad_value))
         turned = _turned(grad_query, cos, -sin), _turned(grad_key, cos, -sin)  # a rotation's transpose turns back
         return *turned, grad_value, None, None, None, None
+
+
+def _spread(layout: Layout, *rows: Tensor) -> list[Tensor]:
+    """Rows ``(N, ..)`` with common tokens copied to each group, ``(M, ..)``; as they are where there are none."""
+    return [each[layout.spread] for each in rows] if layout.common else list(rows)
+
+
+def _together(layout: Layout, rows: Tensor) -> Tensor:
+    """The sum over all copies of each token: ``(M, ..)`` to ``(N, ..)``."""
+    if not layout.common:
+        return rows
+    groups = rows.split(layout.apart.lengths)  # type: ignore[no-untyped-call]
+    return torch.cat([sum(group[: layout.common] for group in groups), *(group[layout.common :] for group in groups)])
+
+
+def _given(rows: Sequence[Tensor], own: slice, prompt: slice | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of a part, and keys and values of what it sees, as attention wants them."""
+    query, key, value = rows
+    return _heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt))
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

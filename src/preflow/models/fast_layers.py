@@ -228,7 +228,7 @@ def _attention(own: Any) -> Any:
         cached = options.get("past_key_values") is not None
         if layout is None or cached or drops or not _plain(hidden_states, *position_embeddings):
             return own(hidden_states, position_embeddings, attention_mask, **options)
-        if window is not None and max(layout.lengths) > window:  # a longer window hides nothing
+        if window is not None and max(layout.apart.lengths) > window:  # a longer window hides nothing
             return own(hidden_states, position_embeddings, attention_mask, **options)
         query, key, value = _queries_keys_values(self, hidden_states[0])
         cos, sin = (part[0] for part in position_embeddings)

@@ -5,7 +5,7 @@ they cost memory traffic, not arithmetic.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -167,15 +167,23 @@ class Work:
         tokens: Tokens through the layers, padding included.
         seen: Pairs of a query and a key whose score is computed.
         scored: Tokens projected to the vocabulary.
+        copied: Tokens that attention on a CPU copies, since several rows begin with them.
     """
 
     tokens: int
     seen: int
     scored: int
+    copied: int = 0
 
     def __add__(self, other: "Work") -> "Work":
         """Both together."""
-        return Work(self.tokens + other.tokens, self.seen + other.seen, self.scored + other.scored)
+        seen, copied = self.seen + other.seen, self.copied + other.copied
+        return Work(self.tokens + other.tokens, seen, self.scored + other.scored, copied)
+
+    def beginning_alike(self, rows: int, common: int) -> "Work":
+        """The same where so many rows have their first ``common`` tokens together."""
+        saved = (rows - 1) * common
+        return replace(self, tokens=self.tokens - saved, copied=self.copied + saved)
 
 
 def padded_batch(lengths: list[tuple[int, int, int]]) -> Work:

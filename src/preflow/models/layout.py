@@ -9,10 +9,14 @@ One row holds the pairs of a batch one after another. For a prompt of P tokens a
 Every response begins with its own copy of the last prompt token, so each place predicts at most one token. A pair sees
 itself alone, and a response sees its prompt and itself. No token is padding, so nothing is computed in vain. (The idea
 of sharing the prompt between both sides: Wang and Hegde 2024, arXiv:2410.20305.)
+
+Where the prompts of a row begin alike, as with a system message, that beginning can stand once, before the first pair;
+then every pair sees it too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,32 +33,61 @@ class Layout:
     """What attention must know about a row; opaque to wrappers that look for tensors in a call's arguments.
 
     Attributes:
-        lengths: Tokens of each group (a prompt with its responses), in order.
+        common: Tokens at the row's beginning that all groups see.
+        lengths: Tokens of each group (a prompt with its responses), in order, without the common ones.
         parts: Tokens of each part: of a group its shared prompt (perhaps none), then each response.
         is_prompt: Whether each part is a shared prompt.
-        group: Which group a token belongs to, shape ``(N,)``.
+        group: Which group a token belongs to, -1 where it is common, shape ``(N,)``.
         branch: 0 for a shared prompt, 1, 2, .. for its responses, shape ``(N,)``.
         positions: Shape ``(N,)``.
     """
 
-    def __init__(self, sizes: Sequence[Sequence[int]], branch: Tensor, positions: Tensor) -> None:
+    def __init__(self, sizes: Sequence[Sequence[int]], branch: Tensor, positions: Tensor, common: int = 0) -> None:
         """Describe a row.
 
         Args:
-            sizes: Per group the tokens of its shared prompt, then of each response.
+            sizes: Per group the tokens of its shared prompt (without the common ones), then of each response.
             branch: As below.
             positions: As below.
+            common: Tokens at the row's beginning that all groups see.
         """
+        self.common = common
+        self._sizes = sizes
         self.lengths = [sum(parts) for parts in sizes]
         self.parts = [size for parts in sizes for size in parts]
         self.is_prompt = [number == 0 for parts in sizes for number in range(len(parts))]
         self.branch = branch
         self.positions = positions
         counts = torch.tensor(self.lengths, device=branch.device)
-        self.group = torch.repeat_interleave(torch.arange(len(self.lengths), device=branch.device), counts)
+        groups = torch.repeat_interleave(torch.arange(len(self.lengths), device=branch.device), counts)
+        self.group = torch.cat((groups.new_full((common,), -1), groups))
         self._masks: dict[int | None, list[Tensor]] = {}
         self._blocks: dict[int | None, Any] = {}
         self._tails: dict[tuple[int, int], Tensor] = {}
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """Places of this row that make one in which every group has the common tokens for itself, shape ``(M,)``."""
+        places = torch.arange(len(self.group), device=self.branch.device)
+        first = places[: self.common]
+        groups = torch.split(places[self.common :], self.lengths)
+        return torch.cat([part for own in groups for part in (first, own)])
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Where in the spread row each token of this row first stands, shape ``(N,)``."""
+        places = torch.arange(len(self.group), device=self.branch.device)
+        return places + self.common * self.group.clamp(min=0)
+
+    @property
+    def apart(self) -> "Layout":
+        """Of the spread row; itself where no tokens are common."""
+        return self._apart if self.common else self
+
+    @cached_property
+    def _apart(self) -> "Layout":
+        sizes = [[self.common + first, *rest] for first, *rest in self._sizes]
+        return Layout(sizes, self.branch[self.spread], self.positions[self.spread])
 
     def tail_mask(self, queries: int, keys: int) -> Tensor:
         """What the last ``queries`` of ``keys`` tokens may see of them, shape ``(queries, keys)``."""
@@ -65,6 +98,8 @@ class Layout:
 
     def masks(self, window: int | None) -> list[Tensor]:
         """Per group of n tokens what its tokens may see: True where visible, shape ``(1, 1, n, n)``.
+
+        Only of a row without common tokens.
 
         Args:
             window: How many positions back a token sees, itself included; None for all.
@@ -82,7 +117,7 @@ class Layout:
             group, branch, positions = self.group, self.branch, self.positions
 
             def visible(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                seen = (group[query] == group[key]) & (query >= key)
+                seen = ((group[query] == group[key]) | (group[key] < 0)) & (query >= key)
                 seen = seen & ((branch[key] == 0) | (branch[key] == branch[query]))
                 return seen if window is None else seen & (positions[query] - positions[key] < window)
 
@@ -133,22 +168,47 @@ def lay_out(
     return ids, positions, targets, branch
 
 
-def in_one_row(groups: Sequence[Tokens], device: torch.device) -> Row:
-    """Put prompts with their responses one after another."""
+def in_one_row(groups: Sequence[Tokens], device: torch.device, *, share: bool = False) -> Row:
+    """Put prompts with their responses one after another.
+
+    Args:
+        groups: At least one.
+        device: Where.
+        share: Whether the tokens with which all prompts begin stand once. A value's last bits then depend on which
+            prompts stand together.
+    """
+    common = common_beginning([prompt[:-1] for prompt, _ in groups]) if share else 0
     parts = [lay_out(prompt, responses) for prompt, responses in groups]
 
     def joined(index: int) -> Tensor:
-        return torch.tensor([value for part in parts for value in part[index]], device=device)
+        rest = [value for part in parts for value in part[index][common:]]
+        return torch.tensor([*parts[0][index][:common], *rest], device=device)
 
     targets, positions = joined(2), joined(1)
     scored = (targets != IGNORED).nonzero().squeeze(-1)
-    sizes = [[len(prompt) - 1, *(len(response) for response in responses)] for prompt, responses in groups]
-    layout = Layout(sizes, joined(3), positions)
+    sizes = [[len(prompt) - 1 - common, *(len(response) for response in responses)] for prompt, responses in groups]
+    layout = Layout(sizes, joined(3), positions, common)
     return Row(joined(0)[None], positions[None], scored, targets[scored], layout)
+
+
+def common_beginning(rows: Iterable[Sequence[int]]) -> int:
+    """With how many tokens all of several rows begin alike; none where there is one row only."""
+    rest = iter(rows)
+    first = next(rest, ())
+    count, alone = len(first), True
+    for row in rest:
+        alone = False
+        both = zip(first[:count], row, strict=False)
+        count = next((place for place, (a, b) in enumerate(both) if a != b), min(count, len(row)))
+        if not count:
+            break
+    return 0 if alone else count
 
 
 def whole_sequences(ids: Tensor, labels: Tensor) -> Row:
     """Put the rows of a batch one after another, each up to its last token that counts.
+
+    What all of them begin with before any token counts stands once.
 
     Args:
         ids: Shape ``(B, T)``, padded on the right.
@@ -157,9 +217,16 @@ def whole_sequences(ids: Tensor, labels: Tensor) -> Row:
     counts = labels[:, 1:] != IGNORED
     ends = (counts * torch.arange(1, counts.shape[1] + 1, device=ids.device)).amax(-1).tolist()
     kept = [(row, end) for row, end in enumerate(ends) if end]
-    positions = torch.cat([torch.arange(end, device=ids.device) for _, end in kept])
-    targets = torch.cat([labels[row, 1 : end + 1] for row, end in kept])
+    unscored = min(int(counts[row].int().argmax()) for row, _ in kept)
+    common = common_beginning([ids[row, :unscored].tolist() for row, _ in kept])
+    first = kept[0][0]
+
+    def joined(of_row: Callable[[int, int], Tensor]) -> Tensor:
+        return torch.cat([of_row(first, common)[:common], *(of_row(row, end)[common:] for row, end in kept)])
+
+    positions = joined(lambda _, end: torch.arange(end, device=ids.device))
+    targets = joined(lambda row, end: labels[row, 1 : end + 1])
     scored = (targets != IGNORED).nonzero().squeeze(-1)
-    layout = Layout([[end] for _, end in kept], torch.zeros_like(positions), positions)
-    tokens = torch.cat([ids[row, :end] for row, end in kept])
+    layout = Layout([[end - common] for _, end in kept], torch.zeros_like(positions), positions, common)
+    tokens = joined(lambda row, end: ids[row, :end])
     return Row(tokens[None], positions[None], scored, targets[scored], layout)

@@ -1,4 +1,4 @@
-"""TRL's forward with less work and the same numbers: no padding, each prompt once, scored positions alone.
+"""TRL's forward with less work and the same numbers: no padding, each prompt once, what all begin with once.
 
 TRL 1.16 calls ``model(input_ids, attention_mask, labels=..., fused_lm_head=True)`` and computes every loss and metric
 from the per-token results. The functions here stand between that call and TRL's own forward.
@@ -58,7 +58,7 @@ def score_responses_only(model: LanguageModel) -> None:
 
 
 def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
-    """Run a DPO batch as one row without padding, each prompt once for both responses.
+    """Run a DPO batch as one row without padding, each prompt once for both responses, and what all begin with once.
 
     The model must have TRL's fused head. It is called with right-padded ``input_ids`` of shape ``(2B, T)``, the first
     half chosen and the second half rejected, and gives per-token results of shape ``(2B, T - 1)`` as TRL's own forward
@@ -76,7 +76,7 @@ def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
             return padded_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
         ids, attention, labels = (kwargs.pop(name) for name in ("input_ids", "attention_mask", "labels"))
         groups, places = _take_apart(ids, attention, labels)
-        return _as_one_row(self, in_one_row(groups, ids.device), places, labels, wpo, kwargs)
+        return _as_one_row(self, in_one_row(groups, ids.device, share=True), places, labels, wpo, kwargs)
 
     _replace_forward(model, forward)
 

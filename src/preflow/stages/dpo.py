@@ -29,7 +29,7 @@ from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
 from preflow.stages.drift import HeldOut
-from preflow.stages.forecast import foreseen
+from preflow.stages.forecast import common_tokens, foreseen
 from preflow.stages.guards import ROW, DriftGuard, Watched
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
@@ -106,8 +106,9 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     tokenizer = load_tokenizer(spec.base, recipe)
     start = load_start(spec, settings, precision)
     dtypes = proof.adapter_dtypes(start)
-    columns = (pairs.lengths(name).tolist() for name in _IDS)
-    predicted = foreseen(inner_model(start), recipe, settings, list(zip(*columns, strict=True)), precision)
+    lengths = list(zip(*(pairs.lengths(name).tolist() for name in _IDS), strict=True))
+    common = common_tokens((ids.as_py() for ids in pairs.table.column(_IDS[0])), lengths, settings.max_seq_length)
+    predicted = foreseen(inner_model(start), recipe, settings, lengths, precision, common)
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))

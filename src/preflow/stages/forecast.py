@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from preflow.config import Recipe
 from preflow.errors import UnknownShapeError
 from preflow.models.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
+from preflow.models.layout import common_beginning
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 from preflow.stages.batching import LengthSampler, smaller, within_budget
@@ -49,18 +50,42 @@ def work_of(rows: Sequence[Lengths]) -> list[Work]:
     return [packed_pair(*each) if len(each) == 3 else sequence(*each) for each in rows]
 
 
-def work_of_batch(rows: Sequence[Lengths], *, packed: bool) -> Work:
+def work_of_batch(rows: Sequence[Lengths], *, packed: bool, common: int = 0) -> Work:
     """What one forward over some rows takes.
 
     Args:
         rows: Their tokens.
         packed: Whether they run as one row; else all are as long as the longest, and a pair is two of them.
+        common: Tokens with which all of them begin; they run once where rows run as one.
     """
     if packed:
-        return sum(work_of(rows), Work(0, 0, 0))
+        return sum(work_of(rows), Work(0, 0, 0)).beginning_alike(len(rows), common)
     width, sides = max(_widest(each) for each in rows), 2 if len(rows[0]) == 3 else 1
     count = sides * len(rows)
     return Work(count * width, count * width * width, sum(sum(each[1:]) for each in rows))
+
+
+def common_tokens(prompts: Iterable[Sequence[int]], rows: Iterable[Lengths], limit: int) -> int:
+    """With how many tokens the prompts of all rows begin alike, those aside that ``limit`` may have cut there.
+
+    Args:
+        prompts: Token ids of each row's prompt.
+        rows: Tokens of each row.
+        limit: Tokens that a row may have.
+    """
+    both = zip(prompts, rows, strict=True)
+    return common_beginning(prompt[:-1] for prompt, row in both if _widest(row) < limit)
+
+
+def _forwards(
+    rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool, common: int
+) -> list[Work]:
+    """What each forward of an epoch takes; rows that may be cut have no beginning in common with others."""
+    limit = settings.max_seq_length
+    return [
+        work_of_batch(each, packed=packed, common=common if all(_widest(row) < limit for row in each) else 0)
+        for each in batches(rows, recipe, settings, packed=packed)
+    ]
 
 
 def _widest(row: Lengths) -> int:
@@ -98,7 +123,12 @@ def batches(
 
 
 def forecast(
-    shape: Shape, recipe: Recipe, settings: TrainingSettings, rows: Sequence[Lengths], precision: Precision
+    shape: Shape,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    rows: Sequence[Lengths],
+    precision: Precision,
+    common: int = 0,
 ) -> Forecast:
     """Foresee one training stage.
 
@@ -108,6 +138,7 @@ def forecast(
         settings: The stage's section.
         rows: Tokens of each of its rows, at least one.
         precision: Where and in which numbers.
+        common: As ``common_tokens`` gives it.
     """
     per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     per_step *= recipe.launch.num_processes
@@ -115,9 +146,7 @@ def forecast(
     steps = settings.max_steps if settings.max_steps > 0 else math.ceil(epoch_steps * settings.num_train_epochs)
     epochs = steps / epoch_steps
     rank = settings.lora_r if recipe.tuning == "lora" else 0
-    forwards = [
-        work_of_batch(each, packed=shape.packed) for each in batches(rows, recipe, settings, packed=shape.packed)
-    ]
+    forwards = _forwards(rows, recipe, settings, packed=shape.packed, common=common)
     whole = sum(forwards, Work(0, 0, 0))
     products = head_products(shape, rank, precision)
     arithmetic = training_flops(shape, whole, rank, head_products=products, recompute=settings.gradient_checkpointing)
@@ -142,9 +171,11 @@ def _largest(forwards: Sequence[Work]) -> Work:
     return max(forwards, key=lambda each: each.tokens)
 
 
-def largest_batch(rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool) -> Work:
+def largest_batch(
+    rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool, common: int = 0
+) -> Work:
     """What the largest forward of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
-    return _largest([work_of_batch(each, packed=packed) for each in batches(rows, recipe, settings, packed=packed)])
+    return _largest(_forwards(rows, recipe, settings, packed=packed, common=common))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +200,13 @@ class Change:
 
 
 def nearest_that_fits(
-    shape: Shape, recipe: Recipe, settings: TrainingSettings, rows: Sequence[Lengths], precision: Precision, room: float
+    shape: Shape,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    rows: Sequence[Lengths],
+    precision: Precision,
+    room: float,
+    common: int = 0,
 ) -> Change | None:
     """The mildest of the usual changes with which a stage fits into ``room`` bytes; None if none does.
 
@@ -182,7 +219,9 @@ def nearest_that_fits(
             return None
         for named, given, trial in _trials(recipe, settings):
             held = replace(precision, weights=torch.float32 if given.tuning == "full" else precision.compute)
-            need = peak_memory(shape, given, trial, largest_batch(kept, given, trial, packed=shape.packed), held)
+            limited = trial.model_copy(update={"max_seq_length": limit})
+            batch = largest_batch(kept, given, limited, packed=shape.packed, common=common)
+            need = peak_memory(shape, given, trial, batch, held)
             if need.total <= room:
                 if limit == settings.max_seq_length:
                     return Change(named)
@@ -236,11 +275,12 @@ def foreseen(
     settings: TrainingSettings,
     lengths: Sequence[Lengths],
     precision: Precision,
+    common: int = 0,
 ) -> float | None:
     """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say."""
     try:
         shape = shape_of(model.config, settings.lora_target_modules)
     except UnknownShapeError:  # a model of another build trains all the same
         return None
-    batch = largest_batch(lengths, recipe, settings, packed=shape.packed)
+    batch = largest_batch(lengths, recipe, settings, packed=shape.packed, common=common)
     return peak_memory(shape, recipe, settings, batch, precision).training

@@ -189,9 +189,11 @@ def _of_a_layer(shape: Shape, batch: Work, way: _Way) -> float:
     per_token = _norms(shape, way) + size * (_attention(shape, way) + _mlp(shape, way))
     narrow = way.rank * shape.adapted / shape.layers
     kept = batch.tokens * (per_token + size * narrow)
-    if way.pairs and way.cpu and not way.attention:  # every response's own copy of its prompt's keys and values
-        shared = batch.tokens - batch.scored
-        kept += size * 2.0 * shape.attention * (batch.tokens + shared)
+    if way.cpu and not way.attention:
+        kept += size * _attention(shape, way) * batch.copied
+        if way.pairs:  # every response's own copy of its prompt's keys and values
+            tokens = batch.tokens + batch.copied
+            kept += size * 2.0 * shape.attention * (2 * tokens - batch.scored)
     return kept
 
 

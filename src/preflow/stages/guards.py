@@ -23,6 +23,8 @@ from preflow.training_settings import DpoSettings
 ROW = "row"
 _NAMED = 8
 _EXPECTED = "expected.safetensors"
+#: A model knows something that gives rows at most this share of the nats of guessing.
+_KNOWING = 0.9
 
 
 class NumberedRows:
@@ -99,7 +101,7 @@ class Watched:
         """Stop after a last step that ruined the model: it gives the rows of that step less than guessing would.
 
         Guessing among V tokens takes ln V nats per token. A model that began better and ends worse has unlearnt the
-        language, which a step of a far too high learning rate does.
+        language, which a step of a far too high learning rate does. Near ``ln V`` it began with nothing to unlearn.
         """
         trainer: Any = self
         model, rows = self._last
@@ -108,7 +110,7 @@ class Watched:
         if ranks.anywhere(not math.isfinite(nats), trainer.args.device):
             raise NonFiniteLossError(f"{self.stage}: the model gives its rows {nats} nats per token {self._after()}")
         guessing = math.log(model_vocabulary(trainer.model))
-        if ranks.anywhere(before <= guessing < nats, trainer.args.device):
+        if ranks.anywhere(before <= _KNOWING * guessing and nats > guessing, trainer.args.device):
             raise RuinedModelError(
                 f"{self.stage}: the model gives its own training rows {nats:.1f} nats per token (before training "
                 f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {self._after()}"

@@ -21,7 +21,7 @@ from preflow.models.precision import choose_precision
 from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
 from preflow.stages.batching import Batched, within_memory
-from preflow.stages.forecast import foreseen
+from preflow.stages.forecast import common_tokens, foreseen
 from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import (
@@ -75,7 +75,9 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     if recipe.tuning == "lora" and spec.base.adapter is None:
         model = new_adapter(model, settings, recipe.seed)
     lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
-    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision)
+    prompts = (row.input_ids[: row.response_mask.index(True)] for row in rows)
+    common = common_tokens(prompts, lengths, settings.max_seq_length)
+    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision, common)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are shared out
     log = run_training(trainer, out, observer, predicted)

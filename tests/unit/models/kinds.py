@@ -73,22 +73,30 @@ EDGES: list[Lengths] = [(1, 1, 1, False), (3, 2, 2, True), (40, 1, 2, False), (2
 lengths = st.tuples(st.integers(1, 40), st.integers(1, 14), st.integers(1, 14), st.booleans())
 
 
-def rows_of(shapes: list[Lengths], seed: int) -> list[Pair]:
-    """Pairs of random tokens. A last one is always there, since a batch of identical responses has no gradient."""
+def rows_of(shapes: list[Lengths], seed: int, common: int = 0) -> list[Pair]:
+    """Pairs of random tokens. A last one is always there, since a batch of identical responses has no gradient.
+
+    Args:
+        shapes: Tokens of prompt, chosen and rejected, and whether the responses are the same.
+        seed: Of the tokens.
+        common: Tokens more, the same ones, at the beginning of every prompt.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(count: int) -> list[int]:
         return torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
 
-    rows = []
+    rows, system = [], tokens(common)
     for prompt, chosen, rejected, same in [*shapes, (4, 3, 5, False)]:
-        row = Pair(prompt_ids=tokens(prompt), chosen_ids=tokens(chosen), rejected_ids=tokens(rejected))
+        row = Pair(prompt_ids=[*system, *tokens(prompt)], chosen_ids=tokens(chosen), rejected_ids=tokens(rejected))
         rows.append({**row, "rejected_ids": row["chosen_ids"]} if same else row)
     return rows
 
 
 #: Batches of pairs.
-batches = st.builds(rows_of, st.lists(lengths, min_size=1, max_size=4), st.integers(0, 2**16))
+batches = st.builds(
+    rows_of, st.lists(lengths, min_size=1, max_size=4), st.integers(0, 2**16), st.sampled_from([0, 3, 20])
+)
 
 
 def model_of(kind: str, *, lora: bool) -> Any:

@@ -3,6 +3,7 @@
 import resource
 import sys
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ CPU = torch.device("cpu")
 #: A prompt with two responses, one whose prompt is a single token, one response of one token.
 ROW = in_one_row([([5, 6, 7, 8], [[9, 10], [11, 4, 4]]), ([5], [[6, 7, 8], [6]])], CPU)
 
+#: Prompts that begin alike, one of which is no longer than that beginning.
+ALIKE = in_one_row(
+    [([5, 6, 7, 8], [[9, 10], [11, 4]]), ([5, 6, 4], [[6], [8, 6]]), ([5, 6], [[6], [6]])], CPU, share=True
+)
 #: Two demonstrations, as SFT lays them out.
 SEQUENCES = Layout([[4], [3]], torch.zeros(7, dtype=torch.long), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
 
@@ -51,11 +56,11 @@ def test_gradients_are_those_of_the_formulas() -> None:
     assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], *flat), (double(6, 5), *gated))
 
 
-@pytest.mark.parametrize("layout", [ROW.layout, SEQUENCES])
+@pytest.mark.parametrize("layout", [ROW.layout, ALIKE.layout, SEQUENCES])
 def test_attention_is_rotation_then_masked_softmax(layout: Layout) -> None:
     """Against the formula over the whole row with one dense mask, in float64, with heads that share their keys."""
     torch.manual_seed(0)
-    count = sum(layout.lengths)
+    count = layout.common + sum(layout.lengths)
     given = double(count, 6, 8), double(count, 2, 8), double(count, 2, 8)
     angles = torch.randn(count, 4, dtype=torch.float64).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
@@ -64,7 +69,9 @@ def test_attention_is_rotation_then_masked_softmax(layout: Layout) -> None:
     q, k, v = (t.transpose(0, 1)[None] for t in given)
     q, k = apply_rotary_pos_emb(q, k, cos[None], sin[None])
     k, v = k.repeat_interleave(3, 1), v.repeat_interleave(3, 1)
-    visible = torch.block_diag(*(mask[0, 0] for mask in layout.masks(None)))  # type: ignore[no-untyped-call]
+    visible = torch.zeros(count, count)
+    for query_place, key_place in product(range(count), repeat=2):
+        visible[query_place, key_place] = layout.blocks(None).mask_mod(0, 0, query_place, key_place)
     expected = torch.softmax((q @ k.transpose(2, 3) * 0.3).masked_fill(visible == 0, -torch.inf), -1) @ v
     expected = expected[0].transpose(0, 1)
     assert torch.allclose(got, expected, atol=1e-12)

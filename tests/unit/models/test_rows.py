@@ -17,7 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from preflow.models import attention
 from preflow.models.attention import why_not
-from preflow.models.layout import Layout, in_one_row
+from preflow.models.layout import Layout, Tokens, common_beginning, in_one_row
 from preflow.models.trl_forward import drop_padding
 from tests.unit.models.kinds import GROUPED, model_of
 
@@ -32,7 +32,7 @@ def build(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2", "gpt2"])
 def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
-    """Labels in the middle of a row, at its end, and a row in which nothing counts."""
+    """Labels in the middle of a row, at its end, a row in which nothing counts; the first two begin alike."""
     plain, flat = build(kind), build(kind)
     drop_padding(flat)
     ids = torch.tensor([[5, 6, 7, 8, 9, 3, 4, 4, 6], [5, 5, 6, 6, 7, 7, 0, 0, 0], [9, 8, 7, 6, 0, 0, 0, 0, 0]])
@@ -52,10 +52,13 @@ def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
 
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_flex_attention_sees_what_masks_see(window: int | None, softcap: float | None) -> None:
+@pytest.mark.parametrize("common", [[], [4, 3, 9, 5, 5]])
+def test_flex_attention_sees_what_masks_see(window: int | None, softcap: float | None, common: list[int]) -> None:
     """The GPU's way, uncompiled on the CPU, against one attention call per group."""
     torch.manual_seed(0)
-    row = in_one_row([([5, 6, 7, 8], [[9, 10], [11]]), ([5], [[6, 7, 8], [6]])], torch.device("cpu"))
+    groups: list[Tokens] = [([*common, 5, 6, 7, 8], [[9, 10], [11]]), ([*common, 5], [[6, 7, 8], [6]])]
+    row = in_one_row(groups, torch.device("cpu"), share=True)
+    assert row.layout.common == len(common)
     count = row.input_ids.shape[1]
     query, key, value = torch.randn(1, 4, count, 8), torch.randn(1, 2, count, 8), torch.randn(1, 2, count, 8)
     given = (query, key, value, row.layout, 0.3, window, softcap)
@@ -75,6 +78,37 @@ def test_who_sees_whom() -> None:
     windowed = row.layout.masks(2)[0][0, 0].int().tolist()
     assert windowed == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
     assert isinstance(row.layout, Layout)
+
+
+def test_who_sees_a_common_beginning() -> None:
+    """Two prompts that begin with 5 6, the second no longer than that and one more: 5 6 stand once, at places 0-1."""
+    row = in_one_row([([5, 6, 7, 8], [[9, 9], [10]]), ([5, 6, 4], [[3], [6]])], torch.device("cpu"), share=True)
+    assert row.input_ids.tolist() == [[5, 6, 7, 8, 9, 8, 4, 4]]
+    assert row.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 2, 2]]
+    assert row.scored.tolist() == [3, 4, 5, 6, 7]
+    assert row.targets.tolist() == [9, 9, 10, 3, 6]
+    blocks = row.layout.blocks(None).mask_mod
+    seen = [[bool(blocks(0, 0, torch.tensor(q), torch.tensor(k))) for k in range(8)] for q in range(8)]
+    assert [[k for k in range(8) if seen[q][k]] for q in range(8)] == [
+        [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 5], [0, 1, 6], [0, 1, 7],
+    ]  # fmt: skip
+    assert row.layout.spread.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 6, 7]
+    assert row.layout.kept.tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
+    assert row.layout.apart.parts == [3, 2, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [([[5, 6, 7]], 0), ([[5, 6], [5, 6, 7], [5, 6]], 2), ([[5, 6], [6, 5]], 0), ([[], [5]], 0), ([[9, 2], [9, 10]], 1)],
+)
+def test_how_many_tokens_all_rows_begin_with(prompts: list[list[int]], expected: int) -> None:
+    assert common_beginning(prompts) == expected
+
+
+def test_stored_values_do_not_share_beginnings() -> None:
+    """Their bits must not depend on which prompts stand together."""
+    row = in_one_row([([5, 6, 7], [[8]]), ([5, 6, 4], [[3]])], torch.device("cpu"))
+    assert row.input_ids.tolist() == [[5, 6, 7, 5, 6, 4]]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_every_known_kind_is_tested() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=6, **LOOSE)
 @example(rows=rows_of(EDGES, 0))
+@example(rows=rows_of(EDGES, 0, 9))
 @given(rows=batches)
 def test_log_probs_equal_padded_ones(kind: str, rows: list[Pair]) -> None:
     ways = moved_ways(kind, True)
@@ -143,6 +144,7 @@ def test_log_probs_equal_padded_ones(kind: str, rows: list[Pair]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=5, **LOOSE)
 @example(rows=rows_of(EDGES, 0))
+@example(rows=rows_of(EDGES, 0, 9))
 @given(rows=batches)
 def test_gradients_equal_padded_ones(kind: str, lora: bool, rows: list[Pair]) -> None:
     ways = moved_ways(kind, lora)
@@ -153,6 +155,7 @@ def test_gradients_equal_padded_ones(kind: str, lora: bool, rows: list[Pair]) ->
 @pytest.mark.parametrize("loss_type", LOSSES)
 @settings(max_examples=1, **LOOSE)
 @example(rows=rows_of(EDGES, 0))
+@example(rows=rows_of(EDGES, 0, 9))
 @given(rows=batches)
 def test_all_losses_and_their_gradients_equal_trls(loss_type: str, rows: list[Pair]) -> None:
     ways = moved_ways("llama", True)
@@ -163,6 +166,7 @@ def test_all_losses_and_their_gradients_equal_trls(loss_type: str, rows: list[Pa
 @pytest.mark.parametrize("number", [0, *[pytest.param(i, marks=pytest.mark.slow) for i in range(1, len(VARIANTS))]])
 @settings(max_examples=3, **LOOSE)
 @example(rows=rows_of(EDGES, 0))
+@example(rows=rows_of(EDGES, 0, 9))
 @given(rows=batches)
 def test_variants_equal_trls(number: int, rows: list[Pair]) -> None:
     assert_alike(varied_ways(number), rows)

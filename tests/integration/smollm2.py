@@ -1,5 +1,6 @@
 """SmolLM2 with rows of the demo: what tests of real trainings share."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from preflow.config import Recipe
 from preflow.data.conversion import to_demonstration, to_pair
 from preflow.data.raw import read_rows
 from preflow.data.reading import resolve_sources
+from preflow.data.rows import Message
 from preflow.data.store import rows_file, write_rows
 from preflow.models.base import ModelRef, resolve_model
 from preflow.models.packaged import fetch
@@ -47,12 +49,17 @@ def _made_here() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="preflow-smollm2-")
 
 
-def demo_rows(folder: Path, answers: int, pairs: int, held_out: int) -> Artifact:
-    """The first rows of the demo's files, as the gate leaves them."""
+def demo_rows(folder: Path, answers: int, pairs: int, held_out: int, times: int = 1) -> Artifact:
+    """The first rows of the demo's files, as the gate leaves them; every turn says its text so many times."""
+
+    def repeated(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+        return tuple(replace(turn, content=" ".join([turn.content] * times)) for turn in turns)
 
     def first(name: str, count: int, convert: Any) -> list[Any]:
         (source,) = resolve_sources([str(ROOT / "recipes" / "demo" / f"{name}.jsonl")])
-        return [convert(row) for row in islice(read_rows(source), count)]
+        rows = [convert(row) for row in islice(read_rows(source), count)]
+        turns = ("messages",) if name == "demonstrations" else ("prompt", "chosen", "rejected")
+        return [replace(row, **{part: repeated(getattr(row, part)) for part in turns}) for row in rows]
 
     def write(out: Path) -> None:
         write_rows(out / rows_file("demonstrations", "train"), first("demonstrations", answers, to_demonstration))

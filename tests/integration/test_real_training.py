@@ -124,7 +124,7 @@ def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[
 
 def memory_taken(tmp_path: Path, stage: str, recipe: Recipe) -> tuple[float, float]:
     """GiB predicted and measured."""
-    data, out, heard = demo_rows(tmp_path, 8, 8, 1), tmp_path / "out", Heard()
+    data, out, heard = demo_rows(tmp_path, 8, 8, 1, times=3), tmp_path / "out", Heard()
     out.mkdir()
     if stage == "dpo":
         run_dpo(dpo_spec(recipe, data, tmp_path), out, heard)

@@ -27,7 +27,23 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "validation": ValidationSettings,
     "evaluation": EvaluationSettings,
 }
-_BITSANDBYTES = re.compile(r"8bit|paged|_bnb")
+#: Patterns of optimizers' names and the package that each imports; the first that matches counts.
+_OPTIMIZER_PACKAGES = {
+    "^galore_": "galore_torch",
+    "^apollo_": "apollo_torch",
+    "^(ada)?lomo$": "lomo_optim",
+    "^grokadamw$": "grokadamw",
+    "^schedule_free_": "schedulefree",
+    "^stable_adamw$": "optimi",
+    "^adamw_torch_[48]bit$": "torchao",
+    "^adamw_torch_xla$": "torch_xla",
+    "^adamw_torch_npu_fused$": "torch_npu",
+    "^adamw_anyprecision$": "torchdistx",
+    "8bit|paged|_bnb|^lion|ademamix": "bitsandbytes",
+}
+
+#: Packages that are installed under another name than they are imported by.
+_DISTRIBUTIONS = {"optimi": "torch-optimi"}
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -130,19 +146,22 @@ def require_packages(recipe: Recipe) -> None:
 
     Raises:
         MissingDependencyError: ``provider: unsloth`` without unsloth; ``use_4bit``, or an 8-bit or paged optimizer,
-            without bitsandbytes.
+            without bitsandbytes; another optimizer without its package.
     """
     needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
     if recipe.use_4bit:
         needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None and _BITSANDBYTES.search(section.optim):
-            needed.append(("bitsandbytes", f"{stage}.optim: {section.optim}", f"{stage}.optim: adamw_torch"))
+        name = "" if section is None else section.optim
+        package = next((package for pattern, package in _OPTIMIZER_PACKAGES.items() if re.search(pattern, name)), None)
+        if package is not None:
+            needed.append((package, f"{stage}.optim: {name}", f"{stage}.optim: adamw_torch"))
     for package, setting, instead in needed:
         if importlib.util.find_spec(package) is None:
+            name = _DISTRIBUTIONS.get(package, package.replace("_", "-"))
             raise MissingDependencyError(
-                f"recipe '{recipe.name}' has {setting}, but the package {package} is not installed: pip install "
-                f"{package}, or use {instead}"
+                f"recipe '{recipe.name}' has {setting}, but the package {name} is not installed: pip install "
+                f"{name}, or use {instead}"
             )
 
 

@@ -1,6 +1,7 @@
 """What the two training stages can be told, in the names of the field (TRL, transformers, PEFT)."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -94,13 +95,22 @@ class TrainingSettings(Frozen):
     def _can_be_trained(self) -> Self:
         if self.max_steps == 0:
             raise ValueError("max_steps is 0: expected a number of steps, or -1 for as many as num_train_epochs gives")
-        targets = self.lora_target_modules
-        if "lm_head" in ((targets,) if isinstance(targets, str) else targets):
+        if _names_the_head(self.lora_target_modules):
             raise ValueError(
                 "lora_target_modules has 'lm_head': TRL computes log-probs from the head's own weights, so an adapter "
                 "on it would never train; leave it out"
             )
         return self
+
+
+def _names_the_head(targets: str | Sequence[str]) -> bool:
+    """As PEFT reads them: a text is a pattern of whole names, a list has names' ends."""
+    if not isinstance(targets, str):
+        return "lm_head" in targets
+    try:
+        return re.fullmatch(targets, "lm_head") is not None
+    except re.error as error:
+        raise ValueError(f"lora_target_modules is {targets!r}, which is no regular expression: {error}") from error
 
 
 class SftSettings(TrainingSettings):
@@ -141,9 +151,9 @@ class DpoSettings(TrainingSettings):
     """Guards the training: KL from the reference along held-out chosen responses, in nats per response, above which
     training stops and returns to the best weights within the limit. It can change the weights.
     ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
-    early_stop_patience: int = Field(default=0, ge=0)
-    """Stop after this many looks in which neither reward accuracy nor margin rose, and return to the best weights; 0
-    trains to the end."""
+    early_stop_patience: int = Field(default=10, ge=0)
+    """Stop after this many looks in a row in which neither reward accuracy nor, at the same accuracy, the margin rose,
+    and return to the best weights; 0 trains to the end."""
     proof_sample: int = Field(default=8, ge=1)
     """Pairs whose stored values are compared with an independent forward before the first step."""
 

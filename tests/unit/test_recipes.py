@@ -48,6 +48,24 @@ def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pyte
         require_runnable(recipe)
 
 
+@pytest.mark.parametrize(
+    ("optim", "package"),
+    [
+        ("galore_adamw_8bit", "galore-torch"),
+        ("lion_32bit", "bitsandbytes"),
+        ("ademamix", "bitsandbytes"),
+        ("adamw_torch_8bit", "torchao"),
+        ("stable_adamw", "torch-optimi"),
+    ],
+)
+def test_an_optimizer_whose_package_is_missing_is_refused_before_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optim: str, package: str
+) -> None:
+    monkeypatch.setattr("preflow.recipes.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=rf"sft\.optim: {optim}.*pip install {package},"):
+        require_runnable(load(tmp_path, {**TWO_STAGE, "optim": optim}))
+
+
 def test_an_overriding_section_keeps_what_it_does_not_name(tmp_path: Path) -> None:
     """``prefect deployment run --param overrides='{"dpo": {"beta": 0.2}}'``."""
     values = {**TWO_STAGE, "dpo": {"dataset": "p.jsonl", "beta": 0.5, "learning_rate": 1e-6}}

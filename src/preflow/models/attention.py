@@ -24,6 +24,8 @@ from preflow.models.loading import LanguageModel
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "phi", "phi3")
 _NAMES = {"sdpa": "preflow_sdpa", "eager": "preflow_eager"}
 _EXPRESSED = {"full_attention", "sliding_attention"}
+#: Packages whose modules compute as they did when this was proven; a repository's own code is another.
+_PROVEN = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "deepspeed", "trl", "preflow")
 #: Rotary embeddings whose angles depend on the longest row of a batch.
 _BATCH_DEPENDENT = ("dynamic", "longrope")
 
@@ -45,6 +47,15 @@ def why_not(model: LanguageModel) -> str | None:
         return f"its rotary embedding ({', '.join(depends)}) depends on the longest row of a batch"
     if getattr(config, "reorder_and_upcast_attn", False) or getattr(config, "use_bidirectional_attention", False):
         return "it computes attention in a way of its own (reorder_and_upcast_attn or use_bidirectional_attention)"
+    return _foreign_code(model)
+
+
+def _foreign_code(model: LanguageModel) -> str | None:
+    """What is said of modules that do not compute by the code that the proofs are about: their own, or patched."""
+    for kind in {type(module) for module in model.modules()}:
+        home = str(kind.forward.__module__)
+        if home.partition(".")[0] not in _PROVEN:
+            return f"its {kind.__name__} runs code of {home}, which may not heed a layout"
     return None
 
 

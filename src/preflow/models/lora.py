@@ -2,7 +2,8 @@
 
 PEFT computes the same in five passes over the widest tensors (product, cast, product, scale, sum), and as many back. On
 a CPU, where such passes cost as much as a third of the arithmetic, this matters. Left to PEFT are adapters with dropout
-in use, DoRA, several adapters, quantized bases, autocast, and weights in parts that only their own layer gathers.
+in use, DoRA, several adapters, quantized bases, biases that train, autocast, and weights in parts that only their own
+layer gathers.
 """
 
 import types
@@ -80,7 +81,9 @@ def usable(layer: Any, active: list[str], x: Tensor) -> bool:
         return False
     name = active[0]
     drops = layer.training and getattr(layer.lora_dropout[name], "p", 0.0) > 0
-    weights = [part.weight for part in (layer.get_base_layer(), layer.lora_A[name], layer.lora_B[name])]
+    base = layer.get_base_layer()
+    weights = [part.weight for part in (base, layer.lora_A[name], layer.lora_B[name])]
     dtypes = {x.dtype, *(weight.dtype for weight in weights)}
-    plain = layer.lora_B[name].bias is None and not weights[0].requires_grad and all(map(is_whole, weights))
+    trains = any(part is not None and part.requires_grad for part in (base.weight, base.bias))
+    plain = layer.lora_B[name].bias is None and not trains and all(map(is_whole, weights))
     return plain and not drops and len(dtypes) == 1 and not torch.is_autocast_enabled(x.device.type)

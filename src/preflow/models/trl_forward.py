@@ -138,7 +138,8 @@ def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> 
     """Score tokens under a model's head: by a forward that ends the gradient, or, where the head trains, TRL's way."""
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
-    frozen = not head.weight.requires_grad and hidden.dtype == head.weight.dtype == torch.float32
+    trains = any(part is not None and part.requires_grad for part in (head.weight, head.bias))
+    frozen = not trains and hidden.dtype == head.weight.dtype == torch.float32
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
     # Before the trainer shares the weights out there is nothing to gather, though DeepSpeed is switched on already.

@@ -29,8 +29,9 @@ from preflow.observer import Observer
 from preflow.stages import proof
 from preflow.stages.batching import Batched, within_memory
 from preflow.stages.drift import HeldOut
+from preflow.stages.drift_guard import DriftGuard
 from preflow.stages.forecast import common_tokens, foreseen
-from preflow.stages.guards import ROW, DriftGuard, Watched
+from preflow.stages.guards import ROW, Watched
 from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import (

@@ -1,28 +1,21 @@
-"""What watches a training: broken numbers stop it before they reach the weights, drift before it ruins them."""
+"""What watches every training: broken numbers stop it before they reach the weights, ruin before it is kept."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from preflow.errors import NonFiniteLossError, RuinedModelError
 from preflow.models.layout import IGNORED
 from preflow.models.loading import LanguageModel
-from preflow.models.sharding import local_part, put_back, trained_weights
-from preflow.observer import Observer
+from preflow.models.sharding import local_part
 from preflow.stages import ranks
-from preflow.stages.drift import Drift, HeldOut
-from preflow.training_settings import DpoSettings
 
 ROW = "row"
 _NAMED = 8
-_EXPECTED = "expected.safetensors"
 #: A model knows something that gives rows at most this share of the nats of guessing.
 _KNOWING = 0.9
 
@@ -76,7 +69,8 @@ class Watched:
             self._rows += numbers
             self._last = model, numbers
             if ranks.anywhere(not bool(torch.isfinite(loss)), loss.device):
-                raise self._broken("loss", float(loss.detach()), self._guilty(model, numbers, loss))
+                broken = [] if bool(torch.isfinite(loss)) else numbers
+                raise self._broken("loss", float(loss.detach()), self._guilty(numbers, broken, self._breaks_loss))
         return result
 
     def check_gradients(self) -> None:
@@ -86,7 +80,7 @@ class Watched:
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).sum() if gradients else None
         if ranks.anywhere(norm is not None and not bool(torch.isfinite(norm)), trainer.args.device):
             value = math.nan if norm is None else float(norm)
-            raise self._broken("gradient", value, [row for rows in ranks.of_all(self._rows) for row in rows])
+            raise self._broken("gradient", value, self._guilty(self._rows, self._rows, self._breaks_gradient))
         self._rows = []
 
     def check_weights(self) -> None:
@@ -144,21 +138,31 @@ class Watched:
         kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
         return f"The last checkpoint is kept in {trainer.args.output_dir}" if kept else "No checkpoint was written yet"
 
-    def _guilty(self, model: Any, rows: Sequence[int], loss: torch.Tensor) -> list[int]:
-        """Which rows of all processes give a broken loss alone; where none does, all rows of a broken loss."""
-        broken = [] if bool(torch.isfinite(loss)) else list(rows)
+    def _guilty(self, rows: Sequence[int], broken: Sequence[int], breaks: Callable[[int], bool]) -> list[int]:
+        """Which rows of all processes break alone; where none does, all that ``broken`` says."""
         most = max(ranks.of_all(len(rows)))  # as many forwards in every process: they may need each other in each
-        alone = [row for place in range(most) if self._breaks(model, row := rows[place % len(rows)])]
+        alone = [row for place in range(most) if breaks(row := rows[place % len(rows)])]
         guilty = [row for found in ranks.of_all(alone) for row in found]
-        return sorted(set(guilty)) or [row for found in ranks.of_all(broken) for row in found]
+        return sorted(set(guilty)) or [row for found in ranks.of_all(list(broken)) for row in found]
 
-    def _breaks(self, model: Any, row: int) -> bool:
+    def _breaks_loss(self, row: int) -> bool:
+        with torch.no_grad():
+            return not bool(torch.isfinite(self._loss_alone(row)))
+
+    def _breaks_gradient(self, row: int) -> bool:
+        trainer: Any = self
+        trainer.model.zero_grad()
+        with trainer.accelerator.no_sync(self._last[0]):
+            self._loss_alone(row).backward()  # type: ignore[no-untyped-call]
+        gradients = [local_part(p.grad) for p in trainer.model.parameters() if p.grad is not None]
+        return not all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(gradients))
+
+    def _loss_alone(self, row: int) -> torch.Tensor:
         trainer: Any = self
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row]]))
         batch.pop(ROW)
-        with torch.no_grad():
-            loss = super().compute_loss(model, batch)  # type: ignore[misc]
-        return not bool(torch.isfinite(loss))
+        loss: torch.Tensor = super().compute_loss(self._last[0], batch)  # type: ignore[misc]
+        return loss
 
     def _broken(self, what: str, value: float, rows: Sequence[int]) -> NonFiniteLossError:
         trainer: Any = self
@@ -190,122 +194,3 @@ class _AroundStep(TrainerCallback):
 def model_vocabulary(model: LanguageModel) -> int:
     """Tokens that a model chooses from."""
     return int(model.config.get_text_config().vocab_size)
-
-
-class DriftGuard(TrainerCallback):
-    """Measures drift every few steps, keeps the best weights, and stops a training that has gone too far.
-
-    The best weights are those of the highest reward accuracy (then margin) among measurements within the KL limit;
-    the start of training, which is the reference itself, counts as one. Measurements stand in the trainer's log, which
-    checkpoints carry, so a resumed training decides as an uninterrupted one.
-    """
-
-    def __init__(self, model: LanguageModel, scratch: Path, settings: DpoSettings, observer: Observer) -> None:
-        """Watch ``model``, with the best weights kept under ``scratch``."""
-        self.model, self.scratch, self.settings, self.observer = model, scratch, settings, observer
-        self.held_out: HeldOut | None = None
-        self.reason: str | None = None
-        self.steps = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep the start, which is the reference: what it expects, and its weights, which later ones have to beat."""
-        if self.held_out is None:
-            return
-        if state.global_step > 0:
-            self.held_out.recall(self.scratch / _EXPECTED)
-            return
-        self.held_out.remember()
-        if state.is_world_process_zero:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            self.held_out.save(self.scratch / _EXPECTED)
-        state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
-        self._keep(0, state)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure, keep the best, stop."""
-        due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
-        if self.held_out is None or not (due or state.global_step == state.max_steps):
-            return
-        drift: Drift = ranks.of_first(self.held_out.look())
-        before = self._best(state)
-        state.log_history.append({"step": state.global_step, **_entries(drift)})
-        self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
-        self.steps, self.reason = state.global_step, self._why_stop(state, drift.kl)
-        if self.reason is not None:
-            control.should_training_stop = True
-        elif self._best(state) != before:
-            self._keep(state.global_step, state)
-
-    def stopped_before(self, checkpoint: str | None) -> TrainerState | None:
-        """Where a training ended that was stopped and then killed before it could go back to its best weights.
-
-        Args:
-            checkpoint: The newest whole one, if there is any.
-
-        Returns:
-            The state in which it was stopped; none where training has to go on.
-        """
-        if checkpoint is None:
-            return None
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        last = next((e for e in reversed(state.log_history) if "eval_kl" in e), None)
-        if last is None or last["step"] != state.global_step:
-            return None
-        self.steps, self.reason = state.global_step, self._why_stop(state, last["eval_kl"])
-        return None if self.reason is None else state
-
-    def finish(self, state: TrainerState) -> dict[str, float]:
-        """After training: where it was stopped, go back to the best weights and say so.
-
-        Returns:
-            What to report: the last measurement, and where training stopped and which step's weights are kept.
-        """
-        last: dict[str, float] = next((e for e in reversed(state.log_history) if "eval_kl" in e), {})
-        report = {f"dpo/{name}": value for name, value in last.items() if name != "step"}
-        if self.reason is None:
-            return report
-        step = self._best(state)
-        put_back(self.model, self._file(step))
-        self.observer.note(
-            f"dpo: stopped at step {self.steps}: {self.reason}. The weights of step {step} are kept"
-            + (", which are the reference's: nothing was learnt within the limit" if step == 0 else "")
-        )
-        return {**report, "dpo/stopped_at_step": float(self.steps), "dpo/kept_step": float(step)}
-
-    def _why_stop(self, state: TrainerState, kl: float) -> str | None:
-        limit, patience = self.settings.kl_limit, self.settings.early_stop_patience
-        if not kl <= limit:  # a NaN is too far
-            return (
-                f"the KL from the reference on held-out responses is at least {kl:.2f} nats per response, above "
-                f"dpo.kl_limit {limit:g}; lower the learning rate, raise beta, or raise the limit"
-            )
-        since = [e["step"] for e in state.log_history if "eval_kl" in e and e["step"] > self._best(state)]
-        if patience and len(since) >= patience:
-            return f"neither accuracy nor margin rose in {len(since)} measurements (dpo.early_stop_patience)"
-        return None
-
-    def _best(self, state: TrainerState) -> int:
-        measured = [e for e in state.log_history if e.get("eval_kl", math.inf) <= self.settings.kl_limit]
-        best = max(measured, key=lambda e: (e["eval_reward_accuracy"], e["eval_reward_margin"]), default={"step": 0})
-        return int(best["step"])
-
-    def _file(self, step: int) -> Path:
-        return self.scratch / f"best-{step}.safetensors"
-
-    def _keep(self, step: int, state: TrainerState) -> None:
-        weights = trained_weights(self.model)  # in every process: each may hold a part
-        if not state.is_world_process_zero:
-            return
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        kept = sorted(self.scratch.glob("best-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
-        partial = self.scratch / "best.partial"
-        save_file(weights, partial)
-        partial.rename(self._file(step))
-        for old in kept[1:-1]:  # the start and the last best stay: a kill may send training back before this one
-            old.unlink()
-
-
-def _entries(drift: Drift) -> dict[str, float]:
-    return {f"eval_{name}": value for name, value in asdict(drift).items()}

@@ -4,22 +4,26 @@
 """
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.gpt2 import GPT2Config
 from transformers.models.gpt_neox import GPTNeoXConfig
 from transformers.models.llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.mamba import MambaConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from preflow.models import attention
 from preflow.models.attention import why_not
+from preflow.models.fast_layers import quicken
 from preflow.models.layout import Layout, Tokens, common_beginning, in_one_row
-from preflow.models.trl_forward import drop_padding
-from tests.unit.models.kinds import GROUPED, model_of
+from preflow.models.lora import fuse
+from preflow.models.trl_forward import drop_padding, share_prompts
+from tests.unit.models.kinds import EDGES, GROUPED, forward, model_of, move, rows_of, trained
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 
@@ -48,6 +52,32 @@ def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
         assert float((a.grad - b.grad).norm()) <= 1e-4 * float(a.grad.norm()) + 1e-7, name
     nothing = {**call, "labels": torch.full_like(ids, -100)}
     assert torch.equal(flat(**nothing).log_probs, plain(**nothing).log_probs)
+
+
+@pytest.mark.parametrize("kind", ["phi", "qwen2"])
+def test_biases_that_train_get_their_gradients(kind: str) -> None:
+    """An adapter with PEFT's ``bias: all``, against TRL's padded forward; Phi's head has a bias too."""
+    plain, packed = (model_of(kind, lora=False).requires_grad_(False) for _ in range(2))
+    wrapped: list[Any] = []
+    for model in (plain, packed):
+        torch.manual_seed(0)
+        wrapped.append(get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", bias="all")))
+    for model in (plain, packed):
+        add_fused_lm_head(model, outputs=OUTPUTS)
+    share_prompts(packed)
+    fuse(wrapped[1])
+    quicken(wrapped[1])
+    gradients, rows = [], cast(list[dict[str, list[int]]], rows_of(EDGES, 0))
+    for model in wrapped:
+        move(model)
+        forward(model, rows).log_probs.sum().backward()
+        gradients.append({name: p.grad for name, p in trained(model).items() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert ("base_model.model.lm_head.bias" in gradients[0]) == (kind == "phi")
+    assert any(name.endswith("q_proj.base_layer.bias") for name in gradients[0])
+    for name, expected in gradients[0].items():
+        # The slope of a key's bias is rounding: softmax does not see what all scores of a query have in common.
+        assert float((gradients[1][name] - expected).norm()) <= 1e-4 * float(expected.norm()) + 1e-5, name
 
 
 @pytest.mark.parametrize("window", [None, 4])
@@ -125,6 +155,26 @@ def test_stored_values_do_not_share_beginnings() -> None:
 def test_what_a_layout_cannot_express_is_refused(config: PretrainedConfig, reason: str) -> None:
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     assert reason in str(why_not(model))
+
+
+class OwnAttention(LlamaAttention):
+    """As a repository's own modelling file has it: it reads no layout."""
+
+    def forward(self, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("layout", None)
+        return super().forward(hidden_states, *args, **kwargs)
+
+
+def test_attention_by_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model of a known kind: with an attention of its own, and with a patched one as unsloth makes."""
+    model = build("llama")
+    assert why_not(model) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(LlamaAttention, "forward", OwnAttention.forward)
+        assert f"its LlamaAttention runs code of {__name__}" in str(why_not(model))
+    layer = model.model.layers[0]
+    layer.self_attn = OwnAttention(model.config, 0)
+    assert f"its OwnAttention runs code of {__name__}" in str(why_not(model))
 
 
 def test_state_space_layers_are_refused() -> None:

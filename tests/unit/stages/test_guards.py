@@ -18,7 +18,7 @@ from preflow.observer import Silent
 from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
 from preflow.stages.drift import HeldOut
-from preflow.stages.guards import DriftGuard
+from preflow.stages.drift_guard import DriftGuard
 from preflow.stages.pairs import ScoredPair, read_pairs
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
@@ -255,3 +255,73 @@ def test_a_broken_gradient_never_reaches_the_weights(prepared: Run, tmp_path: Pa
         trainer.train()
     assert "no checkpoint was written yet" in str(told.value)
     assert all(before[name].equal(p) for name, p in weights.items())
+
+
+class _BreaksBackward(torch.autograd.Function):
+    """Its value is its input, its gradient infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * math.inf
+
+
+@pytest.mark.parametrize("stage", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
+def test_the_row_of_a_broken_gradient_is_named(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """One row of a step of two forwards of two has a loss that is a number, and a gradient that is none."""
+    module: Any = dpo if stage == "dpo" else sft
+    own = module.run_training
+    seen: list[int] = []
+
+    def broken(trainer: Any, out: Path, *rest: Any) -> Any:
+        compute, inner, bad = trainer.compute_loss, trainer.model, []
+        forward = inner.forward
+
+        def noted(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if not seen:
+                seen.append(int(inputs["row"][1]))
+                bad.append(inputs["input_ids"][1, : int(inputs["attention_mask"][1].sum())])
+            return compute(model, inputs, *args, **kwargs)
+
+        def half_broken(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            ids, lengths = kwargs["input_ids"], kwargs["attention_mask"].sum(-1)
+            lines = zip(output.log_probs, ids, lengths, strict=True)
+            parts = [_BreaksBackward.apply(line) if i[:n].equal(bad[0]) else line for line, i, n in lines]  # type: ignore[no-untyped-call]
+            output.log_probs = torch.stack(parts)
+            return output
+
+        trainer.compute_loss, inner.forward = noted, half_broken
+        return own(trainer, out, *rest)
+
+    monkeypatch.setattr(module, "run_training", broken)
+    changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    recipe = recipe_for(
+        prepared.base, **{stage: {**COMMON, **changes, **({"eval_pairs": 0} if stage == "dpo" else {})}}
+    )
+    spec: Any = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
+    work: Any = run_sft
+    if stage == "dpo":
+        spec, work = prepared.dpo(recipe=recipe), run_dpo
+    with pytest.raises(NonFiniteLossError) as caught:
+        work(spec, tmp_path, Silent())
+    source = {"dpo": "p.jsonl", "sft": "d.jsonl"}[stage]
+    assert f"{stage}: the gradient is " in str(caught.value)
+    assert str(caught.value).count(source) == 1, "it names more rows than the broken one"
+
+
+def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run, tmp_path: Path) -> None:
+    """Best at 0, 2, 3, 5 and 6, checkpoints of 4 and 8 whole or not: only 2 and 5 are of no use after 6."""
+    settings: Any = prepared.recipe.dpo
+    guard = DriftGuard(None, tmp_path, settings, Silent())
+    best = [tmp_path / f"best-{step}.safetensors" for step in (0, 2, 3, 5, 6)]
+    assert [path.name for path in guard._unneeded(best)] == [path.name for path in best[1:4]]
+    for step in (4, 8):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert [path.name for path in guard._unneeded(best)] == ["best-2.safetensors", "best-5.safetensors"]
+    assert guard._unneeded([]) == []

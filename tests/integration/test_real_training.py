@@ -66,6 +66,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "full": ({"tuning": "full"}, {}, "middling"),
     "bf16": ({"bf16": True}, {}, "short"),
     "checkpointed": ({}, {"gradient_checkpointing": True}, "short"),
+    "dropout": ({}, {"lora_dropout": 0.1}, "short"),
     "full, checkpointed": ({"tuning": "full"}, {"gradient_checkpointing": True}, "middling"),
 }
 
@@ -115,7 +116,7 @@ def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str, way: str) -> No
 def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[str, Any], model: str) -> Recipe:
     """Two steps on eight rows, on a model that is made here."""
     one_batch = {"per_device_train_batch_size": 8, "max_steps": 2, **section}
-    looks = {"eval_pairs": 0, "proof_sample": 1} if stage == "dpo" else {}
+    looks = {"eval_pairs": 0, "proof_sample": 1, "disable_dropout": False} if stage == "dpo" else {}
     recipe = recipe_for(stage, **one_batch, **looks)
     make = {"middling": middling, "short": first_layers}.get(model)
     named = {} if make is None else {"model_name": str(make(recipe, tmp_path / "model"))}

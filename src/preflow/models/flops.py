@@ -30,6 +30,7 @@ class Shape:
         largest: The largest of the plain matrices.
         wide: Summed inputs and outputs of the matrices that get an adapter; one of rank r has ``r * wide`` numbers.
         adapted: How many matrices those are.
+        read: Their summed inputs.
         layers: Number of layers.
         hidden: Width E.
         inner: Width of the MLP; of experts, of all that a token is sent to.
@@ -49,6 +50,7 @@ class Shape:
     largest: int
     wide: int
     adapted: int
+    read: int
     layers: int
     hidden: int
     inner: int
@@ -100,7 +102,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
         around_attention = 2 * text.num_hidden_layers * text.hidden_size * width * (heads + keys)
         inner = (linear - around_attention) // (3 * text.num_hidden_layers * text.hidden_size)
     parameters, packed = sum(p.numel() for p in model.parameters()), why_not(model) is None
-    wide, adapted = _adapter(model, targets)
+    wide, adapted, read = _adapter(model, targets)
     return Shape(
         parameters=parameters,
         linear=linear,
@@ -109,6 +111,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
         largest=max(plain),
         wide=wide,
         adapted=adapted,
+        read=read,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         inner=inner or 4 * text.hidden_size,
@@ -145,8 +148,8 @@ def _experts_per_token(text: Any) -> int:
     return chosen
 
 
-def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, int]:
-    """Numbers of an adapter of rank 1, and matrices that it is put on, by PEFT itself; changes the model."""
+def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, int, int]:
+    """Numbers of an adapter of rank 1, matrices that it is put on and their inputs, by PEFT itself; changes the model."""
     from peft import LoraConfig, inject_adapter_in_model
 
     names = targets if isinstance(targets, str) else list(targets)
@@ -155,8 +158,9 @@ def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, i
             inject_adapter_in_model(LoraConfig(r=1, target_modules=names), model)
     except ValueError as error:
         raise ConfigError(f"lora_target_modules is {names!r}, which PEFT refuses for this model: {error}") from error
-    narrow = [p.numel() for name, p in model.named_parameters() if "lora_" in name]
-    return sum(narrow), len(narrow) // 2
+    narrow = {name: p.numel() for name, p in model.named_parameters() if "lora_" in name}
+    read = sum(size for name, size in narrow.items() if "lora_A" in name)
+    return sum(narrow.values()), len(narrow) // 2, read
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class _Way:
         cpu: Whether it runs there.
         autocast: Whether numbers are cast to bfloat16 on the way.
         four_bit: Whether the layers' matrices are packed.
+        drops: Whether the adapter's dropout is on: PEFT's own layers then compute, not ``lora`` and ``fast_layers``' MLP.
         attention: Whether ``fast_attention`` computes.
         mlp: Whether ``fast_layers`` computes the MLP.
         own_head: Whether ``head`` scores.
@@ -80,6 +81,7 @@ class _Way:
     cpu: bool
     autocast: bool
     four_bit: bool
+    drops: bool
     attention: bool
     mlp: bool
     own_head: bool
@@ -91,10 +93,12 @@ class _Way:
         rank = settings.lora_r if recipe.tuning == "lora" else 0
         cpu, autocast = precision.device.type == "cpu", precision.compute is torch.bfloat16
         lean = shape.lean and cpu and not autocast and precision.weights is torch.float32
-        whole_mlp = rank > 0 and not recipe.use_4bit and shape.adapted == 7 * shape.layers
+        off = isinstance(settings, DpoSettings) and settings.disable_dropout
+        drops = rank > 0 and settings.lora_dropout > 0 and not off
+        whole_mlp = rank > 0 and not recipe.use_4bit and not drops and shape.adapted == 7 * shape.layers
         pairs = shape.packed and isinstance(settings, DpoSettings)
         own_head = cpu and rank > 0 and shape.packed and not autocast
-        return _Way(rank, cpu, autocast, recipe.use_4bit, lean, lean and whole_mlp, own_head, pairs)
+        return _Way(rank, cpu, autocast, recipe.use_4bit, drops, lean, lean and whole_mlp, own_head, pairs)
 
 
 def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
@@ -186,7 +190,7 @@ def _stream(way: _Way) -> int:
 def _of_a_layer(shape: Shape, batch: Work, way: _Way) -> float:
     """What one layer keeps, for all tokens of a batch."""
     size = 2 if way.autocast else 4
-    per_token = _norms(shape, way) + size * (_attention(shape, way) + _mlp(shape, way))
+    per_token = _norms(shape, way) + size * (_attention(shape, way) + _mlp(shape, way)) + _dropped(shape, way)
     narrow = way.rank * shape.adapted / shape.layers
     kept = batch.tokens * (per_token + size * narrow)
     if way.cpu and not way.attention:
@@ -201,9 +205,12 @@ def _norms(shape: Shape, way: _Way) -> float:
     """Bytes per token of two norms: what enters (in float32), what leaves, and, where it trains, what it scales.
 
     Under autocast what leaves is cast anew for each matrix that reads it: three of attention and two of the MLP. PEFT
-    does so too with an adapter over plain matrices; over packed ones all read the same.
+    does so too with an adapter over plain matrices; over packed ones all read the same. With dropout none is kept:
+    what dropout leaves of it is (``_dropped``).
     """
     enters, scaled = 2 * 4, 0 if way.rank else 2 * 4
+    if way.drops:
+        return float(shape.hidden * (enters + scaled))
     if not way.autocast or way.four_bit:
         return float(shape.hidden * (enters + scaled + 2 * (2 if way.autocast else 4)))
     return float(shape.hidden * (enters + scaled + 5 * 2))
@@ -215,12 +222,25 @@ def _attention(shape: Shape, way: _Way) -> float:
         return 2.0 * (shape.attention + shape.keys)
     if not way.cpu and shape.packed:  # one call for the whole row, of as many keys as there are
         return 2.0 * (shape.attention + shape.keys)
-    return 5.0 * shape.attention  # a head of keys and values for every query's; results of groups joined
+    # A head of keys and values for every query's; results of groups joined, which dropout reads in their matrix's place.
+    return (4.0 if way.drops else 5.0) * shape.attention
 
 
 def _mlp(shape: Shape, way: _Way) -> float:
     """Numbers per token: the gate, its activation, the other half, their product; experts' own inputs and results."""
-    return (2.0 if way.mlp else 4.0) * shape.inner + 2.0 * shape.experts * shape.hidden
+    wide = 2.0 if way.mlp else 3.0 if way.drops else 4.0  # the product is what its matrix reads, dropped out
+    return wide * shape.inner + 2.0 * shape.experts * shape.hidden
+
+
+def _dropped(shape: Shape, way: _Way) -> float:
+    """Bytes per token of dropout, for every adapted matrix anew: what was kept of its input, and what is left of it.
+
+    The CPU keeps a float32 factor for each number, a GPU a byte. The low-rank product reads what is left, cast under
+    autocast.
+    """
+    if not way.drops:
+        return 0.0
+    return (4 if way.cpu else 1) * shape.read / shape.layers + (2 if way.autocast else 4) * shape.read / shape.layers
 
 
 def _work_on_a_layer(shape: Shape, settings: TrainingSettings, batch: Work, way: _Way) -> float:

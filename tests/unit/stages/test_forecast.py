@@ -215,8 +215,10 @@ def test_recipes_name_the_usual_settings() -> None:
 
 
 @pytest.mark.parametrize("alike", [False, True], ids=["apart", "alike"])
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["steady", "dropout"])
 @pytest.mark.parametrize("lean", [True, False], ids=["lean", "plain"])
-def test_activations_are_what_autograd_keeps(lean: bool, alike: bool) -> None:
+def test_activations_are_what_autograd_keeps(lean: bool, dropout: float, autocast: bool, alike: bool) -> None:
     """Bytes that a packed forward saves for its backward, by PyTorch's own hooks, within 15 %.
 
     Prompts of 60 and 90 tokens are alike in their first 59 places or in none.
@@ -228,7 +230,10 @@ def test_activations_are_what_autograd_keeps(lean: bool, alike: bool) -> None:
         num_key_value_heads=2, pad_token_id=0,
     )  # fmt: skip
     model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    wrapped = get_peft_model(model.requires_grad_(False), LoraConfig(r=4, target_modules="all-linear"))
+    if autocast:
+        model.to(torch.bfloat16)
+    adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=dropout)
+    wrapped = get_peft_model(model.requires_grad_(False), adapter).train()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     share_prompts(model)
     fuse(wrapped)
@@ -239,6 +244,7 @@ def test_activations_are_what_autograd_keeps(lean: bool, alike: bool) -> None:
         dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ([token] * n for n in sizes), strict=True))
         for token, sizes in zip((5, 5 if alike else 6), lengths, strict=True)
     ]
+    precision = replace(CPU, weights=torch.bfloat16, compute=torch.bfloat16) if autocast else CPU
     weights = {p.untyped_storage().data_ptr() for p in wrapped.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -248,13 +254,13 @@ def test_activations_are_what_autograd_keeps(lean: bool, alike: bool) -> None:
             kept[place] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
         forward(wrapped, rows)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    given = recipe(lora_r=4)
+    given = recipe(lora_r=4, lora_dropout=dropout, disable_dropout=False)
     assert given.dpo is not None
     work = work_of_batch(lengths, packed=True, common=59 if alike else 0)
-    need = peak_memory(replace(shape_of(config), lean=lean), given, given.dpo, work, CPU).activations
+    need = peak_memory(replace(shape_of(config), lean=lean), given, given.dpo, work, precision).activations
     assert need == pytest.approx(measured, rel=0.15)
 
 

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -83,10 +84,12 @@ class Tables(NamedTuple):
         shown += ["" if value is None else f"{value:.2e}" for value in operations]
         self.numbers.add_row(stage, *shown, time)
 
-    def add_memory(self, stage: str, memory: "Memory", card: "Memory", device: Device) -> bool:
+    def add_memory(self, stage: str, memory: "Memory", on_card: "Callable[[float], Memory]", device: Device) -> bool:
         """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
         self.parts.add_row(stage, *(f"{getattr(memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
-        self.verdicts.append(_cards(stage, card))
+        rooms = {size: size * 1e9 * _USABLE for size in CARDS}
+        fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
+        self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
         return memory.total <= device.room
 
 
@@ -174,7 +177,7 @@ def _show_training(
     if isinstance(settings, DpoSettings):
         _show_beside(tables, recipe, settings, shape, rows, seen.steps, device)
     card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe), rows.common).memory
-    if tables.add_memory(stage, seen.memory, card, device):
+    if tables.add_memory(stage, seen.memory, lambda room: card, device):
         tables.verdicts.append(f"{stage}: fits {device.name}")
         return
     change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room, rows.common)
@@ -194,7 +197,7 @@ def _show_beside(
 ) -> None:
     """What DPO runs beside its training, in every process of a launch."""
     from preflow.models.flops import forward_flops
-    from preflow.stages.forecast_scoring import looks_work, proof_work
+    from preflow.stages.forecast_scoring import looks_work, proof_memory, proof_work
 
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     beside = {
@@ -204,23 +207,35 @@ def _show_beside(
     for name, work in beside.items():
         operations = forward_flops(shape, work, rank)
         tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
+    need = proof_memory(shape, recipe, settings, rows.train, device.precision)
+    card = proof_memory(shape, recipe, settings, rows.train, on_a_card(recipe))
+    fits = tables.add_memory("dpo: proof", need, lambda room: card, device)
+    tables.verdicts.append(f"dpo: proof: {'fits' if fits else 'does NOT fit'} {device.name}")
 
 
 def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
-    from preflow.stages.forecast_scoring import forecast_scoring
+    from preflow.models.scoring import BATCH_TOKENS
+    from preflow.stages.forecast_scoring import forecast_scoring, scoring_that_fits
 
     for stage, work in scoring(recipe, rows, packed=shape.packed).items():
-        seen = forecast_scoring(shape, recipe, work, device.precision)
+        seen = forecast_scoring(shape, recipe, work, device.precision, device.room)
         share = seen.forward / (recipe.launch.num_processes if stage == "reference" else 1)
         tables.add(stage, (seen.rows, seen.tokens, seen.scored, None), (seen.forward, None), _minutes(share, device))
-        card = forecast_scoring(shape, recipe, work, on_a_card(recipe)).memory
-        fits = tables.add_memory(stage, seen.memory, card, device)
-        tables.verdicts.append(f"{stage}: {'fits' if fits else 'does NOT fit'} {device.name}")
+        if tables.add_memory(stage, seen.memory, partial(_on_a_card, shape, recipe, work), device):
+            halved = seen.batch is not None and seen.batch < BATCH_TOKENS
+            batches = f" in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
+            tables.verdicts.append(f"{stage}: fits {device.name}{batches}")
+            continue
+        change = scoring_that_fits(shape, recipe, work, device.precision, device.room)
+        tables.verdicts.append(
+            f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
+        )
 
 
-def _cards(stage: str, memory: "Memory") -> str:
-    fits = [f"{size}" for size in CARDS if memory.total <= size * 1e9 * _USABLE]
-    return f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}"
+def _on_a_card(shape: "Shape", recipe: Recipe, work: "list[Work]", room: float) -> "Memory":
+    from preflow.stages.forecast_scoring import forecast_scoring
+
+    return forecast_scoring(shape, recipe, work, on_a_card(recipe), room).memory
 
 
 def _minutes(operations: float, device: Device) -> str:

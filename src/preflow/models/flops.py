@@ -149,7 +149,7 @@ def _experts_per_token(text: Any) -> int:
 
 
 def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, int, int]:
-    """Numbers of an adapter of rank 1, matrices that it is put on and their inputs, by PEFT itself; changes the model."""
+    """Numbers of an adapter of rank 1, matrices that get it and their inputs, by PEFT itself; changes the model."""
     from peft import LoraConfig, inject_adapter_in_model
 
     names = targets if isinstance(targets, str) else list(targets)

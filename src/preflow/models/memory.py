@@ -69,9 +69,9 @@ def freed_memory_returned(device: torch.device) -> Iterator[None]:
     """Hand large blocks back to the system as soon as they are freed: the least memory, for more time.
 
     glibc (2.36) cuts an aligned block out of a larger one and keeps the cuttings in its thread's cache, where small
-    objects take them: a freed block between two such cannot hold its like again. A training in 4 bits, in bfloat16 or
-    with checkpointing makes and frees many temporaries between what it keeps, and took up to twice its tensors' bytes
-    in a kept heap (measured: 2.2 GiB for 1.2 in SmolLM2-135M's DPO in 4 bits).
+    objects take them: a freed block between two such cannot hold its like again. A training in 4 bits, in bfloat16,
+    with checkpointing or with an adapter's dropout makes and frees many temporaries between what it keeps, and took up
+    to twice its tensors' bytes in a kept heap (measured: 2.2 GiB for 1.2 in SmolLM2-135M's DPO in 4 bits).
     """
     with _thresholds(device, mapped=_LARGE, trimmed=_LARGE):
         yield

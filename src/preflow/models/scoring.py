@@ -1,8 +1,8 @@
 """Log-probs of responses under a model.
 
 A prompt runs once for all its responses (``models/layout.py``). On the CPU one prompt runs at a time, on one core: a
-value's bits depend neither on other rows nor on the other response. On a GPU many rows run together, and values agree
-within the tolerance of ``preflow.maths.logprobs``.
+value's bits depend neither on other rows nor on the other response. On a GPU many rows run together, fewer where its
+memory runs out, and values agree within the tolerance of ``preflow.maths.logprobs``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from preflow.maths.logprobs import token_logprobs
@@ -27,10 +28,12 @@ Row = tuple[Sequence[int], Sequence[int]]
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]
 #: Gives the log-probs of some groups, group by group, as they are ready.
 Scorer = Callable[[Sequence[Group]], Iterable[list[Tensor]]]
-#: Tokens of a batch on a GPU.
+#: Tokens of a batch on a GPU, as far as its memory goes.
 BATCH_TOKENS = 16_384
 #: Positions projected to the vocabulary at once.
 HEAD_ROWS = 4096
+#: What a GPU tries one after another when its memory runs out: tokens of a batch, positions projected at once.
+GPU_BATCHES = tuple((BATCH_TOKENS >> n, HEAD_ROWS >> n) for n in range(7))
 #: Matrices of fewer rows go through kernels of their own, whose last bits differ: shorter rows get company.
 _NARROW = 16
 
@@ -76,10 +79,18 @@ def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> 
 
 
 @torch.no_grad()
-def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> list[list[Tensor]]:
+def batch_logprobs(
+    model: LanguageModel, groups: Sequence[Group], precision: Precision, head_rows: int = HEAD_ROWS
+) -> list[list[Tensor]]:
     """Log-probs of the responses to several prompts from one forward of one row without padding.
 
     Only for architectures that ``attention.why_not`` lets through.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        groups: Prompts with their responses.
+        precision: Where and in which dtype the forward runs.
+        head_rows: Positions projected to the vocabulary at once.
 
     Returns:
         Per group what ``group_logprobs`` gives.
@@ -97,8 +108,8 @@ def batch_logprobs(model: LanguageModel, groups: Sequence[Group], precision: Pre
             layout=row.layout,
             use_cache=False,
         ).last_hidden_state
-        wanted = states[0, row.scored].split(HEAD_ROWS)  # type: ignore[no-untyped-call]
-        targets = row.targets.split(HEAD_ROWS)  # type: ignore[no-untyped-call]
+        wanted = states[0, row.scored].split(head_rows)  # type: ignore[no-untyped-call]
+        targets = row.targets.split(head_rows)  # type: ignore[no-untyped-call]
         values = [token_logprobs(_logits(inner, h), t) for h, t in zip(wanted, targets, strict=True)]
     rows = iter(torch.cat(values)[:count].cpu().split([len(r) for _, responses in groups for r in responses]))  # type: ignore[no-untyped-call]
     return [[next(rows) for _ in responses] for _, responses in groups]
@@ -119,8 +130,40 @@ def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) 
     if why_not(inner_model(model)) is not None:
         yield from (group_logprobs(model, group, precision) for group in groups)
         return
-    for batch in batches(groups, BATCH_TOKENS):
-        yield from batch_logprobs(model, batch, precision)
+    yield from _in_batches(model, groups, precision, GPU_BATCHES)
+
+
+def _in_batches(
+    model: LanguageModel,
+    groups: Sequence[Group],
+    precision: Precision,
+    sizes: Sequence[tuple[int, int]],
+) -> Iterator[list[Tensor]]:
+    """Log-probs of many groups, in order, in packed batches: from where memory runs out on in ones of half the size.
+
+    A group that alone is larger than a batch runs response by response once batches are smaller than at the beginning.
+    """
+    left = list(groups)
+    while left:
+        (tokens, head_rows), *smaller = sizes
+        batch = next(batches(left, tokens))
+        (prompt, responses), alone = batch[0], len(batch) == 1
+        apart = alone and len(responses) > 1 and tokens < packed_length(batch[0]) and tokens < BATCH_TOKENS
+        try:
+            if apart:
+                each = list(_in_batches(model, [(prompt, [response]) for response in responses], precision, sizes))
+                values = [[value for one in each for value in one]]
+            else:
+                values = batch_logprobs(model, batch, precision, head_rows)
+        except RuntimeError as error:
+            if apart or not smaller or not should_reduce_batch_size(error):
+                raise
+        else:
+            yield from values
+            left = left[len(batch) :]
+            continue
+        sizes = smaller
+        clear_device_cache(garbage_collection=True)  # here, where no traceback holds what did not fit any more
 
 
 def all_response_logits(model: LanguageModel, rows: Sequence[Row], precision: Precision) -> Iterator[Tensor]:

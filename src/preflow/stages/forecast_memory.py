@@ -70,7 +70,7 @@ class _Way:
         cpu: Whether it runs there.
         autocast: Whether numbers are cast to bfloat16 on the way.
         four_bit: Whether the layers' matrices are packed.
-        drops: Whether the adapter's dropout is on: PEFT's own layers then compute, not ``lora`` and ``fast_layers``' MLP.
+        drops: Whether the adapter's dropout is on: PEFT's own layers and the MLP's own forward compute then.
         attention: Whether ``fast_attention`` computes.
         mlp: Whether ``fast_layers`` computes the MLP.
         own_head: Whether ``head`` scores.
@@ -133,7 +133,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     peak = max(moments_of_a_step, key=lambda memory: memory.training)
     if not way.cpu:
         return peak
-    returned = way.autocast or way.four_bit or settings.gradient_checkpointing
+    returned = way.autocast or way.four_bit or way.drops or settings.gradient_checkpointing
     scattered = 0.0 if returned else _SCATTERED * (peak.activations + peak.logits)
     libraries = _LIBRARIES_AGAIN if isinstance(settings, DpoSettings) else _LIBRARIES
     return replace(peak, workspace=peak.workspace + libraries + scattered)
@@ -222,7 +222,7 @@ def _attention(shape: Shape, way: _Way) -> float:
         return 2.0 * (shape.attention + shape.keys)
     if not way.cpu and shape.packed:  # one call for the whole row, of as many keys as there are
         return 2.0 * (shape.attention + shape.keys)
-    # A head of keys and values for every query's; results of groups joined, which dropout reads in their matrix's place.
+    # A head of keys and values for every query's; results of groups joined, unless dropout stands before their matrix.
     return (4.0 if way.drops else 5.0) * shape.attention
 
 
@@ -268,6 +268,11 @@ def _head(shape: Shape, scored: int, way: _Way) -> float:
     if way.cpu:
         return 4.0 * tile * (7.75 if way.autocast else 8.25) + gradient + 4.0 * scored * shape.hidden
     return 2.0 * tile + 8.0 * scored * shape.hidden + gradient
+
+
+def head_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, scored: int, precision: Precision) -> float:
+    """Bytes that a training's head takes for so many scored tokens, without a backward too."""
+    return _head(shape, scored, _Way.of(shape, recipe, settings, precision))
 
 
 def _update(shape: Shape, settings: TrainingSettings, way: _Way, trained: float) -> float:

@@ -4,19 +4,20 @@ Rows run forward alone and nothing is kept for a backward: a layer's worth of ac
 hand are all that comes on top of the weights.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
-from preflow.models.scoring import BATCH_TOKENS, HEAD_ROWS
+from preflow.models.scoring import GPU_BATCHES
 from preflow.stages import proof
 from preflow.stages.forecast import Lengths, work_of, work_of_batch
-from preflow.stages.forecast_memory import Memory, peak_memory
-from preflow.training_settings import DpoSettings
+from preflow.stages.forecast_memory import Memory, head_memory, peak_memory
+from preflow.training_settings import DpoSettings, TrainingSettings
 
 #: Copies of a row's logits that a score takes: themselves and their log-softmax.
 _LOGITS = 2
@@ -32,6 +33,7 @@ class Scoring:
         scored: Tokens projected to the vocabulary.
         forward: Floating-point operations.
         memory: At the peak.
+        batch: Tokens of a batch, where rows run together.
     """
 
     rows: int
@@ -39,9 +41,12 @@ class Scoring:
     scored: int
     forward: float
     memory: Memory
+    batch: int | None = None
 
 
-def forecast_scoring(shape: Shape, recipe: Recipe, work: Sequence[Work], precision: Precision) -> Scoring:
+def forecast_scoring(
+    shape: Shape, recipe: Recipe, work: Sequence[Work], precision: Precision, room: float = math.inf
+) -> Scoring:
     """Foresee a stage that scores rows.
 
     Args:
@@ -49,31 +54,77 @@ def forecast_scoring(shape: Shape, recipe: Recipe, work: Sequence[Work], precisi
         recipe: Quantization and what was trained.
         work: What each row takes, once for every model that scores it; at least one.
         precision: Where and in which numbers.
+        room: Bytes of a GPU, whose batches halve until they fit, as they do when its memory runs out.
     """
-    settings = recipe.dpo or recipe.sft
-    assert settings is not None, "a recipe has at least one training stage"
-    rank = settings.lora_r if recipe.tuning == "lora" else 0
+    rank = _settings(recipe).lora_r if recipe.tuning == "lora" else 0
     whole = sum(work, Work(0, 0, 0))
     longest = max(each.tokens for each in work)
     scored = max(each.scored for each in work)
+    batch = None
     if precision.device.type == "cpu":  # one row per core
-        tokens, projected = longest * torch.get_num_threads(), scored * torch.get_num_threads()
+        cores = torch.get_num_threads()
+        memory = _alone(shape, recipe, precision, longest * cores, _LOGITS * 4.0 * scored * cores * shape.vocabulary)
+    elif not shape.packed:  # one row after another
+        memory = _alone(shape, recipe, precision, longest, _LOGITS * 4.0 * scored * shape.vocabulary)
     else:
-        tokens = max(longest, min(BATCH_TOKENS, whole.tokens))
-        projected = min(HEAD_ROWS, tokens, whole.scored)  # so many at a time
+        for batch, head_rows in GPU_BATCHES:
+            tokens = max(longest, min(batch, whole.tokens))
+            projected = min(head_rows, tokens, whole.scored)  # so many at a time
+            memory = _alone(shape, recipe, precision, tokens, _LOGITS * 4.0 * projected * shape.vocabulary)
+            if memory.total <= room:
+                break
+    return Scoring(len(work), whole.tokens, whole.scored, forward_flops(shape, whole, rank), memory, batch)
+
+
+def _settings(recipe: Recipe) -> TrainingSettings:
+    settings = recipe.dpo or recipe.sft
+    assert settings is not None, "a recipe has at least one training stage"
+    return settings
+
+
+def _alone(shape: Shape, recipe: Recipe, precision: Precision, tokens: int, logits: float) -> Memory:
+    """A forward of so many tokens of which nothing is kept: a layer at work, and the logits at hand."""
     alone = recipe.model_copy(update={"launch": Launch()})  # who scores holds the whole model
-    held = peak_memory(shape, alone, settings, Work(1, 1, 1), precision)
+    held = peak_memory(shape, alone, _settings(recipe), Work(1, 1, 1), precision)
     layer = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner
-    memory = Memory(
-        weights=held.weights,
-        adapter=held.adapter,
-        gradients=0.0,
-        optimizer=0.0,
-        activations=float(layer * tokens * precision.compute.itemsize),
-        logits=float(_LOGITS * 4 * projected * shape.vocabulary),
+    working = float(layer * tokens * precision.compute.itemsize)
+    return Memory(
+        weights=held.weights, adapter=held.adapter, gradients=0.0, optimizer=0.0, activations=working, logits=logits,
         workspace=0.0,
-    )
-    return Scoring(len(work), whole.tokens, whole.scored, forward_flops(shape, whole, rank), memory)
+    )  # fmt: skip
+
+
+def scoring_that_fits(
+    shape: Shape, recipe: Recipe, work: Sequence[Work], precision: Precision, room: float
+) -> str | None:
+    """The mildest change of how weights are held with which a stage that scores rows fits; None if none does."""
+    changes: list[dict[str, object]] = [{"tuning": "lora"}] if recipe.tuning == "full" else []
+    changes += [{**change, "use_4bit": True} for change in (changes or [{}])] if not recipe.use_4bit else []
+    for change in changes:
+        given = recipe.model_copy(update=change)
+        held = replace(precision, weights=torch.float32 if given.tuning == "full" else precision.compute)
+        if forecast_scoring(shape, given, work, held, room).memory.total <= room:
+            return ", ".join(f"{name}: {str(value).lower()}" for name, value in change.items())
+    return None
+
+
+def proof_memory(
+    shape: Shape, recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], precision: Precision
+) -> Memory:
+    """What the proof holds at its peak: one response in the plainest way, or a batch of pairs through the policy.
+
+    The plain way holds the response's logits, and of a few positions those in float64 with their log-softmax.
+    """
+    sample = proof.sample(pairs, settings.proof_sample)
+    whole, response = max((row[0] + max(row[1:]), max(row[1:])) for row in sample)
+    widened = 2 * 8 * min(proof.TILE, response)
+    logits = shape.vocabulary * ((response + 1) * precision.compute.itemsize + widened)
+    plain = _alone(shape, recipe, precision, whole, float(logits))
+    longest = sorted(pairs, key=lambda row: row[0] + max(row[1:]))[-proof.BATCH :]
+    batch = work_of_batch(longest, packed=shape.packed)
+    head = head_memory(shape, recipe, settings, batch.scored, precision)
+    policy = _alone(shape, recipe, precision, batch.tokens, head)
+    return max((plain, policy), key=lambda memory: memory.total)
 
 
 def scoring_work(rows: Sequence[Lengths], *, packed: bool) -> list[Work]:

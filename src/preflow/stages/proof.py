@@ -43,6 +43,8 @@ _Pair = TypeVar("_Pair")
 BATCH = 8
 #: How many tolerances the SFT model must differ from the base at least.
 FORGOTTEN = 10.0
+#: Positions whose whole vocabulary is held in float64 at once by the independent forward.
+TILE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,22 @@ def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, Row, list[float]]]
 
 @torch.no_grad()
 def independent_logprob(model: LanguageModel, row: Row, precision: Precision) -> float:
-    """Log-prob of a response by the plainest way there is: all logits, a log-softmax in float64, a sum over tokens."""
+    """Log-prob of a response by the plainest way there is: its logits, a log-softmax in float64, a sum over tokens.
+
+    No code of the scoring that it judges is used. Logits are those of the response's positions alone, which the model
+    itself cuts out, and few of them are widened at a time: for a long response and a large vocabulary, all of them in
+    float64 would take many times what training does.
+    """
     prompt, response = row
     ids = torch.tensor([[*prompt, *response]], device=precision.device)
+    mask, kept = torch.ones_like(ids), len(response) + 1
     with precision.autocast():
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-    logprobs = torch.log_softmax(logits.double(), dim=-1)
-    start = len(prompt) - 1
-    return sum(float(logprobs[start + t, token]) for t, token in enumerate(response))
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits[0]
+    total = 0.0  # of R + 1 rows of logits: row t predicts token t of the response, the last one nothing
+    for start in range(0, len(response), TILE):
+        logprobs = torch.log_softmax(logits[start : start + TILE].double(), dim=-1)
+        total += sum(float(logprobs[t, token]) for t, token in enumerate(response[start : start + TILE]))
+    return total
 
 
 def measure(pairs: Sequence[ScoredPair], score: Callable[[Row], float], dtype: torch.dtype) -> list[Gap]:

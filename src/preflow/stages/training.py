@@ -113,7 +113,9 @@ def run_training(
 def _saves_memory(trainer: Trainer) -> bool:
     """Whether a training makes many temporaries to hold little, so that freed memory must not lie about."""
     packed = getattr(inner_model(trainer.model), "is_loaded_in_4bit", False)
-    return bool(packed or trainer.args.bf16 or trainer.args.gradient_checkpointing)
+    modules = trainer.model.named_modules() if trainer.model is not None else ()
+    drops = any("lora_dropout" in name and getattr(module, "p", 0.0) > 0 for name, module in modules)
+    return bool(packed or drops or trainer.args.bf16 or trainer.args.gradient_checkpointing)
 
 
 def resume_point(scratch: Path) -> str | None:

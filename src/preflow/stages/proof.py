@@ -88,8 +88,8 @@ def independent_logprob(model: LanguageModel, row: Row, precision: Precision) ->
     ids = torch.tensor([[*prompt, *response]], device=precision.device)
     mask, kept = torch.ones_like(ids), len(response) + 1
     with precision.autocast():
-        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits[0]
-    total = 0.0  # of R + 1 rows of logits: row t predicts token t of the response, the last one nothing
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits[0, :-1]
+    total = 0.0  # row t of the logits predicts token t of the response; the last one, cut off, predicts nothing
     for start in range(0, len(response), TILE):
         logprobs = torch.log_softmax(logits[start : start + TILE].double(), dim=-1)
         total += sum(float(logprobs[t, token]) for t, token in enumerate(response[start : start + TILE]))

@@ -1,7 +1,6 @@
 """``python -m flows.plan RECIPE``: what a run would take, before any weight is loaded."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -269,12 +268,14 @@ def on_a_card(recipe: Recipe) -> Precision:
 
 
 def found_memory() -> float:
-    """Bytes of the GPU found, or of this machine."""
+    """Bytes of the GPU found, or of this machine or container."""
     import torch
+
+    from preflow.models.memory import machine_memory
 
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float(machine_memory())
 
 
 def measured_rate() -> float:

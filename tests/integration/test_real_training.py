@@ -66,7 +66,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "full": ({"tuning": "full"}, {}, "middling"),
     "bf16": ({"bf16": True}, {}, "short"),
     "checkpointed": ({}, {"gradient_checkpointing": True}, "short"),
-    "dropout": ({}, {"lora_dropout": 0.1}, "short"),
+    "dropout": ({}, {"lora_dropout": 0.1, "per_device_train_batch_size": 4}, "short"),
     "full, checkpointed": ({"tuning": "full"}, {"gradient_checkpointing": True}, "middling"),
 }
 

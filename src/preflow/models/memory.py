@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import re
 import resource
 import sys
@@ -20,6 +21,22 @@ _LARGE = 128 * 2**10
 #: What glibc's own thresholds grow to in a process that frees large blocks: 32 MiB mapped, twice as much at the top.
 _GROWN = 32 * 2**20
 _PAGE = 4096
+#: Where Linux tells a container how much memory it may take: control groups of version 2, and of version 1.
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+_GROUPS = Path("/sys/fs/cgroup")
+#: Written to, it resets the peak of resident memory; see proc(5).
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def machine_memory(groups: Path = _GROUPS) -> int:
+    """Bytes that this process may take: the machine's memory, or less where its container has a limit.
+
+    Args:
+        groups: Where the control groups of the container lie.
+    """
+    limits = [file.read_text(encoding="ascii").strip() for name in _LIMITS if (file := groups / name).is_file()]
+    numbers = [int(limit) for limit in limits if limit.isdecimal()]  # without a limit version 2 says "max"
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *numbers])
 
 
 class PeakMemory:
@@ -37,9 +54,9 @@ class PeakMemory:
             _read(model)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            self.idle = torch.cuda.memory_allocated(device)
+            self.idle, self.measures = torch.cuda.memory_allocated(device), True
         else:
-            _forget_peak()
+            self.measures = _forget_peak()
             self.idle = _resident("VmRSS")
 
     def peak(self) -> int:
@@ -48,9 +65,9 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device)
         return _resident("VmHWM")
 
-    def above_idle(self) -> int:
-        """Bytes at the highest above the beginning."""
-        return max(0, self.peak() - self.idle)
+    def above_idle(self) -> int | None:
+        """Bytes at the highest above the beginning; None where the system would not forget an earlier peak."""
+        return max(0, self.peak() - self.idle) if self.measures else None
 
 
 @contextmanager
@@ -107,11 +124,16 @@ def _read(model: torch.nn.Module) -> None:
         weights.detach().flatten()[:: max(1, _PAGE // weights.element_size())].sum()
 
 
-def _forget_peak() -> None:
+def _forget_peak() -> bool:
+    """Begin the peak of resident memory anew; whether the system let it."""
     gc.collect()  # a trainer that is gone holds its model in a cycle
     hand_back()
     if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM, see proc(5)
+        try:
+            _CLEAR.write_text("5", encoding="ascii")
+        except OSError:  # a sandbox without it, or with /proc read-only
+            return False
+    return True
 
 
 def _resident(name: str) -> int:

@@ -18,7 +18,7 @@ from preflow.artifacts import CARD, SCRATCH, write_json
 from preflow.errors import DpoCheckpointError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
-from preflow.models.base import refuse_dpo_checkpoint
+from preflow.models.base import adapted_modules, refuse_dpo_checkpoint
 from preflow.models.fast_layers import quicken
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.lora import fuse
@@ -109,7 +109,8 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     dtypes = proof.adapter_dtypes(start)
     lengths = list(zip(*(pairs.lengths(name).tolist() for name in _IDS), strict=True))
     common = common_tokens((ids.as_py() for ids in pairs.table.column(_IDS[0])), lengths, settings.max_seq_length)
-    predicted = foreseen(inner_model(start), recipe, settings, lengths, precision, common)
+    targets = adapted_modules(spec.base, settings)
+    predicted = foreseen(inner_model(start), recipe, settings, lengths, precision, common, targets)
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
     evidence["trainable"] = float(proof.check_trainable(policy))

@@ -276,10 +276,14 @@ def foreseen(
     lengths: Sequence[Lengths],
     precision: Precision,
     common: int = 0,
+    targets: str | Sequence[str] | None = None,
 ) -> float | None:
-    """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say."""
+    """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say.
+
+    ``targets`` are the modules of an adapter that is there already; the recipe names others' by itself.
+    """
     try:
-        shape = shape_of(model.config, settings.lora_target_modules)
+        shape = shape_of(model.config, settings.lora_target_modules if targets is None else targets)
     except UnknownShapeError:  # a model of another build trains all the same
         return None
     batch = largest_batch(lengths, recipe, settings, packed=shape.packed, common=common)

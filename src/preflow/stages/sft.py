@@ -14,6 +14,7 @@ from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.errors import DataUnfitError
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.attention import why_not
+from preflow.models.base import adapted_modules
 from preflow.models.fast_layers import quicken
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
@@ -77,7 +78,8 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
     prompts = (row.input_ids[: row.response_mask.index(True)] for row in rows)
     common = common_tokens(prompts, lengths, settings.max_seq_length)
-    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision, common)
+    targets = adapted_modules(spec.base, settings)
+    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision, common, targets)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are shared out
     log = run_training(trainer, out, observer, predicted)

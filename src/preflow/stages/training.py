@@ -104,8 +104,14 @@ def run_training(
     model: LanguageModel = trainer.model
     if observer is not None and predicted is not None and not is_sharded(model):
         # Not part of the artifact: it differs from run to run.
-        values = {"predicted": predicted / _GIB, "measured": memory.above_idle() / _GIB}
+        values, taken = {"predicted": predicted / _GIB}, memory.above_idle()
         stage = getattr(trainer, "stage", "training")
+        if taken is None:
+            observer.note(
+                f"{stage}: how much memory training took was not measured: /proc/self/clear_refs cannot be written here"
+            )
+        else:
+            values["measured"] = taken / _GIB
         observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
     return clean_log(trainer.state.log_history)
 

@@ -1,18 +1,30 @@
 """What a run is going to do is settled before anything starts."""
 
+import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from expectations.gate import run_gate
 from flows import foresight
 from flows.cli import parse_overrides
-from flows.foresight_rows import sections
-from flows.plan import make_plan
+from flows.foresight_rows import lengths, read_model, sections
+from flows.plan import Plan, make_plan
+from preflow.artifacts import Artifact
+from preflow.data.splits import is_held_out, prompt_key
+from preflow.data.store import Side, load_demonstrations, load_pairs
+from preflow.data.templates import Renderer
+from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
+from preflow.models.loading import load_tokenizer
+from preflow.observer import Silent
 from tasks.reporting import CONSOLE
 
 
@@ -82,7 +94,6 @@ def test_a_forecast_is_printed_without_loading_weights(
     tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No weight is loaded: a machine that could not hold the model can plan for one that can."""
-    from transformers import AutoModelForCausalLM
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("weights were loaded")
@@ -113,8 +124,77 @@ def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
     assert "100.00 TFLOP/s (given)" in " ".join(printed.get().split())
 
 
+def gated(plan: Plan, out: Path) -> Artifact:
+    """What the gate makes of a plan's data."""
+    out.mkdir()
+    run_gate(plan.sources, out, Silent())
+    return Artifact(path=str(out), digest="", bytes=0)
+
+
+def test_rows_train_and_are_held_out_as_the_gate_has_it(tiny_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Files sorted by length, and a demonstration whose prompt is held out among the pairs, which the gate moves out.
+
+    The lengths of the plan's rows are those of the rows that the gate wrote.
+    """
+    file = tiny_recipe_file()
+    preferences, demonstrations = tmp_path / "preferences.jsonl", tmp_path / "demonstrations.jsonl"
+    rows = sorted(preferences.read_text().splitlines(), key=len)
+    preferences.write_text("\n".join(rows) + "\n")
+    prompt = next(p for p in (json.loads(row)["prompt"] for row in rows) if is_held_out(prompt_key(p), 0.2))
+    with demonstrations.open("a") as more:
+        more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
+    plan = make_plan(file, {"sft.eval_split": "0.01"})
+    model = read_model(plan.recipe)
+    data, seen = gated(plan, tmp_path / "gate"), lengths(plan, model)
+    renderer = Renderer(load_tokenizer(model, plan.recipe), plan.recipe.template)
+    sides: tuple[Side, ...] = ("train", "eval")
+    for side in sides:
+        texts, _ = tokenize_demonstrations(load_demonstrations(data, side), renderer, 256, "drop")
+        pairs, _ = tokenize_pairs(load_pairs(data, side), renderer, 256, "drop")
+        got = [sorted(getattr(seen[stage], "train" if side == "train" else "held_out")) for stage in ("sft", "dpo")]
+        assert got[0] == sorted((len(row.input_ids), sum(row.response_mask)) for row in texts)
+        assert got[1] == sorted((len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in pairs)
+    assert len(seen["dpo"].held_out) > 0
+    assert len(seen["sft"].train) + len(seen["sft"].held_out) == len(demonstrations.read_text().splitlines()) - 1
+
+
+def test_a_plan_starts_from_an_adapter_as_a_run_does(
+    tiny_recipe_file: Callable[..., Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The base's configuration and tokenizer, the adapter's own modules; one of another rank is refused."""
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"])
+    get_peft_model(base, config).save_pretrained(str(tmp_path / "adapter"))
+    changes = {"model_name": str(tmp_path / "adapter"), "sft.lora_alpha": 32, "dpo.lora_alpha": 32}
+    plan = make_plan(tiny_recipe_file(), changes)
+    model = read_model(plan.recipe)
+    shape = foresight.shapes_of(plan.recipe, model)["dpo"]
+    assert shape.adapted == 2 * base.config.num_hidden_layers
+    with CONSOLE.capture() as printed:
+        foresight.show(plan, memory=12, rate=1.0)
+    assert "dpo: fits a card of 12 GB" in printed.get()
+    with pytest.raises(ConfigError, match="lora_r is 8 but the adapter"):
+        read_model(make_plan(tiny_recipe_file(), {**changes, "sft.lora_r": 8, "dpo.lora_r": 8}).recipe)
+
+
+def test_a_plans_tokenizer_may_bring_its_own_code_where_the_recipe_says_so(
+    tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    own = AutoTokenizer.from_pretrained
+
+    def heard(*args: Any, **options: Any) -> Any:
+        asked.append(options.get("trust_remote_code"))
+        return own(*args, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", heard)
+    plan = make_plan(tiny_recipe_file(), {"trust_remote_code": "true"})
+    lengths(plan, read_model(plan.recipe))
+    assert asked == [True]
+
+
 def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., Path]) -> None:
-    """Rows held out and trained on, counted from the files; every stage has its line, and so have proof and looks."""
+    """Rows trained on and steps; every stage has its line, and so have proof and looks."""
     plan = make_plan(tiny_recipe_file())
     with CONSOLE.capture() as printed:
         foresight.show(plan, memory=None, rate=1.0)
@@ -124,9 +204,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
         if len(cells := [cell.strip() for cell in line.replace("┃", "│").split("│")]) > 9 and cells[1]
     }
     for stage, section in sections(plan.recipe):
-        sources = plan.sources.demonstrations if stage == "sft" else plan.sources.preferences
-        count = sum(len(Path(source.path).read_text().splitlines()) for source in sources)
-        kept = count if section.eval_dataset else max(1, round(count * (1 - section.eval_split)))
+        kept = len(lengths(plan, read_model(plan.recipe))[stage].train)
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         assert lines[stage][0] == f"{kept:,}"
         if section.max_steps < 0:
@@ -137,8 +215,8 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"model_name": "./no-such"}, r"model_name .*no-such.* from the hub"),
-        ({"model_name": "nobody/nothing"}, r"model_name nobody/nothing .* from the hub"),
+        ({"model_name": "./no-such"}, r"model_name .*no-such.* is no folder"),
+        ({"model_name": "nobody/nothing"}, r"model_name .nobody/nothing.* is no folder .* the hub gave"),
     ],
 )
 def test_a_model_that_cannot_be_had_is_one_clear_error(

@@ -8,10 +8,6 @@ import torch
 
 from preflow.models import memory
 from preflow.models.memory import PeakMemory, machine_memory
-from preflow.stages.sft import run_sft
-from preflow.stages.specs import SftSpec
-from tests.integration.smollm2 import Heard
-from tests.unit.stages.conftest import Run
 
 WHOLE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -32,21 +28,6 @@ def test_a_containers_limit_counts(tmp_path: Path, name: str, limit: str, expect
     assert machine_memory(tmp_path) == expected
 
 
-@pytest.fixture
-def _sealed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No file, and no folder to make one in: root may write to what is read-only."""
+def test_where_nothing_can_be_measured_no_number_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
-
-
-@pytest.mark.usefixtures("_sealed")
-def test_where_nothing_can_be_measured_no_number_is_made_up() -> None:
     assert PeakMemory(torch.device("cpu")).above_idle() is None
-
-
-@pytest.mark.usefixtures("_sealed")
-def test_a_training_goes_on_where_memory_cannot_be_measured(prepared: Run, tmp_path: Path) -> None:
-    heard = Heard()
-    run_sft(SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data), tmp_path, heard)
-    assert "sft/memory_predicted_gib" in heard.numbers
-    assert "sft/memory_measured_gib" not in heard.numbers
-    assert len([note for note in heard.notes if "not measured" in note]) == 1

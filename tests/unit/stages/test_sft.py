@@ -1,10 +1,12 @@
 """What SFT's trainer is really given: a loss on responses alone, the end-of-turn token included."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preflow.models import memory
 from preflow.observer import Silent
 from preflow.stages import sft
 from preflow.stages.specs import SftSpec
@@ -37,3 +39,34 @@ def test_labels_are_the_responses_and_nothing_else(
         start = int((labels != -100).nonzero()[0])
         assert tokenizer.decode(ids[:start]).endswith("<|im_start|>assistant\n")
         assert (labels[start : start + len(trained)] != -100).all()
+
+
+class Told(Silent):
+    """Keeps notes and the names of metrics."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.names: set[str] = set()
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.names |= set(values)
+
+
+@pytest.mark.parametrize("measurable", [True, False])
+def test_a_training_goes_on_where_memory_cannot_be_measured(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measurable: bool
+) -> None:
+    """One note stands for the figure, and no number is made up; root may write to any file, so here there is none."""
+    if not measurable:
+        monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    settings = prepared.recipe.sft
+    assert settings is not None
+    recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 1})})
+    told = Told()
+    sft.run_sft(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), tmp_path, told)
+    assert "sft/memory_predicted_gib" in told.names
+    assert ("sft/memory_measured_gib" in told.names) == measurable
+    assert len([note for note in told.notes if "was not measured" in note]) == (not measurable)

@@ -2,14 +2,18 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 import tasks.launch
 from preflow.config import Launch, Recipe
 from preflow.errors import ConfigError, TrainingError
+from preflow.models.precision import Precision
 from preflow.observer import Silent
 from preflow.recipes import load_recipe
 from preflow.stages import ranks
@@ -18,6 +22,7 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.launched import whole_weights_first
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import SftSpec
+from preflow.stages.training import as_the_recipe_says
 from tasks.launch import command, launched
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.stages.support import COMMON, recipe_for
@@ -133,4 +138,69 @@ def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -
     assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "MULTI_GPU", "DEEPSPEED", "FSDP"]
     used = {load_recipe(file).launch.config for file in sorted((ROOT / "recipes").glob("llama-8b-full*.yaml"))}
     assert {str(ROOT / "infra" / "accelerate" / f"{name}.yaml") for name in ("fsdp", "deepspeed-zero3")} <= used
-    assert "--config_file" in command(Launch(num_processes=8, config="x.yaml"), "dpo", Path("s"), Path("o"))
+
+
+def flags(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """What a launch is told, by option."""
+    words = command(recipe, "dpo", folder / "spec.json", folder)
+    return {word: value for word, value in pairwise(words) if word.startswith("--")}
+
+
+@pytest.mark.parametrize(("bf16", "said"), [(True, "bf16"), (False, "no")])
+def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, bf16: bool, said: str) -> None:  # noqa: F811
+    for file in (CPU, None):
+        recipe = recipe_for(prepared.base, bf16=bf16).model_copy(
+            update={"launch": Launch(num_processes=2, config=file)}
+        )
+        told = flags(recipe, tmp_path)
+        assert told["--mixed_precision"] == said
+        assert told["--num_processes"] == "2"
+        assert told["--config_file"] == (file or str(tmp_path / "accelerate.json"))
+
+
+def test_a_launch_never_reads_the_users_own_configuration(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As accelerate itself understands the command, on a machine whose user once chose something else."""
+    from accelerate.commands import launch as accelerates
+    from accelerate.commands.config import config_args
+
+    own = tmp_path / "default_config.yaml"
+    own.write_text(
+        "{compute_environment: LOCAL_MACHINE, distributed_type: FSDP, num_machines: 3, mixed_precision: bf16, "
+        "dynamo_backend: INDUCTOR, fsdp_config: {fsdp_version: 2}}"
+    )
+    monkeypatch.setattr(accelerates, "default_config_file", str(own))
+    monkeypatch.setattr(config_args, "default_config_file", str(own))
+    recipe = recipe_for(prepared.base, bf16=False).model_copy(update={"launch": Launch(num_processes=2)})
+    words = command(recipe, "dpo", tmp_path / "spec.json", tmp_path)
+    given = accelerates.launch_command_parser().parse_args(words[words.index("accelerate.commands.launch") + 1 :])
+    understood, _, _ = accelerates._validate_launch_command(given)
+    assert (understood.multi_gpu, understood.use_fsdp, understood.num_machines) == (True, False, 1)
+    assert (understood.mixed_precision, understood.dynamo_backend) == ("no", "no")
+
+
+def test_a_launch_in_bfloat16_is_refused_where_the_recipe_comes_out_as_float32(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "own.yaml").write_text("{distributed_type: MULTI_GPU, mixed_precision: bf16}")
+    launch = Launch(num_processes=2, config=str(tmp_path / "own.yaml"))
+    recipe = recipe_for(prepared.base).model_copy(update={"launch": launch})
+    with pytest.raises(
+        ConfigError, match=r"says mixed_precision bf16, but the recipe's bf16 is 'auto', which is float32"
+    ):
+        command(recipe, "dpo", tmp_path / "spec.json", tmp_path)
+
+
+def test_the_environment_does_not_choose_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the launch: transformers takes what it names wherever ``bf16`` is false."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    assert arguments.mixed_precision == "bf16"
+    as_the_recipe_says(arguments, Precision(torch.device("cpu"), torch.float32, torch.float32))
+    assert arguments.mixed_precision == "no"

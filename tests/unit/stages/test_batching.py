@@ -110,9 +110,15 @@ def test_a_budget_changes_no_metric(tmp_path: Path, stage: str) -> None:
     rows = rows_of([(40, 14, 14, False), (2, 1, 3, False), (3, 2, 1, False), (4, 1, 2, False)] * 3, 3)
     make: Any = two_ways if stage == "dpo" else two_sft_ways
     ways = make("llama", rows, tmp_path, lora=True, per_device_train_batch_size=4, max_steps=3, learning_rate=1e-2)
-    ways.ours.budget, forwards = 70 if stage == "dpo" else 55, []
+    ways.ours.budget = 70 if stage == "dpo" else 55
+    forwards: list[list[list[int]]] = []
     within = ways.ours._forwards
-    ways.ours._forwards = lambda given: forwards.append(within(given)) or forwards[-1]
+
+    def shared(given: list[int]) -> list[list[int]]:
+        forwards.append(within(given))
+        return forwards[-1]
+
+    ways.ours._forwards = shared
     for trainer in ways.both:
         move(trainer.model)  # where the policy is the reference, rounding alone decides which answer is preferred
     theirs, ours = (run_training(trainer, tmp_path / str(i)) for i, trainer in enumerate(ways.both))

@@ -1,5 +1,6 @@
 """Training stages, and the filling of the store, in this process, or in several under ``accelerate launch``."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,11 +9,12 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from preflow.config import Launch, Recipe
+from preflow.config import Recipe
 from preflow.errors import TrainingError
 from preflow.observer import Observer
+from preflow.recipes import launched_precision, wrong_precision
 from preflow.stages.launched import ENDS_WITH_INPUT, relay
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 
@@ -62,15 +64,45 @@ def _in_processes(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.json"
         file.write_text(spec.model_dump_json(), encoding="utf-8")
-        _accelerate(command(spec.recipe.launch, stage, file, out), stage, observer)
+        _accelerate(command(spec.recipe, stage, file, out), stage, observer)
 
 
-def command(launch: Launch, stage: str, spec: Path, out: Path) -> list[str]:
-    """What starts the processes."""
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(launch.num_processes)]
-    if launch.config is not None:
-        start += ["--config_file", launch.config]
+def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
+    """What starts the processes.
+
+    All that accelerate would take from elsewhere is said: the precision is the recipe's, and where the recipe names no
+    configuration one is written beside ``spec``. Without one accelerate reads the user's own, which no artifact's
+    identity knows of.
+
+    Raises:
+        ConfigError: ``launch.config`` asks for another precision than the recipe, as it comes out on this machine.
+    """
+    from preflow.models.precision import choose_precision
+
+    precision = choose_precision(recipe)
+    said = launched_precision(recipe.launch.config) if recipe.launch.config is not None else "no"
+    if said not in ("no", precision.mixed()):
+        wrong_precision(recipe, said)
+    config = recipe.launch.config or str(_own_config(spec.parent, cpu=precision.device.type == "cpu"))
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(recipe.launch.num_processes)]
+    start += ["--config_file", config, "--mixed_precision", precision.mixed()]
     return [*start, "-m", "preflow.stages.launched", stage, str(spec), str(out)]
+
+
+def _own_config(folder: Path, *, cpu: bool) -> Path:
+    """Processes of this machine, each with the whole model; what ``infra/accelerate/ddp.yaml`` and ``cpu.yaml`` say."""
+    said: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",  # accelerate's name for torchrun, on the CPU too
+        "num_machines": 1,
+        "machine_rank": 0,
+        "use_cpu": cpu,
+        "mixed_precision": "no",  # the command says it
+        **({} if cpu else {"gpu_ids": "all"}),
+    }
+    file = folder / "accelerate.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    return file
 
 
 def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:

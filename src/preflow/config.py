@@ -54,7 +54,8 @@ class Launch(Frozen):
     ``gradient_accumulation_steps`` times this."""
     config: str | None = None
     """A configuration file of accelerate, by its path from the recipe's own folder (``infra/accelerate/`` has some for
-    DDP, FSDP and DeepSpeed); accelerate's own defaults where not given."""
+    DDP, FSDP and DeepSpeed); where not given, one process per GPU of this machine, each with the whole model. The
+    user's own default of accelerate is never read, and the precision is ``bf16``'s, whatever else is said."""
 
     def identity(self) -> dict[str, Any]:
         """How many processes, and what the configuration says, wherever it lies."""

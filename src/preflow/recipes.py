@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -107,7 +107,8 @@ def require_runnable(recipe: Recipe) -> None:
     """Check that the recipe names all that a run needs.
 
     Raises:
-        ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one.
+        ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one. Or ``launch.config`` is no
+            file, or asks for another precision than the recipe.
     """
     missing = [] if recipe.model_name else ["model_name"]
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
@@ -123,10 +124,46 @@ def require_runnable(recipe: Recipe) -> None:
             f"launch.config is {recipe.launch.config}, which is no file: expected a configuration of accelerate, named "
             "from the recipe's own folder"
         )
+    _require_launched_precision(recipe)
     require_packages(recipe)
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
         if section is not None:
             _require_optimizer(f"{stage}.optim", section.optim)
+
+
+def launched_precision(config: str) -> str:
+    """What a configuration of accelerate says of mixed precision: ``no`` (also where it says nothing), ``bf16``, ...
+
+    Raises:
+        ConfigError: The file is neither YAML nor JSON, or holds no settings.
+    """
+    said = _read(Path(config), "launch.config")
+    value = said.get("mixed_precision", "fp16" if said.get("fp16") is True else None)  # fp16: accelerate's older name
+    return "no" if value in (None, False, "") else str(value).lower()  # a bare no is false in YAML
+
+
+def _require_launched_precision(recipe: Recipe) -> None:
+    """Refuse a launch in another precision: the reference's values and the proof are in the recipe's."""
+    if recipe.launch.config is None:
+        return
+    said = launched_precision(recipe.launch.config)
+    # What "auto" comes to depends on the machine, so a launch in bfloat16 is judged where it happens.
+    if said != "no" and (said != "bf16" or recipe.bf16 is False):
+        wrong_precision(recipe, said)
+
+
+def wrong_precision(recipe: Recipe, said: str) -> NoReturn:
+    """Say that a launch's configuration and the recipe ask for different precisions.
+
+    Raises:
+        ConfigError: Always.
+    """
+    bf16 = f"'{recipe.bf16}', which is float32 here" if recipe.bf16 == "auto" else str(recipe.bf16).lower()
+    raise ConfigError(
+        f"launch.config {recipe.launch.config} says mixed_precision {said}, but the recipe's bf16 is {bf16}: training "
+        'would compute in other numbers than the reference and the proof. Write mixed_precision: "no" there, so that '
+        "the recipe decides" + (", or bf16: true in the recipe" if said == "bf16" else "")
+    )
 
 
 def _require_optimizer(setting: str, name: str) -> None:
@@ -165,15 +202,15 @@ def require_packages(recipe: Recipe) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, what: str = "recipe") -> dict[str, Any]:
     try:
         data = _parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"recipe {path} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror or error}") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is neither YAML nor JSON: {error}") from error
+        raise ConfigError(f"{what} {path} is neither YAML nor JSON: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"recipe {path} holds {type(data).__name__}, expected settings as 'name: value'")
+        raise ConfigError(f"{what} {path} holds {type(data).__name__}, expected settings as 'name: value'")
     return data
 
 

@@ -53,7 +53,8 @@ class TrainingSettings(Frozen):
     """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
     auto_find_batch_size: bool = False
     """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
-    ``max_tokens_per_batch`` where it is given): the rows per optimizer step stay what they were."""
+    ``max_tokens_per_batch`` where it is given, from the tokens of the forward that failed): the rows per optimizer step
+    stay what they were."""
     batching: Literal["random", "length"] = "random"
     """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
     processes equal work). Either way shuffled anew every epoch, by the seed."""

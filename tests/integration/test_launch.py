@@ -2,25 +2,34 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 import tasks.launch
+from preflow.artifacts import build
 from preflow.config import Launch, Recipe
+from preflow.data.rows import Demonstration
+from preflow.data.store import rows_file, write_rows
 from preflow.errors import ConfigError, TrainingError
+from preflow.models.precision import Precision
 from preflow.observer import Silent
 from preflow.recipes import load_recipe
 from preflow.stages import ranks
 from preflow.stages.batching import within_memory
 from preflow.stages.dpo import run_dpo
 from preflow.stages.launched import whole_weights_first
+from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import SftSpec
+from preflow.stages.specs import ReferenceSpec, SftSpec
+from preflow.stages.training import as_the_recipe_says
 from tasks.launch import command, launched
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.support import COMMON, recipe_for
+from tests.unit.stages.support import COMMON, recipe_for, rows
 
 ROOT = Path(__file__).parents[2]
 CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")
@@ -42,34 +51,55 @@ def with_processes(run: Run, processes: int, budget: int | None = None) -> Recip
     return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=CPU if processes > 1 else None)})
 
 
+def uneven(out: Path) -> None:
+    """Data of 19 demonstrations and 21 pairs: by four, three and one are left at the end of an epoch."""
+    pairs = rows(range(21))
+    demonstrations = [Demonstration(pair.prompt + pair.chosen, pair.source) for pair in pairs]
+    write_rows(out / rows_file("demonstrations", "train"), demonstrations[:19])
+    write_rows(out / rows_file("demonstrations", "eval"), demonstrations[19:])
+    write_rows(out / rows_file("preferences", "train"), pairs)
+    write_rows(out / rows_file("preferences", "eval"), rows(range(21, 25)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "budget"), [("sft", None), ("dpo", 80)])
+@pytest.mark.parametrize(("stage", "budget"), [("sft", 40), ("dpo", None), ("dpo", 60)])
 def test_two_processes_train_as_one(
     prepared: Run,  # noqa: F811
     tmp_path: Path,
     stage: str,
     budget: int | None,
 ) -> None:
-    """Also where a process's rows of a step go in several forwards, in one process more than in the other."""
+    """Also where a process's rows of a step go in several forwards, in one process more than in the other.
+
+    And at the end of an epoch, where rows are left that do not go around: none runs twice, and a process without any
+    still does as many forwards as the other.
+    """
+    data = build(tmp_path / "data", uneven)
+    asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=data, sft=prepared.sft)
+    if stage == "dpo":
+        reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
     heard = [Heard(), Heard()]
     for processes, observer in zip((1, 2), heard, strict=True):
         recipe, out = with_processes(prepared, processes, budget if processes > 1 else None), tmp_path / str(processes)
+        section = {"max_steps": -1, "num_train_epochs": 2.0, "save_steps": 100}
+        parts = {name: getattr(recipe, name).model_copy(update=section) for name in ("sft", "dpo")}
+        recipe = recipe.model_copy(update=parts)
         out.mkdir()
         if stage == "sft":
-            launched("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), out, observer)
+            launched("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=data), out, observer)
         else:
-            launched("dpo", run_dpo)(prepared.dpo(recipe=recipe), out, observer)
-    logs = [json.loads((tmp_path / str(n) / "training.json").read_text()) for n in (1, 2)]
-    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
-    assert len(losses[0]) == 4
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    if stage == "dpo":
-        looks = [[entry["eval_kl"] for entry in log if "eval_kl" in entry] for log in logs]
-        assert looks[1] == pytest.approx(looks[0], rel=1e-3, abs=1e-6)
+            launched("dpo", run_dpo)(prepared.dpo(recipe=recipe, data=data, reference=reference), out, observer)
+    one, two = (json.loads((tmp_path / str(n) / "training.json").read_text()) for n in (1, 2))
+    assert sum("loss" in entry for entry in one) == 2 * (5 if stage == "sft" else 6)
+    assert ("eval_kl" in one[-2] or "eval_kl" in one[-1]) == (stage == "dpo")
+    for first, second in zip(one, two, strict=True):
+        assert first.keys() == second.keys()
+        first.pop("rewards/accuracies", None)  # of equal answers, as at the beginning, rounding prefers one
+        assert {name: second[name] for name in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
     assert heard[1].steps == heard[0].steps
-    one, two = (load_file(tmp_path / str(n) / "model" / "adapter_model.safetensors") for n in (1, 2))
-    for name, value in one.items():
-        assert float((two[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
+    weights = [load_file(tmp_path / str(n) / "model" / "adapter_model.safetensors") for n in (1, 2)]
+    for name, value in weights[0].items():
+        assert float((weights[1][name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
 
 
 @pytest.mark.slow
@@ -133,4 +163,69 @@ def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -
     assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "MULTI_GPU", "DEEPSPEED", "FSDP"]
     used = {load_recipe(file).launch.config for file in sorted((ROOT / "recipes").glob("llama-8b-full*.yaml"))}
     assert {str(ROOT / "infra" / "accelerate" / f"{name}.yaml") for name in ("fsdp", "deepspeed-zero3")} <= used
-    assert "--config_file" in command(Launch(num_processes=8, config="x.yaml"), "dpo", Path("s"), Path("o"))
+
+
+def flags(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """What a launch is told, by option."""
+    words = command(recipe, "dpo", folder / "spec.json", folder)
+    return {word: value for word, value in pairwise(words) if word.startswith("--")}
+
+
+@pytest.mark.parametrize(("bf16", "said"), [(True, "bf16"), (False, "no")])
+def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, bf16: bool, said: str) -> None:  # noqa: F811
+    for file in (CPU, None):
+        recipe = recipe_for(prepared.base, bf16=bf16).model_copy(
+            update={"launch": Launch(num_processes=2, config=file)}
+        )
+        told = flags(recipe, tmp_path)
+        assert told["--mixed_precision"] == said
+        assert told["--num_processes"] == "2"
+        assert told["--config_file"] == (file or str(tmp_path / "accelerate.json"))
+
+
+def test_a_launch_never_reads_the_users_own_configuration(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As accelerate itself understands the command, on a machine whose user once chose something else."""
+    from accelerate.commands import launch as accelerates
+    from accelerate.commands.config import config_args
+
+    own = tmp_path / "default_config.yaml"
+    own.write_text(
+        "{compute_environment: LOCAL_MACHINE, distributed_type: FSDP, num_machines: 3, mixed_precision: bf16, "
+        "dynamo_backend: INDUCTOR, fsdp_config: {fsdp_version: 2}}"
+    )
+    monkeypatch.setattr(accelerates, "default_config_file", str(own))
+    monkeypatch.setattr(config_args, "default_config_file", str(own))
+    recipe = recipe_for(prepared.base, bf16=False).model_copy(update={"launch": Launch(num_processes=2)})
+    words = command(recipe, "dpo", tmp_path / "spec.json", tmp_path)
+    given = accelerates.launch_command_parser().parse_args(words[words.index("accelerate.commands.launch") + 1 :])
+    understood, _, _ = accelerates._validate_launch_command(given)
+    assert (understood.multi_gpu, understood.use_fsdp, understood.num_machines) == (True, False, 1)
+    assert (understood.mixed_precision, understood.dynamo_backend) == ("no", "no")
+
+
+def test_a_launch_in_bfloat16_is_refused_where_the_recipe_comes_out_as_float32(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "own.yaml").write_text("{distributed_type: MULTI_GPU, mixed_precision: bf16}")
+    launch = Launch(num_processes=2, config=str(tmp_path / "own.yaml"))
+    recipe = recipe_for(prepared.base).model_copy(update={"launch": launch})
+    with pytest.raises(
+        ConfigError, match=r"says mixed_precision bf16, but the recipe's bf16 is 'auto', which is float32"
+    ):
+        command(recipe, "dpo", tmp_path / "spec.json", tmp_path)
+
+
+def test_the_environment_does_not_choose_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the launch: transformers takes what it names wherever ``bf16`` is false."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    assert arguments.mixed_precision == "bf16"
+    as_the_recipe_says(arguments, Precision(torch.device("cpu"), torch.float32, torch.float32))
+    assert arguments.mixed_precision == "no"

@@ -227,3 +227,30 @@ def test_a_launch_configuration_is_found_from_the_recipe_and_counts_by_what_it_s
     (tmp_path / "c" / "ddp.yaml").unlink()
     with pytest.raises(ConfigError, match=r"launch\.config is .*ddp\.yaml, which is no file"):
         require_runnable(load_recipe(tmp_path / "c" / "recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("said", "bf16", "fits"),
+    [
+        ('mixed_precision: "no"', "true", True),
+        ("mixed_precision: no", "false", True),
+        ("num_machines: 1", "true", True),
+        ("mixed_precision: bf16", "true", True),
+        ("mixed_precision: bf16", "auto", True),  # judged on the machine that trains
+        ("mixed_precision: bf16", "false", False),
+        ("mixed_precision: fp16", "auto", False),
+        ("fp16: true", "true", False),
+    ],
+)
+def test_a_launch_in_another_precision_than_the_recipes_is_refused(
+    tmp_path: Path, said: str, bf16: str, fits: bool
+) -> None:
+    (tmp_path / "ddp.yaml").write_text(said, encoding="utf-8")
+    text = f"{{strategy: sft, model_name: m, dataset: d.jsonl, bf16: {bf16}, launch: {{config: ddp.yaml}}}}"
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    if fits:
+        require_runnable(recipe)
+    else:
+        with pytest.raises(ConfigError, match=r"says mixed_precision (bf16|fp16), but the recipe's bf16 is"):
+            require_runnable(recipe)

@@ -33,6 +33,10 @@ class Precision:
             return torch.autocast(self.device.type, enabled=False)
         return torch.autocast(self.device.type, dtype=self.compute)
 
+    def mixed(self) -> str:
+        """What accelerate and transformers call it: ``bf16`` or ``no``."""
+        return "bf16" if self.compute is torch.bfloat16 else "no"
+
     def label(self) -> str:
         """For keys and reports: ``cpu/float32/float32``, and whatever lets float32 be less than that here."""
         names = (str(dtype).removeprefix("torch.") for dtype in (self.weights, self.compute))

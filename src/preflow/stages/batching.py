@@ -1,7 +1,9 @@
 """Which rows share a forward, and how many: shuffled by seed, within a token budget, and halved where memory ends."""
 
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -12,13 +14,18 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from preflow.config import Recipe
 from preflow.errors import ConfigError
+from preflow.models.layout import IGNORED
 from preflow.observer import Observer
 from preflow.stages import ranks
 from preflow.stages.guards import ROW
+from preflow.stages.step_metrics import as_one_forward, weights_of
 from preflow.training_settings import TrainingSettings
 
 Result = TypeVar("Result")
 _FEW_TOKENS = 16
+#: In a batch: the rows of this process and how many all have, where that is not as many rows in each.
+_SHARE = "share"
+_SIZE = re.compile(r"This forward had (\d+) tokens in (\d+) rows\.")
 
 
 class LengthSampler(Sampler[int]):
@@ -84,23 +91,84 @@ class Batched:
         rows = trainer._train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
         return LengthSampler(self.lengths, rows, trainer.args.data_seed)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The batches of a step, in an epoch's last one without the rows that accelerate repeats to fill it.
+
+        It gives every process a full batch, of rows from the epoch's beginning where there are no others, which would
+        then be learnt from twice. What is left is shared out evenly instead.
+        """
+        own: Any = super()
+        trainer: Any = self
+        batches, items = own.get_batch_samples(*args, **kwargs)
+        total = self._rows_left()
+        if not total or not batches:
+            return batches, items
+        batches[-1] = self._own_share(batches[-1], total)
+        return batches, trainer._get_num_items_in_batch(batches, trainer.args.device)
+
+    def _rows_left(self) -> int:
+        """Rows of the last forward of all processes in an epoch, where it is in this step and they do not fill it."""
+        trainer: Any = self
+        full = trainer._train_batch_size * trainer.accelerator.num_processes
+        rows = len(trainer.train_dataset)
+        steps = math.ceil(math.ceil(rows / full) / trainer.args.gradient_accumulation_steps)
+        last = (trainer.state.global_step + 1) % steps == 0
+        return rows % full if last and trainer.accelerator.num_processes > 1 else 0
+
+    def _own_share(self, batch: Any, total: int) -> Any:
+        trainer: Any = self
+        # accelerate fills up after the rows that are left, the processes in order.
+        left = [row for rows in ranks.of_all(batch[ROW].tolist()) for row in rows][:total]
+        rows = left[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
+        return {**trainer._prepare_inputs(self._collated(rows, left[0])), _SHARE: (rows, total)}
+
+    def _collated(self, rows: Sequence[int], instead: int) -> Any:
+        """A batch of rows; of none, one row that teaches nothing, since every process must do as many forwards."""
+        trainer: Any = self
+        batch = trainer.data_collator([trainer.train_dataset[row] for row in rows or [instead]])
+        if not rows and "labels" in batch:
+            batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        return batch
+
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """A step's rows of this process in as many forwards as the budget takes; without one, as they come."""
         own: Any = super()
-        if self.budget is None:
+        share = inputs.pop(_SHARE, None)
+        if self.budget is None and share is None:
             return own.training_step(model, inputs, *args, **kwargs)
         trainer: Any = self
-        rows = inputs[ROW].tolist()
-        parts = self._forwards(rows)
+        given, processes = inputs[ROW].tolist(), trainer.accelerator.num_processes
+        rows, total = share or (given, len(given) * processes)
+        parts = [rows] if self.budget is None else self._forwards(rows)
         losses: list[torch.Tensor] = []
-        for part in parts:
-            batch = trainer.data_collator([trainer.train_dataset[row] for row in part])
-            last = len(losses) == len(parts) - 1
-            # The trainer divides a forward's mean by this: the mean over all rows of the step remains.
-            trainer.current_gradient_accumulation_steps = len(rows) / len(part)
-            with nullcontext() if last else trainer.accelerator.no_sync(model):
-                losses.append(own.training_step(model, batch, *args, **kwargs))
+        weights: list[dict[str, int]] = []
+        steps = trainer.current_gradient_accumulation_steps
+        with as_one_forward(trainer, weights):
+            for part in parts:
+                batch = self._collated(part, given[0])
+                weights.append(weights_of(batch, len(part)))
+                # The trainer divides a forward's mean by this, and takes the mean of all processes: the mean over all
+                # rows remains. Without rows nothing does.
+                trainer.current_gradient_accumulation_steps = (
+                    steps * total / (len(part) * processes) if part else math.inf
+                )
+                last = len(losses) == len(parts) - 1
+                with nullcontext() if last else trainer.accelerator.no_sync(model), self._size_told(part):
+                    losses.append(own.training_step(model, batch, *args, **kwargs))
+        trainer.current_gradient_accumulation_steps = steps
         return torch.stack(losses).sum()
+
+    @contextmanager
+    def _size_told(self, part: Sequence[int]) -> Iterator[None]:
+        """Let an error for want of memory say how large the forward was that it stopped."""
+        try:
+            yield
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):
+                lengths = [self.lengths[row] for row in part]
+                tokens = max(lengths, default=0) * len(part) if self.padded else sum(lengths)
+                error.add_note(f"This forward had {tokens} tokens in {len(part)} rows.")
+            raise
 
     def _forwards(self, rows: Sequence[int]) -> list[list[int]]:
         """Rows shared out; every process does as many forwards, since sharded weights are gathered in each."""
@@ -138,21 +206,35 @@ def within_budget(lengths: Sequence[int], budget: int, *, padded: bool) -> list[
 
 
 def in_more_parts(parts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-    """The same rows in ``count`` parts, the largest halved; there are at least as many rows."""
+    """The same rows in ``count`` parts, the largest halved; empty ones where there are too few rows."""
     found = [list(part) for part in parts]
     while len(found) < count:
-        largest = max(found, key=len)
+        largest = max(found, key=len, default=[])
+        if len(largest) < 2:
+            found.append([])
+            continue
         found.remove(largest)
         found += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
     return found
 
 
-def smaller(settings: TrainingSettings) -> dict[str, int] | None:
-    """The settings of the next smaller forward with the same rows per optimizer step; None where there is none."""
+def smaller(settings: TrainingSettings, error: BaseException | None = None) -> dict[str, int] | None:
+    """The settings of the next smaller forward with the same rows per optimizer step; None where there is none.
+
+    Args:
+        settings: Under which memory ran out.
+        error: What said so. Where it names the forward's size, a budget is halved from there: a step may hold far fewer
+            tokens than the budget, and a try that changes nothing loads and proves everything again.
+    """
     budget = settings.max_tokens_per_batch
     if budget is not None:
+        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        # Of several processes each may have told its own.
+        failed = [(int(tokens), int(rows)) for tokens, rows in _SIZE.findall(text)]
+        less = min([budget, *(tokens for tokens, _ in failed)]) // 2
+        alone = any(rows == 1 for _, rows in failed)
         # Below the shortest of rows that there are, every row runs alone anyway.
-        return {"max_tokens_per_batch": budget // 2} if budget >= 2 * _FEW_TOKENS else None
+        return None if alone or less < _FEW_TOKENS else {"max_tokens_per_batch": less}
     rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     fitting = [size for size in range(1, settings.per_device_train_batch_size // 2 + 1) if rows % size == 0]
     if not fitting:
@@ -178,7 +260,7 @@ def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], 
         try:
             return work(recipe)
         except RuntimeError as error:
-            less = smaller(settings)
+            less = smaller(settings, error)
             again = settings.auto_find_batch_size and should_reduce_batch_size(error) and not ranks.several()
             if not again or less is None:
                 raise

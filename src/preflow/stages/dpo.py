@@ -36,9 +36,9 @@ from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
 from preflow.stages.specs import DpoSpec
 from preflow.stages.training import (
     StageCallback,
+    as_the_recipe_says,
     clean_log,
     final_mean,
-    one_device,
     resume_point,
     run_training,
     training_arguments,
@@ -214,7 +214,8 @@ def make_trainer(
     """TRL's trainer over a policy, with the stored reference values in its rows."""
     settings = spec.recipe.dpo
     assert settings is not None
-    arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
+    precision = choose_precision(spec.recipe)
+    arguments = training_arguments(spec.recipe, settings, precision, out)
     config = DPOConfig(
         **arguments,
         beta=settings.beta,
@@ -229,7 +230,7 @@ def make_trainer(
         disable_dropout=settings.disable_dropout,
         precompute_ref_log_probs=True,
     )
-    one_device(config)
+    as_the_recipe_says(config, precision)
     with weights_kept(model):
         trainer = StoredReferenceTrainer(
             model=model,

@@ -27,8 +27,8 @@ from preflow.stages.guards import ROW, Watched
 from preflow.stages.specs import SftSpec
 from preflow.stages.training import (
     StageCallback,
+    as_the_recipe_says,
     final_mean,
-    one_device,
     run_training,
     training_arguments,
     weights_kept,
@@ -112,9 +112,10 @@ def _trainer(
             for row in rows
         ],
     }
-    arguments = training_arguments(spec.recipe, settings, choose_precision(spec.recipe), out)
+    precision = choose_precision(spec.recipe)
+    arguments = training_arguments(spec.recipe, settings, precision, out)
     config = SFTConfig(**arguments, packing=False)
-    one_device(config)
+    as_the_recipe_says(config, precision)
     with weights_kept(model):
         trainer = WatchedSFTTrainer(
             model=model,

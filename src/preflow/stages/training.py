@@ -70,14 +70,17 @@ def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Pr
     }
 
 
-def one_device(arguments: TrainingArguments) -> None:
-    """Train on one device per process: with several GPUs the Trainer would wrap the model in DataParallel.
+def as_the_recipe_says(arguments: TrainingArguments, precision: Precision) -> None:
+    """Take back what transformers' arguments take from the machine and not from the recipe.
 
-    DataParallel multiplies the effective batch unasked and knows nothing of a replaced forward. Several devices are
-    for ``accelerate launch``.
+    With several GPUs the Trainer would wrap the model in DataParallel, which multiplies the effective batch unasked and
+    knows nothing of a replaced forward; several devices are for ``accelerate launch``. And where ``bf16`` is false, it
+    would take the mixed precision that the environment names (``ACCELERATE_MIXED_PRECISION``), while reference and
+    proof compute in the recipe's.
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
+    arguments.mixed_precision = precision.mixed()
 
 
 def run_training(

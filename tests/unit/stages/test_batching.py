@@ -1,6 +1,7 @@
 """Batches by length, and batches that shrink: the rows of an optimizer step stay what the recipe says."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from preflow.stages.batching import LengthSampler, in_more_parts, smaller, withi
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
 from preflow.stages.sft import WatchedSFTTrainer, run_sft
 from preflow.stages.specs import SftSpec
+from preflow.stages.training import run_training
 from preflow.training_settings import SftSettings
+from tests.unit.models.kinds import move, rows_of
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
+from tests.unit.stages.two_ways import two_sft_ways, two_ways
 
 
 def test_a_sampler_by_length_is_random_by_epoch_and_repeatable() -> None:
@@ -50,6 +54,81 @@ def test_a_smaller_budget() -> None:
     assert smaller(SftSettings(max_tokens_per_batch=20)) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "notes", "expected"),
+    [
+        ("CUDA out of memory.", ["This forward had 812 tokens in 3 rows."], 406),
+        ("sft: ...\nThis forward had 900 tokens in 2 rows.\nThis forward had 640 tokens in 4 rows.", [], 320),
+        ("CUDA out of memory.", [], 8192),
+        ("CUDA out of memory.", ["This forward had 20000 tokens in 2 rows."], 8192),
+        ("CUDA out of memory.", ["This forward had 900 tokens in 1 rows."], None),  # no budget splits a row
+    ],
+)
+def test_a_smaller_budget_begins_below_the_forward_that_failed(
+    text: str, notes: list[str], expected: int | None
+) -> None:
+    """Of several processes below the smallest that failed, as the end of what they wrote tells."""
+    error = RuntimeError(text)
+    for note in notes:
+        error.add_note(note)
+    less = smaller(SftSettings(max_tokens_per_batch=16384), error)
+    assert less == (None if expected is None else {"max_tokens_per_batch": expected})
+
+
+@pytest.mark.slow
+def test_every_smaller_budget_changes_the_forward_that_failed(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget far above what a step holds: memory for 200 tokens is found in a try or two."""
+    own: Any = StoredReferenceTrainer.compute_loss
+    failed: list[int] = []
+    passed: list[int] = []
+
+    def compute(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if "row" in inputs:
+            tokens = sum(self.lengths[row] for row in inputs["row"].tolist())
+            (failed if tokens > 200 else passed).append(tokens)
+            if tokens > 200:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return own(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(StoredReferenceTrainer, "compute_loss", compute)
+    settings = {**COMMON, "eval_steps": 0, "max_steps": 2, "auto_find_batch_size": True, "max_tokens_per_batch": 16384}
+    heard = Heard()
+    run_dpo(prepared.dpo(recipe=recipe_for(prepared.base, dpo=settings)), tmp_path, heard)
+    notes = [note for note in heard.notes if "out of memory" in note]
+    assert f"trying max_tokens_per_batch {failed[0] // 2}," in notes[0]
+    assert len(notes) == len(failed) <= 2
+    assert all(later <= earlier // 2 for earlier, later in pairwise(failed))
+    assert passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_budget_changes_no_metric(tmp_path: Path, stage: str) -> None:
+    """Steps of a long row and three short ones, in two forwards and more, against TRL as shipped in one."""
+    rows = rows_of([(40, 14, 14, False), (2, 1, 3, False), (3, 2, 1, False), (4, 1, 2, False)] * 3, 3)
+    make: Any = two_ways if stage == "dpo" else two_sft_ways
+    ways = make("llama", rows, tmp_path, lora=True, per_device_train_batch_size=4, max_steps=3, learning_rate=1e-2)
+    ways.ours.budget = 70 if stage == "dpo" else 55
+    forwards: list[list[list[int]]] = []
+    within = ways.ours._forwards
+
+    def shared(given: list[int]) -> list[list[int]]:
+        forwards.append(within(given))
+        return forwards[-1]
+
+    ways.ours._forwards = shared
+    for trainer in ways.both:
+        move(trainer.model)  # where the policy is the reference, rounding alone decides which answer is preferred
+    theirs, ours = (run_training(trainer, tmp_path / str(i)) for i, trainer in enumerate(ways.both))
+    assert {len(part) for parts in forwards for part in parts} != {4}, "nothing was shared out"
+    assert [set(entry) for entry in ours] == [set(entry) for entry in theirs]
+    assert {"entropy", "mean_token_accuracy"} <= set(ours[0])
+    for mine, shipped in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(shipped, rel=1e-4, abs=1e-4)
+
+
 def test_a_budget_by_hand() -> None:
     """Of 5, 9, 3, 4 and 30 tokens within 12: 30 alone; 9 and no 5; 5 + 4 + 3. Padded, 5 and 4 take 10."""
     lengths = [5, 9, 3, 4, 30]
@@ -63,6 +142,8 @@ def test_more_parts_hold_the_same_rows() -> None:
     assert len(parts) == 4
     assert sorted(row for part in parts for row in part) == [0, 1, 2, 3, 4]
     assert all(parts)
+    assert in_more_parts([[0, 1]], 3) == [[0], [1], []]
+    assert in_more_parts([], 2) == [[], []]
 
 
 class Heard(Silent):

@@ -213,13 +213,14 @@ def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "attention" in names
 
 
-def test_a_fresh_adapter_changes_no_bit_of_an_mlp() -> None:
+def test_a_fresh_adapter_changes_an_mlp_by_rounding_alone() -> None:
+    """Its products are another library's, whose last bits may differ with the number of threads."""
     model = adapted("llama", start=True)
     mlp = model.base_model.model.model.layers[0].mlp
     x = torch.randn(1, 9, 32)
     expected = mlp(x)
     quicken(model)
-    assert torch.equal(mlp(x), expected)
+    assert torch.allclose(mlp(x), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_checkpointed_layers_give_the_same_gradients() -> None:

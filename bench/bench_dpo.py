@@ -35,7 +35,7 @@ from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.fast_layers import quicken
-from preflow.models.flops import Shape, Work, forward_flops, packed_pair, padded_batch, shape_of, training_flops
+from preflow.models.flops import Shape, Work, forward_flops, padded_batch, shape_of, training_flops
 from preflow.models.layout import common_beginning
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
@@ -44,6 +44,7 @@ from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import share_prompts
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
+from preflow.stages.forecast import work_of_batch
 from preflow.stages.pairs import ScoredPair
 
 BATCH = 4
@@ -123,8 +124,8 @@ def _row_tokens(tokens: list[Tokens]) -> int:
 
 def packed_batch(pairs: list[Tokens]) -> Work:
     """What Preflow runs over for a batch: each prompt once, and what all prompts begin with once."""
-    work = sum((packed_pair(len(p), len(c), len(r)) for p, c, r in pairs), Work(0, 0, 0))
-    return work.beginning_alike(len(pairs), common_beginning(prompt[:-1] for prompt, _, _ in pairs))
+    common = common_beginning(prompt[:-1] for prompt, _, _ in pairs)
+    return work_of_batch([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
 
 
 def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:

@@ -29,13 +29,14 @@ from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.fast_layers import quicken
-from preflow.models.flops import Work, sequence, shape_of, training_flops
+from preflow.models.flops import Work, shape_of, training_flops
 from preflow.models.layout import IGNORED, common_beginning
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import drop_padding
 from preflow.observer import Silent
+from preflow.stages.forecast import work_of_batch
 from preflow.stages.sft import WatchedSFTTrainer
 
 BATCH = 8
@@ -87,9 +88,9 @@ def bound(recipe: Recipe, rows: list[TokenizedDemonstration]) -> float:
         batch = rows[start : start + BATCH]
         width = max(len(row.input_ids) for row in batch)
         padded += training_flops(shape, Work(BATCH * width, BATCH * width**2, BATCH * (width - 1)), 16, head_products=2)
-        work = sum((sequence(len(row.input_ids), sum(row.response_mask)) for row in batch), Work(0, 0, 0))
+        lengths = [(len(row.input_ids), sum(row.response_mask)) for row in batch]
         common = common_beginning(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
-        ours += training_flops(shape, work.beginning_alike(BATCH, common), 16)
+        ours += training_flops(shape, work_of_batch(lengths, packed=True, common=common), 16)
     return padded / ours
 
 

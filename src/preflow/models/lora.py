@@ -75,6 +75,11 @@ def _forward(own: Any) -> Any:
     return forward
 
 
+def trains(layer: torch.nn.Module) -> bool:
+    """Whether a layer's weight or bias takes gradients."""
+    return any(parameter.requires_grad for parameter in layer.parameters())
+
+
 def usable(layer: Any, active: list[str], x: Tensor) -> bool:
     """Whether a LoRA layer with these active adapters can compute ``x (..., in)`` in the fused way."""
     if layer.merged or layer.disable_adapters or len(active) != 1 or active[0] not in layer.lora_A:
@@ -84,6 +89,5 @@ def usable(layer: Any, active: list[str], x: Tensor) -> bool:
     base = layer.get_base_layer()
     weights = [part.weight for part in (base, layer.lora_A[name], layer.lora_B[name])]
     dtypes = {x.dtype, *(weight.dtype for weight in weights)}
-    trains = any(part is not None and part.requires_grad for part in (base.weight, base.bias))
-    plain = layer.lora_B[name].bias is None and not trains and all(map(is_whole, weights))
+    plain = layer.lora_B[name].bias is None and not trains(base) and all(map(is_whole, weights))
     return plain and not drops and len(dtypes) == 1 and not torch.is_autocast_enabled(x.device.type)

@@ -5,8 +5,10 @@ value's bits depend neither on other rows nor on the other response. On a GPU ma
 memory runs out, and values agree within the tolerance of ``preflow.maths.logprobs``.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -72,7 +74,11 @@ def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> 
     Returns:
         Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
     """
-    if why_not(inner_model(model)) is None:
+    return _group_logprobs(model, group, precision, packed=why_not(inner_model(model)) is None)
+
+
+def _group_logprobs(model: LanguageModel, group: Group, precision: Precision, *, packed: bool) -> list[Tensor]:
+    if packed:
         return batch_logprobs(model, [group], precision)[0]
     prompt, responses = group
     return [response_logprobs(model, (prompt, response), precision) for response in responses]
@@ -124,13 +130,14 @@ def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
 
 def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
     """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches."""
+    packed = why_not(inner_model(model)) is None  # once: it looks at every module
+    score = partial(_group_logprobs, model, precision=precision, packed=packed)
     if precision.device.type == "cpu":
-        yield from _one_per_core(model, groups, lambda group: group_logprobs(model, group, precision))
-        return
-    if why_not(inner_model(model)) is not None:
-        yield from (group_logprobs(model, group, precision) for group in groups)
-        return
-    yield from _in_batches(model, groups, precision, GPU_BATCHES)
+        yield from _one_per_core(model, groups, score)
+    elif packed:
+        yield from _in_batches(model, groups, precision, GPU_BATCHES)
+    else:
+        yield from map(score, groups)
 
 
 def _in_batches(
@@ -143,7 +150,7 @@ def _in_batches(
 
     A group that alone is larger than a batch runs response by response once batches are smaller than at the beginning.
     """
-    left = list(groups)
+    left = deque(groups)
     while left:
         (tokens, head_rows), *smaller = sizes
         batch = next(batches(left, tokens))
@@ -160,7 +167,8 @@ def _in_batches(
                 raise
         else:
             yield from values
-            left = left[len(batch) :]
+            for _ in batch:
+                left.popleft()
             continue
         sizes = smaller
         clear_device_cache(garbage_collection=True)  # here, where no traceback holds what did not fit any more
@@ -192,7 +200,7 @@ def _one_per_core(model: LanguageModel, items: Sequence[T], score: Callable[[T],
         torch.set_num_threads(cores)
 
 
-def batches(groups: Sequence[Group], tokens: int) -> Iterator[list[Group]]:
+def batches(groups: Iterable[Group], tokens: int) -> Iterator[list[Group]]:
     """Neighbours in batches of at most ``tokens`` tokens (or one group alone)."""
     batch: list[Group] = []
     total = 0

@@ -17,6 +17,7 @@ from preflow.models.attention import no_mask, use
 from preflow.models.head import Scores, score
 from preflow.models.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
 from preflow.models.loading import LanguageModel
+from preflow.models.lora import trains
 from preflow.models.sharding import in_whole, in_zero
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -138,8 +139,7 @@ def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> 
     """Score tokens under a model's head: by a forward that ends the gradient, or, where the head trains, TRL's way."""
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
-    trains = any(part is not None and part.requires_grad for part in (head.weight, head.bias))
-    frozen = not trains and hidden.dtype == head.weight.dtype == torch.float32
+    frozen = not trains(head) and hidden.dtype == head.weight.dtype == torch.float32
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
     # Before the trainer shares the weights out there is nothing to gather, though DeepSpeed is switched on already.

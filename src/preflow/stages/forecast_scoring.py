@@ -138,11 +138,11 @@ def scoring_work(rows: Sequence[Lengths], *, packed: bool) -> list[Work]:
 def proof_work(recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], *, packed: bool) -> Work:
     """What the proof before the first step runs: every training pair through the policy, a sample in the plainest way.
 
-    That way projects every position, under the reference and, after an SFT stage, under the base too.
+    That way projects each response's positions and one more, under the reference and, after SFT, under the base too.
     """
     sample = proof.sample(pairs, settings.proof_sample)
-    lengths = [row[0] + response for row in sample for response in row[1:]]
-    plain = sum((Work(n, n * (n + 1) // 2, n) for n in lengths), Work(0, 0, 0))
+    lengths = [(row[0] + response, response) for row in sample for response in row[1:]]
+    plain = sum((Work(n, n * (n + 1) // 2, response + 1) for n, response in lengths), Work(0, 0, 0))
     ordered = sorted(pairs, key=lambda row: row[0] + max(row[1:]))
     policy = [work_of_batch(ordered[i : i + proof.BATCH], packed=packed) for i in range(0, len(ordered), proof.BATCH)]
     return sum(policy, plain if recipe.sft is None else plain + plain)

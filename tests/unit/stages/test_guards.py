@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,23 @@ def break_row(trainer: Any, step: int, place: int) -> None:
     inner.forward = forward
 
 
+#: Files that the rows of a stage come from.
+SOURCES = {"dpo": "p.jsonl", "sft": "d.jsonl"}
+
+
+def named_by(run: Run, out: Path, stage: str, **changes: Any) -> str:
+    """What a stage says when one row breaks its numbers; it names that row alone."""
+    settings = {**COMMON, "learning_rate": 1e-3, **({"eval_pairs": 0} if stage == "dpo" else {}), **changes}
+    recipe = recipe_for(run.base, **{stage: settings})
+    sft, preferences = SftSpec(recipe=recipe, base=run.base, data=run.data), run.dpo(recipe=recipe)
+    train = partial(run_sft, sft) if stage == "sft" else partial(run_dpo, preferences)
+    with pytest.raises(NonFiniteLossError) as caught:
+        train(out, Silent())
+    told = str(caught.value)
+    assert told.count(SOURCES[stage]) == 1, "it names more rows than the broken one"
+    return told
+
+
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -226,16 +244,10 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
         return own(trainer, out, *rest)
 
     monkeypatch.setattr(module, "run_training", broken)
-    spec: Any = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
-    work: Any = run_sft
-    if stage == "dpo":
-        spec, work = spec_with(prepared, eval_steps=0, eval_pairs=0), run_dpo
-    with pytest.raises(NonFiniteLossError) as caught:
-        work(spec, tmp_path, Silent())
-    source = {"dpo": "p.jsonl", "sft": "d.jsonl"}[stage]
-    assert f"{stage}: the loss is nan at step 5" in str(caught.value)
-    assert str(caught.value).count(source) == 1, "it names more rows than the broken one"
-    assert f"{source}:{seen[-1]}." in str(caught.value).replace(f"{source}:{seen[-1]} ", f"{source}:{seen[-1]}.")
+    told = named_by(prepared, tmp_path, stage)
+    source = SOURCES[stage]
+    assert f"{stage}: the loss is nan at step 5" in told
+    assert f"{source}:{seen[-1]}." in told.replace(f"{source}:{seen[-1]} ", f"{source}:{seen[-1]}.")
     checkpoint = resume_point(tmp_path / SCRATCH)
     assert checkpoint is not None
     assert checkpoint.endswith("checkpoint-4")
@@ -300,19 +312,9 @@ def test_the_row_of_a_broken_gradient_is_named(
         return own(trainer, out, *rest)
 
     monkeypatch.setattr(module, "run_training", broken)
-    changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    recipe = recipe_for(
-        prepared.base, **{stage: {**COMMON, **changes, **({"eval_pairs": 0} if stage == "dpo" else {})}}
-    )
-    spec: Any = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
-    work: Any = run_sft
-    if stage == "dpo":
-        spec, work = prepared.dpo(recipe=recipe), run_dpo
-    with pytest.raises(NonFiniteLossError) as caught:
-        work(spec, tmp_path, Silent())
-    source = {"dpo": "p.jsonl", "sft": "d.jsonl"}[stage]
-    assert f"{stage}: the gradient is " in str(caught.value)
-    assert str(caught.value).count(source) == 1, "it names more rows than the broken one"
+    told = named_by(prepared, tmp_path, stage, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert f"{stage}: the gradient is " in told
+    assert f"{SOURCES[stage]}:{seen[0]}. " in told
 
 
 def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run, tmp_path: Path) -> None:

@@ -62,8 +62,7 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
     """One note stands for the figure, and no number is made up; root may write to any file, so here there is none."""
     if not measurable:
         monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
-    settings = prepared.recipe.sft
-    assert settings is not None
+    settings: Any = prepared.recipe.sft
     recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 1})})
     told = Told()
     sft.run_sft(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), tmp_path, told)

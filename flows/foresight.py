@@ -28,7 +28,7 @@ GIB = 2**30
 CARDS = (12, 16, 24, 80, 141)
 _USABLE = 0.92
 _WIDTH = 2048
-_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
 
 
 def main(
@@ -75,7 +75,7 @@ class Tables(NamedTuple):
     """What is printed."""
 
     numbers: Table
-    parts: Table
+    memories: "dict[str, Memory]"
     verdicts: list[str]
 
     def add(self, stage: str, counts: Sequence[int | None], operations: Sequence[float | None], time: str) -> None:
@@ -86,11 +86,18 @@ class Tables(NamedTuple):
 
     def add_memory(self, stage: str, memory: "Memory", on_card: "Callable[[float], Memory]", device: Device) -> bool:
         """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
-        self.parts.add_row(stage, *(f"{getattr(memory, name) / GIB:.2f}" for name in (*_PARTS, "total")))
+        self.memories[stage] = memory
         rooms = {size: size * 1e9 * _USABLE for size in CARDS}
         fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
         self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
         return memory.total <= device.room
+
+    def parts(self, device: Device) -> Table:
+        """What every stage holds, part by part."""
+        table = Table("GiB", *self.memories, title=f"At the peak, on {device.name}")
+        for name, part in (*((part, part) for part in _PARTS), ("peak", "total")):
+            table.add_row(name, *(f"{getattr(memory, part) / GIB:.2f}" for memory in self.memories.values()))
+        return table
 
 
 def show(plan: Plan, memory: float | None, rate: float | None) -> None:
@@ -106,12 +113,12 @@ def show(plan: Plan, memory: float | None, rate: float | None) -> None:
     device = device_for(plan.recipe, memory, rate)
     columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
     numbers = Table("stage", *columns, title="What is computed")
-    tables = Tables(numbers, Table("stage", *_PARTS, "peak", title=f"GiB on {device.name}"), [])
+    tables = Tables(numbers, {}, [])
     rows = lengths(plan, base)
     for stage, settings in sections(plan.recipe):
         _show_training(tables, plan.recipe, stage, settings, shapes[stage], rows[stage], device)
     _show_scoring(tables, plan.recipe, next(reversed(shapes.values())), rows, device)
-    CONSOLE.print(numbers, tables.parts, *tables.verdicts, sep="\n")
+    CONSOLE.print(numbers, tables.parts(device), *tables.verdicts, sep="\n")
     CONSOLE.print(_footer(device, rate))
 
 

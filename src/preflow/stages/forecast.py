@@ -277,8 +277,8 @@ def foreseen(
     precision: Precision,
     common: int = 0,
     targets: str | Sequence[str] | None = None,
-) -> float | None:
-    """Bytes that training a loaded model on rows of these lengths will add at its peak; None where nobody can say.
+) -> Memory | None:
+    """What training a loaded model on rows of these lengths will take at its peak; None where nobody can say.
 
     ``targets`` are the modules of an adapter that is there already; the recipe names others' by itself.
     """
@@ -287,4 +287,4 @@ def foreseen(
     except UnknownShapeError:  # a model of another build trains all the same
         return None
     batch = largest_batch(lengths, recipe, settings, packed=shape.packed, common=common)
-    return peak_memory(shape, recipe, settings, batch, precision).training
+    return peak_memory(shape, recipe, settings, batch, precision)

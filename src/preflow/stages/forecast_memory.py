@@ -3,7 +3,8 @@
 A step has three moments that can be its highest: the head, with all activations kept and its logits at hand; the
 backward of the last layer, with all activations and what that layer works on; and the optimizer's update, with all
 gradients. Each is counted tensor by tensor as the code that runs makes them (seen with PyTorch's memory profiler); the
-highest is the forecast. Memory counts what lies above the interpreter and its libraries.
+highest is the forecast of what PyTorch allocates, which a test compares with that profiler. On the CPU the process
+takes more, since its heap and its libraries hold memory too: that share differs from run to run, and is an estimate.
 """
 
 import math
@@ -25,9 +26,8 @@ _ADAM = 8.0
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: Scored tokens that go through the head together: the CPU's own head, and TRL's, with its width of the vocabulary.
 _OWN_TILE, _TRL_TILE, _TRL_WIDTH = 512, 4096, 32768
-#: What a training makes the libraries take for themselves on the CPU, and how much where forwards ran before in the
-#: process, as DPO's proof does; measured.
-_LIBRARIES, _LIBRARIES_AGAIN = 27 * 2**20, 10 * 2**20
+#: What a training makes the libraries and the interpreter take on the CPU beside its tensors; 20 to 60 MiB measured.
+_LIBRARIES = 40 * 2**20
 #: Share of activations and logits that lies about between others in a kept heap (``models/memory.py``); measured.
 _SCATTERED = 0.1
 
@@ -37,6 +37,7 @@ class Memory:
     """Bytes at the peak, by part: the base model's weights, the adapter's, and what training adds.
 
     Gradients are those that there are at the peak: a step that accumulates none makes them as its activations go.
+    The heap is what a process on the CPU takes beside tensors.
     Of a launch that shares weights out (FSDP, ZeRO 3) it is one process's part, and ``whole`` is what each process
     loads before they are shared out.
     """
@@ -48,6 +49,7 @@ class Memory:
     activations: float
     logits: float
     workspace: float
+    heap: float = 0.0
     whole: float = 0.0
 
     @property
@@ -58,6 +60,11 @@ class Memory:
     @property
     def training(self) -> float:
         """What training adds to a loaded model."""
+        return self.tensors + self.heap
+
+    @property
+    def tensors(self) -> float:
+        """What of it PyTorch allocates."""
         return self.gradients + self.optimizer + self.activations + self.logits + self.workspace
 
 
@@ -135,8 +142,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         return peak
     returned = way.autocast or way.four_bit or way.drops or settings.gradient_checkpointing
     scattered = 0.0 if returned else _SCATTERED * (peak.activations + peak.logits)
-    libraries = _LIBRARIES_AGAIN if isinstance(settings, DpoSettings) else _LIBRARIES
-    return replace(peak, workspace=peak.workspace + libraries + scattered)
+    return replace(peak, heap=_LIBRARIES + scattered)
 
 
 def _moments(shape: Shape, settings: TrainingSettings, trained: float, way: _Way) -> float:

@@ -23,6 +23,7 @@ from preflow.models.precision import Precision
 from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
 from preflow.stages import ranks
+from preflow.stages.forecast_memory import Memory
 from preflow.training_settings import TrainingSettings
 
 # TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
@@ -84,7 +85,7 @@ def as_the_recipe_says(arguments: TrainingArguments, precision: Precision) -> No
 
 
 def run_training(
-    trainer: Trainer, out: Path, observer: Observer | None = None, predicted: float | None = None
+    trainer: Trainer, out: Path, observer: Observer | None = None, predicted: Memory | None = None
 ) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one, and return the log of every step.
 
@@ -93,7 +94,7 @@ def run_training(
         out: The stage's partial folder.
         observer: Hears how much memory training took above the loaded model; nothing where several processes share
             its weights out, since no process holds the loaded model then.
-        predicted: Bytes that it was foreseen to take.
+        predicted: What it was foreseen to take.
 
     Raises:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
@@ -107,7 +108,8 @@ def run_training(
     model: LanguageModel = trainer.model
     if observer is not None and predicted is not None and not is_sharded(model):
         # Not part of the artifact: it differs from run to run.
-        values, taken = {"predicted": predicted / _GIB}, memory.above_idle()
+        taken = memory.above_idle()
+        values = {"predicted": predicted.training / _GIB, "predicted_tensors": predicted.tensors / _GIB}
         stage = getattr(trainer, "stage", "training")
         if taken is None:
             observer.note(

@@ -200,7 +200,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
         foresight.show(plan, memory=None, rate=1.0)
     lines = {
         cells[1]: cells[2:-1]
-        for line in printed.get().partition("GiB on")[0].splitlines()
+        for line in printed.get().partition("At the peak, on")[0].splitlines()
         if len(cells := [cell.strip() for cell in line.replace("┃", "│").split("│")]) > 9 and cells[1]
     }
     for stage, section in sections(plan.recipe):

@@ -210,7 +210,7 @@ def _show_beside(
 
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     beside = {
-        "dpo: proof": proof_work(recipe, settings, rows.train, packed=shape.packed),
+        "dpo: proof": proof_work(recipe, settings, rows.train, packed=shape.packed, common=rows.common),
         "dpo: looks": looks_work(settings, steps, rows.held_out, packed=shape.packed),
     }
     for name, work in beside.items():

@@ -16,7 +16,8 @@ from prefect.context import TaskRunContext
 from preflow.artifacts import Artifact, find
 from preflow.digests import json_digest
 from preflow.home import preflow_home, store_folder
-from preflow.stages.specs import LengthsSpec, StageSpec, ValidateSpec
+from preflow.recipes import distribution, optional_packages
+from preflow.stages.specs import DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
 from tasks.sources import code_digest
 
 #: The module that computes each stage.
@@ -29,7 +30,7 @@ MODULES = {
     "evaluate": "preflow.stages.evaluation",
 }
 #: Libraries whose version can change a stage's numbers.
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "trl", "peft", "bitsandbytes")
 #: Where Prefect keeps the small values that tasks return.
 RESULTS = Path(os.environ.get("PREFECT_HOME") or preflow_home() / "prefect") / "storage"
 
@@ -46,8 +47,8 @@ def identity(stage: str, spec: StageSpec) -> str:
             "stage": stage,
             "inputs": spec.inputs(),
             "options": spec.options(),
-            "code": code_digest(MODULES[stage]),
-            "versions": library_versions(),
+            "code": [code_digest(module) for module in (MODULES[stage], *_launching(spec))],
+            "versions": library_versions(spec),
             "precision": _precision(spec),
         }
     )
@@ -62,9 +63,19 @@ def _precision(spec: StageSpec) -> str | None:
     return choose_precision(spec.recipe).label()
 
 
-def library_versions() -> dict[str, str | None]:
+def _launching(spec: StageSpec) -> tuple[str, ...]:
+    """The module under which a stage computes in processes of its own, if it does."""
+    launches = isinstance(spec, SftSpec | ReferenceSpec | DpoSpec) and (
+        spec.recipe.launch.num_processes > 1 or spec.recipe.launch.config is not None
+    )
+    return ("preflow.stages.launched",) if launches else ()
+
+
+def library_versions(spec: StageSpec) -> dict[str, str | None]:
     """The installed version of each library that counts, none for one that is absent."""
-    return {name: _version(name) for name in LIBRARIES}
+    asked = set() if isinstance(spec, ValidateSpec) else {part for part, *_ in optional_packages(spec.recipe)}
+    launching = ("deepspeed",) if _launching(spec) else ()
+    return {name: _version(name) for name in (*LIBRARIES, *launching, *sorted(map(distribution, asked)))}
 
 
 def place(stage: str, spec: StageSpec) -> Path:

@@ -137,7 +137,7 @@ class Recipe(Frozen):
     def identity_settings(self, stage: Literal["sft", "dpo"]) -> dict[str, Any]:
         """The settings that can change the numbers of one training stage, as JSON."""
         section = self.sft if stage == "sft" else self.dpo
-        shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
+        shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
         values = numbers(section) if section is not None else {}
         if self.tuning == "full":  # no adapter, so its settings can change nothing
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}

@@ -108,7 +108,7 @@ def require_runnable(recipe: Recipe) -> None:
 
     Raises:
         ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one. Or ``launch.config`` is no
-            file, or asks for another precision than the recipe.
+            file, asks for another precision than the recipe, or names a second file.
     """
     missing = [] if recipe.model_name else ["model_name"]
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
@@ -146,10 +146,23 @@ def _require_launched_precision(recipe: Recipe) -> None:
     """Refuse a launch in another precision: the reference's values and the proof are in the recipe's."""
     if recipe.launch.config is None:
         return
+    _require_one_file(recipe.launch.config)
     said = launched_precision(recipe.launch.config)
     # What "auto" comes to depends on the machine, so a launch in bfloat16 is judged where it happens.
     if said != "no" and (said != "bf16" or recipe.bf16 is False):
         wrong_precision(recipe, said)
+
+
+def _require_one_file(config: str) -> None:
+    """Refuse settings of DeepSpeed in a file of their own: nothing that looks at the configuration would see them."""
+    inner = _read(Path(config), "launch.config").get("deepspeed_config")
+    other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
+    if other is not None:
+        raise ConfigError(
+            f"launch.config {config} names deepspeed_config_file {other}: nobody would see its precision, nor that it "
+            "was changed. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
+            "as in infra/accelerate/deepspeed-zero3.yaml"
+        )
 
 
 def wrong_precision(recipe: Recipe, said: str) -> NoReturn:
@@ -178,13 +191,8 @@ def _require_optimizer(setting: str, name: str) -> None:
         raise ConfigError(f"{setting} is '{name}', which is no optimizer of transformers: {hint}")
 
 
-def require_packages(recipe: Recipe) -> None:
-    """Check that the optional packages that the recipe asks for are installed.
-
-    Raises:
-        MissingDependencyError: ``provider: unsloth`` without unsloth; ``use_4bit``, or an 8-bit or paged optimizer,
-            without bitsandbytes; another optimizer without its package.
-    """
+def optional_packages(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """What a recipe asks for beside the stack: each package's module, the setting, and another that does without."""
     needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
     if recipe.use_4bit:
         needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
@@ -193,9 +201,24 @@ def require_packages(recipe: Recipe) -> None:
         package = next((package for pattern, package in _OPTIMIZER_PACKAGES.items() if re.search(pattern, name)), None)
         if package is not None:
             needed.append((package, f"{stage}.optim: {name}", f"{stage}.optim: adamw_torch"))
-    for package, setting, instead in needed:
+    return needed
+
+
+def distribution(package: str) -> str:
+    """The name under which an optional package is installed."""
+    return _DISTRIBUTIONS.get(package, package.replace("_", "-"))
+
+
+def require_packages(recipe: Recipe) -> None:
+    """Check that the optional packages that the recipe asks for are installed.
+
+    Raises:
+        MissingDependencyError: ``provider: unsloth`` without unsloth; ``use_4bit``, or an 8-bit or paged optimizer,
+            without bitsandbytes; another optimizer without its package.
+    """
+    for package, setting, instead in optional_packages(recipe):
         if importlib.util.find_spec(package) is None:
-            name = _DISTRIBUTIONS.get(package, package.replace("_", "-"))
+            name = distribution(package)
             raise MissingDependencyError(
                 f"recipe '{recipe.name}' has {setting}, but the package {name} is not installed: pip install "
                 f"{name}, or use {instead}"

@@ -54,7 +54,7 @@ class TrainingSettings(Frozen):
     auto_find_batch_size: bool = False
     """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
     ``max_tokens_per_batch`` where it is given, from the tokens of the forward that failed): the rows per optimizer step
-    stay what they were."""
+    stay what they were. As in TRL, every forward of a DPO step counts alike, also a smaller one at an epoch's end."""
     batching: Literal["random", "length"] = "random"
     """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
     processes equal work). Either way shuffled anew every epoch, by the seed."""
@@ -62,7 +62,8 @@ class TrainingSettings(Frozen):
     """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
     an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
     their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
-    few. Losses that compare the pairs of one forward (``aot``, ``bco_pair``) see those pairs. Not with DeepSpeed."""
+    few. Losses that compare the pairs of one forward (``aot``, ``bco_pair``) see those pairs; ``sft``,
+    a mean over tokens, is refused. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
     max_seq_length: int = Field(default=1024, ge=8)
@@ -180,6 +181,12 @@ class DpoSettings(TrainingSettings):
             raise ValueError(
                 f"use_weighting is true but loss_type has {', '.join(sorted(unweighted))}, which compares sorted "
                 "batches and has no weight per pair: set use_weighting: false"
+            )
+        if self.max_tokens_per_batch is not None and "sft" in self.loss_type:
+            raise ValueError(
+                f"max_tokens_per_batch is {self.max_tokens_per_batch} but loss_type has sft, a mean over the tokens of "
+                "a forward, which depends on how a step is shared out: give per_device_train_batch_size and "
+                "gradient_accumulation_steps instead"
             )
         others = set(self.loss_type) - _ANY_DIVERGENCE
         if self.f_divergence_type != "reverse_kl" and others:

@@ -43,44 +43,55 @@ class Heard(Silent):
         self.steps.append(step)
 
 
-def with_processes(run: Run, processes: int, budget: int | None = None) -> Recipe:
-    """Four rows a step, shared out over the processes."""
-    section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
-    section["max_tokens_per_batch"] = budget
+def with_processes(run: Run, processes: int, budget: int | None = None, forwards: int = 1) -> Recipe:
+    """Four rows a step, shared out over the processes and their forwards."""
+    section = {
+        **COMMON,
+        "per_device_train_batch_size": 4 // processes // forwards,
+        "learning_rate": 1e-3,
+        "max_steps": 4,
+    }
+    section |= {"max_tokens_per_batch": budget, "gradient_accumulation_steps": forwards}
     recipe = recipe_for(run.base, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4})
     return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=CPU if processes > 1 else None)})
 
 
-def uneven(out: Path) -> None:
-    """Data of 19 demonstrations and 21 pairs: by four, three and one are left at the end of an epoch."""
-    pairs = rows(range(21))
+def uneven(out: Path, count: int) -> None:
+    """Data of 19 demonstrations and of ``count`` pairs: by four, three and others are left at the end of an epoch."""
+    pairs = rows(range(count))
     demonstrations = [Demonstration(pair.prompt + pair.chosen, pair.source) for pair in pairs]
     write_rows(out / rows_file("demonstrations", "train"), demonstrations[:19])
     write_rows(out / rows_file("demonstrations", "eval"), demonstrations[19:])
     write_rows(out / rows_file("preferences", "train"), pairs)
-    write_rows(out / rows_file("preferences", "eval"), rows(range(21, 25)))
+    write_rows(out / rows_file("preferences", "eval"), rows(range(count, count + 4)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "budget"), [("sft", 40), ("dpo", None), ("dpo", 60)])
+@pytest.mark.parametrize(
+    ("stage", "budget", "forwards", "count"),
+    [("sft", 40, 1, 21), ("dpo", None, 1, 21), ("dpo", 60, 1, 21), ("dpo", None, 2, 23)],
+)
 def test_two_processes_train_as_one(
     prepared: Run,  # noqa: F811
     tmp_path: Path,
     stage: str,
     budget: int | None,
+    forwards: int,
+    count: int,
 ) -> None:
     """Also where a process's rows of a step go in several forwards, in one process more than in the other.
 
     And at the end of an epoch, where rows are left that do not go around: none runs twice, and a process without any
     still does as many forwards as the other.
     """
-    data = build(tmp_path / "data", uneven)
+    data = build(tmp_path / "data", lambda out: uneven(out, count))
     asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=data, sft=prepared.sft)
     if stage == "dpo":
         reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
     heard = [Heard(), Heard()]
     for processes, observer in zip((1, 2), heard, strict=True):
-        recipe, out = with_processes(prepared, processes, budget if processes > 1 else None), tmp_path / str(processes)
+        recipe = with_processes(prepared, processes, budget if processes > 1 else None, forwards)
+        out = tmp_path / str(processes)
         section = {"max_steps": -1, "num_train_epochs": 2.0, "save_steps": 100}
         parts = {name: getattr(recipe, name).model_copy(update=section) for name in ("sft", "dpo")}
         recipe = recipe.model_copy(update=parts)

@@ -74,6 +74,7 @@ def test_contradictions_name_both_values(tmp_path: Path, values: dict[str, Any],
     [
         ({"loss_type": []}, ("dpo.loss_type", "at least 1")),
         ({"loss_type": "aot", "use_weighting": True}, ("use_weighting is true", "aot")),
+        ({"loss_type": ["sigmoid", "sft"], "max_tokens_per_batch": 64}, ("max_tokens_per_batch is 64", "sft")),
         ({"loss_type": "nca_pair", "f_divergence_type": "js_divergence"}, ("'js_divergence'", "nca_pair")),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, ("lora_target_modules", "lm_head")),
         ({"lora_target_modules": ".*(proj|lm_head)"}, ("lora_target_modules", "lm_head")),

@@ -254,3 +254,14 @@ def test_a_launch_in_another_precision_than_the_recipes_is_refused(
     else:
         with pytest.raises(ConfigError, match=r"says mixed_precision (bf16|fp16), but the recipe's bf16 is"):
             require_runnable(recipe)
+
+
+def test_settings_of_deepspeed_in_a_second_file_are_refused(tmp_path: Path) -> None:
+    """Neither the identity nor the precision would see what it says."""
+    (tmp_path / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: ds.json}", encoding="utf-8")
+    text = "{strategy: sft, model_name: m, dataset: d.jsonl, launch: {config: zero.yaml}}"
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"zero\.yaml names deepspeed_config_file ds\.json: .* under deepspeed_config"
+    ):
+        require_runnable(load_recipe(tmp_path / "recipe.yaml"))

@@ -52,8 +52,10 @@ def why_not(model: LanguageModel) -> str | None:
 
 def _foreign_code(model: LanguageModel) -> str | None:
     """What is said of modules that do not compute by the code that the proofs are about: their own, or patched."""
-    for kind in {type(module) for module in model.modules()}:
-        home = str(kind.forward.__module__)
+    modules = list(model.modules())
+    patched = [(type(module), vars(module)["forward"]) for module in modules if "forward" in vars(module)]
+    for kind, forward in [*((kind, kind.forward) for kind in {type(module) for module in modules}), *patched]:
+        home = str(getattr(getattr(forward, "func", forward), "__module__", "an unknown module"))
         if home.partition(".")[0] not in _PROVEN:
             return f"its {kind.__name__} runs code of {home}, which may not heed a layout"
     return None

@@ -128,14 +128,23 @@ def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
-def scores(model: LanguageModel, groups: Sequence[Group], precision: Precision) -> Iterator[list[Tensor]]:
-    """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches."""
+def scores(
+    model: LanguageModel, groups: Sequence[Group], precision: Precision, sizes: list[tuple[int, int]] | None = None
+) -> Iterator[list[Tensor]]:
+    """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        groups: Prompts with their responses.
+        precision: Where and in which numbers.
+        sizes: As ``GPU_BATCHES``; those that turn out too large are removed, so that later calls begin with what fits.
+    """
     packed = why_not(inner_model(model)) is None  # once: it looks at every module
     score = partial(_group_logprobs, model, precision=precision, packed=packed)
     if precision.device.type == "cpu":
         yield from _one_per_core(model, groups, score)
     elif packed:
-        yield from _in_batches(model, groups, precision, GPU_BATCHES)
+        yield from _in_batches(model, groups, precision, list(GPU_BATCHES) if sizes is None else sizes)
     else:
         yield from map(score, groups)
 
@@ -144,7 +153,7 @@ def _in_batches(
     model: LanguageModel,
     groups: Sequence[Group],
     precision: Precision,
-    sizes: Sequence[tuple[int, int]],
+    sizes: list[tuple[int, int]],
 ) -> Iterator[list[Tensor]]:
     """Log-probs of many groups, in order, in packed batches: from where memory runs out on in ones of half the size.
 
@@ -170,7 +179,7 @@ def _in_batches(
             for _ in batch:
                 left.popleft()
             continue
-        sizes = smaller
+        del sizes[0]
         clear_device_cache(garbage_collection=True)  # here, where no traceback holds what did not fit any more
 
 

@@ -104,6 +104,11 @@ class Batched:
         if not total or not batches:
             return batches, items
         batches[-1] = self._own_share(batches[-1], total)
+        # accelerate has read to the end by now, and would take the others' metrics for those of the last rows too.
+        processes = trainer.accelerator.num_processes
+        for batch in batches[:-1]:
+            rows = batch[ROW].tolist()
+            batch[_SHARE] = (rows, len(rows) * processes)
         return batches, trainer._get_num_items_in_batch(batches, trainer.args.device)
 
     def _rows_left(self) -> int:

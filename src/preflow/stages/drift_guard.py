@@ -43,6 +43,9 @@ class DriftGuard(TrainerCallback):
             return
         if state.global_step > 0:
             self.held_out.recall(self.scratch / _EXPECTED)
+            if state.is_world_process_zero:  # those after the checkpoint are of a try whose log is gone
+                for late in (path for step, path in self._kept().items() if step > state.global_step):
+                    late.unlink()
             return
         self.held_out.remember()
         if state.is_world_process_zero:
@@ -127,12 +130,16 @@ class DriftGuard(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.scratch.mkdir(parents=True, exist_ok=True)
-        kept = sorted(self.scratch.glob("best-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
+        kept = list(self._kept().values())
         partial = self.scratch / "best.partial"
         save_file(weights, partial)
         partial.rename(self._file(step))
         for old in self._unneeded(kept):
             old.unlink()
+
+    def _kept(self) -> dict[int, Path]:
+        """Weights that lie there, by step."""
+        return {int(path.stem.partition("-")[2]): path for path in self.scratch.glob("best-*.safetensors")}
 
     def _unneeded(self, kept: Sequence[Path]) -> list[Path]:
         """Weights to which no kill can send training back: neither the start, nor the best of a checkpoint's time."""

@@ -80,11 +80,18 @@ def common_tokens(prompts: Iterable[Sequence[int]], rows: Iterable[Lengths], lim
 def _forwards(
     rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool, common: int
 ) -> list[Work]:
-    """What each forward of an epoch takes; rows that may be cut have no beginning in common with others."""
+    """What each forward of an epoch takes."""
+    return works_of(batches(rows, recipe, settings, packed=packed), settings, packed=packed, common=common)
+
+
+def works_of(
+    batches: Iterable[Sequence[Lengths]], settings: TrainingSettings, *, packed: bool, common: int
+) -> list[Work]:
+    """What each of some batches takes; rows that may be cut have no beginning in common with others."""
     limit = settings.max_seq_length
     return [
         work_of_batch(each, packed=packed, common=common if all(_widest(row) < limit for row in each) else 0)
-        for each in batches(rows, recipe, settings, packed=packed)
+        for each in batches
     ]
 
 
@@ -157,7 +164,7 @@ def forecast(
         steps=steps,
         forward=epochs * forward_flops(shape, whole, rank),
         training=epochs * arithmetic,
-        memory=peak_memory(shape, recipe, settings, _largest(forwards), precision),
+        memory=_peak(shape, recipe, settings, rows, precision, common),
     )
 
 
@@ -171,11 +178,23 @@ def _largest(forwards: Sequence[Work]) -> Work:
     return max(forwards, key=lambda each: each.tokens)
 
 
-def largest_batch(
-    rows: Sequence[Lengths], recipe: Recipe, settings: TrainingSettings, *, packed: bool, common: int = 0
-) -> Work:
-    """What the largest forward of an epoch is likely to take: the largest of one epoch shuffled by the seed."""
-    return _largest(_forwards(rows, recipe, settings, packed=packed, common=common))
+def _peak(
+    shape: Shape,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    rows: Sequence[Lengths],
+    precision: Precision,
+    common: int,
+) -> Memory:
+    """Memory of the largest forward of an epoch shuffled by the seed."""
+    forwards = _forwards(rows, recipe, settings, packed=shape.packed, common=common)
+    accumulates = len(forwards) > _process_steps(rows, settings)
+    return peak_memory(shape, recipe, settings, _largest(forwards), precision, accumulates=accumulates)
+
+
+def _process_steps(rows: Sequence[Lengths], settings: TrainingSettings) -> int:
+    """Optimizer steps of an epoch if one process had all rows: with more forwards than these, gradients wait."""
+    return math.ceil(len(rows) / (settings.per_device_train_batch_size * settings.gradient_accumulation_steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +239,7 @@ def nearest_that_fits(
         for named, given, trial in _trials(recipe, settings):
             held = replace(precision, weights=torch.float32 if given.tuning == "full" else precision.compute)
             limited = trial.model_copy(update={"max_seq_length": limit})
-            batch = largest_batch(kept, given, limited, packed=shape.packed, common=common)
-            need = peak_memory(shape, given, trial, batch, held)
+            need = _peak(shape, given, limited, kept, held, common)
             if need.total <= room:
                 if limit == settings.max_seq_length:
                     return Change(named)
@@ -286,5 +304,4 @@ def foreseen(
         shape = shape_of(model.config, settings.lora_target_modules if targets is None else targets)
     except UnknownShapeError:  # a model of another build trains all the same
         return None
-    batch = largest_batch(lengths, recipe, settings, packed=shape.packed, common=common)
-    return peak_memory(shape, recipe, settings, batch, precision)
+    return _peak(shape, recipe, settings, lengths, precision, common)

@@ -108,8 +108,25 @@ class _Way:
         return _Way(rank, cpu, autocast, recipe.use_4bit, drops, lean, lean and whole_mlp, own_head, pairs)
 
 
-def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch: Work, precision: Precision) -> Memory:
-    """Bytes at the peak of training on a batch."""
+def peak_memory(
+    shape: Shape,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    batch: Work,
+    precision: Precision,
+    *,
+    accumulates: bool | None = None,
+) -> Memory:
+    """Bytes at the peak of training on a batch.
+
+    Args:
+        shape: The model's sizes.
+        recipe: Precision, quantization and what is trained.
+        settings: The stage's section.
+        batch: What its largest forward takes.
+        precision: Where and in which numbers.
+        accumulates: Whether a step may have several forwards; as ``gradient_accumulation_steps`` says where not given.
+    """
     way = _Way.of(shape, recipe, settings, precision)
     adapter = float(way.rank * shape.wide)
     trained = adapter or float(shape.parameters)
@@ -117,8 +134,12 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     whole = _loaded(shape, recipe, precision)
     gradients = trained * 4.0 / shares
     kept = _activations(shape, settings, batch, way)
+    if accumulates is None:
+        accumulates = settings.gradient_accumulation_steps > 1
     # Shared out, every process holds its part of all gradients; else a step that accumulates none starts without.
-    held = gradients if shares > 1 or settings.gradient_accumulation_steps > 1 else 0.0
+    held = gradients if shares > 1 or accumulates else 0.0
+    # DDP's buckets: gradients once more, on their way to the other processes.
+    buckets = trained * 4.0 if shares == 1 and recipe.launch.num_processes > 1 else 0.0
     base = Memory(
         weights=whole / shares,
         adapter=adapter * 4.0 / shares,
@@ -126,7 +147,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
         optimizer=_moments(shape, settings, trained, way) / shares,
         activations=kept,
         logits=0.0,
-        workspace=_gathered(shape, precision) if shares > 1 else 0.0,
+        workspace=_gathered(shape, precision) if shares > 1 else buckets,
         whole=whole + adapter * 4.0 if shares > 1 else 0.0,
     )
     layer = _work_on_a_layer(shape, settings, batch, way)
@@ -135,7 +156,7 @@ def peak_memory(shape: Shape, recipe: Recipe, settings: TrainingSettings, batch:
     moments_of_a_step = (
         replace(base, logits=_head(shape, batch.scored, way)),
         replace(base, logits=slope, workspace=base.workspace + layer),
-        replace(base, gradients=gradients, activations=0.0, workspace=update),
+        replace(base, gradients=gradients, activations=0.0, workspace=buckets + update),
     )
     peak = max(moments_of_a_step, key=lambda memory: memory.training)
     if not way.cpu:
@@ -250,12 +271,19 @@ def _dropped(shape: Shape, way: _Way) -> float:
 
 
 def _work_on_a_layer(shape: Shape, settings: TrainingSettings, batch: Work, way: _Way) -> float:
-    """What the backward of the last layer makes: gradients of its MLP's parts, a matrix unpacked, what it forgot."""
+    """What the backward of the last layer makes: gradients of its parts, a matrix unpacked, what it forgot.
+
+    Those of the MLP, or of attention, which copies what all rows begin with to every group: q, k, v, result, gradients.
+    """
     size = 2 if way.autocast else 4
     again = _of_a_layer(shape, batch, way) if settings.gradient_checkpointing else 0.0
     unpacked = float(size * shape.largest) if way.four_bit else 0.0
     parts = (2 if way.mlp else 3) * shape.inner + 3 * shape.hidden
-    return again + unpacked + size * parts * batch.tokens
+    work = float(size * parts * batch.tokens)
+    if way.attention and batch.copied:
+        numbers = 4 * (shape.attention + shape.keys) * (batch.tokens + batch.copied) + shape.attention * batch.tokens
+        work = max(work, float(size * numbers))
+    return again + unpacked + work
 
 
 def _head(shape: Shape, scored: int, way: _Way) -> float:

@@ -15,7 +15,7 @@ from preflow.models.flops import Shape, Work, forward_flops, sequence
 from preflow.models.precision import Precision
 from preflow.models.scoring import GPU_BATCHES
 from preflow.stages import proof
-from preflow.stages.forecast import Lengths, work_of, work_of_batch
+from preflow.stages.forecast import Lengths, work_of, work_of_batch, works_of
 from preflow.stages.forecast_memory import Memory, head_memory, peak_memory
 from preflow.training_settings import DpoSettings, TrainingSettings
 
@@ -135,16 +135,20 @@ def scoring_work(rows: Sequence[Lengths], *, packed: bool) -> list[Work]:
     return [sum((sequence(*one) for one in some), Work(0, 0, 0)) for some in each]
 
 
-def proof_work(recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], *, packed: bool) -> Work:
+def proof_work(
+    recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], *, packed: bool, common: int = 0
+) -> Work:
     """What the proof before the first step runs: every training pair through the policy, a sample in the plainest way.
 
-    That way projects each response's positions and one more, under the reference and, after SFT, under the base too.
+    The policy runs what a batch's prompts begin with (``common`` tokens) once. The plain way projects each response's
+    positions and one more, under the reference and, after SFT, under the base too.
     """
     sample = proof.sample(pairs, settings.proof_sample)
     lengths = [(row[0] + response, response) for row in sample for response in row[1:]]
     plain = sum((Work(n, n * (n + 1) // 2, response + 1) for n, response in lengths), Work(0, 0, 0))
     ordered = sorted(pairs, key=lambda row: row[0] + max(row[1:]))
-    policy = [work_of_batch(ordered[i : i + proof.BATCH], packed=packed) for i in range(0, len(ordered), proof.BATCH)]
+    batches = [ordered[i : i + proof.BATCH] for i in range(0, len(ordered), proof.BATCH)]
+    policy = works_of(batches, settings, packed=packed, common=common)
     return sum(policy, plain if recipe.sft is None else plain + plain)
 
 

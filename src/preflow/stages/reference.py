@@ -19,7 +19,7 @@ from preflow.models.identity import identify
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
-from preflow.models.scoring import Group, Scorer, scores
+from preflow.models.scoring import GPU_BATCHES, Group, Scorer, scores
 from preflow.observer import Observer, Silent
 from preflow.stages.filling import Tally, fill
 from preflow.stages.key_index import Keys
@@ -115,9 +115,10 @@ def score_groups(
         model = load_policy(base, folder, recipe, precision)
         fuse(model)
         store.reference.require_unchanged()
+        sizes = list(GPU_BATCHES)  # what does not fit is not tried again for the next shard
 
         def score(some: Sequence[Group]) -> Iterator[list[Tensor]]:
-            yield from scores(model, some, precision)
+            yield from scores(model, some, precision, sizes)
             _require_same(numbers, precision)
 
         return score

@@ -69,7 +69,8 @@ class LengthsSpec(Frozen):
 
     def options(self) -> dict[str, Any]:
         """The template, and by stage what happens to a row that is too long."""
-        return {"template": self.recipe.template, **_lengths(self.recipe)}
+        shared = {name: getattr(self.recipe, name) for name in ("template", "trust_remote_code")}
+        return {**shared, **_lengths(self.recipe)}
 
 
 class SftSpec(Frozen):
@@ -105,7 +106,7 @@ class ReferenceSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a log-prob: numerics, template and truncation; nothing of the optimizer."""
         dpo = self.recipe.dpo
-        names = ("tuning", "use_4bit", "bf16", "template", "provider")
+        names = ("tuning", "use_4bit", "bf16", "template", "provider", "trust_remote_code")
         shared = {name: getattr(self.recipe, name) for name in names}
         cut = {} if dpo is None else {"max_seq_length": dpo.max_seq_length, "overlong_response": dpo.overlong_response}
         return {**shared, **cut}
@@ -153,7 +154,7 @@ class EvaluateSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a measurement."""
         recipe = self.recipe
-        names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider")
+        names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
         beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
         return {
             "evaluation": numbers(recipe.evaluation),

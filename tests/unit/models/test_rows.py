@@ -3,6 +3,7 @@
 ``tests/unit/stages/test_equivalence.py`` compares pairs with TRL's trainer.
 """
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -173,6 +174,10 @@ def test_attention_by_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(LlamaAttention, "forward", OwnAttention.forward)
         assert f"its LlamaAttention runs code of {__name__}" in str(why_not(model))
     layer = model.model.layers[0]
+    layer.self_attn.forward = partial(OwnAttention.forward, layer.self_attn)
+    assert f"its LlamaAttention runs code of {__name__}" in str(why_not(model))
+    del layer.self_attn.forward
+    assert why_not(model) is None
     layer.self_attn = OwnAttention(model.config, 0)
     assert f"its OwnAttention runs code of {__name__}" in str(why_not(model))
 

@@ -86,9 +86,9 @@ class SmallCard:
 
         monkeypatch.setattr(scoring, "batch_logprobs", on_the_card)
 
-    def scores(self, groups: list[Group]) -> list[list[torch.Tensor]]:
+    def scores(self, groups: list[Group], sizes: list[tuple[int, int]] | None = None) -> list[list[torch.Tensor]]:
         card = Precision(torch.device("cuda"), torch.float32, torch.float32)
-        return list(scores(MODELS["llama"][0], groups, card))
+        return list(scores(MODELS["llama"][0], groups, card, sizes))
 
 
 def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +105,14 @@ def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.Monk
     assert max(card.tokens) <= 250
     assert set(card.head_rows) == {62}
     assert sum(card.tokens) == sum(map(packed_length, groups)) + 2  # the prompt of two tokens ran twice more
+
+
+def test_what_did_not_fit_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is filled in many calls; the later ones begin with batches that fit."""
+    groups: list[Group] = [([1, 5, 6 + n], [[9] * 40, [10, 11 + n] * 20]) for n in range(4)]
+    sizes = [(1000, 250), (500, 125), (250, 62)]
+    SmallCard(300, monkeypatch).scores(groups, sizes)
+    assert sizes == [(250, 62)]
 
 
 def test_memory_that_no_batch_is_small_enough_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

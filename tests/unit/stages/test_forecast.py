@@ -219,6 +219,26 @@ def test_a_launch_that_shares_weights_out_by_hand() -> None:
         # 2 of 32 layers of 218.1e6 weights, and 525e6 of embedding and as many of the head, in bfloat16
         assert seen[name].workspace == pytest.approx(2 * (2 * 218.1e6 + 1050.7e6), rel=1e-3)
     assert (seen["ddp"].weights, seen["ddp"].whole) == (4 * 8_030_261_248, 0)
+    # its buckets hold all gradients once more; at the peak, the update of fused AdamW, nothing else is made
+    assert seen["ddp"].workspace == 4 * 8_030_261_248
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+def test_gradients_wait_where_a_token_budget_takes_a_step_in_several_forwards(rows: int) -> None:
+    """8 pairs of 4,000 tokens at 16,000 a forward are two forwards, however the recipe writes 8; at 32,000 one.
+
+    So many tokens keep more than the gradients take: the peak is before the update, where only waiting ones are there.
+    """
+    shape = llama_8b()
+    held = {}
+    for budget in (16_000, 32_000):
+        given = recipe(
+            per_device_train_batch_size=rows, gradient_accumulation_steps=8 // rows, max_tokens_per_batch=budget,
+            optim="sgd",
+        ).model_copy(update={"tuning": "full"})  # fmt: skip
+        settings: Any = given.dpo
+        held[budget] = forecast(shape, given, settings, [(2000, 1000, 1000)] * 8, CARD).memory.gradients
+    assert held == {16_000: 4 * shape.parameters, 32_000: 0}
 
 
 def test_peak_memory_is_what_was_taken() -> None:

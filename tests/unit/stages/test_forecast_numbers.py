@@ -159,6 +159,7 @@ def test_what_runs_beside_the_training_by_hand() -> None:
     made, section = recipe(proof_sample=1, eval_pairs=1, eval_steps=1)
     proof = proof_work(made, section, [(3, 2, 1)] * 2, packed=True)
     assert (proof.tokens, proof.scored) == (2 * 5 + 9, 2 * 3 + (2 + 1) + (1 + 1))
+    assert proof_work(made, section, [(3, 2, 1)] * 2, packed=True, common=2).tokens == proof.tokens - 2
     after = Recipe.model_validate({"model_name": "m", "sft": {}, "dpo": {"proof_sample": 1}})
     assert proof_work(after, section, [(3, 2, 1)] * 2, packed=True).tokens == 2 * 5 + 2 * 9
     looks = looks_work(section, 2, [(3, 2, 1)], packed=True)

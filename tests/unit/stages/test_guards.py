@@ -4,11 +4,13 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH
 from preflow.errors import NonFiniteLossError
@@ -327,3 +329,14 @@ def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run,
         (tmp_path / f"checkpoint-{step}").mkdir()
     assert [path.name for path in guard._unneeded(best)] == ["best-2.safetensors", "best-5.safetensors"]
     assert guard._unneeded([]) == []
+
+
+def test_weights_of_a_try_that_was_cut_short_after_its_checkpoint_go(prepared: Run, tmp_path: Path) -> None:
+    """Else they would stand for the best of a later checkpoint's time, whose own would be removed."""
+    settings: Any = prepared.recipe.dpo
+    guard: Any = DriftGuard(None, tmp_path, settings, Silent())
+    guard.held_out = SimpleNamespace(recall=lambda file: None)
+    for step in (0, 20, 40):
+        (tmp_path / f"best-{step}.safetensors").touch()
+    guard.on_train_begin(None, TrainerState(global_step=25), None)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best-0.safetensors", "best-20.safetensors"]

@@ -16,6 +16,7 @@ from preflow.models.precision import Precision
 from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks import caching
 from tasks.caching import identity
+from tasks.sources import code_digest
 
 FILES = [f"{kind}.{side}.jsonl" for kind in ("demonstrations", "preferences") for side in ("train", "eval")]
 
@@ -112,6 +113,40 @@ def test_another_precision_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
     monkeypatch.setattr("preflow.models.precision.choose_precision", lambda recipe: other)
     assert sft() != before
+
+
+@pytest.mark.parametrize("kind", [LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec])
+def test_a_models_own_code_misses(kind: Any) -> None:
+    """With trust_remote_code the same files are another model."""
+    parts: dict[str, Any] = {"base": BASE, "data": DATA, **({"reference": DATA} if kind is DpoSpec else {})}
+    seen = {identity("sft", kind(recipe=recipe(trust_remote_code=own), **parts)) for own in (False, True)}
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "package"),
+    [
+        ({}, "accelerate"),
+        ({"optim": "galore_adamw"}, "galore-torch"),
+        ({"provider": "unsloth"}, "unsloth"),
+        ({"launch": {"num_processes": 2}}, "deepspeed"),
+    ],
+)
+def test_the_version_of_what_a_recipe_uses_misses(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], package: str
+) -> None:
+    before = sft(**changes)
+    own = caching._version
+    monkeypatch.setattr(caching, "_version", lambda name: "99" if name == package else own(name))
+    assert sft(**changes) != before
+
+
+def test_the_code_of_a_launch_counts_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sft(), sft(launch={"num_processes": 2})
+    monkeypatch.setattr(caching, "code_digest", lambda name: "new" if name.endswith(".launched") else code_digest(name))
+    after = sft(), sft(launch={"num_processes": 2})
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_dpo_depends_on_the_sft_model_and_the_reference() -> None:

@@ -117,7 +117,8 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, ENDS_WITH_INPUT: "1"},
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # a library's message in another encoding is no reason to end a training
         process_group=0,
     )
     last: deque[str] = deque(maxlen=_LAST)

@@ -19,6 +19,15 @@ Losses = Annotated[
 ]
 #: Losses that TRL 1.16 defines for every f-divergence.
 _ANY_DIVERGENCE = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
+#: Losses whose value depends on which rows share a forward.
+_BY_FORWARD = frozenset({"sft", "aot", "aot_unpaired"})
+#: Losses that TRL 1.16 cannot weight pair by pair, and why.
+_UNWEIGHTED = {
+    "aot": "which compares sorted batches and has no weight per pair",
+    "aot_unpaired": "which compares sorted batches and has no weight per pair",
+    "sft": "a mean over the tokens of a batch, which has no weight per pair",
+    "hinge": "whose values TRL 1.16 changes in place before their gradient is taken",
+}
 
 
 class TrainingSettings(Frozen):
@@ -62,7 +71,7 @@ class TrainingSettings(Frozen):
     """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
     an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
     their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
-    few. Losses that compare the pairs of one forward (``aot``, ``bco_pair``) see those pairs; ``sft``,
+    few. Losses that compare the pairs of one forward (``aot``, ``aot_unpaired``) see those pairs; ``sft``,
     a mean over tokens, is refused. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
@@ -142,7 +151,9 @@ class DpoSettings(TrainingSettings):
     ld_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
     """Weight of the tokens beyond the shorter response (LD-DPO, arXiv:2409.06411); none means a plain sum."""
     use_weighting: bool = False
-    """Weight pairs as in WPO (arXiv:2406.11827)."""
+    """Weight pairs as in WPO (arXiv:2406.11827). Not with losses that have no value per pair (``aot``,
+    ``aot_unpaired``, ``sft``), nor with ``hinge``, whose values TRL 1.16 changes in place before their gradient is
+    taken."""
     disable_dropout: bool = True
     """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
     eval_steps: int = Field(default=20, ge=0)
@@ -176,11 +187,16 @@ class DpoSettings(TrainingSettings):
                 f"label_smoothing is {self.label_smoothing} but loss_type {', '.join(self.loss_type)} ignores it: "
                 "conservative DPO is loss_type: robust"
             )
-        unweighted = {"aot", "aot_unpaired"} & set(self.loss_type)
+        unweighted = {name: why for name, why in _UNWEIGHTED.items() if name in self.loss_type}
         if self.use_weighting and unweighted:
+            name, why = next(iter(unweighted.items()))
+            raise ValueError(f"use_weighting is true but loss_type has {name}, {why}: set use_weighting: false")
+        compared = _BY_FORWARD & set(self.loss_type)
+        if self.auto_find_batch_size and compared:
             raise ValueError(
-                f"use_weighting is true but loss_type has {', '.join(sorted(unweighted))}, which compares sorted "
-                "batches and has no weight per pair: set use_weighting: false"
+                f"auto_find_batch_size is true but loss_type has {', '.join(sorted(compared))}, whose value depends on "
+                "which rows share a forward: a smaller batch would train on another loss. Give a "
+                "per_device_train_batch_size that fits (python -m flows.plan RECIPE says which)"
             )
         if self.max_tokens_per_batch is not None and "sft" in self.loss_type:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.specs import ReferenceSpec, SftSpec
 from preflow.stages.training import as_the_recipe_says
-from tasks.launch import command, launched
+from tasks.launch import _accelerate, command, launched
 from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.stages.support import COMMON, recipe_for, rows
 
@@ -119,6 +120,10 @@ def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:  # no
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
     with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
         launched("sft", run_sft)(spec, tmp_path, Silent())
+
+
+def test_a_message_in_another_encoding_ends_no_training() -> None:
+    _accelerate([sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'Gr\\xfc\\xdfe\\n')"], "sft", Silent())
 
 
 def test_a_launch_that_runs_out_of_memory_is_launched_again(

@@ -1,8 +1,8 @@
 """Making and saving adapters."""
 
+import inspect
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -52,6 +52,12 @@ def inner_model(model: LanguageModel) -> LanguageModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def keeping(model: LanguageModel, positions: int) -> dict[str, int]:
+    """The argument by which a model projects its last positions alone; none for models that do not know it."""
+    known = "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters
+    return {"logits_to_keep": positions} if known else {}
+
+
 def _normalise(config: Path, base: ModelRef) -> None:
     """Name the base in an adapter's config, and sort its lists: PEFT writes sets, in an order of each process's own."""
     if config.is_file():
@@ -65,11 +71,13 @@ def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def describe(model: torch.nn.Module) -> dict[str, Any]:
-    """How many parameters there are and how many train."""
-    total = sum(p.numel() for p in model.parameters())
-    trains = sum(p.numel() for p in trainable_parameters(model).values())
-    return {"parameters": total, "trainable_parameters": trains}
+def describe(model: LanguageModel) -> dict[str, int]:
+    """How many parameters there are, packed ones counted as what they stand for, and how many train."""
+    inner = inner_model(model)
+    return {
+        "parameters": inner.num_parameters(),
+        "trainable_parameters": inner.num_parameters(only_trainable=True),
+    }
 
 
 def write_card(folder: Path, base: ModelRef, stage: str) -> None:

@@ -10,10 +10,13 @@ from transformers.utils import logging as hf_logging
 from preflow.config import Recipe
 from preflow.errors import ModelError
 from preflow.models.base import ModelRef
+from preflow.models.memory import free_unused
 from preflow.models.precision import Precision
 
 #: A causal language model of transformers, or PEFT's wrapper around one: no common type says what both can do.
 LanguageModel: TypeAlias = Any
+#: In the names of numbers by which modules drop activations or whole layers.
+_DROPS = ("dropout", "pdrop", "layerdrop")
 
 
 def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
@@ -86,6 +89,7 @@ def load_policy(
     Returns:
         A model in evaluation mode; with an adapter, a PEFT model whose one adapter is called ``default``.
     """
+    free_unused()
     if trained is not None and not is_adapter(trained):
         model = load_weights(trained, recipe, precision)
         return model.requires_grad_(trainable)
@@ -105,6 +109,14 @@ def attach_adapter(model: LanguageModel, adapter: Path, *, trainable: bool, name
     # The stored config names the base as the recipe does; PEFT would ask the hub for that name when it saves.
     wrapped.peft_config[name].base_model_name_or_path = model.name_or_path
     return wrapped.eval()
+
+
+def without_dropout(model: LanguageModel) -> None:
+    """Switch off the dropout that modules hold as a number, as most attention does: TRL sees dropout layers alone."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and any(part in name for part in _DROPS):
+                setattr(module, name, 0.0)
 
 
 def is_adapter(folder: Path) -> bool:

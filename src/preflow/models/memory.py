@@ -1,7 +1,6 @@
 """How much memory a piece of work takes at its peak, above what was in use before; what becomes of freed memory."""
 
 import ctypes
-import gc
 import os
 import re
 import resource
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 _MIB = 1024
 #: Parameters of glibc's mallopt(3): free memory at the heap's top that goes back, and sizes mapped by themselves.
@@ -52,6 +52,7 @@ class PeakMemory:
         self.device = device
         if device.type == "cpu" and model is not None:
             _read(model)
+        free_unused()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self.idle, self.measures = torch.cuda.memory_allocated(device), True
@@ -111,6 +112,15 @@ def _thresholds(device: torch.device, mapped: int, trimmed: int) -> Iterator[Non
         hand_back()
 
 
+def free_unused() -> None:
+    """Free models that nobody uses any more, on a GPU too.
+
+    Trainers, trained models and 4-bit ones hold themselves in cycles, which Python frees when it happens to look: until
+    then a card would hold the model of every earlier step beside the next one's.
+    """
+    clear_device_cache(garbage_collection=True)
+
+
 def hand_back() -> None:
     """Give what is freed back to the system, where the C library can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's alone
@@ -126,7 +136,6 @@ def _read(model: torch.nn.Module) -> None:
 
 def _forget_peak() -> bool:
     """Begin the peak of resident memory anew; whether the system let it."""
-    gc.collect()  # a trainer that is gone holds its model in a cycle
     hand_back()
     if sys.platform == "linux":
         try:

@@ -16,7 +16,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
 from preflow.maths.logprobs import token_logprobs
-from preflow.models.adapters import inner_model
+from preflow.models.adapters import inner_model, keeping
 from preflow.models.attention import no_mask, use, why_not
 from preflow.models.layout import in_one_row
 from preflow.models.loading import LanguageModel
@@ -54,10 +54,11 @@ def response_logits(model: LanguageModel, row: Row, precision: Precision) -> Ten
     """
     prompt, response = row
     ids = torch.tensor([[*prompt, *response]], device=precision.device)
+    # Only the last R + 1 positions are projected to the vocabulary; the last of them predicts nothing here.
+    kept = len(response) + 1
     with precision.autocast():
-        # Only the last R + 1 positions are projected to the vocabulary; the last of them predicts nothing here.
-        logits: Tensor = model(input_ids=ids, logits_to_keep=len(response) + 1, use_cache=False).logits
-    return logits[0, :-1]
+        logits: Tensor = model(input_ids=ids, use_cache=False, **keeping(model, kept)).logits
+    return logits[0, -kept:-1]
 
 
 def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> Tensor:

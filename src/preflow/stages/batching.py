@@ -42,7 +42,7 @@ class LengthSampler(Sampler[int]):
         self.lengths, self.rows, self.seed, self.epoch = list(lengths), rows, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew; called by accelerate before each epoch."""
+        """Shuffle anew; called before each epoch, where ``Batched`` has told the loader whose sampler it is."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -89,7 +89,19 @@ class Batched:
         if not self.by_length:
             return super()._get_train_sampler(*args, **kwargs)  # type: ignore[misc]
         rows = trainer._train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
-        return LengthSampler(self.lengths, rows, trainer.args.data_seed)
+        self._sampler = LengthSampler(self.lengths, rows, trainer.args.data_seed)
+        return self._sampler
+
+    def get_train_dataloader(self) -> Any:
+        """TRL's, which tells its sampler of every new epoch, also behind the batches that a resumed one skips.
+
+        accelerate looks for a sampler in fewer places than its own wrappers can put it: of two processes that resume
+        in a later epoch each would take the first epoch's order for the rest of it.
+        """
+        loader = super().get_train_dataloader()  # type: ignore[misc]
+        if self.by_length:
+            loader.set_sampler(self._sampler)
+        return loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The batches of a step, in an epoch's last one without the rows that accelerate repeats to fill it.

@@ -20,7 +20,7 @@ from preflow.models.adapters import describe, inner_model, new_adapter, save_mod
 from preflow.models.attention import why_not
 from preflow.models.base import adapted_modules, refuse_dpo_checkpoint
 from preflow.models.fast_layers import quicken
-from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
+from preflow.models.loading import LanguageModel, load_policy, load_tokenizer, without_dropout
 from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import Row, response_logits
@@ -241,6 +241,8 @@ def make_trainer(
         )
     trainer.watch("dpo", PairTable.of(pairs).table.column("source").to_pylist())
     policy: LanguageModel = trainer.model
+    if settings.disable_dropout:
+        without_dropout(policy)
     if "ref" in getattr(policy, "peft_config", {}):
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")

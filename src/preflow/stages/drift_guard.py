@@ -50,6 +50,8 @@ class DriftGuard(TrainerCallback):
         self.held_out.remember()
         if state.is_world_process_zero:
             self.scratch.mkdir(parents=True, exist_ok=True)
+            for abandoned in self._kept().values():  # of a try that was killed before its first checkpoint
+                abandoned.unlink()
             self.held_out.save(self.scratch / _EXPECTED)
         state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
         self._keep(0, state)
@@ -94,7 +96,7 @@ class DriftGuard(TrainerCallback):
             What to report: the last measurement, and where training stopped and which step's weights are kept.
         """
         last: dict[str, float] = next((e for e in reversed(state.log_history) if "eval_kl" in e), {})
-        report = {f"dpo/{name}": value for name, value in last.items() if name != "step"}
+        report = {f"dpo/{name}": value for name, value in last.items() if name != "step" and math.isfinite(value)}
         if self.reason is None:
             return report
         step = self._best(state)
@@ -107,7 +109,9 @@ class DriftGuard(TrainerCallback):
 
     def _why_stop(self, state: TrainerState, kl: float) -> str | None:
         limit, patience = self.settings.kl_limit, self.settings.early_stop_patience
-        if not kl <= limit:  # a NaN is too far
+        if not math.isfinite(kl):
+            return "the KL from the reference on held-out responses is no number any more; lower the learning rate"
+        if kl > limit:
             return (
                 f"the KL from the reference on held-out responses is at least {kl:.2f} nats per response, above "
                 f"dpo.kl_limit {limit:g}; lower the learning rate, raise beta, or raise the limit"

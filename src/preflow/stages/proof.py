@@ -30,7 +30,7 @@ from preflow.errors import (
     StoredValueError,
 )
 from preflow.maths.logprobs import tolerance
-from preflow.models.adapters import trainable_parameters
+from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
 from preflow.models.scoring import Row
@@ -88,7 +88,8 @@ def independent_logprob(model: LanguageModel, row: Row, precision: Precision) ->
     ids = torch.tensor([[*prompt, *response]], device=precision.device)
     mask, kept = torch.ones_like(ids), len(response) + 1
     with precision.autocast():
-        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, use_cache=False).logits[0, :-1]
+        given = keeping(model, kept)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **given).logits[0, -kept:-1]
     total = 0.0  # row t of the logits predicts token t of the response; the last one, cut off, predicts nothing
     for start in range(0, len(response), TILE):
         logprobs = torch.log_softmax(logits[start : start + TILE].double(), dim=-1)

@@ -156,9 +156,12 @@ def _contents_digest(checkpoint: Path) -> str:
 
 
 def clean_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The logged steps without wall times and without the closing summary."""
+    """The logged steps without wall times and without the closing summary.
+
+    A look at held-out pairs that gave no number, at which training stops, has no value in the log.
+    """
     steps = [entry for entry in history if "train_runtime" not in entry]
-    return [{k: v for k, v in entry.items() if not _TIMES.search(k)} for entry in steps]
+    return [{k: v for k, v in entry.items() if not _TIMES.search(k) and math.isfinite(v)} for entry in steps]
 
 
 def final_mean(log: list[dict[str, float]], name: str, share: float = 0.2) -> float:
@@ -177,8 +180,10 @@ class StageCallback(TrainerCallback):
         self.observer = observer
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Tell how far training is."""
+        """Tell how far training is; log before each checkpoint, from which a resumed training begins to count anew."""
         self.observer.progress(state.global_step, state.max_steps, f"{self.stage}: optimizer steps")
+        if state.global_step % args.save_steps == 0:
+            control.should_log = True
 
     def on_log(
         self,

@@ -24,6 +24,7 @@ from preflow.models.scoring import (
     scores,
 )
 from preflow.models.trl_forward import score_responses_only
+from preflow.stages.proof import independent_logprob
 from tests.unit.models.kinds import CONFIGS, Pair, batches
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
@@ -48,6 +49,24 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> None:
+    """As a model from a repository of its own may, whose forward knows no ``logits_to_keep``."""
+    model = build(
+        GPTNeoXConfig(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    )
+    own = model.forward
+
+    def forward(input_ids: Any, attention_mask: Any = None, use_cache: Any = None) -> Any:
+        return own(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+    model.forward = forward
+    row = [3, 4, 5, 6], [7, 8, 9]
+    whole = torch.log_softmax(forward(torch.tensor([[*row[0], *row[1]]])).logits[0].detach(), -1)
+    expected = torch.stack([whole[3 + t, token] for t, token in enumerate(row[1])])
+    assert torch.allclose(response_logprobs(model, row, CPU), expected, atol=1e-6)
+    assert independent_logprob(model, row, CPU) == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KNOWN)

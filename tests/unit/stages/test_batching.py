@@ -3,14 +3,18 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from preflow.observer import Silent
-from preflow.stages.batching import LengthSampler, in_more_parts, smaller, within_budget
+from preflow.stages.batching import Batched, LengthSampler, in_more_parts, smaller, within_budget
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
 from preflow.stages.sft import WatchedSFTTrainer, run_sft
 from preflow.stages.specs import SftSpec
@@ -37,6 +41,36 @@ def test_a_sampler_by_length_is_random_by_epoch_and_repeatable() -> None:
         max(lengths[i] for i in first[b : b + 8]) - min(lengths[i] for i in first[b : b + 8]) for b in range(0, 200, 8)
     ]
     assert sum(spread) / len(spread) < 10, "batches mix lengths"
+
+
+class Loader:
+    """What of a trainer makes its loader, in process 0 of two."""
+
+    def get_train_dataloader(self) -> Any:
+        own: Any = self
+        loader: Any = DataLoader(range(16), batch_size=2, sampler=own._get_train_sampler())  # type: ignore[arg-type]
+        return prepare_data_loader(loader, num_processes=2, process_index=0, put_on_device=False)
+
+
+class ByLength(Batched, Loader):
+    by_length = True
+    lengths = tuple(5 + i % 7 for i in range(16))
+    _train_batch_size = 2
+    args = SimpleNamespace(gradient_accumulation_steps=1, world_size=2, data_seed=42)
+
+
+def test_a_process_of_two_resumes_in_its_own_epochs_order() -> None:
+    """The Trainer skips what was seen by a loader of accelerate's, behind which the sampler must hear of the epoch."""
+    PartialState(cpu=True)
+    whole = ByLength().get_train_dataloader()
+    epochs = []
+    for epoch in range(2):
+        whole.set_epoch(epoch)
+        epochs.append([batch.tolist() for batch in whole])
+    assert epochs[0] != epochs[1]
+    resumed = skip_first_batches(ByLength().get_train_dataloader(), 2)
+    resumed.set_epoch(1)
+    assert [batch.tolist() for batch in resumed] == epochs[1][2:]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +118,26 @@ def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: P
     assert all(best[name.replace(".weight", ".default.weight")].equal(value) for name, value in saved.items())
     ratio = {entry["step"]: entry["eval_kl"] for entry in measured}
     assert ratio[kept] <= LIMIT
+
+
+def test_a_divergence_that_is_no_number_stops_and_stands_nowhere(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights so far off that held-out responses have no likelihood any more: the stage ends whole all the same."""
+    look = HeldOut.look
+    monkeypatch.setattr(HeldOut, "look", lambda self: replace(look(self), kl=math.nan, reward_margin=math.inf))
+    heard = Heard()
+    run_dpo(spec_with(prepared, eval_steps=1), tmp_path, heard)
+    (note,) = [note for note in heard.notes if "stopped at step 1" in note]
+    assert "no number any more" in note
+    assert "The weights of step 0 are kept" in note
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "dpo/eval_reward_accuracy" in metrics
+    assert not {"dpo/eval_kl", "dpo/eval_reward_margin"} & metrics.keys()
+    (look_at_1,) = [
+        e for e in json.loads((tmp_path / "training.json").read_text()) if e.get("step") == 1 and "eval_chosen" in e
+    ]
+    assert "eval_kl" not in look_at_1
 
 
 @pytest.mark.slow
@@ -340,3 +361,13 @@ def test_weights_of_a_try_that_was_cut_short_after_its_checkpoint_go(prepared: R
         (tmp_path / f"best-{step}.safetensors").touch()
     guard.on_train_begin(None, TrainerState(global_step=25), None)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["best-0.safetensors", "best-20.safetensors"]
+
+
+def test_weights_of_a_try_that_was_cut_short_before_any_checkpoint_go(prepared: Run, tmp_path: Path) -> None:
+    """The new try begins at step 0 and may find others best."""
+    settings: Any = prepared.recipe.dpo
+    guard: Any = DriftGuard(torch.nn.Linear(2, 2), tmp_path, settings, Silent())
+    guard.held_out = SimpleNamespace(remember=lambda: None, save=lambda file: None)
+    (tmp_path / "best-20.safetensors").touch()
+    guard.on_train_begin(None, TrainerState(is_world_process_zero=True), None)
+    assert [file.name for file in tmp_path.iterdir()] == ["best-0.safetensors"]

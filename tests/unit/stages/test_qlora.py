@@ -48,6 +48,8 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     metrics = dpo.load("metrics.json")
     assert metrics["dpo/proof_policy_gap"] <= 1
     assert metrics["dpo/train_reward_margin"] > 0
+    wide = load_policy(base, dpo.file("model"), recipe.model_copy(update={"use_4bit": False}), choose_precision(recipe))
+    assert dpo.load("report.json")["model"]["parameters"] == sum(p.numel() for p in wide.parameters())
     last = EvaluateSpec.model_validate({**given, "dpo": dpo, "reference": reference})
     report = build(tmp_path / "evaluate", lambda out: run_evaluation(last, out, Silent())).load("evaluation.json")
     assert report["models"]["dpo"]["kl_sft"]["value"] > 0

@@ -122,6 +122,28 @@ def test_the_reference_is_weighted_beyond_the_shorter_response(ld_alpha: float |
     assert row["ref_rejected_logps"] == pytest.approx(-2.0)
 
 
+@pytest.mark.parametrize("disabled", [True, False])
+def test_dropout_that_attention_holds_as_a_number_is_switched_off_too(
+    prepared: Run, tmp_path: Path, disabled: bool
+) -> None:
+    """TRL sees dropout layers alone; where any dropout is at work, a policy that is its reference begins elsewhere."""
+    recipe = recipe_for(prepared.base, dpo={"dataset": "-", "disable_dropout": disabled})
+    spec = prepared.dpo(recipe=recipe)
+    assert recipe.dpo is not None
+    pairs = read_pairs(spec.reference.file("train.parquet"))
+    policy = load_start(spec, recipe.dpo, choose_precision(recipe))
+    layers = [module for module in policy.modules() if hasattr(module, "attention_dropout")]
+    for layer in layers:
+        layer.attention_dropout = 0.5
+    trainer = make_trainer(spec, policy, load_tokenizer(spec.base, recipe), pairs, tmp_path, Silent())
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.model.train()  # type: ignore[union-attr]
+    with torch.no_grad():
+        loss = float(trainer.compute_loss(trainer.model, batch))
+    assert (loss == pytest.approx(0.693147, abs=1e-6)) == disabled
+    assert layers
+
+
 @pytest.mark.parametrize(
     "changes", [{"ld_alpha": 0.25}, {"f_divergence_type": "js_divergence"}, {"use_weighting": True}]
 )

@@ -11,6 +11,7 @@ from preflow.observer import Silent
 from preflow.stages import sft
 from preflow.stages.specs import SftSpec
 from tests.unit.stages.conftest import Run
+from tests.unit.stages.support import COMMON, recipe_for
 
 
 class Enough(Exception):  # noqa: N818 - ends a stage once its trainer is built
@@ -69,3 +70,25 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
     assert {"sft/memory_predicted_gib", "sft/memory_predicted_tensors_gib"} <= told.names
     assert ("sft/memory_measured_gib" in told.names) == measurable
     assert len([note for note in told.notes if "was not measured" in note]) == (not measurable)
+
+
+class Interrupting(Silent):
+    """Ends a training after its third step."""
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_training_logs_what_an_uninterrupted_one_does(prepared: Run, tmp_path: Path) -> None:
+    """Every fourth step, with checkpoints between: the mean over steps 1 to 4 cannot be taken again from step 2 on."""
+    section = {**COMMON, "learning_rate": 1e-2, "logging_steps": 4, "save_steps": 2}
+    spec = SftSpec(recipe=recipe_for(prepared.base, sft=section), base=prepared.base, data=prepared.data)
+    for folder in ("whole", "killed"):
+        (tmp_path / folder).mkdir()
+    sft.run_sft(spec, tmp_path / "whole", Silent())
+    with pytest.raises(KeyboardInterrupt):
+        sft.run_sft(spec, tmp_path / "killed", Interrupting())
+    sft.run_sft(spec, tmp_path / "killed", Silent())
+    for name in ("training.json", "metrics.json"):
+        assert (tmp_path / "killed" / name).read_text() == (tmp_path / "whole" / name).read_text()

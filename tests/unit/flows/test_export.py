@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.export import export
 from preflow.config import Recipe
 from preflow.errors import ConfigError, ModelError
 from preflow.models.loading import load_policy
-from preflow.models.precision import choose_precision
+from preflow.models.merging import where_it_fits
+from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import response_logprobs
 from preflow.stages.pairs import read_pairs
 from tasks.past_runs import PastRun
@@ -43,10 +45,49 @@ def test_merged_weights_load_without_peft_and_say_the_same(
     assert not torch.allclose(got, before, atol=1e-2), "a merge that forgot the adapter would pass"
 
 
-def test_a_drift_above_the_limit_leaves_nothing(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_merge_that_forgets_the_adapter_is_refused_and_leaves_nothing(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
     with pytest.raises(ModelError, match="the merged model's log-probs differ"):
-        export(past(prepared, "sft", "reference"), tmp_path / "merged", limit=-1.0)
+        export(past(prepared, "sft", "reference"), tmp_path / "merged")
     assert not list(tmp_path.glob("merged*"))
+
+
+def test_a_merge_that_breaks_off_leaves_nothing(
+    prepared: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("preflow.models.merging._read_back", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(past(prepared, "sft", "reference"), tmp_path / "merged")
+    assert not list(tmp_path.glob("merged*"))
+
+
+def test_a_merge_goes_on_on_the_cpu_where_a_card_has_no_room() -> None:
+    asked: list[str] = []
+
+    def work(precision: Precision) -> str:
+        asked.append(precision.device.type)
+        if precision.device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return "done"
+
+    card = Precision(torch.device("cuda"), torch.bfloat16, torch.bfloat16)
+    assert where_it_fits(card, work) == "done"
+    assert asked == ["cuda", "cpu"]
+
+    def wrong(precision: Precision) -> str:
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        where_it_fits(card, wrong)
 
 
 def test_what_cannot_be_merged_is_said(prepared: Run, tmp_path: Path) -> None:  # noqa: F811

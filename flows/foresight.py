@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -19,6 +20,8 @@ from preflow.training_settings import DpoSettings, TrainingSettings
 from tasks.reporting import CONSOLE
 
 if TYPE_CHECKING:
+    import torch
+
     from preflow.models.base import ModelRef
     from preflow.models.flops import Shape, Work
     from preflow.stages.forecast_memory import Memory
@@ -29,6 +32,13 @@ CARDS = (12, 16, 24, 80, 141)
 _USABLE = 0.92
 _WIDTH = 2048
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
+
+
+class Kind(StrEnum):
+    """Of device."""
+
+    AUTO = "auto"
+    CPU = "cpu"
 
 
 def main(
@@ -46,6 +56,9 @@ def main(
             help="TFLOP/s of the device; measured on the one found. Of a device named by --memory: no time without.",
         ),
     ] = None,
+    device: Annotated[
+        Kind, typer.Option(help="auto: the card that --memory names, or else what is found; cpu: a machine's CPU.")
+    ] = Kind.AUTO,
 ) -> None:
     """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
 
@@ -54,7 +67,7 @@ def main(
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which of its kernels it has is of no account here
     try:
-        show(make_plan(recipe, parse_overrides(changes or [])), memory, rate)
+        show(make_plan(recipe, parse_overrides(changes or [])), memory, rate, device)
     except PreflowError as error:
         CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
@@ -100,17 +113,18 @@ class Tables(NamedTuple):
         return table
 
 
-def show(plan: Plan, memory: float | None, rate: float | None) -> None:
+def show(plan: Plan, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> None:
     """Print the tables.
 
     Args:
         plan: What is run.
         memory: GB of the device; none for the one found.
         rate: TFLOP/s; none to measure it on the device found.
+        kind: Of device.
     """
     base = read_model(plan.recipe)
     shapes = shapes_of(plan.recipe, base)
-    device = device_for(plan.recipe, memory, rate)
+    device = device_for(plan.recipe, memory, rate, kind)
     columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
     numbers = Table("stage", *columns, title="What is computed")
     tables = Tables(numbers, {}, [])
@@ -144,13 +158,14 @@ def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
     }
 
 
-def device_for(recipe: Recipe, memory: float | None, rate: float | None) -> Device:
-    """The device found, with its measured rate, or a card of so many GB, whose rate nobody has measured here."""
+def device_for(recipe: Recipe, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> Device:
+    """The device found, with its measured rate, or one of so many GB, whose rate nobody has measured here."""
+    given = None if rate is None else rate * 1e12
     if memory is not None:
-        given = None if rate is None else rate * 1e12
-        return Device(f"a card of {memory:g} GB", on_a_card(recipe), memory * 1e9 * _USABLE, given)
-    here, found = choose_precision(recipe), found_memory()
-    speed = rate * 1e12 if rate is not None else measured_rate()
+        what, precision = ("a card", on_a_card(recipe)) if kind is Kind.AUTO else ("a CPU", on_a_cpu(recipe))
+        return Device(f"{what} of {memory:g} GB", precision, memory * 1e9 * _USABLE, given)
+    here = choose_precision(recipe) if kind is Kind.AUTO else on_a_cpu(recipe)
+    found, speed = found_memory(here.device), given or measured_rate(here)
     return Device(f"this machine ({here.device.type}, {found / 1e9:.0f} GB)", here, found * _USABLE, speed)
 
 
@@ -206,7 +221,7 @@ def _show_beside(
 ) -> None:
     """What DPO runs beside its training, in every process of a launch."""
     from preflow.models.flops import forward_flops
-    from preflow.stages.forecast_scoring import looks_work, proof_memory, proof_work
+    from preflow.stages.forecast_scoring import held_so_that, looks_work, proof_memory, proof_work
 
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     beside = {
@@ -218,33 +233,63 @@ def _show_beside(
         tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
     need = proof_memory(shape, recipe, settings, rows.train, device.precision)
     card = proof_memory(shape, recipe, settings, rows.train, on_a_card(recipe))
-    fits = tables.add_memory("dpo: proof", need, lambda room: card, device)
-    tables.verdicts.append(f"dpo: proof: {'fits' if fits else 'does NOT fit'} {device.name}")
+    if tables.add_memory("dpo: proof", need, lambda room: card, device):
+        tables.verdicts.append(f"dpo: proof: fits {device.name}")
+        return
+    change = held_so_that(
+        lambda given, held: proof_memory(shape, given, settings, rows.train, held).total <= device.room,
+        recipe,
+        device.precision,
+    )
+    tables.verdicts.append(
+        f"dpo: proof: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
+    )
 
 
 def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
     from preflow.models.scoring import BATCH_TOKENS
-    from preflow.stages.forecast_scoring import forecast_scoring, scoring_that_fits
+    from preflow.stages.forecast_scoring import forecast_scoring, held_so_that
 
     for stage, work in scoring(recipe, rows, packed=shape.packed).items():
+        holds = partial(_scoring_memory, shape, work, _prompts(rows) if stage == "evaluate" else [])
         seen = forecast_scoring(shape, recipe, work, device.precision, device.room)
         share = seen.forward / (recipe.launch.num_processes if stage == "reference" else 1)
         tables.add(stage, (seen.rows, seen.tokens, seen.scored, None), (seen.forward, None), _minutes(share, device))
-        if tables.add_memory(stage, seen.memory, partial(_on_a_card, shape, recipe, work), device):
+        need = holds(recipe, device.precision, device.room)
+        if tables.add_memory(stage, need, partial(holds, recipe, on_a_card(recipe)), device):
             halved = seen.batch is not None and seen.batch < BATCH_TOKENS
             batches = f" in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
             tables.verdicts.append(f"{stage}: fits {device.name}{batches}")
             continue
-        change = scoring_that_fits(shape, recipe, work, device.precision, device.room)
+        fits = partial(_fits, holds, device.room)
+        change = held_so_that(fits, recipe, device.precision)
         tables.verdicts.append(
             f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
         )
 
 
-def _on_a_card(shape: "Shape", recipe: Recipe, work: "list[Work]", room: float) -> "Memory":
-    from preflow.stages.forecast_scoring import forecast_scoring
+def _fits(
+    holds: "Callable[[Recipe, Precision, float], Memory]", room: float, recipe: Recipe, precision: Precision
+) -> bool:
+    return holds(recipe, precision, room).total <= room
 
-    return forecast_scoring(shape, recipe, work, on_a_card(recipe), room).memory
+
+def _scoring_memory(
+    shape: "Shape", work: "list[Work]", prompts: list[int], recipe: Recipe, precision: Precision, room: float
+) -> "Memory":
+    """What a stage that scores holds, and, where ``prompts`` are answered, what that takes."""
+    from preflow.stages.forecast_scoring import evaluation_memory, forecast_scoring
+
+    if prompts:
+        return evaluation_memory(shape, recipe, work, prompts, precision, room)
+    return forecast_scoring(shape, recipe, work, precision, room).memory
+
+
+def _prompts(rows: dict[str, Rows]) -> list[int]:
+    """Tokens of the held-out prompts that an evaluation answers."""
+    none = Rows([], [], 0)
+    asked = [whole - response for whole, response in rows.get("sft", none).held_out]
+    return [prompt for prompt, *_ in rows.get("dpo", none).held_out] or asked
 
 
 def _minutes(operations: float, device: Device) -> str:
@@ -257,10 +302,8 @@ def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str
 
     none = Rows([], [], 0)
     pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
-    asked = [whole - response for whole, response in demonstrations.held_out]
-    prompts = [prompt for prompt, *_ in pairs.held_out] or asked
     texts, answers = (scoring_work(each.held_out, packed=packed) for each in (demonstrations, pairs))
-    evaluated = evaluation_work(recipe, texts, answers, prompts)
+    evaluated = evaluation_work(recipe, texts, answers, _prompts(rows))
     found = {"reference": scoring_work(pairs.train + pairs.held_out, packed=packed), "evaluate": evaluated}
     return {stage: work for stage, work in found.items() if work}
 
@@ -274,24 +317,31 @@ def on_a_card(recipe: Recipe) -> Precision:
     return Precision(torch.device("cuda"), weights, compute)
 
 
-def found_memory() -> float:
+def on_a_cpu(recipe: Recipe) -> Precision:
+    """In which numbers a CPU computes a recipe: float32, unless the recipe asks for bfloat16."""
+    import torch
+
+    compute = torch.bfloat16 if recipe.bf16 is True else torch.float32
+    weights = torch.float32 if recipe.tuning == "full" else compute
+    return Precision(torch.device("cpu"), weights, compute)
+
+
+def found_memory(device: "torch.device") -> float:
     """Bytes of the GPU found, or of this machine or container."""
     import torch
 
     from preflow.models.memory import machine_memory
 
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         return float(torch.cuda.get_device_properties(0).total_memory)
     return float(machine_memory())
 
 
-def measured_rate() -> float:
-    """Operations per second of one large matrix product, the best of three."""
+def measured_rate(precision: Precision) -> float:
+    """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of three."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    a = torch.ones(_WIDTH, _WIDTH, device=device, dtype=dtype)
+    a = torch.ones(_WIDTH, _WIDTH, device=precision.device, dtype=precision.compute)
     best = 0.0
     for _ in range(3):
         begin = time.perf_counter()

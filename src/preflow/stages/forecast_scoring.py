@@ -5,7 +5,7 @@ hand are all that comes on top of the weights.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,16 +94,52 @@ def _alone(shape: Shape, recipe: Recipe, precision: Precision, tokens: int, logi
     )  # fmt: skip
 
 
-def scoring_that_fits(
-    shape: Shape, recipe: Recipe, work: Sequence[Work], precision: Precision, room: float
-) -> str | None:
-    """The mildest change of how weights are held with which a stage that scores rows fits; None if none does."""
+def evaluation_memory(
+    shape: Shape,
+    recipe: Recipe,
+    work: Sequence[Work],
+    prompts: Sequence[int],
+    precision: Precision,
+    room: float = math.inf,
+) -> Memory:
+    """What an evaluation holds at its peak: while it scores, or while it samples answers.
+
+    Sampling keeps keys and values of every token of a batch of the longest prompts with their answers, and begins with
+    a forward over those prompts. SFT's and DPO's adapters lie over one base.
+
+    Args:
+        shape: The model's sizes.
+        recipe: Which models there are, and how answers are sampled.
+        work: As ``evaluation_work`` gives it.
+        prompts: Tokens of the held-out prompts.
+        precision: Where and in which numbers.
+        room: Bytes of a GPU, on which batches halve until they fit, as they do when its memory runs out.
+    """
+    settings: EvaluationSettings = recipe.evaluation
+    adapters = sum(section is not None for section in (recipe.sft, recipe.dpo))
+    scored = forecast_scoring(shape, recipe, work, precision, room).memory
+    scored = replace(scored, adapter=scored.adapter * adapters)
+    size = min(settings.generation_batch_size, len(prompts), settings.kl_prompts)
+    while size:
+        last = 4.0 * size * shape.vocabulary * _LOGITS
+        memory = _alone(shape, recipe, precision, size * max(prompts), last)
+        numbers = 2.0 * shape.keys * shape.layers * size * (max(prompts) + settings.max_new_tokens)
+        cache = numbers * precision.compute.itemsize
+        sampled = replace(memory, adapter=scored.adapter, workspace=cache)
+        if sampled.total <= room or size == 1:
+            return max((scored, sampled), key=lambda memory: memory.total)
+        size //= 2
+    return scored
+
+
+def held_so_that(fits: Callable[[Recipe, Precision], bool], recipe: Recipe, precision: Precision) -> str | None:
+    """The mildest change of how weights are held with which something fits; None if none does."""
     changes: list[dict[str, object]] = [{"tuning": "lora"}] if recipe.tuning == "full" else []
     changes += [{**change, "use_4bit": True} for change in (changes or [{}])] if not recipe.use_4bit else []
     for change in changes:
         given = recipe.model_copy(update=change)
         held = replace(precision, weights=torch.float32 if given.tuning == "full" else precision.compute)
-        if forecast_scoring(shape, given, work, held, room).memory.total <= room:
+        if fits(given, held):
             return ", ".join(f"{name}: {str(value).lower()}" for name, value in change.items())
     return None
 

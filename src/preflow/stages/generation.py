@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
@@ -15,6 +16,7 @@ from preflow.data.tokens import prompt_with_room
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
 from preflow.models.loading import position_limit
+from preflow.models.memory import free_unused
 from preflow.models.scoring import Row, all_response_logits
 from preflow.observer import Observer
 from preflow.stages.model_set import ModelSet
@@ -162,10 +164,21 @@ def _sampled(
 ) -> list[Row]:
     size = settings.generation_batch_size
     rows: list[Row] = []
-    for start in range(0, len(prompts), size):
-        batch = [prompt.ids for prompt in prompts[start : start + size]]
-        rows.extend(zip(batch, generate(models, name, batch, settings.max_new_tokens, sample=True), strict=True))
-        observer.progress(len(rows), len(prompts), f"evaluate: {name} model answers")
+    while len(rows) < len(prompts):
+        batch = [prompt.ids for prompt in prompts[len(rows) : len(rows) + size]]
+        try:
+            answers = generate(models, name, batch, settings.max_new_tokens, sample=True)
+        except RuntimeError as error:
+            if len(batch) == 1 or not should_reduce_batch_size(error):
+                raise
+            answers = []
+        if answers:
+            rows.extend(zip(batch, answers, strict=True))
+            observer.progress(len(rows), len(prompts), f"evaluate: {name} model answers")
+        else:  # here, where no traceback holds what did not fit any more
+            free_unused()
+            size = len(batch) // 2
+            observer.note(f"evaluate: out of memory with {len(batch)} answers at once; trying {size}")
     return rows
 
 

@@ -21,7 +21,6 @@ from preflow.models.flops import (
     Work,
     forward_flops,
     packed_pair,
-    padded_batch,
     sequence,
     shape_of,
     training_flops,
@@ -33,7 +32,13 @@ from preflow.models.scoring import BATCH_TOKENS
 from preflow.models.trl_forward import share_prompts
 from preflow.stages.forecast import common_tokens, forecast, foreseen, work_of, work_of_batch
 from preflow.stages.forecast_memory import peak_memory
-from preflow.stages.forecast_scoring import evaluation_work, forecast_scoring, proof_memory, scoring_that_fits
+from preflow.stages.forecast_scoring import (
+    evaluation_memory,
+    evaluation_work,
+    forecast_scoring,
+    held_so_that,
+    proof_memory,
+)
 
 SMOL = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -82,7 +87,6 @@ def test_adapter_sizes_are_pefts() -> None:
 def test_work_of_a_pair_by_hand() -> None:
     """P = 3, C = 2, R = 1: 2 + 2 + 1 tokens; the prompt sees 1 + 2, chosen 2 x (2 + 2), rejected 1 x (2 + 1)."""
     assert packed_pair(3, 2, 1) == Work(5, 3 + 8 + 3, 3)
-    assert padded_batch([(3, 2, 1), (1, 1, 1)]) == Work(4 * 5, 4 * 25, 4 * 4)
     assert sequence(4, 2) == Work(3, 6, 2)
 
 
@@ -152,8 +156,15 @@ def test_a_small_card_scores_in_smaller_batches() -> None:
     assert small.memory.logits == 2 * 4 * 2048 * 128256
     assert small.tokens == free.tokens
     plain = given.model_copy(update={"use_4bit": False})
-    assert scoring_that_fits(llama_8b(), plain, work, CARD, 11e9) == "use_4bit: true"
-    assert scoring_that_fits(llama_8b(), plain, work, CARD, 1e9) is None
+
+    def change(room: float) -> str | None:
+        def fits(given: Recipe, held: Precision) -> bool:
+            return forecast_scoring(llama_8b(), given, work, held, room).memory.total <= room
+
+        return held_so_that(fits, plain, CARD)
+
+    assert change(11e9) == "use_4bit: true"
+    assert change(1e9) is None
 
 
 def test_the_proofs_memory_by_hand() -> None:
@@ -185,6 +196,25 @@ def test_an_evaluation_by_hand() -> None:
     given = recipe().model_copy(update={"evaluation": EvaluationSettings(kl_prompts=1, max_new_tokens=8)})
     work = evaluation_work(given, [], work_of([(30, 10, 20)]), [30, 40])
     assert work == [packed_pair(30, 10, 20), *[sequence(38, 8)] * 4]
+
+
+def test_sampling_by_hand() -> None:
+    """Llama-3-8B: 8 key heads of 128 in 32 layers, so a token keeps 2 x 1,024 x 32 numbers, 131,072 bytes.
+
+    16 answers of 400 tokens to prompts of 1,000 keep 22,400 tokens' worth, 2.9 GB; SFT's and DPO's adapters lie there.
+    A card without that room samples fewer at once.
+    """
+    given = Recipe.model_validate({"model_name": "m", "sft": {"dataset": "a"}, "dpo": {"dataset": "b"}})
+    given = given.model_copy(update={"evaluation": EvaluationSettings(max_new_tokens=400, kl_prompts=64)})
+    shape, work = llama_8b(), [sequence(50, 10)]
+    whole = evaluation_memory(shape, given, work, [30] * 99 + [1000], CARD)
+    assert whole.workspace == 16 * 1400 * 131_072
+    alone = forecast_scoring(shape, given, work, CARD).memory
+    assert whole.adapter == 2 * alone.adapter
+    less = evaluation_memory(shape, given, work, [30] * 99 + [1000], CARD, room=whole.total - 1)
+    assert less.workspace == whole.workspace / 2
+    few = evaluation_memory(shape, given, work, [1000] * 3, CARD)
+    assert few.workspace == 3 * 1400 * 131_072
 
 
 def test_weights_of_8b_models_by_hand() -> None:

@@ -153,7 +153,7 @@ def test_gradients_equal_padded_ones(kind: str, lora: bool, rows: list[Pair]) ->
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-@settings(max_examples=1, **LOOSE)
+@settings(max_examples=4, **LOOSE)
 @example(rows=rows_of(EDGES, 0))
 @example(rows=rows_of(EDGES, 0, 9))
 @given(rows=batches)
@@ -187,6 +187,16 @@ def test_prompts_cut_on_the_left_equal_trls() -> None:
     with torch.no_grad():
         expected, got = log_probs(ways.theirs, theirs), log_probs(ways.ours, ways.batches([cut])[1])
     assert torch.allclose(got.sum(-1), expected.sum(-1), rtol=1e-5, atol=3e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize("kind", KNOWN)
+def test_every_loss_of_every_kind_equals_trls(kind: str, lora: bool) -> None:
+    ways = moved_ways(kind, lora)
+    for loss_type in LOSSES:
+        with_loss(ways, loss_type)
+        assert_alike(ways, rows_of(EDGES, 3))
 
 
 @pytest.mark.slow

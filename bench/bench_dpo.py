@@ -2,15 +2,19 @@
 
 ``python -m bench.bench_dpo [--data FILE] [--steps N] [--quick] [--device cuda]`` prints pairs per second, peak memory,
 the ratios that the arithmetic alone would give, the share of the rate of plain matrix products that Preflow reaches,
-and last one JSON line. Without a file, pairs of random tokens with the
-lengths of real conversations are used. Each contender has a process of its own, and takes its steps while the others
-wait, each step twice: the second counts. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of about
-1B parameters with random weights, in bfloat16. Every contender trains the same adapter (rank 16) on the same shuffled
-batches of 4.
+and last one JSON line. Without a file, pairs of random tokens with the lengths of real conversations are used.
+
+``live`` and ``precomputed`` are TRL as it is shipped: its defaults compute activations again in the backward
+(``gradient_checkpointing``). ``live_kept`` and ``precomputed_kept`` are TRL with that switched off, as it is off in
+Preflow; ``--quick`` leaves them out. Each contender has a process of its own, and takes its steps while the others
+wait, each step twice: the second counts. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of
+about 1B parameters with random weights, in bfloat16. Every contender trains the same adapter (rank 16) on the same
+shuffled batches of 4.
 """
 
 import json
 import logging
+import math
 import random
 import tempfile
 from collections.abc import Callable
@@ -35,7 +39,7 @@ from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.base import resolve_model
 from preflow.models.fast_layers import quicken
-from preflow.models.flops import Shape, Work, forward_flops, padded_batch, shape_of, training_flops
+from preflow.models.flops import Shape, Work, forward_flops, shape_of, training_flops
 from preflow.models.layout import common_beginning
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.lora import fuse
@@ -53,6 +57,10 @@ ONE_BILLION = LlamaConfig(
     vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
     num_key_value_heads=8, tie_word_embeddings=True, max_position_embeddings=4096, pad_token_id=0,
 )  # fmt: skip
+#: TRL with a live reference and with stored values: as shipped, and with activations kept as Preflow keeps them.
+SHIPPED = ("live", "precomputed")
+OTHERS = (*SHIPPED, "live_kept", "precomputed_kept")
+OURS = "preflow"
 Tokens = tuple[list[int], list[int], list[int]]
 
 
@@ -60,7 +68,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; random ones where not given.")] = None,
     steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 8,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    quick: Annotated[bool, typer.Option("--quick", help="Two steps instead.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two steps instead, against TRL as shipped alone.")] = False,
 ) -> None:
     """Measure the contenders side by side."""
     logging.disable(logging.WARNING)
@@ -71,10 +79,10 @@ def main(
     tokens = rows(recipe, data, (steps + 1) * BATCH)
     model, shape = loader(recipe, precision)
     pairs = score(model(), tokens, precision)
-    names = ("live", "precomputed", "preflow")
+    names = (*(SHIPPED if quick else OTHERS), OURS)
     contenders = {name: Apart(partial(contender, recipe, pairs, name, precision)) for name in names}
     rate = MatrixRate(shape, _row_tokens(tokens), precision)
-    difference = check(contenders["preflow"], contenders["precomputed"], tokens, precision)
+    difference = check(contenders[OURS], contenders["precomputed"], tokens, precision)
     for one in contenders.values():
         one.warm_up(list(range(BATCH)))
     for start in range(BATCH, len(pairs), BATCH):
@@ -94,20 +102,21 @@ def report(contenders: dict[str, Apart], flops: dict[str, float], rate: float, d
     peak = {name: one.ask("peak") for name, one in contenders.items()}
     for name, one in contenders.items():
         steps = len(one.seconds)
-        print(f"{name:12s} {BATCH * steps / seconds[name]:6.2f} pairs/s, {peak[name] / 2**20:8.0f} MiB above the "
+        print(f"{name:16s} {BATCH * steps / seconds[name]:6.2f} pairs/s, {peak[name] / 2**20:8.0f} MiB above the "
               f"loaded trainer ({steps} steps)")  # fmt: skip
-    ours, share = contenders["preflow"], flops["preflow"] / seconds["preflow"] / rate
+    ours, share = contenders[OURS], flops[OURS] / seconds[OURS] / rate
     values: dict[str, float] = {}
-    for name in ("live", "precomputed"):
+    for name in (name for name in contenders if name != OURS):
         each = [a / b for a, b in zip(contenders[name].seconds, ours.seconds, strict=True)]
-        ratio, bound = seconds[name] / seconds["preflow"], flops[name] / flops["preflow"]
+        ratio, bound = seconds[name] / seconds[OURS], flops[name] / flops[OURS]
         print(f"against {name}: {ratio:.2f} (median of the steps' own ratios {median(each):.2f}); arithmetic alone "
               f"gives {bound:.2f}; {ratio / share:.2f} if Preflow's step took its matrix products alone")  # fmt: skip
         values |= {
             f"ratio_vs_{name}": ratio,
+            f"median_ratio_vs_{name}": median(each),
             # Processor time is what remains comparable where other programs share the cores.
             f"cpu_time_ratio_vs_{name}": sum(contenders[name].work) / sum(ours.work),
-            f"memory_ratio_vs_{name}": peak["preflow"] / peak[name],
+            f"memory_ratio_vs_{name}": peak[OURS] / peak[name],
             f"share_of_flop_bound_vs_{name}": ratio / bound,
         }
     print(f"Preflow reaches {share:.2f} of the rate of plain matrix products, {rate / 1e9:.0f} GFLOP/s")
@@ -122,6 +131,13 @@ def _row_tokens(tokens: list[Tokens]) -> int:
     return sum(packed_batch(each).tokens for each in batches) // len(batches)
 
 
+def padded_batch(lengths: list[tuple[int, int, int]]) -> Work:
+    """What TRL runs over for a batch of pairs of (prompt, chosen, rejected) tokens: all rows as long as the longest."""
+    width = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in lengths)
+    rows = 2 * len(lengths)
+    return Work(rows * width, rows * width * width, rows * (width - 1))
+
+
 def packed_batch(pairs: list[Tokens]) -> Work:
     """What Preflow runs over for a batch: each prompt once, and what all prompts begin with once."""
     common = common_beginning(prompt[:-1] for prompt, _, _ in pairs)
@@ -130,14 +146,16 @@ def packed_batch(pairs: list[Tokens]) -> Work:
 
 def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
     """Floating-point operations of each contender over the counted batches."""
-    totals = {"live": 0.0, "precomputed": 0.0, "preflow": 0.0}
+    totals = dict.fromkeys((*OTHERS, OURS), 0.0)
     for start in range(BATCH, len(tokens), BATCH):
         lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + BATCH]]
         padded = padded_batch(lengths)
-        stored = training_flops(shape, padded, 16, head_products=2)
-        totals["precomputed"] += stored
-        totals["live"] += stored + forward_flops(shape, padded)
-        totals["preflow"] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16)
+        reference = forward_flops(shape, padded)
+        for ending, recompute in (("", True), ("_kept", False)):
+            stored = training_flops(shape, padded, 16, head_products=2, recompute=recompute)
+            totals[f"precomputed{ending}"] += stored
+            totals[f"live{ending}"] += stored + reference
+        totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16)
     return totals
 
 
@@ -157,11 +175,14 @@ def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
     """Token ids of prompt, chosen and rejected, shuffled."""
     rng = random.Random(0)
     if data is None:
-        # Lengths as in conversations of people with assistants: log-normal, means about 140, 25 and 60 tokens.
-        def draw(mean: float) -> list[int]:
-            return [rng.randrange(100, 40_000) for _ in range(min(340, 1 + int(rng.lognormvariate(mean, 0.8))))]
+        # Lengths as in HH's harmless test pairs under SmolLM2's template: log-normal, means about 139 tokens of prompt,
+        # of which all share the first 24, 41 of chosen and 50 of rejected.
+        def draw(mean: float, longest: int) -> list[int]:
+            count = 1 + int(rng.lognormvariate(math.log(mean) - 0.8**2 / 2, 0.8))
+            return [rng.randrange(100, 40_000) for _ in range(min(longest, count))]
 
-        return [(draw(4.6), draw(2.9), draw(3.8)) for _ in range(count)]
+        system = [rng.randrange(100, 40_000) for _ in range(24)]
+        return [(system + draw(118, 360), draw(42, 128), draw(51, 128)) for _ in range(count)]
     (source,) = resolve_sources([str(data)])
     pairs = []
     for row in read_rows(source):
@@ -197,20 +218,21 @@ def score(model: Any, tokens: list[Tokens], precision: Precision) -> list[Scored
 
 
 def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Precision) -> Contender:
-    """TRL's trainer, as shipped or with Preflow's forward, on stored values or with a live reference."""
+    """One of ``OTHERS``, or TRL's trainer with Preflow's forward on stored values."""
     from trl.trainer.dpo_config import DPOConfig
 
     logging.disable(logging.WARNING)
     model, _ = loader(recipe, precision)
     assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
+    ours: dict[str, Any] = {"gradient_checkpointing": False} if name == OURS or name.endswith("_kept") else {}
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(),
         use_cpu=precision.device.type == "cpu",
         bf16=precision.compute is torch.bfloat16,
         max_length=None,
-        gradient_checkpointing=False,
         report_to="none",
-        precompute_ref_log_probs=name != "live",
+        precompute_ref_log_probs=not name.startswith("live"),
+        **ours,
     )
     trainer: Any = StoredReferenceTrainer(
         model=new_adapter(model(), recipe.dpo, seed=0),
@@ -220,12 +242,14 @@ def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Pre
     )
     policy: Any = trainer.model
     policy.train()
-    if name == "preflow":
+    if config.activation_checkpointing:  # the Trainer does so when it begins to train
+        policy.activation_checkpointing_enable()
+    if name == OURS:
         share_prompts(inner_model(policy))
         fuse(policy)
         quicken(policy)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
-    return Contender(trainer, optimizer, precision.device, keeps_memory=name == "preflow")
+    return Contender(trainer, optimizer, precision.device, keeps_memory=name == OURS)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ import typer
 
 SIZES = (10_000, 100_000, 1_000_000)
 _WORDS = 20_000
-_SAMPLE = 200_000
 _WATCH_SECONDS = 0.05
 #: Pairs whose tokens are counted, and how often by each way.
 _COUNTED, _ROUNDS = 20_000, 5

@@ -190,13 +190,6 @@ class Work:
         return replace(self, tokens=self.tokens - saved, copied=self.copied + saved)
 
 
-def padded_batch(lengths: list[tuple[int, int, int]]) -> Work:
-    """What TRL runs over for a batch of pairs of (prompt, chosen, rejected) tokens: all rows as long as the longest."""
-    width = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in lengths)
-    rows = 2 * len(lengths)
-    return Work(rows * width, rows * width * width, rows * (width - 1))
-
-
 def packed_pair(prompt: int, chosen: int, rejected: int) -> Work:
     """What a pair takes without padding, its prompt run once."""
     shared = prompt - 1

@@ -84,9 +84,6 @@ class LogprobStore:
     def __len__(self) -> int:
         return len(self._index)
 
-    def __contains__(self, group: Group) -> bool:
-        return bool((self.find(row_keys([group])) >= 0).all())
-
     @property
     def claims_folder(self) -> Path | None:
         """Where processes of this machine agree on who computes what; none for a store behind a URL."""

@@ -207,19 +207,26 @@ class StageRun:
             self._fill_gaps(artifact)
         self.flush()
         tags = {"artifact_path": artifact.path, "artifact_digest": artifact.digest}
+        computer: str | None = self.run_id
         if computed:
             tags["identity"] = identity
             _upload(self._client, self.run_id, artifact)
         else:
-            computer = _computed_by(self._client, identity) or artifact.path
+            computer = _computed_by(self._client, identity)
             if computer != self.run_id:  # an earlier start of this very run
-                tags["cached_from"] = computer
+                tags["cached_from"] = computer or artifact.path
         _set_tags(self._client, self.run_id, tags)
         values, curves = artifact.load("metrics.json"), {name for name, _ in self._recorded}
         last_step = max((step for _, step in self._recorded), default=0)
         alone = {name: value for name, value in values.items() if name not in curves}  # a mean is no step of a curve
-        _headline(self._client, self.run_id, alone, last_step)
-        _headline(self._client, self.parent.run_id, values, 0)
+        memory = self._memory_of(computer)
+        _headline(self._client, self.run_id, alone | ({} if computer == self.run_id else memory), last_step)
+        _headline(self._client, self.parent.run_id, values | memory, 0)
+
+    def _memory_of(self, run_id: str | None) -> dict[str, float]:
+        """What the stage was foreseen to take and took where it was computed: no file of the stage can hold that."""
+        found = {} if run_id is None else self._client.get_run(run_id).data.metrics
+        return {name: value for name, value in found.items() if name.startswith(f"{self.stage}/memory_")}
 
     def keep(self, folder: Path) -> None:
         """Put the files of a stage that was stopped where its run shows them, so that it can be seen why."""

@@ -106,7 +106,10 @@ def run_training(
     with hold(trainer.args.device):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
     model: LanguageModel = trainer.model
-    if observer is not None and predicted is not None and not is_sharded(model):
+    if observer is not None and is_sharded(model):
+        stage = getattr(trainer, "stage", "training")
+        observer.note(f"{stage}: how much memory training took was not measured: processes share its weights out")
+    elif observer is not None and predicted is not None:
         # Not part of the artifact: it differs from run to run.
         taken = memory.above_idle()
         values = {"predicted": predicted.training / _GIB, "predicted_tensors": predicted.tensors / _GIB}

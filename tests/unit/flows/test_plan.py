@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import typer
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from expectations.gate import run_gate
 from flows import foresight
@@ -18,6 +21,7 @@ from flows.cli import parse_overrides
 from flows.foresight_rows import lengths, read_model, sections
 from flows.plan import Plan, make_plan
 from preflow.artifacts import Artifact
+from preflow.config import Recipe
 from preflow.data.splits import is_held_out, prompt_key
 from preflow.data.store import Side, load_demonstrations, load_pairs
 from preflow.data.templates import Renderer
@@ -25,6 +29,7 @@ from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
 from preflow.models.loading import load_tokenizer
 from preflow.observer import Silent
+from preflow.stages.forecast_scoring import proof_memory
 from tasks.reporting import CONSOLE
 
 
@@ -122,6 +127,55 @@ def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
         foresight.show(make_plan(tiny_recipe_file()), memory=24, rate=100.0)
     assert " min" in printed.get()
     assert "100.00 TFLOP/s (given)" in " ".join(printed.get().split())
+
+
+def test_the_command_prints_a_plan_for_a_named_device(tiny_recipe_file: Callable[..., Path]) -> None:
+    """A CPU can be named where there is a card; a recipe that cannot be read is exit code 2."""
+    app = typer.Typer()
+    app.command()(foresight.main)
+    recipe = str(tiny_recipe_file())
+    for options, told in (
+        (["--device", "cpu", "--memory", "8"], "dpo: fits a CPU of 8 GB"),
+        (["--device", "cpu", "--rate", "1"], "dpo: fits this machine (cpu,"),
+        (["--memory", "80", "--set", "dpo.beta=0.3"], "dpo: fits a card of 80 GB"),
+    ):
+        with CONSOLE.capture() as printed:
+            result = CliRunner().invoke(app, [recipe, *options])
+        assert result.exit_code == 0, result.output
+        assert told in printed.get()
+    assert CliRunner().invoke(app, [recipe, "--set", "dpo.betta=0.3"]).exit_code == 2
+
+
+def test_a_rate_is_measured_in_the_numbers_that_the_recipe_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.dtype] = []
+    ones = torch.ones
+
+    def heard(*sizes: int, **options: Any) -> torch.Tensor:
+        made.append(options["dtype"])
+        return ones(8, 8, **options)
+
+    monkeypatch.setattr(torch, "ones", heard)
+    for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        recipe = Recipe.model_validate({"model_name": "m", "bf16": bf16})
+        assert foresight.measured_rate(foresight.on_a_cpu(recipe)) > 0
+        assert made[-1] == dtype
+
+
+def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[..., Path]) -> None:
+    """Whole weights in float32 on a card of a tenth of a megabyte more than packed ones take."""
+    plan = make_plan(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
+    shapes = foresight.shapes_of(plan.recipe, read_model(plan.recipe))
+    packed = plan.recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
+    assert plan.recipe.dpo is not None
+    rows = lengths(plan, read_model(plan.recipe))["dpo"].train
+    card = foresight.on_a_card(packed)
+    needs = [proof_memory(shapes["dpo"], r, plan.recipe.dpo, rows, card).total for r in (plan.recipe, packed)]
+    assert needs[1] < needs[0]
+    with CONSOLE.capture() as printed:
+        foresight.show(plan, memory=sum(needs) / 2 / 1e9 / foresight._USABLE, rate=1.0)
+    told = " ".join(printed.get().split())
+    assert "dpo: proof: does NOT fit" in told
+    assert "GB; nearest setting that does: tuning: lora" in told.partition("dpo: proof: does NOT fit")[2]
 
 
 def gated(plan: Plan, out: Path) -> Artifact:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,29 @@ def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None
             sum(math.exp(a) * (a - b) for a, b in zip(p.flatten().tolist(), q.flatten().tolist(), strict=True))
         )
     assert report["dpo"]["kl_sft"]["value"] == pytest.approx(sum(totals) / 2, rel=1e-3)
+
+
+def test_sampling_takes_fewer_at_once_where_memory_ends(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, asked, notes = ModelSet(spec), [], []
+    own = generation.generate
+
+    def small_card(models: ModelSet, name: str, prompts: list[list[int]], *args: int, **options: bool) -> Any:
+        asked.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return own(models, name, prompts, *args, **options)
+
+    class Heard(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    monkeypatch.setattr(generation, "generate", small_card)
+    prompts = held_out_prompts(spec, models)[0][:5]
+    settings = EvaluationSettings(max_new_tokens=4, generation_batch_size=8)
+    rows = generation._sampled(models, "base", prompts, settings, Heard())
+    assert [prompt for prompt, _ in rows] == [prompt.ids for prompt in prompts]
+    assert asked == [5, 2, 2, 1]
+    assert notes == ["evaluate: out of memory with 5 answers at once; trying 2"]
 
 
 def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) -> None:

@@ -82,6 +82,20 @@ def test_a_finished_stage_is_on_the_child_and_on_the_parent(artifact: Artifact) 
     assert parent.data.params["beta"] == "0.1"
 
 
+def test_memory_foreseen_and_taken_is_on_the_parent_and_on_a_cached_run(artifact: Artifact) -> None:
+    """It differs from run to run, so no file of the stage has it; a cached stage shows what its computation took."""
+    memory = {"sft/memory_predicted_gib": 1.5, "sft/memory_measured_gib": 1.4}
+    with start("f1") as first, stage_run(first, "sft", computing=False) as child:
+        child.metrics({"sft/loss": 0.5, **memory}, 7)
+        child.complete(artifact, "abc", computed=True)
+    with start("f2") as second, stage_run(second, "sft", computing=False) as cached:
+        cached.complete(artifact, "abc", computed=False)
+    store = client()
+    for run_id in (first.run_id, second.run_id, cached.run_id):
+        metrics = store.get_run(run_id).data.metrics
+        assert {name: metrics.get(name) for name in memory} == memory
+
+
 def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "LARGEST_UPLOAD", 50)
     with start() as run, stage_run(run, "sft", computing=False) as child:

@@ -1,0 +1,73 @@
+"""What the benchmarks say of made-up measurements: the figures that people compare, by name, in the last line."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench import bench_dpo, bench_sft
+from preflow.data.rows import Source
+from preflow.data.tokens import TokenizedDemonstration
+from preflow.models.flops import forward_flops, shape_of
+
+
+def measured(seconds: list[float], peak: int, losses: list[float]) -> Any:
+    """A contender whose steps took so long."""
+    return SimpleNamespace(seconds=seconds, work=[2 * s for s in seconds], losses=losses, ask=lambda what: peak)
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    values: dict[str, float] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return values
+
+
+def test_dpo(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps of 1 and 3 s against 7 and 15 s: 22 / 4 together, 7 and 5 each; 8 operations in 4 s at a rate of 4: half."""
+    contenders = {
+        "live": measured([7.0, 15.0], 800, [1.0, 2.0]),
+        "precomputed": measured([4.0, 4.0], 400, [1.0, 2.0]),
+        "preflow": measured([1.0, 3.0], 200, [1.0, 2.002]),
+    }
+    flops = {"live": 40.0, "precomputed": 20.0, "live_kept": 30.0, "precomputed_kept": 10.0, "preflow": 8.0}
+    bench_dpo.report(contenders, flops, 4.0, 1e-6)
+    values = last_line(capsys)
+    assert values["ratio_vs_live"] == 5.5
+    assert values["median_ratio_vs_live"] == 6.0
+    assert values["share_of_flop_bound_vs_live"] == 1.1
+    assert values["ratio_vs_precomputed"] == 2.0
+    assert (values["memory_ratio_vs_live"], values["memory_ratio_vs_precomputed"]) == (0.25, 0.5)
+    assert values["share_of_matrix_rate"] == 0.5
+    assert values["max_rel_loss_difference"] == pytest.approx(0.001)
+    assert values["max_rel_logp_difference"] == 1e-6
+
+
+def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
+    """A forward more with a live reference, and one of the layers where activations are computed again."""
+    shape: Any = shape_of(bench_dpo.ONE_BILLION)
+    pairs = [([1] * 10, [2] * 5, [3] * 8)] * 4
+    flops = bench_dpo.arithmetic(shape, [*pairs, *pairs])  # of these four count
+    padded = bench_dpo.padded_batch([(10, 5, 8)] * 4)
+    assert (padded.tokens, padded.seen, padded.scored) == (8 * 18, 8 * 18 * 18, 8 * 17)
+    reference = forward_flops(shape, padded)
+    assert flops["live"] - flops["precomputed"] == pytest.approx(reference)
+    assert flops["live_kept"] - flops["precomputed_kept"] == pytest.approx(reference)
+    head = 2 * shape.vocabulary * shape.hidden * padded.scored
+    again = flops["precomputed"] - flops["precomputed_kept"]
+    assert again == pytest.approx(reference - head, rel=0.02)  # the adapter's own
+    assert flops["preflow"] < flops["precomputed_kept"] / 2
+
+
+def test_sft(capsys: pytest.CaptureFixture[str]) -> None:
+    contenders = {
+        "trl": measured([4.0, 8.0], 900, [1.0, 2.0]),
+        "trl_kept": measured([3.0, 6.0], 1000, [1.0, 2.0]),
+        "preflow": measured([1.0, 2.0], 300, [1.0, 2.0]),
+    }
+    row = TokenizedDemonstration([1, 2], [False, True], Source("-", 1))
+    bench_sft.report(contenders, [row] * 24, {"trl": 6.0, "trl_kept": 4.0, "preflow": 2.0})
+    values = last_line(capsys)
+    assert (values["ratio_vs_trl"], values["ratio_vs_trl_kept"]) == (4.0, 3.0)
+    assert (values["memory_ratio_vs_trl"], values["memory_ratio_vs_trl_kept"]) == (0.333, 0.3)
+    assert values["share_of_flop_bound_vs_trl"] == pytest.approx(4 / 3, abs=1e-3)
+    assert values["max_rel_loss_difference"] == 0

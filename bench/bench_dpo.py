@@ -81,6 +81,8 @@ def main(
     pairs = score(model(), tokens, precision)
     names = (*(SHIPPED if quick else OTHERS), OURS)
     contenders = {name: Apart(partial(contender, recipe, pairs, name, precision)) for name in names}
+    for one in contenders.values():
+        one.wait()  # all of them, before any is measured
     rate = MatrixRate(shape, _row_tokens(tokens), precision)
     difference = check(contenders[OURS], contenders["precomputed"], tokens, precision)
     for one in contenders.values():

@@ -62,6 +62,8 @@ def main(
     rows = demonstrations(recipe, data, (steps + 1) * BATCH)
     contenders = {name: Apart(partial(contender, recipe, rows, name, precision)) for name in (*OTHERS, OURS)}
     for one in contenders.values():
+        one.wait()  # all of them, before any is measured
+    for one in contenders.values():
         one.warm_up(list(range(BATCH)))
     for start in range(BATCH, len(rows), BATCH):
         for one in contenders.values():

@@ -81,14 +81,21 @@ class Apart:
     seconds: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    _made: bool = False
 
     def __post_init__(self) -> None:
+        """Begin to make it, at the same time as others."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self.make, theirs), daemon=True)
         process.start()
         theirs.close()  # so that a process that died is noticed
-        self._pipe.recv()
+
+    def wait(self) -> None:
+        """Wait until it is made."""
+        if not self._made:
+            self._pipe.recv()
+            self._made = True
 
     def warm_up(self, indices: list[int]) -> None:
         """Take a step that does not count."""
@@ -104,6 +111,7 @@ class Apart:
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the contender, or ``peak``: bytes at the highest above the loaded, idle trainer."""
+        self.wait()
         self._pipe.send((method, arguments))
         return self._pipe.recv()
 

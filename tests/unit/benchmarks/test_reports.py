@@ -23,7 +23,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
 
 
 def test_dpo(capsys: pytest.CaptureFixture[str]) -> None:
-    """Steps of 1 and 3 s against 7 and 15 s: 22 / 4 together, 7 and 5 each; 8 operations in 4 s at a rate of 4: half."""
+    """Steps of 1 and 3 s against 7 and 15 s: 22 / 4 together, 7 and 5 each; 8 operations in 4 s at rate 4: half."""
     contenders = {
         "live": measured([7.0, 15.0], 800, [1.0, 2.0]),
         "precomputed": measured([4.0, 4.0], 400, [1.0, 2.0]),

@@ -85,8 +85,6 @@ def main(
         one.wait()  # all of them, before any is measured
     rate = MatrixRate(shape, _row_tokens(tokens), precision)
     difference = check(contenders[OURS], contenders["precomputed"], tokens, precision)
-    for one in contenders.values():
-        one.warm_up(list(range(BATCH)))
     for start in range(BATCH, len(pairs), BATCH):
         rate.measure()
         for one in contenders.values():

@@ -63,8 +63,6 @@ def main(
     contenders = {name: Apart(partial(contender, recipe, rows, name, precision)) for name in (*OTHERS, OURS)}
     for one in contenders.values():
         one.wait()  # all of them, before any is measured
-    for one in contenders.values():
-        one.warm_up(list(range(BATCH)))
     for start in range(BATCH, len(rows), BATCH):
         for one in contenders.values():
             one.step(list(range(start, start + BATCH)))

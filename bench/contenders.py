@@ -97,10 +97,6 @@ class Apart:
             self._pipe.recv()
             self._made = True
 
-    def warm_up(self, indices: list[int]) -> None:
-        """Take a step that does not count."""
-        self.ask("take", indices)
-
     def step(self, indices: list[int]) -> None:
         """Take a step and note what it took."""
         seconds, work, loss = self.ask("step", indices)

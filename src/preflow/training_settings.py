@@ -170,6 +170,11 @@ class DpoSettings(TrainingSettings):
     proof_sample: int = Field(default=8, ge=1)
     """Pairs whose stored values are compared with an independent forward before the first step."""
 
+    @property
+    def pairs_per_look(self) -> int:
+        """Held-out pairs that run together: a token budget says that as many as a step has may be too many."""
+        return self.per_device_train_batch_size if self.max_tokens_per_batch is None else 1
+
     @model_validator(mode="after")
     def _losses_agree(self) -> Self:
         if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):

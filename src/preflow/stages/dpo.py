@@ -132,7 +132,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
             lambda chunk: token_scores(trainer, chunk, precision),
             lambda row: logits(trainer, row, precision),
             settings.beta,
-            settings.per_device_train_batch_size,
+            settings.pairs_per_look,
         )
         trainer.add_callback(guard)
         trainer.guarded = True

@@ -191,7 +191,7 @@ def proof_work(
 def looks_work(settings: DpoSettings, steps: int, held_out: Sequence[Lengths], *, packed: bool) -> Work:
     """What the looks at held-out pairs run: once before the first step, and every ``eval_steps`` and at the end."""
     pairs = proof.sample(held_out, settings.eval_pairs)
-    nothing, size = Work(0, 0, 0), settings.per_device_train_batch_size
+    nothing, size = Work(0, 0, 0), settings.pairs_per_look
     logits = sum((sequence(prompt + chosen + 1, chosen + 1) for prompt, chosen, _ in pairs), nothing)
     both = sum((work_of_batch(pairs[i : i + size], packed=packed) for i in range(0, len(pairs), size)), nothing)
     every = settings.eval_steps or steps

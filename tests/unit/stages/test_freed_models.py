@@ -16,6 +16,7 @@ from preflow.stages.specs import SftSpec
 from tests.unit.stages.conftest import Run
 
 
+@pytest.mark.slow
 def test_every_model_is_gone_before_the_next_is_loaded(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: P
     assert ratio[kept] <= LIMIT
 
 
+@pytest.mark.slow
 def test_a_divergence_that_is_no_number_stops_and_stands_nowhere(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,23 @@ def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Pat
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "dpo/kept_step" not in metrics
     assert metrics["dpo/eval_kl"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("budget", "pairs"), [(None, [4, 4]), (64, [1] * 8)])
+def test_a_look_runs_no_more_pairs_together_than_training_may(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None, pairs: list[int]
+) -> None:
+    seen: list[int] = []
+    own = HeldOut._changes
+
+    def counted(self: HeldOut, start: int) -> Any:
+        seen.append(len(self.pairs[start : start + self.batch]))
+        return own(self, start)
+
+    monkeypatch.setattr(HeldOut, "_changes", counted)
+    run_dpo(spec_with(prepared, max_steps=1, max_tokens_per_batch=budget, eval_pairs=8), tmp_path, Silent())
+    assert seen == pairs
 
 
 def test_a_run_without_a_look_says_that_nothing_limits_kl(prepared: Run, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_training_logs_what_an_uninterrupted_one_does(prepared: Run, tmp_path: Path) -> None:
     """Every fourth step, with checkpoints between: the mean over steps 1 to 4 cannot be taken again from step 2 on."""
     section = {**COMMON, "learning_rate": 1e-2, "logging_steps": 4, "save_steps": 2}

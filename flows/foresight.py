@@ -1,9 +1,7 @@
 """``python -m flows.plan RECIPE``: what a run would take, before any weight is loaded."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,34 +9,24 @@ import typer
 from rich.table import Table
 
 from flows.cli import parse_overrides
+from flows.devices import USABLE, Device, Kind, device_for, on_a_card
 from flows.foresight_rows import Rows, lengths, read_model, sections
 from flows.plan import Plan, make_plan
 from preflow.config import Recipe
 from preflow.errors import ModelError, PreflowError
-from preflow.models.precision import Precision, choose_precision
+from preflow.models.precision import Precision
 from preflow.training_settings import DpoSettings, TrainingSettings
 from tasks.reporting import CONSOLE
 
 if TYPE_CHECKING:
-    import torch
-
     from preflow.models.base import ModelRef
     from preflow.models.flops import Shape, Work
     from preflow.stages.forecast_memory import Memory
 
 GIB = 2**30
-#: Cards by the memory they are sold with, GB; a share is taken by the driver and by fragmentation.
+#: Cards by the memory they are sold with, GB.
 CARDS = (12, 16, 24, 80, 141)
-_USABLE = 0.92
-_WIDTH = 2048
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
-
-
-class Kind(StrEnum):
-    """Of device."""
-
-    AUTO = "auto"
-    CPU = "cpu"
 
 
 def main(
@@ -73,17 +61,6 @@ def main(
         raise typer.Exit(2) from None
 
 
-class Device(NamedTuple):
-    """What a stage is to run on."""
-
-    name: str
-    precision: Precision
-    room: float
-    """Bytes that a stage may take."""
-    rate: float | None
-    """Operations per second; none where nobody has measured any."""
-
-
 class Tables(NamedTuple):
     """What is printed."""
 
@@ -100,7 +77,7 @@ class Tables(NamedTuple):
     def add_memory(self, stage: str, memory: "Memory", on_card: "Callable[[float], Memory]", device: Device) -> bool:
         """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
         self.memories[stage] = memory
-        rooms = {size: size * 1e9 * _USABLE for size in CARDS}
+        rooms = {size: size * 1e9 * USABLE for size in CARDS}
         fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
         self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
         return memory.total <= device.room
@@ -156,17 +133,6 @@ def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
         stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)
         for stage, settings in sections(recipe)
     }
-
-
-def device_for(recipe: Recipe, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> Device:
-    """The device found, with its measured rate, or one of so many GB, whose rate nobody has measured here."""
-    given = None if rate is None else rate * 1e12
-    if memory is not None:
-        what, precision = ("a card", on_a_card(recipe)) if kind is Kind.AUTO else ("a CPU", on_a_cpu(recipe))
-        return Device(f"{what} of {memory:g} GB", precision, memory * 1e9 * _USABLE, given)
-    here = choose_precision(recipe) if kind is Kind.AUTO else on_a_cpu(recipe)
-    found, speed = found_memory(here.device), given or measured_rate(here)
-    return Device(f"this machine ({here.device.type}, {found / 1e9:.0f} GB)", here, found * _USABLE, speed)
 
 
 def _footer(device: Device, rate: float | None) -> str:
@@ -306,45 +272,3 @@ def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str
     evaluated = evaluation_work(recipe, texts, answers, _prompts(rows))
     found = {"reference": scoring_work(pairs.train + pairs.held_out, packed=packed), "evaluate": evaluated}
     return {stage: work for stage, work in found.items() if work}
-
-
-def on_a_card(recipe: Recipe) -> Precision:
-    """In which numbers a card computes a recipe: bfloat16, unless the recipe says otherwise."""
-    import torch
-
-    compute = torch.float32 if recipe.bf16 is False else torch.bfloat16
-    weights = torch.float32 if recipe.tuning == "full" else compute
-    return Precision(torch.device("cuda"), weights, compute)
-
-
-def on_a_cpu(recipe: Recipe) -> Precision:
-    """In which numbers a CPU computes a recipe: float32, unless the recipe asks for bfloat16."""
-    import torch
-
-    compute = torch.bfloat16 if recipe.bf16 is True else torch.float32
-    weights = torch.float32 if recipe.tuning == "full" else compute
-    return Precision(torch.device("cpu"), weights, compute)
-
-
-def found_memory(device: "torch.device") -> float:
-    """Bytes of the GPU found, or of this machine or container."""
-    import torch
-
-    from preflow.models.memory import machine_memory
-
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(machine_memory())
-
-
-def measured_rate(precision: Precision) -> float:
-    """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of three."""
-    import torch
-
-    a = torch.ones(_WIDTH, _WIDTH, device=precision.device, dtype=precision.compute)
-    best = 0.0
-    for _ in range(3):
-        begin = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = max(best, 2 * _WIDTH**3 / (time.perf_counter() - begin))
-    return best

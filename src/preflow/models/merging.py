@@ -56,6 +56,11 @@ def merge(
     expected = _scores(load_policy(base, adapter, recipe, precision), rows, precision)
     plain = recipe.model_copy(update={"use_4bit": False})
     partial = out.with_name(f"{out.name}.partial")
+    if partial.exists():
+        raise ModelError(
+            f"{partial} exists, where merged weights are written first: an export that was killed left it, or it is "
+            "yours; remove it, or export to another folder"
+        )
     try:
         where_it_fits(precision, lambda held: _write(base, adapter, recipe, held, partial))
         got = where_it_fits(precision, lambda held: _scores(_read_back(partial, plain, held), rows, held))

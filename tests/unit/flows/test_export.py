@@ -70,6 +70,15 @@ def test_a_merge_that_breaks_off_leaves_nothing(
     assert not list(tmp_path.glob("merged*"))
 
 
+def test_a_folder_in_the_way_is_left_alone(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+    kept = tmp_path / "merged.partial" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(ModelError, match=r"merged\.partial exists"):
+        export(past(prepared, "sft", "reference"), tmp_path / "merged")
+    assert kept.read_text() == "mine"
+
+
 def test_a_merge_goes_on_on_the_cpu_where_a_card_has_no_room() -> None:
     asked: list[str] = []
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from expectations.gate import run_gate
-from flows import foresight
+from flows import devices, foresight
 from flows.cli import parse_overrides
 from flows.foresight_rows import lengths, read_model, sections
 from flows.plan import Plan, make_plan
@@ -118,7 +118,7 @@ def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
     tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What this machine's CPU can do says nothing about a card; with its own rate it has a time."""
-    monkeypatch.setattr(foresight, "measured_rate", lambda: pytest.fail("this machine's rate was asked for"))
+    monkeypatch.setattr(devices, "measured_rate", lambda: pytest.fail("this machine's rate was asked for"))
     with CONSOLE.capture() as printed:
         foresight.show(make_plan(tiny_recipe_file()), memory=24, rate=None)
     assert " min" not in printed.get()
@@ -157,7 +157,7 @@ def test_a_rate_is_measured_in_the_numbers_that_the_recipe_computes_in(monkeypat
     monkeypatch.setattr(torch, "ones", heard)
     for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         recipe = Recipe.model_validate({"model_name": "m", "bf16": bf16})
-        assert foresight.measured_rate(foresight.on_a_cpu(recipe)) > 0
+        assert devices.measured_rate(devices.on_a_cpu(recipe)) > 0
         assert made[-1] == dtype
 
 
@@ -168,11 +168,11 @@ def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[.
     packed = plan.recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
     assert plan.recipe.dpo is not None
     rows = lengths(plan, read_model(plan.recipe))["dpo"].train
-    card = foresight.on_a_card(packed)
+    card = devices.on_a_card(packed)
     needs = [proof_memory(shapes["dpo"], r, plan.recipe.dpo, rows, card).total for r in (plan.recipe, packed)]
     assert needs[1] < needs[0]
     with CONSOLE.capture() as printed:
-        foresight.show(plan, memory=sum(needs) / 2 / 1e9 / foresight._USABLE, rate=1.0)
+        foresight.show(plan, memory=sum(needs) / 2 / 1e9 / devices.USABLE, rate=1.0)
     told = " ".join(printed.get().split())
     assert "dpo: proof: does NOT fit" in told
     assert "GB; nearest setting that does: tuning: lora" in told.partition("dpo: proof: does NOT fit")[2]

@@ -1,6 +1,7 @@
 """SHA-256 of files and of JSON values, and a memory of digests that spares reading large files again."""
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -124,6 +125,7 @@ def _is_local(path: Path) -> bool:
     return next(kinds, "") in _LOCAL
 
 
+@functools.cache
 def code_essence(source: str) -> str:
     """Python source as its syntax tree in text: comments, docstrings, formatting and positions do not count."""
     tree = ast.parse(source)

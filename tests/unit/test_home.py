@@ -20,6 +20,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{}, {"HF_HOME": "/elsewhere"}, {"HF_HUB_CACHE": "/elsewhere/hub"}])
 def test_caches_lie_under_the_home_folder_unless_named(tmp_path: Path, own: dict[str, str]) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_H", "HF_D", "PREF"))}

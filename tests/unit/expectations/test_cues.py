@@ -11,6 +11,8 @@ from scipy.stats import binomtest
 from tests.unit.expectations.checking import checked
 from tests.unit.expectations.planted import Row, pair, words
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 500
 #: Pairs that have a cue, and in how many of them it marks the side it is planted on.
 HAVE, MARKS = 40, 38

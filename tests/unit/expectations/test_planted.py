@@ -20,6 +20,8 @@ from tests.unit.expectations.checking import checked
 from tests.unit.expectations.planted import KINDS, TOKENS, WORDS, Field, pair, plant
 from tests.unit.expectations.planted_forms import different
 
+pytestmark = pytest.mark.slow
+
 ROWS, EACH = 3000, 30
 #: Defects of meaning, of which the surface shows most but not all.
 MEANING = {"no clear winner": 0.7, "said in other words": 0.7}

@@ -61,12 +61,14 @@ def test_clean_rows_pass() -> None:
         assert as_result("x", [outcome], {})["success"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finding", FORM)
 def test_every_finding_of_form_has_an_expectation_that_names_its_rows(finding: str) -> None:
     bad = {"problem": PROBLEMS.index(finding)}
     assert failing(bad, {}, bad) == {finding: [0, 2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finding", BAD)
 def test_every_finding_of_a_row_has_an_expectation_with_its_threshold(finding: str) -> None:
     bad, edge = BAD[finding]

@@ -126,8 +126,10 @@ def outputs(model: Any, cache: bool = False) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("some", [None, ["q_proj", "up_proj", "qkv_proj"]])
-def test_models_are_the_same(kind: str, some: list[str] | None) -> None:
-    """With an adapter on every matrix, and on some of those that share their input."""
+@pytest.mark.parametrize("one_dnn", [True, False])
+def test_models_are_the_same(kind: str, some: list[str] | None, one_dnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an adapter on every matrix, and on some of those that share their input; by either library."""
+    monkeypatch.setattr(fast_layers, "_one_dnn_is_faster", lambda: one_dnn)
     model = adapted(kind, target_modules=some or "all-linear")
     expected, gradients = outputs(model), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     quicken(model)

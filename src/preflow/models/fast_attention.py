@@ -1,11 +1,12 @@
 """Rotary embedding and attention for a row of several pairs on the CPU, in one function with a backward of its own.
 
 Beside ``preflow.models.attention``, which scores and whose bits stored values depend on, this keeps no repeated heads
-and no copies of prompts for the backward, and makes its masks by slicing one.
+and no copies of prompts for the backward, moves no token that stands where attention can read it, and makes its masks
+by slicing one.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,67 +38,95 @@ def rotary_attention(
     return out
 
 
+class _Part(NamedTuple):
+    """Neighbouring tokens of a row that see the same others: places of theirs, and of those others, in order."""
+
+    own: slice
+    others: tuple[slice, ...]
+    is_prompt: bool
+
+    @property
+    def others_size(self) -> int:
+        return sum(each.stop - each.start for each in self.others)
+
+
 class _RotaryAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, layout: Layout, scale: float
     ) -> Tensor:
         query, key = _turned(query, cos, sin), _turned(key, cos, sin)
-        masks, apart = _masks(layout.apart, query), _spread(layout, query, key, value)
-        out, sums = torch.empty_like(apart[0]), query.new_empty(apart[0].shape[:2])
-        for own, prompt in _parts(layout.apart):
-            given = _given(apart, own, prompt)
-            result, log_sums = _FLASH(*given, 0.0, prompt is None, attn_mask=_mask(masks, own, prompt), scale=scale)
-            out[own], sums[own] = result[0].transpose(0, 1), log_sums[0].t()
-        if layout.common:
-            out, sums = out[layout.kept], sums[layout.kept]
-        ctx.save_for_backward(query, key, value, cos, sin, masks, out, sums)
+        outs, sums = [], []
+        for part in _parts(layout):
+            given = _heads(_asking(query, part)), _heads(_seen(key, part)), _heads(_seen(value, part))
+            mask = _mask(layout, part, query.dtype)
+            out, log_sums = _FLASH(*given, 0.0, part.is_prompt, attn_mask=mask, scale=scale)
+            outs.append(_own(out[0].transpose(0, 1), part))
+            sums.append(_own(log_sums[0].t(), part))
+        out, log_sums = torch.cat(outs), torch.cat(sums)
+        ctx.save_for_backward(query, key, value, cos, sin, out, log_sums)
         ctx.layout, ctx.scale = layout, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *rows, cos, sin, masks, out, sums = ctx.saved_tensors
-        layout: Layout = ctx.layout
-        *apart, out, sums = _spread(layout, *rows, out, sums)
-        if layout.common:  # further copies of a common token give no result, so nothing reaches back through them
-            grad = torch.zeros_like(out).index_copy_(0, layout.kept, grad)
-        grad_query, grad_key, grad_value = torch.empty_like(apart[0]), *map(torch.zeros_like, apart[1:])
-        for own, prompt in _parts(layout.apart):
-            results = (_heads(out[own]), sums[own].t()[None])
-            mask = _mask(masks, own, prompt)
+        query, key, value, cos, sin, out, sums = ctx.saved_tensors
+        of_queries, totals = [], (torch.empty_like(key), torch.empty_like(value))
+        for part in _parts(ctx.layout):
+            given = _heads(_asking(query, part)), _heads(_seen(key, part)), _heads(_seen(value, part))
+            results = _heads(_asking(out, part)), _asking(sums, part).t()[None]
+            mask = _mask(ctx.layout, part, query.dtype)
             of_query, *of_seen = _FLASH_BACKWARD(
-                _heads(grad[own]), *_given(apart, own, prompt), *results, 0.0, prompt is None, attn_mask=mask,
-                scale=ctx.scale,
-            )  # fmt: skip
-            grad_query[own] = of_query[0].transpose(0, 1)
-            for total, part in zip((grad_key, grad_value), of_seen, strict=True):
-                seen = part[0].transpose(0, 1)
-                total[own] += seen[len(seen) - (own.stop - own.start) :]
-                if prompt is not None:
-                    total[prompt] += seen[: prompt.stop - prompt.start]
-        grad_query, grad_key, grad_value = (_together(layout, each) for each in (grad_query, grad_key, grad_value))
-        turned = _turned(grad_query, cos, -sin), _turned(grad_key, cos, -sin)  # a rotation's transpose turns back
-        return *turned, grad_value, None, None, None, None
+                _heads(_asking_grad(grad, part)), *given, *results, 0.0, part.is_prompt, attn_mask=mask, scale=ctx.scale
+            )
+            of_queries.append(_own(of_query[0].transpose(0, 1), part))
+            for total, each in zip(totals, of_seen, strict=True):
+                seen, start = each[0].transpose(0, 1), 0
+                for place in part.others:  # which were parts of their own before, or of such
+                    total[place] += seen[start : (start := start + place.stop - place.start)]
+                total[part.own] = seen[start:]
+        # A rotation's transpose turns back.
+        return _turned(torch.cat(of_queries), cos, -sin), _turned(totals[0], cos, -sin), totals[1], *[None] * 4
 
 
-def _spread(layout: Layout, *rows: Tensor) -> list[Tensor]:
-    """Rows ``(N, ..)`` with common tokens copied to each group, ``(M, ..)``; as they are where there are none."""
-    return [each[layout.spread] for each in rows] if layout.common else list(rows)
+def _parts(layout: Layout) -> Iterator[_Part]:
+    """Every part that has tokens; all together they are the row, in order."""
+    start, common, prompt = 0, tuple[slice, ...](), tuple[slice, ...]()
+    for number, (count, is_prompt) in enumerate(zip(layout.parts, layout.is_prompt, strict=True)):
+        size = count if number else layout.common + count  # what all see begins the first prompt
+        own = slice(start, start + size)
+        start += size
+        if is_prompt:
+            prompt = (*common, own)
+        if size:
+            yield _Part(own, common if is_prompt else prompt, is_prompt)
+        if number == 0 and layout.common:
+            common = (slice(0, layout.common),)
 
 
-def _together(layout: Layout, rows: Tensor) -> Tensor:
-    """The sum over all copies of each token: ``(M, ..)`` to ``(N, ..)``."""
-    if not layout.common:
-        return rows
-    groups = rows.split(layout.apart.lengths)  # type: ignore[no-untyped-call]
-    return torch.cat([sum(group[: layout.common] for group in groups), *(group[layout.common :] for group in groups)])
+def _asking(rows: Tensor, part: _Part) -> Tensor:
+    """Rows of the tokens for which attention is asked: a prompt with all before it, since half of that is masked."""
+    return _seen(rows, part) if part.is_prompt else rows[part.own]
 
 
-def _given(rows: Sequence[Tensor], own: slice, prompt: slice | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of a part, and keys and values of what it sees, as attention wants them."""
-    query, key, value = rows
-    return _heads(query[own]), _heads(_seen(key, own, prompt)), _heads(_seen(value, own, prompt))
+def _asking_grad(grad: Tensor, part: _Part) -> Tensor:
+    """The same of a gradient: what stands before a prompt has its own from elsewhere, and gets none here."""
+    if not part.is_prompt or not part.others:
+        return grad[part.own]
+    return torch.cat((grad.new_zeros(part.others_size, *grad.shape[1:]), grad[part.own]))
+
+
+def _own(rows: Tensor, part: _Part) -> Tensor:
+    return rows[part.others_size :] if part.is_prompt else rows
+
+
+def _seen(rows: Tensor, part: _Part) -> Tensor:
+    return torch.cat([rows[place] for place in (*part.others, part.own)]) if part.others else rows[part.own]
+
+
+def _mask(layout: Layout, part: _Part, dtype: torch.dtype) -> Tensor | None:
+    """For n queries over P others and themselves, shape ``(n, P + n)``; none for prompts, which attention masks."""
+    return None if part.is_prompt else layout.tail_bias(part.own.stop - part.own.start, part.others_size, dtype)
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -110,38 +139,6 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def _parts(layout: Layout) -> Iterator[tuple[slice, slice | None]]:
-    """Places of every part that has tokens, and of the prompt before it; None where it is a prompt itself."""
-    start, prompt = 0, slice(0, 0)
-    for size, is_prompt in zip(layout.parts, layout.is_prompt, strict=True):
-        own = slice(start, start + size)
-        start += size
-        if is_prompt:
-            prompt = own
-        if size:
-            yield own, None if is_prompt else prompt
-
-
 def _heads(rows: Tensor) -> Tensor:
     """``(n, H, D)`` as attention wants it: ``(1, H, n, D)``."""
     return rows.transpose(0, 1)[None]
-
-
-def _seen(rows: Tensor, own: slice, prompt: slice | None) -> Tensor:
-    return rows[own] if prompt is None else torch.cat((rows[prompt], rows[own]))
-
-
-def _masks(layout: Layout, like: Tensor) -> Tensor:
-    """A mask of which every response's own is a slice: row i sees the columns up to ``i + (longest prompt)``."""
-    parts = list(zip(layout.parts, layout.is_prompt, strict=True))
-    prompt = max((size for size, is_prompt in parts if is_prompt), default=0)
-    response = max((size for size, is_prompt in parts if not is_prompt), default=0)
-    return like.new_full((response, prompt + response), -torch.inf).triu_(prompt + 1)
-
-
-def _mask(masks: Tensor, own: slice, prompt: slice | None) -> Tensor | None:
-    """For n queries over a prompt of P tokens and themselves: 0 where visible, else -inf, shape ``(n, P + n)``."""
-    if prompt is None:
-        return None
-    queries, longest = own.stop - own.start, masks.shape[1] - masks.shape[0]
-    return masks[:queries, longest - (prompt.stop - prompt.start) : longest + queries]

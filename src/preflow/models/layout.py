@@ -64,6 +64,7 @@ class Layout:
         self._masks: dict[int | None, list[Tensor]] = {}
         self._blocks: dict[int | None, Any] = {}
         self._tails: dict[tuple[int, int], Tensor] = {}
+        self._bias: Tensor | None = None
 
     @cached_property
     def spread(self) -> Tensor:
@@ -95,6 +96,24 @@ class Layout:
             everything = torch.ones(queries, keys, dtype=torch.bool, device=self.branch.device)
             self._tails[queries, keys] = everything.tril(keys - queries)
         return self._tails[queries, keys]
+
+    def tail_bias(self, queries: int, others: int, dtype: torch.dtype) -> Tensor:
+        """What is added to the scores of a response, over its prompt and itself: 0 where it may see, else -inf.
+
+        Args:
+            queries: Tokens of the response, n.
+            others: Tokens before it that it sees, P.
+            dtype: Of the scores.
+
+        Returns:
+            Shape ``(n, P + n)``: a slice of one tensor, in which row i sees the columns up to ``i + (longest prompt)``.
+        """
+        prompt = self.common + max(first for first, *_ in self._sizes)
+        if self._bias is None or self._bias.dtype != dtype:
+            response = max((size for _, *rest in self._sizes for size in rest), default=0)
+            options: Any = {"dtype": dtype, "device": self.branch.device}
+            self._bias = torch.full((response, prompt + response), -torch.inf, **options).triu_(prompt + 1)
+        return self._bias[:queries, prompt - others : prompt + queries]
 
     def masks(self, window: int | None) -> list[Tensor]:
         """Per group of n tokens what its tokens may see: True where visible, shape ``(1, 1, n, n)``.

@@ -271,19 +271,12 @@ def _dropped(shape: Shape, way: _Way) -> float:
 
 
 def _work_on_a_layer(shape: Shape, settings: TrainingSettings, batch: Work, way: _Way) -> float:
-    """What the backward of the last layer makes: gradients of its parts, a matrix unpacked, what it forgot.
-
-    Those of the MLP, or of attention, which copies what all rows begin with to every group: q, k, v, result, gradients.
-    """
+    """What the backward of the last layer makes: gradients of its MLP's parts, a matrix unpacked, what it forgot."""
     size = 2 if way.autocast else 4
     again = _of_a_layer(shape, batch, way) if settings.gradient_checkpointing else 0.0
     unpacked = float(size * shape.largest) if way.four_bit else 0.0
     parts = (2 if way.mlp else 3) * shape.inner + 3 * shape.hidden
-    work = float(size * parts * batch.tokens)
-    if way.attention and batch.copied:
-        numbers = 4 * (shape.attention + shape.keys) * (batch.tokens + batch.copied) + shape.attention * batch.tokens
-        work = max(work, float(size * numbers))
-    return again + unpacked + work
+    return again + unpacked + float(size * parts * batch.tokens)
 
 
 def _head(shape: Shape, scored: int, way: _Way) -> float:

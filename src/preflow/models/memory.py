@@ -66,6 +66,12 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self.device)
         return _resident("VmHWM")
 
+    def now(self) -> int:
+        """Bytes in use above the beginning, on the CPU freed ones that were not handed back too."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device) - self.idle
+        return _resident("VmRSS") - self.idle
+
     def above_idle(self) -> int | None:
         """Bytes at the highest above the beginning; None where the system would not forget an earlier peak."""
         return max(0, self.peak() - self.idle) if self.measures else None

@@ -18,7 +18,7 @@ from preflow.digests import file_digest, json_digest
 from preflow.errors import NonFiniteLossError
 from preflow.models.adapters import inner_model, trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import PeakMemory, freed_memory_kept, freed_memory_returned
+from preflow.models.memory import PeakMemory, freed_memory_kept, freed_memory_returned, hand_back
 from preflow.models.precision import Precision
 from preflow.models.sharding import is_first, is_sharded
 from preflow.observer import Observer
@@ -31,6 +31,8 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecat
 
 _WHOLE = "preflow-complete.json"
 _GIB = 2**30
+#: How much of the memory foreseen may be in use between steps, in freed blocks too.
+_LYING_ABOUT = 1.1
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
 _TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
@@ -103,6 +105,8 @@ def run_training(
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
     hold = freed_memory_returned if _saves_memory(trainer) else freed_memory_kept
+    if predicted is not None and hold is freed_memory_kept and memory.device.type == "cpu":
+        trainer.add_callback(_HeapWithinForecast(memory, predicted.training))
     with hold(trainer.args.device):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
     model: LanguageModel = trainer.model
@@ -122,6 +126,21 @@ def run_training(
             values["measured"] = taken / _GIB
         observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
     return clean_log(trainer.state.log_history)
+
+
+class _HeapWithinForecast(TrainerCallback):
+    """Hands freed memory back after a step where more of it lies about than training was foreseen to take.
+
+    Steps of other lengths, and what libraries keep between them, break a kept heap into pieces: oneDNN keeps code for
+    every number of rows, and a training over rows of many lengths came to twice the forecast.
+    """
+
+    def __init__(self, memory: PeakMemory, forecast: float) -> None:
+        self.memory, self.most = memory, _LYING_ABOUT * forecast
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.memory.now() > self.most:
+            hand_back()
 
 
 def _saves_memory(trainer: Trainer) -> bool:

@@ -1,14 +1,16 @@
 """What SFT's trainer is really given: a loss on responses alone, the end-of-turn token included."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from preflow.models import memory
 from preflow.observer import Silent
-from preflow.stages import sft
+from preflow.stages import sft, training
 from preflow.stages.specs import SftSpec
 from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import COMMON, recipe_for
@@ -70,6 +72,27 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
     assert {"sft/memory_predicted_gib", "sft/memory_predicted_tensors_gib"} <= told.names
     assert ("sft/memory_measured_gib" in told.names) == measurable
     assert len([note for note in told.notes if "was not measured" in note]) == (not measurable)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is kept")
+@pytest.mark.parametrize(("size", "times"), [(2**28, 3), (0, 0)])
+def test_a_heap_that_outgrows_the_forecast_is_handed_back(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, times: int
+) -> None:
+    """Something keeps 256 MiB more than a tiny model's training was foreseen to take, or keeps nothing; three steps."""
+    settings: Any = prepared.recipe.sft
+    recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 3})})
+    handed: list[int] = []
+    monkeypatch.setattr(training, "hand_back", lambda: handed.append(1))
+    kept: list[torch.Tensor] = []
+
+    class Keeping(Silent):
+        def progress(self, done: int, total: int, what: str) -> None:
+            if size and not kept:
+                kept.append(torch.ones(size // 4))
+
+    sft.run_sft(SftSpec(recipe=recipe, base=prepared.base, data=prepared.data), tmp_path, Keeping())
+    assert len(handed) == times
 
 
 class Interrupting(Silent):

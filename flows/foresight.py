@@ -21,6 +21,7 @@ from tasks.reporting import CONSOLE
 if TYPE_CHECKING:
     from preflow.models.base import ModelRef
     from preflow.models.flops import Shape, Work
+    from preflow.stages.forecast import Change
     from preflow.stages.forecast_memory import Memory
 
 GIB = 2**30
@@ -81,6 +82,11 @@ class Tables(NamedTuple):
         fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
         self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
         return memory.total <= device.room
+
+    def refuse(self, stage: str, device: Device, change: "Change | str | None") -> None:
+        """Say that a stage has no room on the device, and which change of its settings would make some."""
+        known = change or "none is known"
+        self.verdicts.append(f"{stage}: does NOT fit {device.name}; nearest setting that does: {known}")
 
     def parts(self, device: Device) -> Table:
         """What every stage holds, part by part."""
@@ -171,9 +177,7 @@ def _show_training(
         tables.verdicts.append(f"{stage}: fits {device.name}")
         return
     change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room, rows.common)
-    tables.verdicts.append(
-        f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
-    )
+    tables.refuse(stage, device, change)
 
 
 def _show_beside(
@@ -207,9 +211,7 @@ def _show_beside(
         recipe,
         device.precision,
     )
-    tables.verdicts.append(
-        f"dpo: proof: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
-    )
+    tables.refuse("dpo: proof", device, change)
 
 
 def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
@@ -224,14 +226,11 @@ def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[st
         need = holds(recipe, device.precision, device.room)
         if tables.add_memory(stage, need, partial(holds, recipe, on_a_card(recipe)), device):
             halved = seen.batch is not None and seen.batch < BATCH_TOKENS
-            batches = f" in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
+            batches = f", scoring in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
             tables.verdicts.append(f"{stage}: fits {device.name}{batches}")
             continue
         fits = partial(_fits, holds, device.room)
-        change = held_so_that(fits, recipe, device.precision)
-        tables.verdicts.append(
-            f"{stage}: does NOT fit {device.name}; nearest setting that does: {change or 'none is known'}"
-        )
+        tables.refuse(stage, device, held_so_that(fits, recipe, device.precision))
 
 
 def _fits(

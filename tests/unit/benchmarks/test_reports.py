@@ -23,15 +23,22 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
 
 
 def test_dpo(capsys: pytest.CaptureFixture[str]) -> None:
-    """Steps of 1 and 3 s against 7 and 15 s: 22 / 4 together, 7 and 5 each; 8 operations in 4 s at rate 4: half."""
+    """Steps of 1 and 3 s against 7 and 15 s: 22 / 4 together, 7 and 5 each; 8 operations in 4 s at rate 4: half.
+
+    The arithmetic of the drawn pairs gives 40 / 8, that of all pairs 66 / 11.
+    """
     contenders = {
         "live": measured([7.0, 15.0], 800, [1.0, 2.0]),
         "precomputed": measured([4.0, 4.0], 400, [1.0, 2.0]),
         "preflow": measured([1.0, 3.0], 200, [1.0, 2.002]),
     }
     flops = {"live": 40.0, "precomputed": 20.0, "live_kept": 30.0, "precomputed_kept": 10.0, "preflow": 8.0}
-    bench_dpo.report(contenders, flops, 4.0, 1e-6)
-    values = last_line(capsys)
+    everything = {**dict.fromkeys(flops, 33.0), "live": 66.0, "preflow": 11.0}
+    bench_dpo.report(contenders, flops, everything, 4.0, 1e-6)
+    printed = capsys.readouterr().out
+    assert "against live: 5.50 (median of the steps' own ratios 6.00)" in printed
+    assert "gives 5.00 (6.00 on all pairs of the data)" in printed
+    values = json.loads(printed.strip().splitlines()[-1])
     assert values["ratio_vs_live"] == 5.5
     assert values["median_ratio_vs_live"] == 6.0
     assert values["share_of_flop_bound_vs_live"] == 1.1

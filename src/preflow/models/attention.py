@@ -26,6 +26,8 @@ _NAMES = {"sdpa": "preflow_sdpa", "eager": "preflow_eager"}
 _EXPRESSED = {"full_attention", "sliding_attention"}
 #: Packages whose modules compute as they did when this was proven; a repository's own code is another.
 _PROVEN = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "deepspeed", "trl", "preflow")
+#: Heads below this width have no FlexAttention: torch 2.13 refuses to compile it.
+_NARROWEST = 16
 #: Rotary embeddings whose angles depend on the longest row of a batch.
 _BATCH_DEPENDENT = ("dynamic", "longrope")
 
@@ -118,7 +120,7 @@ def _in_layout(
         Shape ``(1, N, H, D)``.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
-    if query.device.type == "cuda" and dropout == 0:
+    if query.device.type == "cuda" and dropout == 0 and query.shape[-1] >= _NARROWEST:
         return flex(query, key, value, layout, scale, sliding_window, softcap, compiled=True)
     return per_group(query, key, value, layout, scale, sliding_window, softcap, dropout)
 

@@ -186,3 +186,24 @@ def test_state_space_layers_are_refused() -> None:
     model = build("qwen3")
     model.config = SimpleNamespace(model_type="qwen3", _attn_implementation="sdpa", layer_types=["linear_attention"])
     assert "linear_attention carry state" in str(why_not(model))
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "dropout", "chosen"),
+    [
+        ("cuda", 16, 0.0, "flex"),
+        ("cuda", 8, 0.0, "per_group"),
+        ("cuda", 64, 0.1, "per_group"),
+        ("cpu", 64, 0.0, "per_group"),
+    ],
+)
+def test_flex_attention_is_taken_where_it_can_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, device: str, width: int, dropout: float, chosen: str
+) -> None:
+    """On a GPU, without dropout, for heads of 16 or more: torch 2.13 refuses narrower ones. No GPU is needed to ask."""
+    called: list[str] = []
+    for name in ("flex", "per_group"):
+        monkeypatch.setattr(attention, name, lambda *_, _name=name, **__: called.append(_name))
+    query: Any = SimpleNamespace(shape=(1, 4, 3, width), device=SimpleNamespace(type=device))
+    attention._in_layout(query, query, query, Layout([[3]], torch.zeros(3), torch.arange(3)), dropout=dropout)
+    assert called == [chosen]

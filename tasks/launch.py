@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from preflow.config import Recipe
 from preflow.errors import TrainingError
+from preflow.launches import launched_precision, wrong_precision
 from preflow.observer import Observer
-from preflow.recipes import launched_precision, wrong_precision
 from preflow.stages.launched import ENDS_WITH_INPUT, relay
 from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 

@@ -2,11 +2,10 @@
 
 import difflib
 import importlib.util
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -14,6 +13,8 @@ from ruamel.yaml.error import YAMLError
 
 from preflow.config import EvaluationSettings, Recipe
 from preflow.errors import ConfigError, MissingDependencyError
+from preflow.launches import require_launchable
+from preflow.settings_files import read_settings
 from preflow.training_settings import DpoSettings, SftSettings
 from preflow.validation_settings import ValidationSettings
 
@@ -59,7 +60,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
             and, for an unknown one, the nearest valid name.
     """
     path = Path(path)
-    raw = _read(path)
+    raw = read_settings(path)
     raw.setdefault("name", _plain_name(path.stem))
     return _resolve_data_paths(_validated(raw, overrides, f"{path} is not a valid recipe"), path.resolve().parent)
 
@@ -108,7 +109,7 @@ def require_runnable(recipe: Recipe) -> None:
 
     Raises:
         ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one. Or ``launch.config`` is no
-            file, asks for another precision than the recipe, or names a second file.
+            file, or says what the recipe cannot run under.
     """
     missing = [] if recipe.model_name else ["model_name"]
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
@@ -119,64 +120,11 @@ def require_runnable(recipe: Recipe) -> None:
             f"recipe '{recipe.name}' cannot run: missing {', '.join(missing)}. Add "
             f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
         )
-    if recipe.launch.config is not None and not Path(recipe.launch.config).is_file():
-        raise ConfigError(
-            f"launch.config is {recipe.launch.config}, which is no file: expected a configuration of accelerate, named "
-            "from the recipe's own folder"
-        )
-    _require_launched_precision(recipe)
+    require_launchable(recipe)
     require_packages(recipe)
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
         if section is not None:
             _require_optimizer(f"{stage}.optim", section.optim)
-
-
-def launched_precision(config: str) -> str:
-    """What a configuration of accelerate says of mixed precision: ``no`` (also where it says nothing), ``bf16``, ...
-
-    Raises:
-        ConfigError: The file is neither YAML nor JSON, or holds no settings.
-    """
-    said = _read(Path(config), "launch.config")
-    value = said.get("mixed_precision", "fp16" if said.get("fp16") is True else None)  # fp16: accelerate's older name
-    return "no" if value in (None, False, "") else str(value).lower()  # a bare no is false in YAML
-
-
-def _require_launched_precision(recipe: Recipe) -> None:
-    """Refuse a launch in another precision: the reference's values and the proof are in the recipe's."""
-    if recipe.launch.config is None:
-        return
-    _require_one_file(recipe.launch.config)
-    said = launched_precision(recipe.launch.config)
-    # What "auto" comes to depends on the machine, so a launch in bfloat16 is judged where it happens.
-    if said != "no" and (said != "bf16" or recipe.bf16 is False):
-        wrong_precision(recipe, said)
-
-
-def _require_one_file(config: str) -> None:
-    """Refuse settings of DeepSpeed in a file of their own: nothing that looks at the configuration would see them."""
-    inner = _read(Path(config), "launch.config").get("deepspeed_config")
-    other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
-    if other is not None:
-        raise ConfigError(
-            f"launch.config {config} names deepspeed_config_file {other}: nobody would see its precision, nor that it "
-            "was changed. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
-            "as in infra/accelerate/deepspeed-zero3.yaml"
-        )
-
-
-def wrong_precision(recipe: Recipe, said: str) -> NoReturn:
-    """Say that a launch's configuration and the recipe ask for different precisions.
-
-    Raises:
-        ConfigError: Always.
-    """
-    bf16 = f"'{recipe.bf16}', which is float32 here" if recipe.bf16 == "auto" else str(recipe.bf16).lower()
-    raise ConfigError(
-        f"launch.config {recipe.launch.config} says mixed_precision {said}, but the recipe's bf16 is {bf16}: training "
-        'would compute in other numbers than the reference and the proof. Write mixed_precision: "no" there, so that '
-        "the recipe decides" + (", or bf16: true in the recipe" if said == "bf16" else "")
-    )
 
 
 def _require_optimizer(setting: str, name: str) -> None:
@@ -223,38 +171,6 @@ def require_packages(recipe: Recipe) -> None:
                 f"recipe '{recipe.name}' has {setting}, but the package {name} is not installed: pip install "
                 f"{name}, or use {instead}"
             )
-
-
-def _read(path: Path, what: str = "recipe") -> dict[str, Any]:
-    try:
-        data = _parse(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {path} is neither YAML nor JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{what} {path} holds {type(data).__name__}, expected settings as 'name: value'")
-    return data
-
-
-def _parse(text: str) -> Any:
-    """JSON where it is JSON: a YAML parser reads its escaped pairs of surrogates as two broken characters."""
-    try:
-        return json.loads(text, object_pairs_hook=_no_twins) if text.lstrip().startswith("{") else _yaml(text)
-    except json.JSONDecodeError:
-        return _yaml(text)  # flow style YAML begins with a brace too
-
-
-def _yaml(text: str) -> Any:
-    return YAML(typ="safe", pure=True).load(text)
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twins = {name for name in names if names.count(name) > 1}
-    if twins:
-        raise ConfigError(f"the recipe gives {', '.join(sorted(twins))} twice: keep one")
-    return dict(pairs)
 
 
 def _override(raw: dict[str, Any], name: str, value: Any) -> None:

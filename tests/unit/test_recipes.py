@@ -256,6 +256,28 @@ def test_a_launch_in_another_precision_than_the_recipes_is_refused(
             require_runnable(recipe)
 
 
+@pytest.mark.parametrize(
+    ("kind", "budget", "fits"),
+    [("DEEPSPEED", "512", False), ("DEEPSPEED", "null", True), ("FSDP", "512", True), ("MULTI_GPU", "512", True)],
+)
+def test_a_token_budget_under_deepspeed_is_refused_when_the_recipe_is_read(
+    tmp_path: Path, kind: str, budget: str, fits: bool
+) -> None:
+    """Not after SFT and the reference, in the processes of the launch."""
+    (tmp_path / "launched.yaml").write_text(f"distributed_type: {kind}", encoding="utf-8")
+    text = (
+        "{model_name: m, sft: {dataset: s.jsonl}, launch: {config: launched.yaml}, "
+        f"dpo: {{dataset: d.jsonl, max_tokens_per_batch: {budget}}}}}"
+    )
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    if fits:
+        require_runnable(recipe)
+    else:
+        with pytest.raises(ConfigError, match=r"dpo\.max_tokens_per_batch is 512, but launch\.config .*DeepSpeed's"):
+            require_runnable(recipe)
+
+
 def test_settings_of_deepspeed_in_a_second_file_are_refused(tmp_path: Path) -> None:
     """Neither the identity nor the precision would see what it says."""
     (tmp_path / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: ds.json}", encoding="utf-8")

@@ -201,13 +201,13 @@ def _show_beside(
     for name, work in beside.items():
         operations = forward_flops(shape, work, rank)
         tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
-    need = proof_memory(shape, recipe, settings, rows.train, device.precision)
-    card = proof_memory(shape, recipe, settings, rows.train, on_a_card(recipe))
-    if tables.add_memory("dpo: proof", need, lambda room: card, device):
+    holds = partial(proof_memory, shape, recipe, settings, rows.train)
+    need = holds(device.precision, device.room)
+    if tables.add_memory("dpo: proof", need, partial(holds, on_a_card(recipe)), device):
         tables.verdicts.append(f"dpo: proof: fits {device.name}")
         return
     change = held_so_that(
-        lambda given, held: proof_memory(shape, given, settings, rows.train, held).total <= device.room,
+        lambda given, held: proof_memory(shape, given, settings, rows.train, held, device.room).total <= device.room,
         recipe,
         device.precision,
     )

@@ -145,22 +145,31 @@ def held_so_that(fits: Callable[[Recipe, Precision], bool], recipe: Recipe, prec
 
 
 def proof_memory(
-    shape: Shape, recipe: Recipe, settings: DpoSettings, pairs: Sequence[Lengths], precision: Precision
+    shape: Shape,
+    recipe: Recipe,
+    settings: DpoSettings,
+    pairs: Sequence[Lengths],
+    precision: Precision,
+    room: float = math.inf,
 ) -> Memory:
     """What the proof holds at its peak: one response in the plainest way, or a batch of pairs through the policy.
 
-    The plain way holds the response's logits, and of a few positions those in float64 with their log-softmax.
+    The plain way holds the response's logits, and of a few positions those in float64 with their log-softmax. Batches
+    are halved until they have room, as a run of one process does where memory ends.
     """
     sample = proof.sample(pairs, settings.proof_sample)
     whole, response = max((row[0] + max(row[1:]), max(row[1:])) for row in sample)
     widened = 2 * 8 * min(proof.TILE, response)
     logits = shape.vocabulary * ((response + 1) * precision.compute.itemsize + widened)
     plain = _alone(shape, recipe, precision, whole, float(logits))
-    longest = sorted(pairs, key=lambda row: row[0] + max(row[1:]))[-proof.BATCH :]
-    batch = work_of_batch(longest, packed=shape.packed)
-    head = head_memory(shape, recipe, settings, batch.scored, precision)
-    policy = _alone(shape, recipe, precision, batch.tokens, head)
-    return max((plain, policy), key=lambda memory: memory.total)
+    ordered, count = sorted(pairs, key=lambda row: row[0] + max(row[1:])), proof.BATCH
+    while True:
+        batch = work_of_batch(ordered[-count:], packed=shape.packed)
+        head = head_memory(shape, recipe, settings, batch.scored, precision)
+        policy = _alone(shape, recipe, precision, batch.tokens, head)
+        if policy.total <= room or count == 1 or recipe.launch.num_processes > 1:
+            return max((plain, policy), key=lambda memory: memory.total)
+        count //= 2
 
 
 def scoring_work(rows: Sequence[Lengths], *, packed: bool) -> list[Work]:

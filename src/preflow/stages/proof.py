@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 from preflow.artifacts import Artifact
 from preflow.errors import (
@@ -32,9 +33,11 @@ from preflow.errors import (
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
+from preflow.models.memory import free_unused
 from preflow.models.precision import Precision
 from preflow.models.scoring import Row
 from preflow.observer import Observer
+from preflow.stages import ranks
 from preflow.stages.logprob_store import STORE_FILE
 from preflow.stages.pairs import PairTable, ScoredPair
 
@@ -244,7 +247,7 @@ def check_policy(
         pairs: All training pairs.
         forward: The trainer's own forward, in evaluation mode: pairs to their sums for chosen and for rejected, nats.
         dtype: Of the forward; decides the tolerance.
-        batch: Pairs per forward.
+        batch: Pairs per forward; half as many from where memory runs out, unless processes go through them together.
         observer: Hears progress.
         reference: Where the stored values come from; named in the remedy.
 
@@ -258,10 +261,20 @@ def check_policy(
     table = PairTable.of(pairs)
     responses = np.maximum(table.lengths("chosen_ids"), table.lengths("rejected_ids"))
     ordered = np.argsort(table.lengths("prompt_ids") + responses, kind="stable").tolist()
-    for start in range(0, len(ordered), batch):
-        chunk = [table[row] for row in ordered[start : start + batch]]
-        chosen, rejected = forward(chunk)
-        values = iter([value for both in zip(chosen, rejected, strict=True) for value in both])
+    done = 0
+    while done < len(ordered):
+        chunk = [table[row] for row in ordered[done : done + batch]]
+        try:
+            sums = forward(chunk)
+        except RuntimeError as error:
+            if len(chunk) == 1 or ranks.several() or not should_reduce_batch_size(error):
+                raise
+            sums = None
+        if sums is None:  # here, where no traceback holds what did not fit any more
+            batch = len(chunk) // 2
+            free_unused()
+            continue
+        values = iter([value for both in zip(*sums, strict=True) for value in both])
         gap = worst(measure(chunk, lambda row: next(values), dtype))  # noqa: B023 - consumed in this round
         if not gap.tolerances <= 1:
             raise PolicyMismatchError(
@@ -272,5 +285,6 @@ def check_policy(
                 f"does, the stored values are wrong: {remedy(reference)}"
             )
         largest = max(largest, gap.tolerances)
-        observer.progress(min(start + batch, len(ordered)), len(ordered), "dpo: pairs proven to start at the reference")
+        done += len(chunk)
+        observer.progress(done, len(ordered), "dpo: pairs proven to start at the reference")
     return largest

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 import typer
 from peft import LoraConfig, get_peft_model
+from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -29,6 +31,7 @@ from preflow.data.tokens import tokenize_demonstrations, tokenize_pairs
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
 from preflow.models.loading import load_tokenizer
 from preflow.observer import Silent
+from preflow.stages.forecast_memory import Memory
 from preflow.stages.forecast_scoring import proof_memory
 from tasks.reporting import CONSOLE
 
@@ -114,6 +117,38 @@ def test_a_forecast_is_printed_without_loading_weights(
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()
 
 
+def test_times_are_operations_at_the_given_rate(tiny_recipe_file: Callable[..., Path]) -> None:
+    """At 10 MFLOP/s, in minutes: of training what it trains with, of what only scores its forward."""
+    with CONSOLE.capture() as printed:
+        foresight.show(make_plan(tiny_recipe_file()), memory=None, rate=1e-5)
+    rows = [[cell.strip() for cell in re.split("[│|]", line)] for line in printed.get().splitlines()]
+    timed = {cells[1]: cells for cells in rows if cells[-2:][0].endswith("min")}
+    assert {"sft", "dpo", "dpo: proof", "reference", "evaluate"} <= set(timed)
+    for stage, cells in timed.items():
+        operations = float(cells[-3] if stage in ("sft", "dpo") else cells[-4])
+        assert float(cells[-2].removesuffix(" min")) == pytest.approx(operations / 1e7 / 60, rel=0.01, abs=0.06), stage
+
+
+def test_parts_of_memory_and_the_cards_that_have_room_are_told() -> None:
+    """18 GiB are 19.3 GB, of which a card of 24 can give 22; a stage that halves fits a smaller one."""
+    parts = {"weights": 1, "adapter": 2, "gradients": 3, "optimizer": 4, "activations": 5, "logits": 0.5}
+    memory = Memory(**{name: gib * 2.0**30 for name, gib in {**parts, "workspace": 0.75, "heap": 1.75}.items()})
+    small = Memory(*[0.0] * 7)
+    device = devices.device_for(Recipe.model_validate({"model_name": "m"}), 24, None)
+    tables = foresight.Tables(Table(), {}, [])
+    assert tables.add_memory("dpo", memory, lambda room: memory, device)
+    assert tables.add_memory("evaluate", memory, lambda room: small if room < 15e9 else memory, device)
+    assert not tables.add_memory("sft", memory, lambda room: memory, device._replace(room=19e9))
+    assert tables.verdicts[0].endswith("GB it fits 24, 80, 141")
+    assert tables.verdicts[1].endswith("GB it fits 12, 16, 24, 80, 141")
+    with CONSOLE.capture() as printed:
+        CONSOLE.print(tables.parts(device))
+    found = dict(re.findall(r"│ (\w+) +│ +([\d.]+) ", printed.get()))
+    shown = {"workspace": "0.75", "heap": "1.75", "logits": "0.50", "peak": "18.00"}
+    assert found == {"weights": "1.00", "adapter": "2.00", "gradients": "3.00", "optimizer": "4.00",
+                     "activations": "5.00", **shown}  # fmt: skip
+
+
 def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
     tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,15 +197,16 @@ def test_a_rate_is_measured_in_the_numbers_that_the_recipe_computes_in(monkeypat
 
 
 def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[..., Path]) -> None:
-    """Whole weights in float32 on a card of a tenth of a megabyte more than packed ones take."""
+    """Whole weights in float32, pair by pair, on a card of a tenth of a megabyte more than packed ones take."""
     plan = make_plan(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
     shapes = foresight.shapes_of(plan.recipe, read_model(plan.recipe))
     packed = plan.recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
     assert plan.recipe.dpo is not None
     rows = lengths(plan, read_model(plan.recipe))["dpo"].train
     card = devices.on_a_card(packed)
-    needs = [proof_memory(shapes["dpo"], r, plan.recipe.dpo, rows, card).total for r in (plan.recipe, packed)]
-    assert needs[1] < needs[0]
+    ways = plan.recipe, packed
+    needs = [proof_memory(shapes["dpo"], r, plan.recipe.dpo, rows, card, room=0.0).total for r in ways]
+    assert needs[1] < needs[0] < proof_memory(shapes["dpo"], plan.recipe, plan.recipe.dpo, rows, card).total
     with CONSOLE.capture() as printed:
         foresight.show(plan, memory=sum(needs) / 2 / 1e9 / devices.USABLE, rate=1.0)
     told = " ".join(printed.get().split())

@@ -26,7 +26,7 @@ from preflow.errors import (
 )
 from preflow.models.adapters import new_adapter, save_model, trainable_parameters, write_card
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
-from preflow.models.precision import choose_precision
+from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.stages import dpo as dpo_stage
@@ -43,7 +43,7 @@ from tests.unit.stages.conftest import Run
 from tests.unit.stages.support import recipe_for
 
 
-def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:
+def check_policy(run: Run, policy: LanguageModel, out: Path, score: Any = policy_scores) -> float:
     """The row-by-row proof of ``run_dpo`` for a policy loaded by any means."""
     spec, precision = run.dpo(), choose_precision(run.recipe)
     pairs = read_pairs(spec.reference.file("train.parquet"))
@@ -51,7 +51,7 @@ def check_policy(run: Run, policy: LanguageModel, out: Path) -> float:
     trainer = make_trainer(spec, policy, tokenizer, pairs, out, Silent())
     proof.check_trainable(trainer.model)  # type: ignore[arg-type]
     return proof.check_policy(
-        pairs, lambda chunk: policy_scores(trainer, chunk, precision), precision.compute, 8, Silent(), spec.reference
+        pairs, lambda chunk: score(trainer, chunk, precision), precision.compute, 8, Silent(), spec.reference
     )
 
 
@@ -89,6 +89,31 @@ def half_precision(run: Run) -> LanguageModel:
 @pytest.mark.parametrize("load", [going_on, merged_with_new_adapter])
 def test_right_ways_are_proven(prepared: Run, tmp_path: Path, load: Callable[[Run], LanguageModel]) -> None:
     assert check_policy(prepared, load(prepared), tmp_path) <= 1
+
+
+@pytest.mark.parametrize("room", [3, 0])
+def test_the_proof_halves_its_batch_where_memory_ends(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """From eight pairs to two, every pair proven once; where not even one fits, it is an error."""
+    sizes: list[int] = []
+    told: list[int] = []
+
+    def short_of_memory(trainer: Any, chunk: Any, precision: Precision) -> Any:
+        if len(chunk) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        sizes.append(len(chunk))
+        return policy_scores(trainer, chunk, precision)
+
+    monkeypatch.setattr(Silent, "progress", lambda self, done, total, what: told.append(done))
+    if not room:
+        with pytest.raises(torch.OutOfMemoryError):
+            check_policy(prepared, going_on(prepared), tmp_path, short_of_memory)
+        return
+    assert check_policy(prepared, going_on(prepared), tmp_path, short_of_memory) <= 1
+    count = len(read_pairs(prepared.dpo().reference.file("train.parquet")))
+    assert sum(sizes) == told[-1] == count
+    assert set(sizes[:-1]) == {2}
 
 
 @pytest.mark.parametrize("load", [overwritten, half_precision, base])

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 #: Share of a device's memory that a run can have; the driver and fragmentation take the rest.
 USABLE = 0.92
-_WIDTH = 2048
+#: Of the products that measure a device's rate: long enough that beginning and end count for little.
+_WIDTHS = {"cpu": 2048, "cuda": 8192}
 
 
 class Kind(StrEnum):
@@ -74,13 +75,14 @@ def found_memory(device: "torch.device") -> float:
 
 
 def measured_rate(precision: Precision) -> float:
-    """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of three."""
+    """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of four."""
     import torch
 
-    a = torch.ones(_WIDTH, _WIDTH, device=precision.device, dtype=precision.compute)
+    width = _WIDTHS[precision.device.type]
+    a = torch.ones(width, width, device=precision.device, dtype=precision.compute)
     best = 0.0
-    for _ in range(3):
+    for _ in range(4):  # the first one warms up
         begin = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = max(best, 2 * _WIDTH**3 / (time.perf_counter() - begin))
+        float((a @ a)[0, 0])  # waits for a GPU
+        best = max(best, 2 * width**3 / (time.perf_counter() - begin))
     return best

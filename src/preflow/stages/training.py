@@ -94,9 +94,8 @@ def run_training(
     Args:
         trainer: TRL's, ready.
         out: The stage's partial folder.
-        observer: Hears how much memory training took above the loaded model; nothing where several processes share
-            its weights out, since no process holds the loaded model then.
-        predicted: What it was foreseen to take.
+        observer: Hears how much memory training took above the loaded model, where one process holds all of that.
+        predicted: What it was foreseen to take; nothing is said of memory without.
 
     Raises:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
@@ -109,23 +108,25 @@ def run_training(
         trainer.add_callback(_HeapWithinForecast(memory, predicted.training))
     with hold(trainer.args.device):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
-    model: LanguageModel = trainer.model
-    if observer is not None and is_sharded(model):
-        stage = getattr(trainer, "stage", "training")
-        observer.note(f"{stage}: how much memory training took was not measured: processes share its weights out")
-    elif observer is not None and predicted is not None:
-        # Not part of the artifact: it differs from run to run.
-        taken = memory.above_idle()
-        values = {"predicted": predicted.training / _GIB, "predicted_tensors": predicted.tensors / _GIB}
-        stage = getattr(trainer, "stage", "training")
-        if taken is None:
-            observer.note(
-                f"{stage}: how much memory training took was not measured: /proc/self/clear_refs cannot be written here"
-            )
-        else:
-            values["measured"] = taken / _GIB
-        observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
+    if observer is not None and predicted is not None:
+        _tell_memory(trainer, observer, memory, predicted)
     return clean_log(trainer.state.log_history)
+
+
+def _tell_memory(trainer: Trainer, observer: Observer, memory: PeakMemory, predicted: Memory) -> None:
+    """Say what training was foreseen to take and what it took: not in the artifact, for that differs by the run."""
+    stage, model = getattr(trainer, "stage", "training"), trainer.model
+    values = {"predicted": predicted.training / _GIB, "predicted_tensors": predicted.tensors / _GIB}
+    taken = memory.above_idle()
+    if model is not None and is_sharded(model):  # no process holds the loaded model
+        observer.note(f"{stage}: how much memory training took was not measured: processes share its weights out")
+    elif taken is None:
+        observer.note(
+            f"{stage}: how much memory training took was not measured: /proc/self/clear_refs cannot be written here"
+        )
+    else:
+        values["measured"] = taken / _GIB
+    observer.metrics({f"{stage}/memory_{k}_gib": v for k, v in values.items()}, trainer.state.global_step)
 
 
 class _HeapWithinForecast(TrainerCallback):

@@ -50,7 +50,7 @@ from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import share_prompts
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
-from preflow.stages.forecast import work_of_batch
+from preflow.stages.forecast import head_products, work_of_batch
 from preflow.stages.pairs import ScoredPair
 
 BATCH = 4
@@ -87,7 +87,7 @@ def main(
     for one in contenders.values():
         one.wait()  # all of them, before any is measured
     rate = MatrixRate(shape, _row_tokens(tokens), precision)
-    difference = check(contenders[OURS], contenders["precomputed"], tokens, precision)
+    difference = check(contenders[OURS], contenders["precomputed"], tokens)
     for start in range(BATCH, len(pairs), BATCH):
         rate.measure()
         for one in contenders.values():
@@ -96,8 +96,8 @@ def main(
         print(f"{times}  (products at {rate.last() / 1e9:.0f} GFLOP/s)", flush=True)
     card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{card}; pairs: {data or 'random'}")
-    everything = arithmetic(shape, rows(recipe, data, sys.maxsize)) if data else {}
-    report(contenders, arithmetic(shape, tokens), everything, rate.value(), difference)
+    everything = arithmetic(shape, rows(recipe, data, sys.maxsize), precision) if data else {}
+    report(contenders, arithmetic(shape, tokens, precision), everything, rate.value(), difference)
 
 
 def report(
@@ -159,7 +159,7 @@ def packed_batch(pairs: list[Tokens]) -> Work:
     return work_of_batch([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
 
 
-def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
+def arithmetic(shape: Shape, tokens: list[Tokens], precision: Precision) -> dict[str, float]:
     """Floating-point operations of each contender over the counted batches."""
     totals = dict.fromkeys((*OTHERS, OURS), 0.0)
     for start in range(BATCH, len(tokens), BATCH):
@@ -170,16 +170,17 @@ def arithmetic(shape: Shape, tokens: list[Tokens]) -> dict[str, float]:
             stored = training_flops(shape, padded, 16, head_products=2, recompute=recompute)
             totals[f"precomputed{ending}"] += stored
             totals[f"live{ending}"] += stored + reference
-        totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16)
+        products = head_products(shape, 16, precision)
+        totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16, head_products=products)
     return totals
 
 
-def check(ours: Apart, theirs: Apart, tokens: list[Tokens], precision: Precision) -> float:
+def check(ours: Apart, theirs: Apart, tokens: list[Tokens]) -> float:
     """Largest difference of a response's log-prob on the first batches, relative to ``max(|sum|, tokens)``."""
     worst = 0.0
     for start in range(0, min(2 * BATCH, len(tokens)), BATCH):
         indices = list(range(start, start + BATCH))
-        got, expected = (one.ask("log_probs", indices, precision) for one in (ours, theirs))
+        got, expected = (one.ask("log_probs", indices) for one in (ours, theirs))
         counts = [len(tokens[i][side]) for side in (1, 2) for i in indices]
         for a, b, count in zip(got, expected, counts, strict=True):
             worst = max(worst, 1e-5 * abs(a - b) / tolerance(b, count))
@@ -264,7 +265,7 @@ def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Pre
         fuse(policy)
         quicken(policy)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
-    return Contender(trainer, optimizer, precision.device, keeps_memory=name == OURS)
+    return Contender(trainer, optimizer, precision, keeps_memory=name == OURS)
 
 
 if __name__ == "__main__":

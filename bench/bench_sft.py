@@ -159,7 +159,7 @@ def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, pre
         fuse(trainer.model)
         quicken(trainer.model)
     optimizer = torch.optim.AdamW([p for p in trainer.model.parameters() if p.requires_grad], lr=2e-4)
-    return Contender(trainer, optimizer, precision.device, keeps_memory=name == OURS)
+    return Contender(trainer, optimizer, precision, keeps_memory=name == OURS)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ class Contender:
     Attributes:
         trainer: TRL's.
         optimizer: Of its model.
-        device: Where it runs.
+        precision: Where it runs, and in which numbers.
         keeps_memory: Whether freed memory is kept, as Preflow's stages do.
     """
 
     trainer: Any
     optimizer: Any
-    device: torch.device
+    precision: Precision
     keeps_memory: bool
 
     def batch(self, indices: list[int]) -> Any:
@@ -54,7 +54,8 @@ class Contender:
         """Take a step once."""
         begin, work = time.perf_counter(), time.process_time()
         batch = self.batch(indices)
-        with self.trainer.compute_loss_context_manager():
+        # Without train() nothing wraps the model; what accelerate would wrap around its forward stands here.
+        with self.precision.autocast():
             loss = self.trainer.compute_loss(self.trainer.model, batch)
         loss.backward()
         self.optimizer.step()
@@ -63,12 +64,12 @@ class Contender:
         return time.perf_counter() - begin, time.process_time() - work, value
 
     @torch.no_grad()
-    def log_probs(self, indices: list[int], precision: Precision) -> list[float]:
+    def log_probs(self, indices: list[int]) -> list[float]:
         """Log-prob of every response in a batch of pairs, chosen ones first."""
         batch = self.batch(indices)
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
         given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        with precision.autocast():
+        with self.precision.autocast():
             values = self.trainer.model(**given, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         return [float(value) for value in values.double().sum(-1)]
 
@@ -114,9 +115,10 @@ class Apart:
 
 def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
     contender = make()
-    memory = PeakMemory(contender.device, contender.trainer.model)
+    device = contender.precision.device
+    memory = PeakMemory(device, contender.trainer.model)
     pipe.send("ready")
-    with freed_memory_kept(contender.device) if contender.keeps_memory else nullcontext():
+    with freed_memory_kept(device) if contender.keeps_memory else nullcontext():
         while True:
             try:
                 method, arguments = pipe.recv()

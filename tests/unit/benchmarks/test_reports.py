@@ -5,11 +5,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from bench import bench_dpo, bench_sft
+from bench.contenders import Contender
 from preflow.data.rows import Source
 from preflow.data.tokens import TokenizedDemonstration
 from preflow.models.flops import forward_flops, shape_of
+from preflow.models.precision import Precision
+
+FLOAT32 = Precision(torch.device("cpu"), torch.float32, torch.float32)
+BFLOAT16 = Precision(torch.device("cpu"), torch.bfloat16, torch.bfloat16)
 
 
 def measured(seconds: list[float], peak: int, losses: list[float]) -> Any:
@@ -53,7 +59,7 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
     """A forward more with a live reference, and one of the layers where activations are computed again."""
     shape: Any = shape_of(bench_dpo.ONE_BILLION)
     pairs = [([1] * 10, [2] * 5, [3] * 8)] * 4
-    flops = bench_dpo.arithmetic(shape, [*pairs, *pairs])  # of these four count
+    flops = bench_dpo.arithmetic(shape, [*pairs, *pairs], FLOAT32)  # of these four count
     padded = bench_dpo.padded_batch([(10, 5, 8)] * 4)
     assert (padded.tokens, padded.seen, padded.scored) == (8 * 18, 8 * 18 * 18, 8 * 17)
     reference = forward_flops(shape, padded)
@@ -63,6 +69,28 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
     again = flops["precomputed"] - flops["precomputed_kept"]
     assert again == pytest.approx(reference - head, rel=0.02)  # the adapter's own
     assert flops["preflow"] < flops["precomputed_kept"] / 2
+    # In bfloat16 TRL's head computes its logits again: one product more of what Preflow scores.
+    more = bench_dpo.arithmetic(shape, [*pairs, *pairs], BFLOAT16)["preflow"] - flops["preflow"]
+    assert more == pytest.approx(2 * shape.vocabulary * shape.hidden * 4 * (5 + 8))
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
+def test_a_step_computes_in_the_numbers_of_its_precision(precision: Precision) -> None:
+    """As accelerate wraps a model's forward, which nothing wraps here."""
+    seen: list[bool] = []
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def compute_loss(model: Any, batch: Any) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return weight.sum()
+
+    trainer = SimpleNamespace(
+        data_collator=list, train_dataset=[1, 2], _prepare_inputs=list, compute_loss=compute_loss, model=None
+    )
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    *_, loss = Contender(trainer, optimizer, precision, keeps_memory=False).step([0, 1])
+    assert seen == [precision is BFLOAT16] * 2
+    assert loss == 0.0, "the second of two steps of 1 each"
 
 
 def test_sft(capsys: pytest.CaptureFixture[str]) -> None:

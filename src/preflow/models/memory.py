@@ -67,7 +67,7 @@ class PeakMemory:
         return _resident("VmHWM")
 
     def now(self) -> int:
-        """Bytes in use above the beginning, on the CPU freed ones that were not handed back too."""
+        """Bytes in use above the beginning; on the CPU also freed ones that were not handed back. Linux and GPUs."""
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device) - self.idle
         return _resident("VmRSS") - self.idle

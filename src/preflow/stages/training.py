@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecat
 
 _WHOLE = "preflow-complete.json"
 _GIB = 2**30
-#: How much of the memory foreseen may be in use between steps, in freed blocks too.
-_LYING_ABOUT = 1.1
+#: How much of the memory foreseen may lie about between steps, freed blocks included.
+_LYING_ABOUT = 1.25
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
 _TIMES = re.compile(r"runtime|per_second|total_flos|num_tokens")
 
@@ -104,7 +105,7 @@ def run_training(
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
     hold = freed_memory_returned if _saves_memory(trainer) else freed_memory_kept
-    if predicted is not None and hold is freed_memory_kept and memory.device.type == "cpu":
+    if predicted is not None and hold is freed_memory_kept and memory.device.type == "cpu" and sys.platform == "linux":
         trainer.add_callback(_HeapWithinForecast(memory, predicted.training))
     with hold(trainer.args.device):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
@@ -132,16 +133,17 @@ def _tell_memory(trainer: Trainer, observer: Observer, memory: PeakMemory, predi
 class _HeapWithinForecast(TrainerCallback):
     """Hands freed memory back after a step where more of it lies about than training was foreseen to take.
 
-    Steps of other lengths, and what libraries keep between them, break a kept heap into pieces: oneDNN keeps code for
-    every number of rows, and a training over rows of many lengths came to twice the forecast.
+    Steps of many lengths can break a kept heap into pieces. What stays after it was handed back is in use (oneDNN keeps
+    code for every number of rows): the next time is when as much as was foreseen has come on top.
     """
 
     def __init__(self, memory: PeakMemory, forecast: float) -> None:
-        self.memory, self.most = memory, _LYING_ABOUT * forecast
+        self.memory, self.forecast, self.most = memory, forecast, _LYING_ABOUT * forecast
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.memory.now() > self.most:
             hand_back()
+            self.most = max(self.most, self.memory.now() + self.forecast)
 
 
 def _saves_memory(trainer: Trainer) -> bool:

@@ -125,7 +125,7 @@ def _is_local(path: Path) -> bool:
     return next(kinds, "") in _LOCAL
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def code_essence(source: str) -> str:
     """Python source as its syntax tree in text: comments, docstrings, formatting and positions do not count."""
     tree = ast.parse(source)

@@ -31,6 +31,12 @@ ALIKE = in_one_row(
 )
 #: Two demonstrations, as SFT lays them out.
 SEQUENCES = Layout([[4], [3]], torch.zeros(7, dtype=torch.long), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
+#: The same with two tokens in common, as long as the first of three.
+ALIKE_SEQUENCES = Layout([[0], [3], [1]], torch.zeros(6, dtype=torch.long), torch.tensor([0, 1, 2, 3, 4, 2]), common=2)
+#: An empty first prompt after a common beginning, three responses, a prompt of its own with one response of one token.
+MANY = in_one_row(
+    [([5, 6, 7], [[9, 10], [11], [4, 4, 4]]), ([5, 6, 4, 3], [[6]]), ([5, 6, 8], [[7, 7], [3]])], CPU, share=True
+)
 
 
 def double(*shape: int) -> torch.Tensor:
@@ -56,7 +62,7 @@ def test_gradients_are_those_of_the_formulas() -> None:
     assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], *flat), (double(6, 5), *gated))
 
 
-@pytest.mark.parametrize("layout", [ROW.layout, ALIKE.layout, SEQUENCES])
+@pytest.mark.parametrize("layout", [ROW.layout, ALIKE.layout, SEQUENCES, ALIKE_SEQUENCES, MANY.layout])
 def test_attention_is_rotation_then_masked_softmax(layout: Layout) -> None:
     """Against the formula over the whole row with one dense mask, in float64, with heads that share their keys."""
     torch.manual_seed(0)
@@ -216,7 +222,7 @@ def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fresh_adapter_changes_no_bit_of_an_mlp() -> None:
-    """On one thread: its products are another library's, which shares them out otherwise, with other last bits."""
+    """On one thread: several share out oneDNN's products otherwise than the plain ones, with other last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,12 +5,16 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from accelerate.utils.memory import clear_device_cache
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _MIB = 1024
 #: Parameters of glibc's mallopt(3): free memory at the heap's top that goes back, and sizes mapped by themselves.
@@ -125,6 +129,47 @@ def free_unused() -> None:
     then a card would hold the model of every earlier step beside the next one's.
     """
     clear_device_cache(garbage_collection=True)
+
+
+def halving(
+    items: Sequence[T],
+    size: int,
+    run: Callable[[Sequence[T]], R],
+    tell: Callable[[int, int], None],
+    *,
+    may: bool = True,
+) -> Iterator[tuple[Sequence[T], R]]:
+    """Run items in batches, in order: from where memory runs out on in ones of half the size.
+
+    Args:
+        items: All of them.
+        size: Of a batch, to begin with.
+        run: On a batch.
+        tell: Hears the size that did not fit, and the next one.
+        may: Whether sizes may change: not where several processes go through the batches together.
+
+    Yields:
+        Every batch with its result.
+
+    Raises:
+        RuntimeError: Memory ran out for one item alone, or something else was wrong.
+    """
+    done = 0
+    while done < len(items):
+        batch = items[done : done + size]
+        try:
+            result = [run(batch)]
+        except RuntimeError as error:
+            if len(batch) == 1 or not may or not should_reduce_batch_size(error):
+                raise
+            result = []
+        if result:
+            yield batch, result[0]
+            done += len(batch)
+            continue
+        free_unused()  # here, where no traceback holds what did not fit any more
+        size = len(batch) // 2
+        tell(len(batch), size)
 
 
 def hand_back() -> None:

@@ -1,11 +1,11 @@
 """What the models say: sampled responses and their divergence, and answers to look at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
@@ -16,7 +16,7 @@ from preflow.data.tokens import prompt_with_room
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
 from preflow.models.loading import position_limit
-from preflow.models.memory import free_unused
+from preflow.models.memory import halving
 from preflow.models.scoring import Row, all_response_logits
 from preflow.observer import Observer
 from preflow.stages.model_set import ModelSet
@@ -126,7 +126,7 @@ def samples(
 
 @torch.no_grad()
 def generate(
-    models: ModelSet, name: str, prompts: list[list[int]], max_new_tokens: int, *, sample: bool
+    models: ModelSet, name: str, prompts: Sequence[list[int]], max_new_tokens: int, *, sample: bool
 ) -> list[list[int]]:
     """Responses to prompts, their end-of-turn token included where it was reached.
 
@@ -162,23 +162,16 @@ def generate(
 def _sampled(
     models: ModelSet, name: str, prompts: list[Prompt], settings: EvaluationSettings, observer: Observer
 ) -> list[Row]:
-    size = settings.generation_batch_size
     rows: list[Row] = []
-    while len(rows) < len(prompts):
-        batch = [prompt.ids for prompt in prompts[len(rows) : len(rows) + size]]
-        try:
-            answers = generate(models, name, batch, settings.max_new_tokens, sample=True)
-        except RuntimeError as error:
-            if len(batch) == 1 or not should_reduce_batch_size(error):
-                raise
-            answers = []
-        if answers:
-            rows.extend(zip(batch, answers, strict=True))
-            observer.progress(len(rows), len(prompts), f"evaluate: {name} model answers")
-        else:  # here, where no traceback holds what did not fit any more
-            free_unused()
-            size = len(batch) // 2
-            observer.note(f"evaluate: out of memory with {len(batch)} answers at once; trying {size}")
+    batches = halving(
+        [prompt.ids for prompt in prompts],
+        settings.generation_batch_size,
+        lambda batch: generate(models, name, batch, settings.max_new_tokens, sample=True),
+        lambda tried, size: observer.note(f"evaluate: out of memory with {tried} answers at once; trying {size}"),
+    )
+    for batch, answers in batches:
+        rows.extend(zip(batch, answers, strict=True))
+        observer.progress(len(rows), len(prompts), f"evaluate: {name} model answers")
     return rows
 
 

@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from preflow.artifacts import Artifact
 from preflow.errors import (
@@ -33,7 +32,7 @@ from preflow.errors import (
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import free_unused
+from preflow.models.memory import halving
 from preflow.models.precision import Precision
 from preflow.models.scoring import Row
 from preflow.observer import Observer
@@ -257,25 +256,23 @@ def check_policy(
     Raises:
         PolicyMismatchError: A row differs; names it.
     """
-    largest = 0.0
     table = PairTable.of(pairs)
     responses = np.maximum(table.lengths("chosen_ids"), table.lengths("rejected_ids"))
     ordered = np.argsort(table.lengths("prompt_ids") + responses, kind="stable").tolist()
-    done = 0
-    while done < len(ordered):
-        chunk = [table[row] for row in ordered[done : done + batch]]
-        try:
-            sums = forward(chunk)
-        except RuntimeError as error:
-            if len(chunk) == 1 or ranks.several() or not should_reduce_batch_size(error):
-                raise
-            sums = None
-        if sums is None:  # here, where no traceback holds what did not fit any more
-            batch = len(chunk) // 2
-            free_unused()
-            continue
-        values = iter([value for both in zip(*sums, strict=True) for value in both])
-        gap = worst(measure(chunk, lambda row: next(values), dtype))  # noqa: B023 - consumed in this round
+
+    def gaps(rows: Sequence[int]) -> list[Gap]:
+        chunk = [table[row] for row in rows]
+        values = iter([value for both in zip(*forward(chunk), strict=True) for value in both])
+        return measure(chunk, lambda row: next(values), dtype)
+
+    largest, done = 0.0, 0
+    batches = halving(
+        ordered, batch, gaps,
+        lambda tried, size: observer.note(f"dpo: out of memory proving {tried} pairs at once; trying {size}"),
+        may=not ranks.several(),
+    )  # fmt: skip
+    for rows, found in batches:
+        gap = worst(found)
         if not gap.tolerances <= 1:
             raise PolicyMismatchError(
                 f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
@@ -285,6 +282,6 @@ def check_policy(
                 f"does, the stored values are wrong: {remedy(reference)}"
             )
         largest = max(largest, gap.tolerances)
-        done += len(chunk)
+        done += len(rows)
         observer.progress(done, len(ordered), "dpo: pairs proven to start at the reference")
     return largest

@@ -3,16 +3,14 @@
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import peft
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from preflow.artifacts import Artifact, build
@@ -20,13 +18,12 @@ from preflow.errors import (
     AdapterDtypeError,
     DpoCheckpointError,
     ForgottenSftError,
-    NothingTrainableError,
     PolicyMismatchError,
     StoredValueError,
 )
-from preflow.models.adapters import new_adapter, save_model, trainable_parameters, write_card
-from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
-from preflow.models.precision import Precision, choose_precision
+from preflow.models.adapters import save_model, trainable_parameters, write_card
+from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.precision import choose_precision
 from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.stages import dpo as dpo_stage
@@ -40,94 +37,8 @@ from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.store_tool import app
 from preflow.training_settings import LossType
 from tests.unit.stages.conftest import Run
+from tests.unit.stages.starts import base, going_on, overwritten
 from tests.unit.stages.support import recipe_for
-
-
-def check_policy(run: Run, policy: LanguageModel, out: Path, score: Any = policy_scores) -> float:
-    """The row-by-row proof of ``run_dpo`` for a policy loaded by any means."""
-    spec, precision = run.dpo(), choose_precision(run.recipe)
-    pairs = read_pairs(spec.reference.file("train.parquet"))
-    tokenizer = load_tokenizer(spec.base, run.recipe)
-    trainer = make_trainer(spec, policy, tokenizer, pairs, out, Silent())
-    proof.check_trainable(trainer.model)  # type: ignore[arg-type]
-    return proof.check_policy(
-        pairs, lambda chunk: score(trainer, chunk, precision), precision.compute, 8, Silent(), spec.reference
-    )
-
-
-def adapter(run: Run) -> str:
-    return str(run.sft.file("model"))
-
-
-def base(run: Run) -> LanguageModel:
-    return AutoModelForCausalLM.from_pretrained(run.base.path, dtype=torch.float32)
-
-
-def going_on(run: Run) -> LanguageModel:
-    return peft.PeftModel.from_pretrained(base(run), adapter(run), is_trainable=True)
-
-
-def merged_with_new_adapter(run: Run) -> LanguageModel:
-    merged = peft.PeftModel.from_pretrained(base(run), adapter(run)).merge_and_unload()
-    assert run.recipe.dpo is not None
-    return new_adapter(merged, run.recipe.dpo, seed=0)
-
-
-def overwritten(run: Run) -> LanguageModel:
-    """What ``from_pretrained(sft_adapter_dir)`` with a new ``peft_config`` comes to: the base and a fresh adapter."""
-    assert run.recipe.dpo is not None
-    return new_adapter(base(run), run.recipe.dpo, seed=0)
-
-
-def half_precision(run: Run) -> LanguageModel:
-    model = going_on(run)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.bfloat16().float()
-    return model
-
-
-@pytest.mark.parametrize("load", [going_on, merged_with_new_adapter])
-def test_right_ways_are_proven(prepared: Run, tmp_path: Path, load: Callable[[Run], LanguageModel]) -> None:
-    assert check_policy(prepared, load(prepared), tmp_path) <= 1
-
-
-@pytest.mark.parametrize("room", [3, 0])
-def test_the_proof_halves_its_batch_where_memory_ends(
-    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    """From eight pairs to two, every pair proven once; where not even one fits, it is an error."""
-    sizes: list[int] = []
-    told: list[int] = []
-
-    def short_of_memory(trainer: Any, chunk: Any, precision: Precision) -> Any:
-        if len(chunk) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        sizes.append(len(chunk))
-        return policy_scores(trainer, chunk, precision)
-
-    monkeypatch.setattr(Silent, "progress", lambda self, done, total, what: told.append(done))
-    if not room:
-        with pytest.raises(torch.OutOfMemoryError):
-            check_policy(prepared, going_on(prepared), tmp_path, short_of_memory)
-        return
-    assert check_policy(prepared, going_on(prepared), tmp_path, short_of_memory) <= 1
-    count = len(read_pairs(prepared.dpo().reference.file("train.parquet")))
-    assert sum(sizes) == told[-1] == count
-    assert set(sizes[:-1]) == {2}
-
-
-@pytest.mark.parametrize("load", [overwritten, half_precision, base])
-def test_policies_that_are_not_the_sft_model_are_refused(
-    prepared: Run, tmp_path: Path, load: Callable[[Run], LanguageModel]
-) -> None:
-    with pytest.raises(PolicyMismatchError, match=r"p\.jsonl:\d+ (chosen|rejected)"):
-        check_policy(prepared, load(prepared).requires_grad_(True), tmp_path)
-
-
-def test_an_adapter_loaded_for_inference_is_refused(prepared: Run, tmp_path: Path) -> None:
-    policy = peft.PeftModel.from_pretrained(base(prepared), adapter(prepared), is_trainable=False)
-    with pytest.raises(NothingTrainableError, match="is_trainable=True"):
-        check_policy(prepared, policy, tmp_path)
 
 
 def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def packed_batch(pairs: list[Tokens]) -> Work:
 
 def arithmetic(shape: Shape, tokens: list[Tokens], precision: Precision) -> dict[str, float]:
     """Floating-point operations of each contender over the counted batches."""
-    totals = dict.fromkeys((*OTHERS, OURS), 0.0)
+    totals, products = dict.fromkeys((*OTHERS, OURS), 0.0), head_products(shape, 16, precision)
     for start in range(BATCH, len(tokens), BATCH):
         lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + BATCH]]
         padded = padded_batch(lengths)
@@ -170,7 +170,6 @@ def arithmetic(shape: Shape, tokens: list[Tokens], precision: Precision) -> dict
             stored = training_flops(shape, padded, 16, head_products=2, recompute=recompute)
             totals[f"precomputed{ending}"] += stored
             totals[f"live{ending}"] += stored + reference
-        products = head_products(shape, 16, precision)
         totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16, head_products=products)
     return totals
 

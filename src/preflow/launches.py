@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from preflow.config import Recipe
 from preflow.errors import ConfigError
@@ -15,7 +15,10 @@ def launched_precision(config: str) -> str:
     Raises:
         ConfigError: The file is neither YAML nor JSON, or holds no settings.
     """
-    said = read_settings(Path(config), "launch.config")
+    return _precision(read_settings(Path(config), "launch.config"))
+
+
+def _precision(said: Mapping[str, Any]) -> str:
     value = said.get("mixed_precision", "fp16" if said.get("fp16") is True else None)  # fp16: accelerate's older name
     return "no" if value in (None, False, "") else str(value).lower()  # a bare no is false in YAML
 
@@ -34,18 +37,18 @@ def require_launchable(recipe: Recipe) -> None:
             f"launch.config is {recipe.launch.config}, which is no file: expected a configuration of accelerate, named "
             "from the recipe's own folder"
         )
-    _require_one_file(recipe.launch.config)
-    said = launched_precision(recipe.launch.config)
+    said = read_settings(Path(recipe.launch.config), "launch.config")
+    _require_one_file(recipe.launch.config, said)
+    precision = _precision(said)
     # What "auto" comes to depends on the machine, so a launch in bfloat16 is judged where it happens.
-    if said != "no" and (said != "bf16" or recipe.bf16 is False):
-        wrong_precision(recipe, said)
-    _require_no_budget(recipe, recipe.launch.config)
+    if precision != "no" and (precision != "bf16" or recipe.bf16 is False):
+        wrong_precision(recipe, precision)
+    if str(said.get("distributed_type")).upper() == "DEEPSPEED":
+        _require_no_budget(recipe, recipe.launch.config)
 
 
 def _require_no_budget(recipe: Recipe, config: str) -> None:
     """Refuse a token budget under DeepSpeed, which steps its optimizer within the backward."""
-    if str(read_settings(Path(config), "launch.config").get("distributed_type")).upper() != "DEEPSPEED":
-        return
     for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
         if section is not None and section.max_tokens_per_batch is not None:
             raise ConfigError(
@@ -54,9 +57,9 @@ def _require_no_budget(recipe: Recipe, config: str) -> None:
             )
 
 
-def _require_one_file(config: str) -> None:
+def _require_one_file(config: str, said: Mapping[str, Any]) -> None:
     """Refuse settings of DeepSpeed in a file of their own: nothing that looks at the configuration would see them."""
-    inner = read_settings(Path(config), "launch.config").get("deepspeed_config")
+    inner = said.get("deepspeed_config")
     other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
     if other is not None:
         raise ConfigError(

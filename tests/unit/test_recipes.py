@@ -1,5 +1,6 @@
 """A recipe's file is read as it is meant, with its overrides, or refused by name."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,14 @@ def test_a_launch_configuration_is_found_from_the_recipe_and_counts_by_what_it_s
         require_runnable(load_recipe(tmp_path / "c" / "recipe.yaml"))
 
 
+def judged(folder: Path, text: str, refusal: str | None) -> None:
+    """A recipe that can run, or is refused so."""
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(folder / "recipe.yaml")
+    with nullcontext() if refusal is None else pytest.raises(ConfigError, match=refusal):
+        require_runnable(recipe)
+
+
 @pytest.mark.parametrize(
     ("said", "bf16", "fits"),
     [
@@ -247,13 +256,7 @@ def test_a_launch_in_another_precision_than_the_recipes_is_refused(
 ) -> None:
     (tmp_path / "ddp.yaml").write_text(said, encoding="utf-8")
     text = f"{{strategy: sft, model_name: m, dataset: d.jsonl, bf16: {bf16}, launch: {{config: ddp.yaml}}}}"
-    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    recipe = load_recipe(tmp_path / "recipe.yaml")
-    if fits:
-        require_runnable(recipe)
-    else:
-        with pytest.raises(ConfigError, match=r"says mixed_precision (bf16|fp16), but the recipe's bf16 is"):
-            require_runnable(recipe)
+    judged(tmp_path, text, None if fits else r"says mixed_precision (bf16|fp16), but the recipe's bf16 is")
 
 
 @pytest.mark.parametrize(
@@ -269,21 +272,11 @@ def test_a_token_budget_under_deepspeed_is_refused_when_the_recipe_is_read(
         "{model_name: m, sft: {dataset: s.jsonl}, launch: {config: launched.yaml}, "
         f"dpo: {{dataset: d.jsonl, max_tokens_per_batch: {budget}}}}}"
     )
-    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    recipe = load_recipe(tmp_path / "recipe.yaml")
-    if fits:
-        require_runnable(recipe)
-    else:
-        with pytest.raises(ConfigError, match=r"dpo\.max_tokens_per_batch is 512, but launch\.config .*DeepSpeed's"):
-            require_runnable(recipe)
+    judged(tmp_path, text, None if fits else r"dpo\.max_tokens_per_batch is 512, but launch\.config .*DeepSpeed's")
 
 
 def test_settings_of_deepspeed_in_a_second_file_are_refused(tmp_path: Path) -> None:
     """Neither the identity nor the precision would see what it says."""
     (tmp_path / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: ds.json}", encoding="utf-8")
     text = "{strategy: sft, model_name: m, dataset: d.jsonl, launch: {config: zero.yaml}}"
-    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(
-        ConfigError, match=r"zero\.yaml names deepspeed_config_file ds\.json: .* under deepspeed_config"
-    ):
-        require_runnable(load_recipe(tmp_path / "recipe.yaml"))
+    judged(tmp_path, text, r"zero\.yaml names deepspeed_config_file ds\.json: .* under deepspeed_config")

@@ -33,25 +33,25 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from bench.contenders import Apart, Contender, MatrixRate
 from preflow.config import Recipe
 from preflow.data.conversion import RowProblem, to_pair
-from preflow.data.raw import read_rows
-from preflow.data.reading import resolve_sources
-from preflow.data.templates import Renderer
-from preflow.data.tokens import tokenize_pairs
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_pairs
+from preflow.estimates.flops import Shape, Work, forward_flops, shape_of, training_flops
+from preflow.estimates.training import head_products, work_of_batch
+from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
-from preflow.models.base import resolve_model
-from preflow.models.fast_layers import quicken
-from preflow.models.flops import Shape, Work, forward_flops, shape_of, training_flops
-from preflow.models.layout import common_beginning
+from preflow.models.cpu.llama_layers import quicken
+from preflow.models.cpu.lora_linear import fuse
 from preflow.models.loading import load_tokenizer, load_weights
-from preflow.models.lora import fuse
+from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
+from preflow.models.resolve import resolve_model
 from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import share_prompts
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
-from preflow.stages.forecast import head_products, work_of_batch
-from preflow.stages.pairs import ScoredPair
 
 BATCH = 4
 #: A model of about 1B parameters, built from its configuration: random weights do for speed.

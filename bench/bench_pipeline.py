@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from preflow.home import models_folder
+from preflow.environment import models_folder
 
 
 def main(

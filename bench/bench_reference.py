@@ -26,24 +26,24 @@ from bench.readback import measure
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.data.conversion import to_pair
-from preflow.data.raw import read_rows
-from preflow.data.reading import resolve_sources
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import Pair
-from preflow.data.store import rows_file, write_rows
-from preflow.data.templates import Renderer
-from preflow.data.tokens import tokenize_pairs
-from preflow.models.base import ModelRef, resolve_model
-from preflow.models.identity import identify
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_pairs
+from preflow.data.validated import rows_file, write_rows
+from preflow.logprobs.fill import fill
+from preflow.logprobs.identity import identify
+from preflow.logprobs.scored_pairs import ScoredPair
+from preflow.logprobs.store import LogprobStore
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.precision import choose_precision
+from preflow.models.resolve import ModelRef, resolve_model
 from preflow.models.scoring import Group, scores
 from preflow.observer import Silent
+from preflow.specs import ReferenceSpec
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
-from preflow.stages.filling import fill
-from preflow.stages.logprob_store import LogprobStore
-from preflow.stages.pairs import ScoredPair
 from preflow.stages.reference import run_reference
-from preflow.stages.specs import ReferenceSpec
 
 #: TRL's default batch.
 BATCH = 8

@@ -26,21 +26,21 @@ from trl.trainer.sft_config import SFTConfig
 from bench.contenders import Apart, Contender
 from preflow.config import Recipe
 from preflow.data.conversion import RowProblem, to_demonstration
-from preflow.data.raw import read_rows
-from preflow.data.reading import resolve_sources
-from preflow.data.templates import Renderer
-from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demonstrations
+from preflow.estimates.flops import Work, shape_of, training_flops
+from preflow.estimates.training import work_of_batch
 from preflow.models.adapters import inner_model, new_adapter
-from preflow.models.base import resolve_model
-from preflow.models.fast_layers import quicken
-from preflow.models.flops import Work, shape_of, training_flops
-from preflow.models.layout import IGNORED, common_beginning
+from preflow.models.cpu.llama_layers import quicken
+from preflow.models.cpu.lora_linear import fuse
 from preflow.models.loading import load_tokenizer, load_weights
-from preflow.models.lora import fuse
+from preflow.models.packed.layout import IGNORED, common_beginning
 from preflow.models.precision import Precision
+from preflow.models.resolve import resolve_model
 from preflow.models.trl_forward import drop_padding
 from preflow.observer import Silent
-from preflow.stages.forecast import work_of_batch
 from preflow.stages.sft import WatchedSFTTrainer
 
 BATCH = 8

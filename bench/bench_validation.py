@@ -93,11 +93,11 @@ def count(folder: str, place: Path) -> dict[str, float]:
     """
     import numpy as np
 
-    from expectations.facts import read_kind
-    from preflow.data.reading import resolve_sources
-    from preflow.data.token_counts import BATCH, count_tokens, load_renderer
+    from expectations.row_facts import read_kind
+    from preflow.config.validation import ValidationSettings
+    from preflow.data.files.sources import resolve_sources
+    from preflow.data.quality.sets.token_counts import BATCH, count_tokens, load_renderer
     from preflow.observer import Silent
-    from preflow.validation_settings import ValidationSettings
 
     file = place / "tokens.jsonl"
     make(file, _COUNTED)
@@ -204,10 +204,10 @@ def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
     its workers likewise.
     """
     from expectations.gate import run_gate
-    from preflow.data.reading import resolve_sources
+    from preflow.config.validation import ValidationSettings
+    from preflow.data.files.sources import resolve_sources
     from preflow.observer import Silent
-    from preflow.stages.specs import ValidateSpec
-    from preflow.validation_settings import ValidationSettings
+    from preflow.specs import ValidateSpec
 
     chosen: dict[str, Any] = {} if memory_mb is None else {"memory_mb": memory_mb}
     settings = ValidationSettings(**chosen)
@@ -230,9 +230,9 @@ def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
 def warm_up(settings: Any) -> None:
     """Import what the gate imports where it is used."""
     from expectations.gate import run_gate
-    from preflow.data.reading import resolve_sources
+    from preflow.data.files.sources import resolve_sources
     from preflow.observer import Silent
-    from preflow.stages.specs import ValidateSpec
+    from preflow.specs import ValidateSpec
 
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "few.jsonl"

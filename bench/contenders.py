@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from preflow.models.flops import Shape
+from preflow.estimates.flops import Shape
 from preflow.models.memory import PeakMemory, freed_memory_kept, hand_back
 from preflow.models.precision import Precision
 

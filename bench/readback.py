@@ -21,12 +21,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from preflow.models.identity import Reference
+from preflow.logprobs.identity import Reference
+from preflow.logprobs.pair_tokens import PairTokens
+from preflow.logprobs.scored_pairs import read_pairs, write_blocks
+from preflow.logprobs.shards import SCHEMA, ShardFolder, open_store
+from preflow.logprobs.store import LogprobStore
 from preflow.models.memory import PeakMemory
-from preflow.stages.logprob_store import LogprobStore
-from preflow.stages.pair_tokens import PairTokens
-from preflow.stages.pairs import read_pairs, write_blocks
-from preflow.stages.shards import SCHEMA, ShardFolder, open_store
 
 REFERENCE = Reference({"weights": "w"}, "a model", {})
 #: Rows of a merged shard.

@@ -1,5 +1,5 @@
 """What data may pass: the only users of Great Expectations. Importing it sets the environment of a run first."""
 
-from preflow.home import activate
+from preflow.environment import activate
 
 activate()

@@ -10,27 +10,26 @@ import great_expectations as gx
 import numpy as np
 from numpy.typing import NDArray
 
-from expectations import demonstrations, preferences
-from expectations.facts import Facts, compare_rows, nearly_leaking, read_kind
-from expectations.measures import measure_set
-from expectations.page import page
-from expectations.report import PAGE, critical_findings, kind_report, metrics, remarks, summary
-from expectations.shared import lengths_suite, split_suite
-from expectations.suites import Outcome, as_result, run_suite
-from expectations.writing import write_kind
+from expectations.output import write_kind
+from expectations.report.page import page
+from expectations.report.summary import PAGE, critical_findings, kind_report, metrics, remarks, summary
+from expectations.row_facts import Facts, compare_rows, nearly_leaking, read_kind
+from expectations.set_measures import measure_set
+from expectations.suites.running import Outcome, as_result, demonstrations, preferences, run_suite
+from expectations.suites.shared import lengths_suite, split_suite
 from preflow.artifacts import SCRATCH, write_json
-from preflow.data.benchmark_files import read_benchmarks
-from preflow.data.columns import Columns
-from preflow.data.reading import DataSource
+from preflow.config.base import Template
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.sources import DataSource
+from preflow.data.quality.sets.benchmarks import read_benchmarks
+from preflow.data.quality.sets.column_store import Columns
 from preflow.data.splits import Side as SplitSide
 from preflow.data.splits import split
-from preflow.data.store import QUARANTINE, REPORT, Kind, Side, rows_file
+from preflow.data.validated import QUARANTINE, REPORT, Kind, Side, rows_file
 from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
-from preflow.settings import Template
-from preflow.stages.specs import ValidateSpec
-from preflow.validation_settings import ValidationSettings
+from preflow.specs import ValidateSpec
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
 _Suite = Callable[[ValidationSettings], gx.ExpectationSuite]
@@ -81,7 +80,7 @@ class Judged:
 def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     """Check all rows of a recipe, set failing rows aside, split the rest, and write the validate stage's folder.
 
-    The folder's files are described in ``preflow.data.store``; ``gx_<kind>.json`` beside them hold Great Expectations'
+    ``preflow.data.validated`` describes the folder's files; ``gx_<kind>.json`` beside them hold Great Expectations'
     results, and ``report.html`` is for people. They are also written when the set is unfit.
 
     Args:
@@ -156,7 +155,7 @@ def _judge(
 
 def _judge_lengths(judged: Judged, tokenizer: str, template: Template, limit: int) -> None:
     """Count the tokens of the rows that nothing has set aside so far."""
-    from preflow.data.token_counts import count_tokens, load_renderer  # it loads transformers
+    from preflow.data.quality.sets.token_counts import count_tokens, load_renderer  # it loads transformers
 
     facts = judged.facts
     tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer, template), limit, judged.used)

@@ -4,6 +4,6 @@ Importing this package puts all state under ``PREFLOW_HOME`` and switches teleme
 Prefect or MLflow are imported.
 """
 
-from preflow.home import activate
+from preflow.environment import activate
 
 activate()

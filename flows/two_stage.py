@@ -7,16 +7,16 @@ from typing import Any
 
 from prefect import flow
 
-from flows.plan import Outcome, make_plan
-from flows.publish import advise, announce, finish, flow_run_id, run_name
-from preflow.stages.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
+from flows.running.preparation import Outcome, make_plan
+from flows.running.publish import advise, announce, finish, flow_run_id, run_name
+from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch
 from tasks.lengths import lengths
 from tasks.reference import reference
 from tasks.sft import sft
-from tasks.tracking import pipeline_run
+from tasks.tracking.runs import pipeline_run
 from tasks.validate import validate
 
 
@@ -48,6 +48,6 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> Outcome:
 
 
 if __name__ == "__main__":
-    from flows.cli import run_from_terminal
+    from flows.running.terminal import run_from_terminal
 
     run_from_terminal(two_stage)

@@ -3,9 +3,9 @@
 from prefect import task
 
 from preflow.artifacts import Artifact
-from preflow.stages.specs import EvaluateSpec
-from tasks.stage import DAY, STAGE, perform
-from tasks.tracking import PipelineRun
+from preflow.specs import EvaluateSpec
+from tasks.runtime.stage import DAY, STAGE, perform
+from tasks.tracking.runs import PipelineRun
 
 
 @task(

@@ -4,10 +4,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from preflow.config import Recipe
-from preflow.models.base import ModelRef
-from tasks.reporting import Reporter
-from tasks.stage import HOUR, PAUSES, can_help
-from tasks.tracking import PipelineRun, tag_base_model
+from preflow.models.resolve import ModelRef
+from tasks.runtime.reporting import Reporter
+from tasks.runtime.stage import HOUR, PAUSES, can_help
+from tasks.tracking.runs import PipelineRun, tag_base_model
 
 
 @task(
@@ -21,7 +21,7 @@ from tasks.tracking import PipelineRun, tag_base_model
 )
 def fetch(recipe: Recipe, run: PipelineRun) -> ModelRef:
     """Find the recipe's base model, downloading and converting it the first time."""
-    from preflow.models.base import resolve_model
+    from preflow.models.resolve import resolve_model
 
     with Reporter(run.recipe, "fetch") as observer:
         base = resolve_model(recipe, observer)

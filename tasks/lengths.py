@@ -3,9 +3,9 @@
 from prefect import task
 
 from preflow.artifacts import Artifact
-from preflow.stages.specs import LengthsSpec
-from tasks.stage import HOUR, STAGE, perform
-from tasks.tracking import PipelineRun
+from preflow.specs import LengthsSpec
+from tasks.runtime.stage import HOUR, STAGE, perform
+from tasks.tracking.runs import PipelineRun
 
 
 @task(

@@ -3,10 +3,10 @@
 from prefect import task
 
 from preflow.artifacts import Artifact
-from preflow.stages.specs import ReferenceSpec
-from tasks.launch import filled
-from tasks.stage import DAY, STAGE, perform
-from tasks.tracking import PipelineRun
+from preflow.specs import ReferenceSpec
+from tasks.runtime.launcher import filled
+from tasks.runtime.stage import DAY, STAGE, perform
+from tasks.tracking.runs import PipelineRun
 
 
 @task(

@@ -3,10 +3,10 @@
 from prefect import task
 
 from preflow.artifacts import Artifact
-from preflow.stages.specs import SftSpec
-from tasks.launch import launched
-from tasks.stage import DAY, STAGE, perform
-from tasks.tracking import PipelineRun
+from preflow.specs import SftSpec
+from tasks.runtime.launcher import launched
+from tasks.runtime.stage import DAY, STAGE, perform
+from tasks.tracking.runs import PipelineRun
 
 
 @task(

@@ -7,15 +7,15 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from expectations.report import PAGE, finding_rows
+from expectations.report.summary import PAGE, finding_rows
 from preflow.artifacts import Artifact
-from preflow.data.store import REPORT
+from preflow.data.validated import REPORT
 from preflow.errors import DataUnfitError
 from preflow.observer import Observer
-from preflow.stages.specs import ValidateSpec
-from tasks.reporting import artifact_key
-from tasks.stage import HOUR, STAGE, perform
-from tasks.tracking import PipelineRun
+from preflow.specs import ValidateSpec
+from tasks.runtime.reporting import artifact_key
+from tasks.runtime.stage import HOUR, STAGE, perform
+from tasks.tracking.runs import PipelineRun
 
 
 @task(

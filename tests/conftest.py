@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from preflow.config import Recipe
-from preflow.models.base import ModelRef, resolve_model
+from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
 
 settings.register_profile("preflow", deadline=None)  # no test asserts a duration

@@ -15,8 +15,8 @@ from typing import Any
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
-from preflow.digests import file_digest, json_digest
 from preflow.errors import ArtifactError
+from preflow.fingerprints.files import file_digest, json_digest
 
 MANIFEST = "manifest.json"
 #: Sub-folder of a partial folder for what only a restart needs (checkpoints); removed when the stage is complete.

@@ -1,12 +1,12 @@
-"""A process of a launch that works for long without a word: run in place of ``preflow.stages.launched``."""
+"""A process of a launch that works for long without a word: run in place of ``preflow.stages.worker``."""
 
 import sys
 import time
 from pathlib import Path
 
 from preflow.observer import Observer
-from preflow.stages import launched, sft
-from preflow.stages.specs import SftSpec
+from preflow.specs import SftSpec
+from preflow.stages import sft, worker
 
 
 def _work(spec: SftSpec, out: Path, observer: Observer) -> None:
@@ -16,4 +16,4 @@ def _work(spec: SftSpec, out: Path, observer: Observer) -> None:
 
 if __name__ == "__main__":
     sft.run_sft = _work
-    launched.main(*sys.argv[1:])
+    worker.main(*sys.argv[1:])

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from preflow.config import Recipe
-from preflow.models.base import ModelRef
-from preflow.models.identity import identify
+from preflow.logprobs.fill import SHARD_GROUPS, fill
+from preflow.logprobs.identity import identify
+from preflow.logprobs.store import LogprobStore, row_key, row_keys
 from preflow.models.loading import load_policy
 from preflow.models.precision import choose_precision
+from preflow.models.resolve import ModelRef
 from preflow.models.scoring import Group, scores
 from preflow.observer import Silent
-from preflow.stages.filling import SHARD_GROUPS, fill
-from preflow.stages.logprob_store import LogprobStore, row_key, row_keys
 
 KILLS = 20
 GROUPS: list[Group] = [([1, 3 + i % 250, 3 + i // 250, 9], ([20, 21, 1], [40, 3 + i % 7, 42, 1])) for i in range(1500)]

@@ -14,10 +14,10 @@ import pytest
 from preflow.artifacts import SCRATCH, build
 from preflow.config import Launch
 from preflow.observer import Silent
+from preflow.specs import SftSpec
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import SftSpec
-from preflow.stages.training import resume_point
-from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
+from preflow.training.loop import resume_point
+from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 
 SCRIPT = """
 import sys, time
@@ -26,7 +26,7 @@ from preflow.artifacts import build
 from preflow.observer import Silent
 from preflow.stages.sft import run_sft
 from preflow.stages.dpo import run_dpo
-from preflow.stages.specs import SftSpec, DpoSpec
+from preflow.specs import SftSpec, DpoSpec
 
 class Slow(Silent):
     def metrics(self, values, step):
@@ -79,18 +79,18 @@ LAUNCH = """
 import sys
 from pathlib import Path
 from preflow.observer import Silent
-from preflow.stages.specs import SftSpec
-import tasks.launch
+from preflow.specs import SftSpec
+import tasks.runtime.launcher
 
 class Told(Silent):
     def note(self, message):
         print(message, flush=True)
 
-own = tasks.launch.command
-names = {"preflow.stages.launched": "tests.faults.silent_ranks"}
-tasks.launch.command = lambda *given: [names.get(word, word) for word in own(*given)]
+own = tasks.runtime.launcher.command
+names = {"preflow.stages.worker": "tests.faults.silent_ranks"}
+tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
 spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
-tasks.launch.launched("sft", None)(spec, Path(sys.argv[2]), Told())
+tasks.runtime.launcher.launched("sft", None)(spec, Path(sys.argv[2]), Told())
 """
 
 

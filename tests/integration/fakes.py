@@ -9,12 +9,12 @@ import types
 from pathlib import Path
 from typing import Any
 
-import preflow.models.base
-import tasks.caching
+import preflow.models.resolve
+import tasks.runtime.caching
 from preflow.artifacts import write_json
 from preflow.config import Recipe
 from preflow.errors import DataUnfitError
-from preflow.models.base import ModelRef
+from preflow.models.resolve import ModelRef
 from preflow.observer import Observer
 
 STEPS = 6
@@ -36,8 +36,8 @@ def install(real: frozenset[str] = frozenset()) -> None:
         module = types.ModuleType(name)
         setattr(module, function, fake)
         sys.modules[name] = module
-    preflow.models.base.resolve_model = _resolve_model
-    vars(tasks.caching)["code_digest"] = lambda module: f"code of the fake {module}"
+    preflow.models.resolve.resolve_model = _resolve_model
+    vars(tasks.runtime.caching)["code_digest"] = lambda module: f"code of the fake {module}"
 
 
 def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
@@ -132,7 +132,7 @@ def _die_if_asked(stage: str) -> None:
 
 if __name__ == "__main__":
     install()
-    from flows.cli import run_from_terminal
+    from flows.running.terminal import run_from_terminal
     from flows.two_stage import two_stage
 
     run_from_terminal(two_stage)

@@ -17,7 +17,7 @@ def print_tables() -> None:
 
 if __name__ == "__main__":
     install(real=frozenset({"expectations.gate"}))
-    from flows.cli import run_from_terminal
+    from flows.running.terminal import run_from_terminal
     from flows.two_stage import two_stage
 
     def pipeline(recipe: str, overrides: dict[str, object]) -> object:

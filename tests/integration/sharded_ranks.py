@@ -1,4 +1,4 @@
-"""A process of a launch whose weights are sharded over CPUs: run as a module in place of ``preflow.stages.launched``.
+"""A process of a launch whose weights are sharded over CPUs: run as a module in place of ``preflow.stages.worker``.
 
 torch's FSDP 2 and DeepSpeed's ZeRO 3 run on CPUs with gloo; accelerate alone takes them for GPUs only. Told otherwise,
 all else is as shipped.
@@ -58,9 +58,9 @@ if __name__ == "__main__":
         _break_row(int(os.environ["BREAK_ROW"]))
     import trl.trainer.dpo_trainer as trl_dpo
 
-    from preflow.stages import launched
+    from preflow.stages import worker
 
     del vars(trl_dpo)["create_model_from_path"]  # no second model may be loaded for stored values
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "true"  # as a configuration of the user's own may say
 
-    launched.main(*sys.argv[1:])
+    worker.main(*sys.argv[1:])

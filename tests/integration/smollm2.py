@@ -10,15 +10,15 @@ from typing import Any
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.conversion import to_demonstration, to_pair
-from preflow.data.raw import read_rows
-from preflow.data.reading import resolve_sources
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import Message
-from preflow.data.store import rows_file, write_rows
-from preflow.models.base import ModelRef, resolve_model
+from preflow.data.validated import rows_file, write_rows
 from preflow.models.packaged import fetch
+from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
+from preflow.specs import DpoSpec, ReferenceSpec
 from preflow.stages.reference import run_reference
-from preflow.stages.specs import DpoSpec, ReferenceSpec
 from tests.integration.conftest import ROOT
 
 NAME = "SmolLM2-135M-Instruct"

@@ -11,26 +11,26 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-import tasks.launch
+import tasks.runtime.launcher
+from preflow import distributed
 from preflow.artifacts import build
 from preflow.config import Launch, Recipe
+from preflow.config.loading import load_recipe
 from preflow.data.rows import Demonstration
-from preflow.data.store import rows_file, write_rows
+from preflow.data.validated import rows_file, write_rows
 from preflow.errors import ConfigError, TrainingError
 from preflow.models.precision import Precision
 from preflow.observer import Silent
-from preflow.recipes import load_recipe
-from preflow.stages import ranks
-from preflow.stages.batching import within_memory
+from preflow.specs import ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
-from preflow.stages.launched import whole_weights_first
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import ReferenceSpec, SftSpec
-from preflow.stages.training import as_the_recipe_says
-from tasks.launch import _accelerate, command, launched
-from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.support import COMMON, recipe_for, rows
+from preflow.stages.worker import whole_weights_first
+from preflow.training.batching import within_memory
+from preflow.training.loop import as_the_recipe_says
+from tasks.runtime.launcher import _accelerate, command, launched
+from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.unit.support import COMMON, recipe_for, rows
 
 ROOT = Path(__file__).parents[2]
 CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")
@@ -141,7 +141,7 @@ def test_a_launch_that_runs_out_of_memory_is_launched_again(
         if len(tried) == 1:
             raise TrainingError("sft: ...\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(tasks.launch, "_accelerate", ended)
+    monkeypatch.setattr(tasks.runtime.launcher, "_accelerate", ended)
     recipe = with_processes(prepared, 2)
     assert recipe.sft is not None
     recipe = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"auto_find_batch_size": True})})
@@ -153,7 +153,7 @@ def test_a_launch_that_runs_out_of_memory_is_launched_again(
         tried.append((0, 0))
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(ranks, "several", lambda: True)
+    monkeypatch.setattr(distributed, "several", lambda: True)
     with pytest.raises(RuntimeError, match="out of memory"):
         within_memory(recipe, "sft", out_of_memory, Silent())
     assert tried.count((0, 0)) == 1

@@ -115,7 +115,7 @@ def rendered_as_at_inference(pipeline: Pipeline) -> None:
     """Every stored pair is, token for token, what the tokenizer's own ``apply_chat_template`` gives."""
     from transformers import AutoTokenizer
 
-    from preflow.stages.pairs import read_pairs
+    from preflow.logprobs.scored_pairs import read_pairs
 
     tokenizer: Any = AutoTokenizer.from_pretrained(pipeline.home / "models" / "SmolLM2-135M-Instruct")
     rows: dict[str, dict[str, str]] = {}

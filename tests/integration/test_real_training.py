@@ -17,16 +17,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Tr
 
 from preflow.config import Recipe
 from preflow.errors import RuinedModelError
+from preflow.logprobs.scored_pairs import read_pairs
 from preflow.maths.divergence import kl_divergence
-from preflow.models.base import resolve_model
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
+from preflow.models.resolve import resolve_model
 from preflow.models.scoring import response_logits
 from preflow.observer import Silent
+from preflow.specs import DpoSpec, SftSpec
 from preflow.stages.dpo import run_dpo
-from preflow.stages.pairs import read_pairs
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import DpoSpec, SftSpec
 from tests.integration.smollm2 import Heard, demo_rows, dpo_spec, recipe_for
 
 

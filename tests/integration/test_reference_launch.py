@@ -10,16 +10,16 @@ import pytest
 
 from preflow.artifacts import build
 from preflow.config import Launch
-from preflow.data.store import rows_file, write_rows
-from preflow.home import logprobs_url
-from preflow.stages.filling import SHARD_GROUPS
-from preflow.stages.pairs import read_pairs
+from preflow.data.validated import rows_file, write_rows
+from preflow.environment import logprobs_url
+from preflow.logprobs.fill import SHARD_GROUPS
+from preflow.logprobs.scored_pairs import read_pairs
+from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
-from preflow.stages.specs import ReferenceSpec
-from tasks.launch import filled
+from tasks.runtime.launcher import filled
 from tests.integration.test_launch import CPU
-from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.support import Heard, rows
+from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.unit.support import Heard, rows
 
 PAIRS = 3 * SHARD_GROUPS + 4
 
@@ -55,8 +55,8 @@ def test_ranks_compute_every_row_once(
     spec = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=data, sft=prepared.sft)
     (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", "-m", "preflow.stages.reference", "compute"]
-    command.append(str(tmp_path / "spec.json"))
+    command += ["--rdzv-endpoint", "localhost:0", "-m", "preflow.stages.worker", "reference"]
+    command += [str(tmp_path / "spec.json"), str(tmp_path / "unused")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "store" if place == "url" else Path(logprobs_url())

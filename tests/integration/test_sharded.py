@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-import tasks.launch
+import tasks.runtime.launcher
 from preflow.artifacts import SCRATCH, Artifact, build
 from preflow.config import Launch, Recipe
 from preflow.errors import TrainingError
 from preflow.observer import Silent
+from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 from tests.integration.test_launch import ROOT
-from tests.unit.stages.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.stages.support import COMMON, recipe_for
+from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.unit.support import COMMON, recipe_for
 
 WITHOUT_DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
@@ -35,12 +35,12 @@ TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "*zero_pp_rank_1*
 @pytest.fixture(autouse=True)
 def on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped configurations, on CPUs."""
-    own = tasks.launch.command
+    own = tasks.runtime.launcher.command
 
     def command(*args: Any) -> list[str]:
-        return ["tests.integration.sharded_ranks" if a == "preflow.stages.launched" else a for a in own(*args)]
+        return ["tests.integration.sharded_ranks" if a == "preflow.stages.worker" else a for a in own(*args)]
 
-    monkeypatch.setattr(tasks.launch, "command", command)
+    monkeypatch.setattr(tasks.runtime.launcher, "command", command)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
@@ -57,9 +57,9 @@ def recipe_in(run: Run, kind: str | None, tuning: str, **dpo: Any) -> Recipe:
 def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
     out.mkdir(exist_ok=True)
     if isinstance(spec, SftSpec):
-        tasks.launch.launched("sft", run_sft)(spec, out, Silent())
+        tasks.runtime.launcher.launched("sft", run_sft)(spec, out, Silent())
     else:
-        tasks.launch.launched("dpo", run_dpo)(spec, out, Silent())
+        tasks.runtime.launcher.launched("dpo", run_dpo)(spec, out, Silent())
     return out
 
 
@@ -125,7 +125,7 @@ def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path
     shutil.rmtree(two / SCRATCH / "checkpoint-4")
     shutil.move(two / "model", tmp_path / "before")
     heard = Progress()
-    tasks.launch.launched("dpo", run_dpo)(prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard)
+    tasks.runtime.launcher.launched("dpo", run_dpo)(prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard)
     assert heard.steps == [3, 4]
     same(one, two)
 

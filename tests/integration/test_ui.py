@@ -99,7 +99,7 @@ def test_an_embedded_server_whose_owner_was_killed_ends_with_the_next_start(tmp_
     """A stand-in for the server: any process with its mark, once with a live owner and once with a dead one."""
     make = f"""
 import os, subprocess, sys
-from flows.embedded import own_server
+from flows.running.embedded_server import own_server
 own_server()
 os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"
 child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=True, stdout=subprocess.DEVNULL)
@@ -121,7 +121,7 @@ sys.stdin.read()
         owners[0].kill()
         owners[0].wait()
         subprocess.run(
-            [sys.executable, "-c", "from flows.embedded import own_server; own_server()"],
+            [sys.executable, "-c", "from flows.running.embedded_server import own_server; own_server()"],
             cwd=ROOT,
             env=environment,
             check=True,

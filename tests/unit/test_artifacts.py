@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preflow.artifacts import Artifact, build, find, verify
-from preflow.digests import json_digest
 from preflow.errors import ArtifactError
+from preflow.fingerprints.files import json_digest
 
 
 def write(out: Path) -> None:

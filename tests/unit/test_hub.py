@@ -13,11 +13,11 @@ from huggingface_hub.errors import (
 )
 
 from preflow.config import Recipe
-from preflow.data.raw import read_rows
-from preflow.data.reading import DataSource, resolve_sources
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import DataSource, resolve_sources
 from preflow.errors import DataDownloadError, DataFileError, ModelDownloadError, ModelNotFoundError
 from preflow.hub import may_pass
-from preflow.models.base import resolve_model
+from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 
 NO_ROUTE = httpx2.ConnectError("no route")

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from preflow.data.plain import printable, quoted
-from preflow.data.raw import RawRow
+from preflow.data.files.reader import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Role, Source
-from preflow.data.splits import is_blank
+from preflow.data.text import is_blank, printable, quoted
 from preflow.findings import FORM
 
 #: What can be wrong with the form of a single row, by name.

@@ -5,7 +5,6 @@ demonstration and as pair.
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,25 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflow.data.rows import Demonstration, Pair, first_user_turn
-from preflow.data.words import visible
+from preflow.data.text import normalise
 
 _HASH_DIGITS = 13  # 52 bits: the most hexadecimal digits that a float holds exactly
-
-
-def normalise(text: str) -> str:
-    """Text up to Unicode form, case and white space: NFKC, case-folded, runs of white space as one blank."""
-    if text.isascii():
-        return " ".join(text.lower().split())
-    # Case folding can leave NFKC, so the form is restored after it.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
-
-
-def is_blank(text: str) -> bool:
-    """Whether no character can be seen: white space, control characters and what takes no room alone, or nothing."""
-    if "!" <= text[:1] <= "~":  # nearly every text
-        return False
-    return not any(char.isprintable() and not char.isspace() for char in visible(text))
 
 
 def prompt_key(first_turn: str) -> str:

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from preflow.artifacts import CARD, write_json
-from preflow.models.base import ModelRef
+from preflow.config.training import TrainingSettings
 from preflow.models.loading import LanguageModel
+from preflow.models.resolve import ModelRef
 from preflow.models.sharding import is_first, is_sharded, whole_weights
-from preflow.training_settings import TrainingSettings
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:

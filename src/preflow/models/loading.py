@@ -9,9 +9,9 @@ from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
 from preflow.errors import ModelError
-from preflow.models.base import ModelRef
 from preflow.models.memory import free_unused
 from preflow.models.precision import Precision
+from preflow.models.resolve import ModelRef
 
 #: A causal language model of transformers, or PEFT's wrapper around one: no common type says what both can do.
 LanguageModel: TypeAlias = Any

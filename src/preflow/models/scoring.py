@@ -17,9 +17,9 @@ from torch import Tensor
 
 from preflow.maths.logprobs import token_logprobs
 from preflow.models.adapters import inner_model, keeping
-from preflow.models.attention import no_mask, use, why_not
-from preflow.models.layout import in_one_row
 from preflow.models.loading import LanguageModel
+from preflow.models.packed.attention import no_mask, use, why_not
+from preflow.models.packed.layout import in_one_row
 from preflow.models.precision import Precision
 
 T = TypeVar("T")

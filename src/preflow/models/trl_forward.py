@@ -13,11 +13,11 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
-from preflow.models.attention import no_mask, use
-from preflow.models.head import Scores, score
-from preflow.models.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
+from preflow.models.cpu.logprob_head import Scores, score
+from preflow.models.cpu.lora_linear import trains
 from preflow.models.loading import LanguageModel
-from preflow.models.lora import trains
+from preflow.models.packed.attention import no_mask, use
+from preflow.models.packed.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
 from preflow.models.sharding import in_whole, in_zero
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")

@@ -15,26 +15,26 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from preflow.artifacts import CARD, SCRATCH, write_json
+from preflow.config.training import DpoSettings
+from preflow.dpo import start_checks
+from preflow.dpo.early_stopping import DriftGuard
+from preflow.dpo.kl_monitor import HeldOut
 from preflow.errors import DpoCheckpointError
+from preflow.estimates.training import common_tokens, foreseen
+from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
-from preflow.models.attention import why_not
-from preflow.models.base import adapted_modules, refuse_dpo_checkpoint
-from preflow.models.fast_layers import quicken
+from preflow.models.cpu.llama_layers import quicken
+from preflow.models.cpu.lora_linear import fuse
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer, without_dropout
-from preflow.models.lora import fuse
+from preflow.models.packed.attention import why_not
 from preflow.models.precision import Precision, choose_precision
+from preflow.models.resolve import adapted_modules, refuse_dpo_checkpoint
 from preflow.models.scoring import Row, response_logits
 from preflow.models.trl_forward import score_responses_only, share_prompts
 from preflow.observer import Observer
-from preflow.stages import proof
-from preflow.stages.batching import Batched, within_memory
-from preflow.stages.drift import HeldOut
-from preflow.stages.drift_guard import DriftGuard
-from preflow.stages.forecast import common_tokens, foreseen
-from preflow.stages.guards import ROW, Watched
-from preflow.stages.pairs import PairTable, ScoredPair, read_pairs
-from preflow.stages.specs import DpoSpec
-from preflow.stages.training import (
+from preflow.specs import DpoSpec
+from preflow.training.batching import Batched, within_memory
+from preflow.training.loop import (
     StageCallback,
     as_the_recipe_says,
     clean_log,
@@ -44,7 +44,7 @@ from preflow.stages.training import (
     training_arguments,
     weights_kept,
 )
-from preflow.training_settings import DpoSettings
+from preflow.training.numerical_checks import ROW, Watched
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -106,26 +106,26 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     evidence = prove_reference(spec, settings, pairs, precision)
     tokenizer = load_tokenizer(spec.base, recipe)
     start = load_start(spec, settings, precision)
-    dtypes = proof.adapter_dtypes(start)
+    dtypes = start_checks.adapter_dtypes(start)
     lengths = list(zip(*(pairs.lengths(name).tolist() for name in _IDS), strict=True))
     common = common_tokens((ids.as_py() for ids in pairs.table.column(_IDS[0])), lengths, settings.max_seq_length)
     targets = adapted_modules(spec.base, settings)
     predicted = foreseen(inner_model(start), recipe, settings, lengths, precision, common, targets)
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
     policy: LanguageModel = trainer.model
-    evidence["trainable"] = float(proof.check_trainable(policy))
-    proof.check_dtypes(policy, dtypes)
-    evidence["policy_gap"] = proof.check_policy(
+    evidence["trainable"] = float(start_checks.check_trainable(policy))
+    start_checks.check_dtypes(policy, dtypes)
+    evidence["policy_gap"] = start_checks.check_policy(
         pairs,
         lambda chunk: policy_scores(trainer, chunk, precision),
         precision.compute,
-        proof.BATCH,
+        start_checks.BATCH,
         observer,
         spec.reference,
     )
     size = describe(policy)  # before the weights are shared out
     guard = DriftGuard(policy, out / SCRATCH, settings, observer)
-    held_out = proof.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
+    held_out = start_checks.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
         guard.held_out = HeldOut(
             held_out,
@@ -189,17 +189,19 @@ def prove_reference(
     spec: DpoSpec, settings: DpoSettings, pairs: Sequence[ScoredPair], precision: Precision
 ) -> dict[str, float]:
     """Check a sample of the stored values against an independent forward, and the SFT model against the base."""
-    probe = proof.sample(pairs, settings.proof_sample)
+    probe = start_checks.sample(pairs, settings.proof_sample)
     trained = spec.sft.file("model") if spec.sft is not None else None
 
-    def gaps(folder: Path | None) -> list[proof.Gap]:
+    def gaps(folder: Path | None) -> list[start_checks.Gap]:
         model = load_policy(spec.base, folder, spec.recipe, precision)
-        return proof.measure(probe, lambda row: proof.independent_logprob(model, row, precision), precision.compute)
+        return start_checks.measure(
+            probe, lambda row: start_checks.independent_logprob(model, row, precision), precision.compute
+        )
 
     reference = gaps(trained)
-    evidence = {"stored_gap": proof.check_stored(reference, spec.reference)}
+    evidence = {"stored_gap": start_checks.check_stored(reference, spec.reference)}
     if trained is not None:
-        evidence["sft_against_base"] = proof.check_not_forgotten(proof.apart(reference, gaps(None)))
+        evidence["sft_against_base"] = start_checks.check_not_forgotten(start_checks.apart(reference, gaps(None)))
     return evidence
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from preflow.artifacts import write_json
-from preflow.data.store import load_demonstrations
-from preflow.data.tokens import tokenize_demonstrations
+from preflow.data.tokens.tokenize import tokenize_demonstrations
+from preflow.data.validated import load_demonstrations
+from preflow.evaluation import figures
+from preflow.evaluation.generation import answer_report, held_out_prompts, samples, spread
+from preflow.evaluation.models import ModelSet
+from preflow.evaluation.preferences import PairScores, compare, preference_report
+from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
 from preflow.models import scoring
 from preflow.models.scoring import Group
 from preflow.observer import Observer
-from preflow.stages import figures
-from preflow.stages.generation import answer_report, held_out_prompts, samples, spread
-from preflow.stages.model_set import ModelSet
-from preflow.stages.pairs import ScoredPair, read_pairs
-from preflow.stages.preferences import PairScores, compare, preference_report
+from preflow.specs import EvaluateSpec
 from preflow.stages.reference import score_groups
-from preflow.stages.specs import EvaluateSpec
 
 
 def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from preflow.artifacts import write_json
-from preflow.data.store import Side, load_demonstrations, load_pairs
-from preflow.data.templates import Renderer
-from preflow.data.tokens import Counts, tokenize_demonstrations, tokenize_pairs
+from preflow.config.training import DpoSettings, SftSettings
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import Counts, tokenize_demonstrations, tokenize_pairs
+from preflow.data.validated import Side, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataUnfitError
 from preflow.models.loading import load_tokenizer, position_limit
 from preflow.observer import Observer
-from preflow.stages.specs import LengthsSpec
-from preflow.training_settings import DpoSettings, SftSettings
+from preflow.specs import LengthsSpec
 
 _SIDES: tuple[tuple[Side, str], ...] = (("train", "training"), ("eval", "held-out"))
 _PERCENTILES = (50, 95, 100)

@@ -9,25 +9,25 @@ from torch import Tensor
 
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
-from preflow.data.store import each_pair
-from preflow.data.templates import Renderer
-from preflow.data.tokens import Counts, tokenize_pairs
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import Counts, tokenize_pairs
+from preflow.data.validated import each_pair
+from preflow.distributed import launched, leave
+from preflow.environment import logprobs_url
 from preflow.errors import DataUnfitError, ModelError
-from preflow.home import logprobs_url
-from preflow.models.base import ModelRef
-from preflow.models.identity import identify
+from preflow.logprobs.fill import Tally, fill
+from preflow.logprobs.identity import identify
+from preflow.logprobs.key_index import Keys
+from preflow.logprobs.pair_tokens import PairTokens
+from preflow.logprobs.scored_pairs import write_blocks
+from preflow.logprobs.store import FOLDER_DIGITS, STORE_FILE, LogprobStore
+from preflow.models.cpu.lora_linear import fuse
 from preflow.models.loading import load_policy, load_tokenizer
-from preflow.models.lora import fuse
 from preflow.models.precision import Precision, choose_precision
+from preflow.models.resolve import ModelRef
 from preflow.models.scoring import GPU_BATCHES, Group, Scorer, scores
 from preflow.observer import Observer, Silent
-from preflow.stages.filling import Tally, fill
-from preflow.stages.key_index import Keys
-from preflow.stages.logprob_store import FOLDER_DIGITS, STORE_FILE, LogprobStore
-from preflow.stages.pair_tokens import PairTokens
-from preflow.stages.pairs import write_blocks
-from preflow.stages.ranks import launched, leave
-from preflow.stages.specs import ReferenceSpec
+from preflow.specs import ReferenceSpec
 
 #: Pairs that are texts, then lists of numbers, at once; the others are columns.
 _TOKENIZED_ROWS = 2048
@@ -176,6 +176,6 @@ def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[Pair
 
 
 if __name__ == "__main__":
-    from preflow.stages.store_tool import app
+    from preflow.logprobs.cli import app
 
     app(prog_name="python -m preflow.stages.reference")

@@ -8,24 +8,23 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from preflow.artifacts import write_json
-from preflow.data.store import load_demonstrations
-from preflow.data.templates import Renderer
-from preflow.data.tokens import TokenizedDemonstration, tokenize_demonstrations
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demonstrations
+from preflow.data.validated import load_demonstrations
 from preflow.errors import DataUnfitError
+from preflow.estimates.training import common_tokens, foreseen
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
-from preflow.models.attention import why_not
-from preflow.models.base import adapted_modules
-from preflow.models.fast_layers import quicken
+from preflow.models.cpu.llama_layers import quicken
+from preflow.models.cpu.lora_linear import fuse
 from preflow.models.loading import load_policy, load_tokenizer
-from preflow.models.lora import fuse
+from preflow.models.packed.attention import why_not
 from preflow.models.precision import choose_precision
+from preflow.models.resolve import adapted_modules
 from preflow.models.trl_forward import drop_padding, score_responses_only
 from preflow.observer import Observer
-from preflow.stages.batching import Batched, within_memory
-from preflow.stages.forecast import common_tokens, foreseen
-from preflow.stages.guards import ROW, Watched
-from preflow.stages.specs import SftSpec
-from preflow.stages.training import (
+from preflow.specs import SftSpec
+from preflow.training.batching import Batched, within_memory
+from preflow.training.loop import (
     StageCallback,
     as_the_recipe_says,
     final_mean,
@@ -33,6 +32,7 @@ from preflow.stages.training import (
     training_arguments,
     weights_kept,
 )
+from preflow.training.numerical_checks import ROW, Watched
 
 
 class WatchedSFTTrainer(Watched, Batched, SFTTrainer):

@@ -10,8 +10,8 @@ import torch
 from bench import bench_dpo, bench_sft
 from bench.contenders import Contender
 from preflow.data.rows import Source
-from preflow.data.tokens import TokenizedDemonstration
-from preflow.models.flops import forward_flops, shape_of
+from preflow.data.tokens.tokenize import TokenizedDemonstration
+from preflow.estimates.flops import forward_flops, shape_of
 from preflow.models.precision import Precision
 
 FLOAT32 = Precision(torch.device("cpu"), torch.float32, torch.float32)

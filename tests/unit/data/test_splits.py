@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preflow.data.splits import Side, is_blank, is_held_out, normalise, prompt_key, split, split_key
+from preflow.data.splits import Side, is_held_out, prompt_key, split, split_key
+from preflow.data.text import is_blank, normalise
 
 PROMPTS = st.lists(st.text(min_size=1, max_size=4), max_size=40)
 

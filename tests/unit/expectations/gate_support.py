@@ -6,10 +6,10 @@ from typing import Any
 
 from expectations.gate import run_gate
 from preflow.artifacts import Artifact
-from preflow.data.reading import resolve_sources
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.sources import resolve_sources
 from preflow.observer import Silent
-from preflow.stages.specs import ValidateSpec
-from preflow.validation_settings import ValidationSettings
+from preflow.specs import ValidateSpec
 
 
 class Listener(Silent):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.data.said_again import HELD_BACK
+from tests.unit.data.quality.wording.said_again import HELD_BACK
 from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil, unclear
 
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from tests.unit.expectations.checking import checked
 from tests.unit.expectations.planted import Row, pair, words
+from tests.unit.expectations.suites.checking import checked
 
 pytestmark = pytest.mark.slow
 

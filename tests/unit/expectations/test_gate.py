@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expectations.report import advice, finding_rows
-from preflow.data.reading import resolve_sources
+from expectations.report.summary import advice, finding_rows
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.sources import resolve_sources
 from preflow.data.splits import row_key
-from preflow.data.store import load_demonstrations, load_pairs
+from preflow.data.validated import load_demonstrations, load_pairs
 from preflow.errors import DataFileError, DataUnfitError
-from preflow.stages.specs import ValidateSpec
-from preflow.validation_settings import ValidationSettings
+from preflow.specs import ValidateSpec
 from tests.unit.expectations.gate_support import ALL_OPEN_ALIKE, gate, pairs, quarantined, shown, spec, write
 
 

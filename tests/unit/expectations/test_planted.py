@@ -11,14 +11,14 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from expectations.gate import run_gate
-from preflow.data.judgements import no_clear_winner
-from preflow.data.reading import resolve_sources
+from preflow.data.files.sources import resolve_sources
+from preflow.data.quality.wording.equivalence import no_clear_winner
 from preflow.observer import Silent
-from preflow.stages.specs import ValidateSpec
+from preflow.specs import ValidateSpec
 from tests.conftest import make_tokenizer, write_jsonl
-from tests.unit.expectations.checking import checked
 from tests.unit.expectations.planted import KINDS, TOKENS, WORDS, Field, pair, plant
 from tests.unit.expectations.planted_forms import different
+from tests.unit.expectations.suites.checking import checked
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expectations.report import advice
+from expectations.report.summary import advice
+from preflow.config.validation import ValidationSettings
 from preflow.data.rows import Source
-from preflow.data.store import load_pairs
+from preflow.data.validated import load_pairs
 from preflow.errors import DataUnfitError
-from preflow.validation_settings import ValidationSettings
 from tests.unit.expectations.gate_support import gate, pairs, quarantined, spec, write
 
 

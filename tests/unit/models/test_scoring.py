@@ -11,9 +11,10 @@ from transformers.models.gpt_neox import GPTNeoXConfig
 from transformers.models.llama import LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from preflow.dpo.start_checks import independent_logprob
 from preflow.maths.logprobs import tolerance
 from preflow.models import scoring
-from preflow.models.attention import KNOWN, why_not
+from preflow.models.packed.attention import KNOWN, why_not
 from preflow.models.precision import Precision
 from preflow.models.scoring import (
     Group,
@@ -24,8 +25,7 @@ from preflow.models.scoring import (
     scores,
 )
 from preflow.models.trl_forward import score_responses_only
-from preflow.stages.proof import independent_logprob
-from tests.unit.models.kinds import CONFIGS, Pair, batches
+from tests.unit.models.architectures import CONFIGS, Pair, batches
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 

@@ -10,10 +10,10 @@ import pytest
 from preflow.artifacts import build
 from preflow.models import loading
 from preflow.observer import Silent
+from preflow.specs import SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import SftSpec
-from tests.unit.stages.conftest import Run
+from tests.unit.conftest import Run
 
 
 @pytest.mark.slow

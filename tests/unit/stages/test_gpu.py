@@ -8,19 +8,19 @@ import torch
 
 from preflow.artifacts import build
 from preflow.config import Recipe
-from preflow.models import attention
-from preflow.models.base import resolve_model
-from preflow.models.layout import Row, in_one_row
+from preflow.models.packed import attention
+from preflow.models.packed.layout import Row, in_one_row
+from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
+from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import DpoSpec, ReferenceSpec, SftSpec
 from tests.conftest import make_model
-from tests.unit.models.kinds import EDGES, rows_of
-from tests.unit.stages.conftest import Run
-from tests.unit.stages.support import recipe_for
-from tests.unit.stages.test_optimizers import bytes_held, trained_with
+from tests.unit.conftest import Run
+from tests.unit.models.architectures import EDGES, rows_of
+from tests.unit.support import recipe_for
+from tests.unit.training.test_optimizers import bytes_held, trained_with
 
 pytestmark = pytest.mark.gpu
 

@@ -8,17 +8,17 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.rows import Demonstration, Message, Pair, Source
-from preflow.data.store import rows_file, write_rows
-from preflow.data.templates import Renderer
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.validated import rows_file, write_rows
 from preflow.errors import ConfigError, DataUnfitError, TemplateError
-from preflow.models.base import resolve_model
 from preflow.models.loading import load_tokenizer
+from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
+from preflow.specs import LengthsSpec
 from preflow.stages.lengths import run_lengths
-from preflow.stages.specs import LengthsSpec
 from tests.conftest import make_tokenizer
-from tests.unit.stages.conftest import Run
-from tests.unit.stages.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, recipe_for, turns
+from tests.unit.conftest import Run
+from tests.unit.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, recipe_for, turns
 
 
 def measured(prepared: Run, folder: Path, recipe: Recipe | None = None, data: Artifact | None = None) -> Artifact:

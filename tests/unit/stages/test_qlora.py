@@ -6,27 +6,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flows.export import export
+from flows.commands.export import export
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.errors import ModelError
-from preflow.models.base import resolve_model
+from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_policy, load_weights
-from preflow.models.merging import LIMIT, merge
+from preflow.models.merge import LIMIT, merge
 from preflow.models.precision import choose_precision
+from preflow.models.resolve import resolve_model
 from preflow.models.scoring import response_logprobs
 from preflow.observer import Silent
+from preflow.specs import EvaluateSpec, ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
-from preflow.stages.pairs import read_pairs
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.specs import EvaluateSpec, ReferenceSpec, SftSpec
-from preflow.stages.training import weights_kept
-from tasks.past_runs import PastRun
+from preflow.training.loop import weights_kept
+from tasks.tracking.past_runs import PastRun
 from tests.conftest import make_model
-from tests.unit.stages.conftest import Run
-from tests.unit.stages.support import recipe_for
+from tests.unit.conftest import Run
+from tests.unit.support import recipe_for
 
 
 @pytest.mark.slow

@@ -11,19 +11,19 @@ import torch
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.rows import Pair, Source
-from preflow.data.store import rows_file, write_rows
-from preflow.data.templates import Renderer
-from preflow.data.tokens import tokenize_pairs
-from preflow.models.base import ModelRef, resolve_model
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_pairs
+from preflow.data.validated import rows_file, write_rows
+from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_tokenizer
+from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
-from preflow.stages.pairs import read_pairs
+from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
-from preflow.stages.specs import ReferenceSpec
-from tasks.caching import identity
+from tasks.runtime.caching import identity
 from tests.conftest import make_model
-from tests.unit.stages.conftest import Run
-from tests.unit.stages.support import Heard, recipe_for, rows
+from tests.unit.conftest import Run
+from tests.unit.support import Heard, recipe_for, rows
 
 
 @dataclass

@@ -10,10 +10,11 @@ import torch
 
 from preflow.models import memory
 from preflow.observer import Silent
-from preflow.stages import sft, training
-from preflow.stages.specs import SftSpec
-from tests.unit.stages.conftest import Run
-from tests.unit.stages.support import COMMON, recipe_for
+from preflow.specs import SftSpec
+from preflow.stages import sft
+from preflow.training import loop
+from tests.unit.conftest import Run
+from tests.unit.support import COMMON, recipe_for
 
 
 class Enough(Exception):  # noqa: N818 - ends a stage once its trainer is built
@@ -86,7 +87,7 @@ def test_a_heap_that_outgrows_the_forecast_is_handed_back(
     settings: Any = prepared.recipe.sft
     recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 3})})
     handed: list[int] = []
-    monkeypatch.setattr(training, "hand_back", lambda: handed.append(1))
+    monkeypatch.setattr(loop, "hand_back", lambda: handed.append(1))
     kept: list[torch.Tensor] = []
 
     class Keeping(Silent):

@@ -1,0 +1,62 @@
+"""Every row to its place: training, evaluation, or the quarantine with the reason."""
+
+import json
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expectations.report.row_details import Details
+from expectations.row_facts import Facts
+from preflow.data.files.original_rows import Originals
+from preflow.data.rows import Source
+from preflow.data.text import row_json
+from preflow.data.validated import QUARANTINE, Kind, SetAside, rows_file
+from preflow.findings import FINDINGS
+
+_NAMES = tuple(FINDINGS)
+
+
+def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
+    """Write the rows of one kind; those set aside are added to the quarantine.
+
+    Args:
+        facts: Of all rows.
+        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        held: Rows that evaluate, shape ``(N,)``.
+        out: The validate stage's folder.
+    """
+    kind, details, originals = facts.columns.kind, Details(facts), Originals(facts.columns.origins)
+    fine = facts.fine
+    with (
+        (out / rows_file(kind, "train")).open("wb") as train,
+        (out / rows_file(kind, "eval")).open("wb") as evaluation,
+        (out / QUARANTINE).open("ab") as quarantine,
+    ):
+        start = 0
+        for lines in facts.columns.blocks():
+            rows = slice(start, start + len(lines))
+            used, evaluates = reason[rows] < 0, held[rows]
+            train.writelines(compress(lines, (used & ~evaluates).tolist()))
+            evaluation.writelines(compress(lines, (used & evaluates).tolist()))
+            for at in np.flatnonzero(~used).tolist():
+                row = start + at
+                if fine[row]:
+                    quarantine.write(_set_aside(details, originals, _NAMES[reason[row]], row, lines[at], kind))
+                else:  # was written as it shall stand there when it could not be converted
+                    quarantine.write(lines[at])
+            start = rows.stop
+
+
+def _set_aside(details: Details, originals: Originals, finding: str, row: int, line: bytes, kind: Kind) -> bytes:
+    found = json.loads(line)
+    aside = SetAside(
+        kind,
+        Source(found["file"], found["row"]),
+        finding,
+        details.text(finding, row, found),
+        originals.values(found["file"], found["row"]),
+        details.measure(finding, row),
+    )
+    return row_json(aside.to_json())

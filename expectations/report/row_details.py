@@ -1,0 +1,75 @@
+"""What to say of one row and one finding: what was got, where, and what was expected."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from expectations.row_facts import Facts
+from preflow.data.quality.rows.encoding import has_control, has_mojibake
+from preflow.data.quality.sets.similarity import parts_of
+from preflow.findings import FINDINGS
+
+_MEASURED = (
+    "near_copy",
+    "near_duplicate",
+    "too_similar",
+    "same_in_other_words",
+    "text_too_long",
+    "wins_everywhere",
+    "too_many_tokens",
+)
+_WORDS = {
+    "duplicate_row": "says exactly what {other} says",
+    "near_copy": "says nearly what {other} says: similarity {measure}",
+    "near_duplicate": "says nearly what {other} says: similarity {measure}",
+    "identical_answers": "chosen and rejected say the same",
+    "too_similar": "chosen and rejected are {measure} alike",
+    "same_in_other_words": "chosen and rejected say the same in other words: they share {measure} of their meaning",
+    "wins_everywhere": "the chosen answer wins against {measure:.0f} prompts",
+    "too_many_tokens": "the row has {measure:.0f} tokens",
+    "text_too_long": "the row has {measure:.0f} characters",
+}
+
+
+class Details:
+    """Says what is wrong with rows of one kind."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._rows: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def measure(self, finding: str, row: int) -> float | None:
+        """The number that failed its threshold; none for a finding that has no number."""
+        if finding not in _MEASURED:
+            return None
+        if row not in self._rows:  # rows are asked for in order, so one at a time is kept
+            self._rows = {row: self._facts.measured(slice(row, row + 1))}
+        return round(float(self._rows[row][finding][0]), 4)
+
+    def text(self, finding: str, row: int, values: dict[str, Any]) -> str:
+        """One line about a row that was converted.
+
+        Args:
+            finding: What is wrong.
+            row: Its place among all rows.
+            values: The row in the internal form.
+        """
+        if finding in ("control_characters", "mojibake"):
+            return f"{_side(finding, values)}: {FINDINGS[finding].what}"
+        partner, setting = int(self._facts.partners[row]), FINDINGS[finding].setting
+        said = _WORDS.get(finding, FINDINGS[finding].what).format(
+            other=self._facts.columns.source(partner) if partner >= 0 else "",
+            measure=self.measure(finding, row),
+        )
+        if finding == "too_many_tokens" and self._facts.lost_tokens is not None:
+            return f"{said}: {self._facts.lost_tokens[row]} tokens of the response would be lost"
+        limit = getattr(self._facts.settings, setting or "", None)
+        return said if limit is None else f"{said} (validation.{setting} is {limit})"
+
+
+def _side(finding: str, values: dict[str, Any]) -> str:
+    """Which part of a row has a fault of encoding."""
+    check = has_control if finding == "control_characters" else has_mojibake
+    parts = parts_of(values)
+    names = ("prompt", "completion") if len(parts) == 2 else ("prompt", "chosen", "rejected")
+    return ", ".join(name for name, part in zip(names, parts, strict=True) if check(part))

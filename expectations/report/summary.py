@@ -1,0 +1,279 @@
+"""Counts and words: what a person and a program read about a data set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expectations.report.row_details import Details
+from expectations.row_facts import Facts
+from expectations.set_measures import SetMeasures
+from preflow.config.validation import ValidationSettings
+from preflow.data.quality.sets.similarity import parts_of
+from preflow.data.validated import Kind
+from preflow.findings import FINDINGS, setting_of
+
+#: The report for people, in the validate stage's folder.
+PAGE = "report.html"
+_NAMED_ROWS = 5
+#: Examples of a finding, and how much of each text they show.
+_EXAMPLES = 3
+_WORDS = 8
+_CHARACTERS = 80
+#: Fewer held-out pairs give an accuracy whose 95 % interval is wider than 0.26 (Wilson 1927, at 0.5).
+FEW_HELD_OUT = 50
+_LEAKS = ("leaks_into_evaluation", "nearly_leaks_into_evaluation")
+_METRIC_NAMES: dict[Kind, str] = {"demonstrations": "demonstrations", "preferences": "pairs"}
+_SETTING: dict[Kind, str] = {"demonstrations": "sft", "preferences": "dpo"}
+
+
+def kind_report(
+    facts: Facts,
+    failing: Mapping[str, NDArray[np.int64]],
+    reason: NDArray[np.int16],
+    held: NDArray[np.bool_],
+    sets: SetMeasures,
+) -> dict[str, Any]:
+    """What became of the rows of one kind.
+
+    Args:
+        facts: Of all rows.
+        failing: Finding to its rows.
+        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        held: Rows that evaluate, shape ``(N,)``.
+        sets: Of the usable rows together.
+
+    Returns:
+        Counts, and for every finding its severity, all row numbers by file, and examples.
+
+    Raises:
+        RuntimeError: Rows in are not rows used + rows set aside: an error of the program.
+    """
+    details = Details(facts)
+    held_out, train = int(held.sum()), int(((reason < 0) & ~held).sum())
+    by_reason = np.bincount(reason[reason >= 0], minlength=len(FINDINGS))
+    if len(facts) != train + held_out + by_reason.sum():
+        raise RuntimeError(f"{len(facts)} rows in, but {train} + {held_out} used and {by_reason.sum()} set aside")
+    findings = {
+        name: _entry(facts, details, name, sets.rows.get(name, rows[:0]) if FINDINGS[name].scope == "set" else rows)
+        | {"set_aside": int(by_reason[place])}
+        for place, name in enumerate(FINDINGS)
+        if (rows := failing.get(name)) is not None
+    }
+    return {
+        "rows_in": len(facts),
+        "used": train + held_out,
+        "train": train,
+        "eval": held_out,
+        "set_aside": int(by_reason.sum()),
+        "files": _files(facts, reason < 0),
+        "findings": findings,
+        "measures": sets.shown,
+    }
+
+
+def _files(facts: Facts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+    """By file: the part of the recipe that names it, its rows, and how many of them are used."""
+    rows, fit = (facts.columns.count_by_source(chosen) for chosen in (np.ones(len(facts), bool), used))
+    return {
+        name: {"part": part, "rows_in": rows[name], "used": fit[name]} for name, part in facts.columns.names.items()
+    }
+
+
+def _entry(facts: Facts, details: Details, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+    rows = np.sort(rows)
+    setting = setting_of(name, facts.columns.kind)
+    examples = []
+    fine = facts.fine
+    for row, values in zip(rows[:_EXAMPLES].tolist(), facts.columns.values(rows[:_EXAMPLES].tolist()), strict=True):
+        if fine[row]:
+            texts = [_cut(part, whole=facts.settings.whole_examples) for part in parts_of(values)]
+            detail = details.text(name, row, values)
+        else:
+            texts, detail = [], str(values["detail"])
+        examples.append({"at": f"{values['file']}:{values['row']}", "detail": detail, "texts": texts})
+    return {
+        "severity": facts.settings.severity_of(name),
+        "what": FINDINGS[name].what,
+        "setting": setting,
+        "threshold": facts.token_limit if setting == "max_seq_length" else getattr(facts.settings, setting or "", None),
+        "count": len(rows),
+        "rows": facts.columns.by_file(rows),
+        "example": examples[0]["detail"] if examples else FINDINGS[name].what,
+        "examples": examples,
+    }
+
+
+def _cut(text: str, *, whole: bool) -> str:
+    if whole:
+        return text
+    words = text.split()
+    return " ".join(words[:_WORDS])[:_CHARACTERS] + (" …" if len(words) > _WORDS else "")
+
+
+def critical_findings(kind: Kind, report: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
+    """What makes the whole set of one kind unfit, in words."""
+    rows_in, findings = report["rows_in"], report["findings"]
+    if rows_in == 0:
+        return [f"{kind}: the files hold no row at all"]
+    missing = findings.get("missing_column")
+    if missing and missing["count"] == rows_in:
+        return [f"{kind}: a required column is missing in every row: {missing['example']}"]
+    critical = [f"{kind}: {line}" for line in _empty_files(report, _SETTING[kind])]
+    bad = report["set_aside"] - sum(findings[name]["set_aside"] for name in _LEAKS if name in findings)
+    if bad / rows_in > settings.maximum_set_aside:
+        critical.append(
+            f"{kind}: {bad} of {rows_in} rows are set aside, more than the share of {settings.maximum_set_aside} that "
+            f"validation.maximum_set_aside allows: {named_findings(report)}"
+        )
+    if report["used"] < settings.minimum_rows:
+        critical.append(
+            f"{kind}: {report['used']} usable rows, expected at least {settings.minimum_rows} "
+            f"(validation.minimum_rows); set aside: {named_findings(report) or 'none'}"
+        )
+    elif report["train"] == 0:
+        critical.append(
+            f"{kind}: no row is left to train on ({report['eval']} held out, {report['set_aside']} set aside: "
+            f"{named_findings(report) or 'none'}); lower {_SETTING[kind]}.eval_split or give more rows"
+        )
+    if kind == "preferences" and report["eval"] == 0:
+        critical.append(
+            "preferences: no pair is held out, so nothing could be measured; raise dpo.eval_split, give more rows, or "
+            "name held-out pairs as dpo.eval_dataset"
+        )
+    critical += [
+        f"{kind}: {line}"
+        for name, line in _lines(report, severity="stop")
+        if name != "too_few_rows"  # said above, with what was set aside
+    ]
+    return critical
+
+
+def _empty_files(report: Mapping[str, Any], stage: str) -> list[str]:
+    """Files without a row, and held-out data of which nothing is left: a large file beside them must not hide them."""
+    files = report["files"]
+    lines = [f"{name} holds no row at all; give rows or leave it out" for name, f in files.items() if not f["rows_in"]]
+    held_out = [f for f in files.values() if f["part"] == "eval"]
+    if sum(f["rows_in"] for f in held_out) and not sum(f["used"] for f in held_out):
+        rows = sum(f["rows_in"] for f in held_out)
+        lines.append(f"none of the {rows} rows of {stage}.eval_dataset is usable: {named_findings(report)}")
+    return lines
+
+
+def _lines(report: Mapping[str, Any], severity: str) -> list[tuple[str, str]]:
+    """What the findings of one severity say, by name."""
+    return [
+        (name, _line(name, entry, report))
+        for name, entry in report["findings"].items()
+        if entry["severity"] == severity
+    ]
+
+
+def _line(name: str, entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    where = f" {entry['count']} ({_first_rows(entry)})" if entry["count"] else ""
+    measured = said(name, report["measures"].get(name))
+    limit = limit_of(entry) if FINDINGS[name].scope == "set" else ""
+    return f"{name}{where}: {entry['what']}{'; ' + measured if measured else ''}{f' ({limit})' if limit else ''}"
+
+
+def limit_of(entry: Mapping[str, Any]) -> str:
+    """The threshold of a finding with the name that a recipe gives it; empty where it has none."""
+    if entry["threshold"] is None:
+        return ""
+    section = "validation." if entry["setting"] in ValidationSettings.model_fields else ""
+    return f"{section}{entry['setting']}: {entry['threshold']}"
+
+
+def said(name: str, measured: Any) -> str:
+    """A measure of the set in words."""
+    cues = [measured] if isinstance(measured, dict) and "cue" in measured else measured
+    if isinstance(cues, list):
+        told = sorted(cues, key=lambda cue: -cue["low"])[:3]
+        return "; ".join(
+            f"'{cue['cue']}' marks {cue['side']} in {cue['value']:.2f} [{cue['low']:.2f}, {cue['high']:.2f}] of "
+            f"{cue['pairs']} pairs"
+            for cue in told
+        )
+    if not measured:
+        return ""
+    return ", ".join(f"{key} {value}" for key, value in measured.items())
+
+
+def named_findings(report: Mapping[str, Any]) -> str:
+    """Every finding with its count and its first rows as ``file:row``."""
+    return "; ".join(
+        f"{finding} {entry['count']} ({_first_rows(entry)})"
+        for finding, entry in sorted(report["findings"].items())
+        if entry["set_aside"]
+    )
+
+
+def summary(kind: Kind, report: Mapping[str, Any]) -> str:
+    """One line for a person."""
+    line = (
+        f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {report['eval']} held out, "
+        f"{report['set_aside']} set aside"
+    )
+    return f"{line}: {named_findings(report)}" if report["set_aside"] else line
+
+
+def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """What is worth knowing about a set besides its findings."""
+    notes = []
+    pairs = reports.get("preferences")
+    if pairs is not None and 0 < pairs["eval"] < FEW_HELD_OUT:
+        notes.append(
+            f"only {pairs['eval']} pairs are held out: below {FEW_HELD_OUT} the 95 % interval of an accuracy near 0.5 "
+            "is wider than 0.26 (Wilson 1927), so small gains cannot be seen; raise dpo.eval_split or give more pairs"
+        )
+    shown = reports.get("demonstrations")
+    if shown is not None and shown["eval"] == 0:
+        notes.append(
+            "no demonstration is held out, so perplexity cannot be measured; raise sft.eval_split, or name held-out "
+            "rows as sft.eval_dataset"
+        )
+    return notes
+
+
+def advice(reports: Mapping[str, Any]) -> list[str]:
+    """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
+    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    warned = [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
+    return [*remarks(reports), *warned]
+
+
+def finding_rows(reports: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One line per finding, the worst first: for a table that people read."""
+    order = ("stop", "set_aside", "warn")
+    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    lines = [(kind, name, entry) for kind in kinds for name, entry in reports.get(kind, {}).get("findings", {}).items()]
+    return [
+        {
+            "data": kind,
+            "finding": name,
+            "severity": entry["severity"],
+            "rows": f"{entry['count']:,}" if entry["count"] else "the whole set",
+            "first": _first_rows(entry),
+            "what": entry["what"],
+        }
+        for kind, name, entry in sorted(lines, key=lambda line: order.index(line[2]["severity"]))
+    ]
+
+
+def metrics(reports: Mapping[Kind, Mapping[str, Any]]) -> dict[str, float]:
+    """The counts as flat metrics: ``data/pairs_in``, ``data/pairs_used``, ``data/pairs_blank_text``, ..."""
+    values = {}
+    for kind, report in reports.items():
+        name = _METRIC_NAMES[kind]
+        values[f"data/{name}_in"] = float(report["rows_in"])
+        for count in ("used", "train", "eval", "set_aside"):
+            values[f"data/{name}_{count}"] = float(report[count])
+        for finding, entry in report["findings"].items():
+            values[f"data/{name}_{finding}"] = float(entry["count"])
+    return values
+
+
+def _first_rows(entry: Mapping[str, Any]) -> str:
+    rows = [f"{file}:{row}" for file, numbers in entry["rows"].items() for row in numbers]
+    return ", ".join(rows[:_NAMED_ROWS]) + (", ..." if len(rows) > _NAMED_ROWS else "")

@@ -1,0 +1,105 @@
+"""``python -m flows.export RECIPE``: a finished run's model as one folder of plain weights, checked on the way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.running.terminal import parse_overrides
+from preflow.config.loading import load_recipe
+from preflow.errors import ConfigError, PreflowError
+from preflow.models.merge import LIMIT, merge
+from preflow.models.scoring import Row
+from tasks.runtime.reporting import CONSOLE
+from tasks.tracking.past_runs import PastRun, log_drift, past_run
+
+#: Responses on which the merged model is compared with the trained one.
+_RESPONSES = 32
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="The recipe whose latest finished run is meant.")],
+    to: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
+    run: Annotated[str | None, typer.Option(help="MLflow id of the pipeline run; the latest one otherwise.")] = None,
+    limit: Annotated[float, typer.Option(help="Largest drift, nats per token.", min=0.0)] = LIMIT,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe file.")
+    ] = None,
+) -> None:
+    """Merge base and adapter; say how far the log-probs are from the trained model's, and refuse a larger drift."""
+    try:
+        found = past_run(load_recipe(recipe, parse_overrides(changes or [])).name, run)
+        drift = export(found, to, limit)
+        log_drift(found, drift)
+    except PreflowError as error:
+        CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(2) from None
+    CONSOLE.print(
+        f"{to}: merged weights of run {found.run_id}. Their log-probs differ from the trained model's by {drift:.2g} "
+        f"nats per token (limit {limit:g}).",
+        markup=False,
+    )
+
+
+def export(run: PastRun, to: Path, limit: float = LIMIT) -> float:
+    """Write a run's last model as whole weights with its tokenizer.
+
+    Args:
+        run: A finished run that trained an adapter.
+        to: A folder that does not exist yet.
+        limit: Largest drift.
+
+    Returns:
+        The drift on held-out responses: mean absolute difference of a token's log-prob, nats.
+
+    Raises:
+        ConfigError: The folder exists, or the run trained whole weights.
+        ModelError: The merged model drifts further; nothing is left.
+    """
+    from preflow.models.precision import choose_precision
+    from preflow.models.resolve import resolve_model
+    from preflow.observer import Silent
+
+    trained = run.artifacts["dpo" if "dpo" in run.artifacts else "sft"].file("model")
+    if run.recipe.tuning == "full":
+        raise ConfigError(f"the run has tuning: full, so there is nothing to merge: {trained} holds whole weights")
+    if to.exists():
+        raise ConfigError(f"{to} exists: expected a folder that is not there yet")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    base = resolve_model(run.recipe, Silent())
+    return merge(base, trained, run.recipe, choose_precision(run.recipe), _rows(run), to, limit)
+
+
+def _rows(run: PastRun) -> Sequence[Row]:
+    """Held-out responses with their prompts, of the run's own data."""
+    from preflow.logprobs.scored_pairs import read_pairs
+
+    if "reference" in run.artifacts:
+        pairs = read_pairs(run.artifacts["reference"].file("eval.parquet"))[: _RESPONSES // 2]
+        rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    else:
+        rows = _demonstrations(run)
+    if not rows:
+        raise ConfigError("the run has no held-out row to compare the merged model on: give it some (eval_split)")
+    return rows
+
+
+def _demonstrations(run: PastRun) -> list[Row]:
+    from preflow.data.tokens.chat_template import Renderer
+    from preflow.data.tokens.tokenize import tokenize_demonstrations
+    from preflow.data.validated import load_demonstrations
+    from preflow.models.loading import load_tokenizer
+    from preflow.models.resolve import resolve_model
+    from preflow.observer import Silent
+
+    settings = run.recipe.sft
+    assert settings is not None, "a recipe has at least one training stage"
+    renderer = Renderer(load_tokenizer(resolve_model(run.recipe, Silent()), run.recipe), run.recipe.template)
+    held_out = load_demonstrations(run.artifacts["validate"], "eval")[:_RESPONSES]
+    rows, _ = tokenize_demonstrations(held_out, renderer, settings.max_seq_length, settings.overlong_response)
+    return [(row.input_ids[: (start := row.response_mask.index(True))], row.input_ids[start:]) for row in rows]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,273 @@
+"""``python -m flows.plan RECIPE``: what a run would take, before any weight is loaded."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.table import Table
+
+from flows.planning.devices import USABLE, Device, Kind, device_for, on_a_card
+from flows.planning.row_lengths import Rows, lengths, read_model, sections
+from flows.running.preparation import Plan, make_plan
+from flows.running.terminal import parse_overrides
+from preflow.config import Recipe
+from preflow.config.training import DpoSettings, TrainingSettings
+from preflow.errors import ModelError, PreflowError
+from preflow.models.precision import Precision
+from tasks.runtime.reporting import CONSOLE
+
+if TYPE_CHECKING:
+    from preflow.estimates.flops import Shape, Work
+    from preflow.estimates.memory import Memory
+    from preflow.estimates.training import Change
+    from preflow.models.resolve import ModelRef
+
+GIB = 2**30
+#: Cards by the memory they are sold with, GB.
+CARDS = (12, 16, 24, 80, 141)
+_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=1, help="GB of the device; the one found where not given.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="TFLOP/s of the device; measured on the one found. Of a device named by --memory: no time without.",
+        ),
+    ] = None,
+    device: Annotated[
+        Kind, typer.Option(help="auto: the card that --memory names, or else what is found; cpu: a machine's CPU.")
+    ] = Kind.AUTO,
+) -> None:
+    """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
+
+    Of a launch, memory is that of one process, and training takes the time of its share. Of a device that is only named
+    (--memory) no time is printed unless its rate is given: what this machine can do says nothing about it.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which of its kernels it has is of no account here
+    try:
+        show(make_plan(recipe, parse_overrides(changes or [])), memory, rate, device)
+    except PreflowError as error:
+        CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(2) from None
+
+
+class Tables(NamedTuple):
+    """What is printed."""
+
+    numbers: Table
+    memories: "dict[str, Memory]"
+    verdicts: list[str]
+
+    def add(self, stage: str, counts: Sequence[int | None], operations: Sequence[float | None], time: str) -> None:
+        """Add what a stage computes; None where a column has nothing to say."""
+        shown = ["" if value is None else f"{value:,}" for value in counts]
+        shown += ["" if value is None else f"{value:.2e}" for value in operations]
+        self.numbers.add_row(stage, *shown, time)
+
+    def add_memory(self, stage: str, memory: "Memory", on_card: "Callable[[float], Memory]", device: Device) -> bool:
+        """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
+        self.memories[stage] = memory
+        rooms = {size: size * 1e9 * USABLE for size in CARDS}
+        fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
+        self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
+        return memory.total <= device.room
+
+    def refuse(self, stage: str, device: Device, change: "Change | str | None") -> None:
+        """Say that a stage has no room on the device, and which change of its settings would make some."""
+        known = change or "none is known"
+        self.verdicts.append(f"{stage}: does NOT fit {device.name}; nearest setting that does: {known}")
+
+    def parts(self, device: Device) -> Table:
+        """What every stage holds, part by part."""
+        table = Table("GiB", *self.memories, title=f"At the peak, on {device.name}")
+        for name, part in (*((part, part) for part in _PARTS), ("peak", "total")):
+            table.add_row(name, *(f"{getattr(memory, part) / GIB:.2f}" for memory in self.memories.values()))
+        return table
+
+
+def show(plan: Plan, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> None:
+    """Print the tables.
+
+    Args:
+        plan: What is run.
+        memory: GB of the device; none for the one found.
+        rate: TFLOP/s; none to measure it on the device found.
+        kind: Of device.
+    """
+    base = read_model(plan.recipe)
+    shapes = shapes_of(plan.recipe, base)
+    device = device_for(plan.recipe, memory, rate, kind)
+    columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
+    numbers = Table("stage", *columns, title="What is computed")
+    tables = Tables(numbers, {}, [])
+    rows = lengths(plan, base)
+    for stage, settings in sections(plan.recipe):
+        _show_training(tables, plan.recipe, stage, settings, shapes[stage], rows[stage], device)
+    _show_scoring(tables, plan.recipe, next(reversed(shapes.values())), rows, device)
+    CONSOLE.print(numbers, tables.parts(device), *tables.verdicts, sep="\n")
+    CONSOLE.print(_footer(device, rate))
+
+
+def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
+    """The model's sizes with the adapter of each training stage.
+
+    Raises:
+        ModelError: Its configuration cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from preflow.estimates.flops import shape_of
+    from preflow.models.resolve import adapted_modules
+
+    try:
+        config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model_name {recipe.model_name}: no configuration can be read: {error}") from error
+    everything = "all-linear"  # without an adapter its modules are of no account, and may be named wrongly
+    return {
+        stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)
+        for stage, settings in sections(recipe)
+    }
+
+
+def _footer(device: Device, rate: float | None) -> str:
+    if device.rate is None:
+        return (
+            "Operations are floating-point operations. No time is given: the rate of a card that is only named is not "
+            "known here. Give --rate, in TFLOP/s, as measured on it (bench/bench_dpo.py --device cuda prints it)."
+        )
+    return (
+        f"Operations are floating-point operations; time is these alone at {device.rate / 1e12:.2f} TFLOP/s "
+        f"({'given' if rate is not None else 'measured here by one large product'}), without a margin."
+    )
+
+
+def _show_training(
+    tables: Tables,
+    recipe: Recipe,
+    stage: str,
+    settings: TrainingSettings,
+    shape: "Shape",
+    rows: "Rows",
+    device: Device,
+) -> None:
+    from preflow.estimates.training import forecast, nearest_that_fits
+
+    seen = forecast(shape, recipe, settings, rows.train, device.precision, rows.common)
+    counts = (seen.rows, seen.tokens, seen.scored, seen.steps)
+    share = seen.training / recipe.launch.num_processes
+    tables.add(stage, counts, (seen.forward, seen.training), _minutes(share, device))
+    if not shape.packed:
+        tables.verdicts.append(f"{stage}: rows of this model are padded to the longest of their batch; that is counted")
+    if isinstance(settings, DpoSettings):
+        _show_beside(tables, recipe, settings, shape, rows, seen.steps, device)
+    card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe), rows.common).memory
+    if tables.add_memory(stage, seen.memory, lambda room: card, device):
+        tables.verdicts.append(f"{stage}: fits {device.name}")
+        return
+    change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room, rows.common)
+    tables.refuse(stage, device, change)
+
+
+def _show_beside(
+    tables: Tables,
+    recipe: Recipe,
+    settings: DpoSettings,
+    shape: "Shape",
+    rows: "Rows",
+    steps: int,
+    device: Device,
+) -> None:
+    """What DPO runs beside its training, in every process of a launch."""
+    from preflow.estimates.flops import forward_flops
+    from preflow.estimates.scoring import held_so_that, looks_work, proof_memory, proof_work
+
+    rank = settings.lora_r if recipe.tuning == "lora" else 0
+    beside = {
+        "dpo: proof": proof_work(recipe, settings, rows.train, packed=shape.packed, common=rows.common),
+        "dpo: looks": looks_work(settings, steps, rows.held_out, packed=shape.packed),
+    }
+    for name, work in beside.items():
+        operations = forward_flops(shape, work, rank)
+        tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
+    holds = partial(proof_memory, shape, recipe, settings, rows.train)
+    need = holds(device.precision, device.room)
+    if tables.add_memory("dpo: proof", need, partial(holds, on_a_card(recipe)), device):
+        tables.verdicts.append(f"dpo: proof: fits {device.name}")
+        return
+    change = held_so_that(
+        lambda given, held: proof_memory(shape, given, settings, rows.train, held, device.room).total <= device.room,
+        recipe,
+        device.precision,
+    )
+    tables.refuse("dpo: proof", device, change)
+
+
+def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
+    from preflow.estimates.scoring import forecast_scoring, held_so_that
+    from preflow.models.scoring import BATCH_TOKENS
+
+    for stage, work in scoring(recipe, rows, packed=shape.packed).items():
+        holds = partial(_scoring_memory, shape, work, _prompts(rows) if stage == "evaluate" else [])
+        seen = forecast_scoring(shape, recipe, work, device.precision, device.room)
+        share = seen.forward / (recipe.launch.num_processes if stage == "reference" else 1)
+        tables.add(stage, (seen.rows, seen.tokens, seen.scored, None), (seen.forward, None), _minutes(share, device))
+        need = holds(recipe, device.precision, device.room)
+        if tables.add_memory(stage, need, partial(holds, recipe, on_a_card(recipe)), device):
+            halved = seen.batch is not None and seen.batch < BATCH_TOKENS
+            batches = f", scoring in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
+            tables.verdicts.append(f"{stage}: fits {device.name}{batches}")
+            continue
+        fits = partial(_fits, holds, device.room)
+        tables.refuse(stage, device, held_so_that(fits, recipe, device.precision))
+
+
+def _fits(
+    holds: "Callable[[Recipe, Precision, float], Memory]", room: float, recipe: Recipe, precision: Precision
+) -> bool:
+    return holds(recipe, precision, room).total <= room
+
+
+def _scoring_memory(
+    shape: "Shape", work: "list[Work]", prompts: list[int], recipe: Recipe, precision: Precision, room: float
+) -> "Memory":
+    """What a stage that scores holds, and, where ``prompts`` are answered, what that takes."""
+    from preflow.estimates.scoring import evaluation_memory, forecast_scoring
+
+    if prompts:
+        return evaluation_memory(shape, recipe, work, prompts, precision, room)
+    return forecast_scoring(shape, recipe, work, precision, room).memory
+
+
+def _prompts(rows: dict[str, Rows]) -> list[int]:
+    """Tokens of the held-out prompts that an evaluation answers."""
+    none = Rows([], [], 0)
+    asked = [whole - response for whole, response in rows.get("sft", none).held_out]
+    return [prompt for prompt, *_ in rows.get("dpo", none).held_out] or asked
+
+
+def _minutes(operations: float, device: Device) -> str:
+    return "-" if device.rate is None else f"{operations / device.rate / 60:.1f} min"
+
+
+def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str, list[Work]]":
+    """What the stages that only score run; each has at least one row."""
+    from preflow.estimates.scoring import evaluation_work, scoring_work
+
+    none = Rows([], [], 0)
+    pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
+    texts, answers = (scoring_work(each.held_out, packed=packed) for each in (demonstrations, pairs))
+    evaluated = evaluation_work(recipe, texts, answers, _prompts(rows))
+    found = {"reference": scoring_work(pairs.train + pairs.held_out, packed=packed), "evaluate": evaluated}
+    return {stage: work for stage, work in found.items() if work}

@@ -1,0 +1,173 @@
+"""``python -m flows.ui``: the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated
+
+import httpx
+import typer
+
+from flows.running.addresses import HOST, MLFLOW_PORT, PREFECT_PORT, mlflow_server, prefect_server
+from preflow.environment import mlflow_uri, preflow_home
+from preflow.errors import PreflowError
+from tasks.runtime.reporting import CONSOLE
+from tasks.tracking.runs import find_run, prepare_store, run_address
+
+_PR_SET_PDEATHSIG = 1
+_START_SECONDS = 120
+_STOP_SECONDS = 15
+#: MLflow would start four more processes, for jobs that nobody gives it here.
+_JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+class UiError(PreflowError, RuntimeError):
+    """A user interface that cannot be started."""
+
+
+class Which(StrEnum):
+    """The interfaces to open."""
+
+    both = "both"
+    mlflow = "mlflow"
+    prefect = "prefect"
+
+
+def main(
+    which: Annotated[Which, typer.Argument(help="Which interface to open.")] = Which.both,
+    run: Annotated[str | None, typer.Option(help="Open the page of this run (its id).")] = None,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = MLFLOW_PORT,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI.")] = PREFECT_PORT,
+    browser: Annotated[bool, typer.Option(help="Open a browser where there is a screen.")] = True,
+) -> None:
+    """Open the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` ends the servers
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
+    try:
+        with _mlflow(which, mlflow_port) as mlflow, _prefect(which, prefect_port) as prefect:
+            if mlflow:
+                _present("MLflow", _mlflow_page(mlflow, run if which is Which.mlflow else None), browser)
+            if prefect:
+                page = f"/runs/flow-run/{run}" if run and which is Which.prefect else "/dashboard"
+                _present("Prefect", prefect + page, browser)
+            CONSOLE.print("Ctrl-C stops")
+            signal.pause()
+    except PreflowError as error:
+        CONSOLE.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        CONSOLE.print("stopped")
+
+
+@contextmanager
+def _mlflow(which: Which, port: int) -> Iterator[str | None]:
+    if which is Which.prefect or mlflow_server():
+        yield None if which is Which.prefect else mlflow_server()
+        return
+    prepare_store()
+    command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(), "--host", HOST]
+    command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
+    with _server("MLflow", [*command, "--port", str(port), "--workers", "1"], port, "/health") as url:
+        yield url
+
+
+@contextmanager
+def _prefect(which: Which, port: int) -> Iterator[str | None]:
+    if which is Which.mlflow or prefect_server():
+        yield None if which is Which.mlflow else prefect_server()
+        return
+    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    with _server("Prefect", command, port, "/api/health") as url:
+        yield url
+
+
+def _mlflow_page(server: str, run: str | None) -> str:
+    return server if run is None else run_address(find_run(run), server)
+
+
+def _present(name: str, url: str, browser: bool) -> None:
+    CONSOLE.print(f"{name:<8} {url}", soft_wrap=True, markup=False)
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if browser and screen:
+        webbrowser.open(url)
+
+
+@contextmanager
+def _server(name: str, arguments: list[str], port: int, health: str) -> Iterator[str]:
+    """Run a server in a process group of its own, which ends with this block or with this process."""
+    _require_free(name, port)
+    CONSOLE.print(f"starting {name} ...", markup=False)
+    log = preflow_home() / "logs" / f"{name.lower()}-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**_JOBLESS, **os.environ},
+            start_new_session=True,
+            # Safe: this process has one thread, and the child only makes one system call.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+    try:
+        url = f"http://{HOST}:{port}"
+        _wait_until_healthy(f"{name} (its log: {log})", process, url + health)
+        yield url
+    finally:
+        _end(process)
+
+
+def _require_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            option = f"--{name.lower()}-port"
+            raise UiError(
+                f"{name} cannot use port {port} on {HOST}: {error.strerror}. Stop what listens "
+                f"there, or give another one: {option} {port + 1}"
+            ) from error
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this child when its parent dies, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait_until_healthy(name: str, process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UiError(f"{name} ended at once with exit code {process.returncode}")
+        try:
+            if httpx.get(url, timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.3)
+    raise UiError(f"{name} did not answer at {url} within {_START_SECONDS} s")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it started."""
+    for order in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, order)
+            process.wait(_STOP_SECONDS)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+if __name__ == "__main__":
+    typer.run(main)

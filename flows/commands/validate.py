@@ -1,0 +1,223 @@
+"""Is a data file good? ``python -m flows.validate RECIPE_OR_FILE ...`` says so, names every bad row, and parts them.
+
+It starts no server, loads no model, and records no run. Exit codes: 0 the data are fit, 1 they are unfit, 2 they could
+not be checked (a recipe or a file that cannot be read).
+"""
+
+import io
+import json
+import sys
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.running.output_folder import result_folder
+from flows.running.preparation import data_sources
+from flows.running.terminal import parse_overrides
+from preflow.config.loading import load_recipe, recipe_for_data
+from preflow.data.files.reader import fed_back, read_rows
+from preflow.data.files.sources import DataSource, resolve_sources
+from preflow.data.validated import QUARANTINE, REPORT, Kind
+from preflow.environment import preflow_home
+from preflow.errors import ConfigError, DataUnfitError, PreflowError
+from preflow.observer import Silent
+from preflow.specs import ValidateSpec
+
+_UNFIT, _USAGE_ERROR = 1, 2
+_NAMED = 4
+_KINDS: tuple[Kind, ...] = ("demonstrations", "preferences")
+_STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
+_COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
+_SEVERITIES = {"stop": "stops", "set_aside": "set aside", "warn": "warning"}
+
+
+def main(
+    what: Annotated[list[str], typer.Argument(help="A recipe (YAML or JSON), or data files or folders.")],
+    kind: Annotated[
+        str | None, typer.Option(help="What data files hold: demonstrations or preferences; found out where not given.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting, as validation.too_similar=0.9."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the clean rows, the quarantine and the report; made new.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON and nothing else.")] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder of a tokenizer: also count tokens against max_seq_length.")
+    ] = None,
+    max_seq_length: Annotated[int | None, typer.Option(help="Most tokens of a row; the recipe's if not given.")] = None,
+) -> None:
+    """Check demonstrations and preference pairs before anything is trained on them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no terminal can show every name of a file or column
+            stream.reconfigure(errors="backslashreplace")
+    console = Console(stderr=True, highlight=False)
+    try:
+        spec, name = _spec(what, kind, parse_overrides(changes or []), tokenizer, max_seq_length)
+        folder = out or preflow_home() / "validation" / name
+        _check(spec, folder, console, quiet=as_json)
+    except PreflowError as error:
+        _fail(error, as_json=as_json, console=console)
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps({**report, "folder": str(folder)}, ensure_ascii=False))
+    else:
+        show(report, folder, Console(highlight=False))
+    raise typer.Exit(0 if report["verdict"] == "fit" else _UNFIT)
+
+
+def _fail(error: PreflowError, *, as_json: bool, console: Console) -> None:
+    """One clear error, for a person or for a program."""
+    if as_json:
+        print(
+            json.dumps({"verdict": "error", "error": type(error).__name__, "message": str(error)}, ensure_ascii=False)
+        )
+    else:
+        console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(_USAGE_ERROR) from None
+
+
+class _Bar(Silent):
+    """Shows how far reading is, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import Progress
+
+        self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Show that ``done`` of ``total`` units of ``what`` are finished."""
+        if what not in self._tasks:
+            self._tasks[what] = self.bar.add_task(what, total=total)
+        self.bar.update(self._tasks[what], completed=done, total=total)
+
+
+def _check(spec: ValidateSpec, folder: Path, console: Console, *, quiet: bool) -> None:
+    """Run the gate into a folder; an unfit set leaves its report there like a fit one."""
+    from expectations.gate import run_gate
+
+    bar = _Bar(Console(stderr=True, quiet=True) if quiet else console)
+    with result_folder(folder, spec.sources()) as partial, bar.bar, suppress(DataUnfitError):  # the report says why
+        run_gate(spec, partial, bar)
+
+
+def _spec(
+    what: list[str], kind: str | None, overrides: dict[str, Any], tokenizer: str | None, limit: int | None
+) -> tuple[ValidateSpec, str]:
+    """What to check, and a name for the folder."""
+    if len(what) == 1 and _is_recipe(Path(what[0])):
+        recipe = load_recipe(what[0], overrides)
+    else:
+        found = kind or _guess(resolve_sources(what))
+        if found not in _STAGES:
+            raise ConfigError(f"--kind {found}: expected demonstrations or preferences")
+        recipe = recipe_for_data(_STAGES[found], what, overrides)
+    spec = data_sources(recipe)
+    if not (spec.demonstrations or spec.preferences):
+        raise ConfigError(f"{what[0]} names no data: give sft.dataset or dpo.dataset")
+    if tokenizer is not None:
+        section = recipe.dpo or recipe.sft
+        limit = limit or (section.max_seq_length if section else None)
+        spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit, "template": recipe.template})
+    return spec, recipe.name
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a file is a recipe: YAML, or a JSON object that is no row of data.
+
+    Raises:
+        ConfigError: It is a JSON object around rows.
+    """
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        return True
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    try:
+        with path.open(encoding="utf-8") as handle:
+            head = handle.read(1 << 16)
+            value = json.loads(head)
+    except (OSError, ValueError, RecursionError):  # long, broken or unreadable: reading it as data says what is wrong
+        return False
+    if not isinstance(value, dict) or value.keys() & {"prompt", "chosen", "messages", "conversations"}:
+        return False
+    for key, held in value.items():
+        if isinstance(held, list) and held and isinstance(held[0], dict):
+            raise ConfigError(
+                f"{path} is one object whose '{key}' holds {len(held)} objects: expected an array of rows, or one row "
+                f"per line; give what '{key}' holds as a file of its own"
+            )
+    return True
+
+
+def _guess(sources: tuple[DataSource, ...]) -> Kind:
+    """Pairs where one of the first rows has a chosen answer, else demonstrations."""
+    for source in sources:
+        for raw in map(fed_back, islice(read_rows(source), 100)):
+            if raw.values.keys() & {"chosen", "rejected"}:
+                return "preferences"
+            if raw.values.keys() & {"completion", "messages", "conversations"}:
+                return "demonstrations"
+    return "preferences"
+
+
+def show(report: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print the verdict, a table of findings for each kind, and where the files are."""
+    fit = report["verdict"] == "fit"
+    console.print()
+    console.print("The data are fit." if fit else "The data are unfit.", style="bold green" if fit else "bold red")
+    for line in report["critical"]:
+        console.print(f"  - {line}", style="red", markup=False)
+    for kind in _KINDS:
+        if kind in report:
+            _show_kind(kind, report[kind], console)
+    for line in report["advice"]:
+        console.print(f"advice: {line}", style="cyan", markup=False, soft_wrap=True)
+    for label, name in (("report", "report.html"), ("set aside", QUARANTINE), ("numbers", REPORT)):
+        console.print(f"{label:<10} {folder / name}", markup=False, soft_wrap=True)
+
+
+def _show_kind(kind: Kind, found: dict[str, Any], console: Console) -> None:
+    counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
+    title = f"{kind}: {counts} + {found['set_aside']:,} set aside"
+    if not found["findings"]:
+        console.print(f"{title}; nothing found", markup=False)
+        return
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("finding", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("first", overflow="fold")
+    order = list(_COLORS)
+    for name, entry in sorted(found["findings"].items(), key=lambda item: order.index(item[1]["severity"])):
+        first = _first(entry["rows"]) or "the whole set"
+        severity = f"[{_COLORS[entry['severity']]}]{_SEVERITIES[entry['severity']]}[/]"
+        table.add_row(name, severity, f"{entry['count']:,}" if entry["count"] else "", escape(first))
+    console.print(table)
+
+
+def _first(rows: dict[str, list[int]]) -> str:
+    """The first file's first rows."""
+    file, numbers = next(iter(rows.items()), ("", []))
+    more = len(numbers) > _NAMED or len(rows) > 1
+    return f"{file}: {', '.join(map(str, numbers[:_NAMED]))}{', ...' if more else ''}" if numbers else ""
+
+
+def run() -> None:
+    """The command."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,121 @@
+"""What a plan reads before any weight: the model's small files, and how many tokens the rows have."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flows.running.preparation import Plan
+from preflow.config import Recipe
+from preflow.config.training import TrainingSettings
+from preflow.errors import DataUnfitError
+
+if TYPE_CHECKING:
+    from preflow.data.rows import Demonstration, Pair
+    from preflow.models.resolve import ModelRef
+
+
+class Rows(NamedTuple):
+    """Tokens of a stage's usable rows: pairs as (prompt, chosen, rejected), demonstrations as (all, response)."""
+
+    train: list[tuple[int, ...]]
+    held_out: list[tuple[int, ...]]
+    common: int
+    """Tokens with which the prompts of all training rows begin, as a system message."""
+
+
+def sections(recipe: Recipe) -> list[tuple[str, TrainingSettings]]:
+    """The training stages that a recipe runs."""
+    both: list[tuple[str, TrainingSettings | None]] = [("sft", recipe.sft), ("dpo", recipe.dpo)]
+    return [(name, section) for name, section in both if section is not None]
+
+
+def read_model(recipe: Recipe) -> "ModelRef":
+    """The model's base, and the adapter that a recipe may start from; of hub models the small files alone.
+
+    Raises:
+        ModelError: A run could not find it either.
+    """
+    from preflow.models.resolve import find_model
+    from preflow.observer import Silent
+
+    return find_model(recipe, Silent(), weights=False)
+
+
+def lengths(plan: Plan, base: "ModelRef") -> dict[str, Rows]:
+    """Tokens of every usable row of each training stage, shared out into training and held out as the gate does.
+
+    What the gate sets aside for other reasons (copies, near copies of held-out prompts, ...) is not known here.
+
+    Raises:
+        DataUnfitError: A stage has no row to train on.
+    """
+    from preflow.data.splits import Side, split, split_key
+    from preflow.data.tokens.chat_template import Renderer
+    from preflow.estimates.training import common_tokens
+    from preflow.models.loading import load_tokenizer
+
+    renderer = Renderer(load_tokenizer(base, plan.recipe), plan.recipe.template)
+    found, sides = {}, []
+    for stage, settings in sections(plan.recipe):
+        rows = _named(plan, stage)
+        named = np.array([of_eval for _, of_eval in rows], bool)
+        keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
+        sides.append(Side(keys, named, None if settings.eval_dataset else settings.eval_split))
+        found[stage] = [row for row, _ in rows]
+    shared: dict[str, Rows] = {}
+    for (stage, settings), (held, leaking) in zip(sections(plan.recipe), split(sides), strict=True):
+        parts = [
+            _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
+            for mask in (~held & ~leaking, held)
+        ]
+        if not parts[0]:
+            raise DataUnfitError(
+                f"{stage}: no row of {settings.dataset} is left to train on within {settings.max_seq_length} tokens "
+                f"({len(held)} were read, {int(held.sum())} of them are held out)"
+            )
+        prompts, train = zip(*parts[0], strict=True)
+        common = common_tokens(prompts, train, settings.max_seq_length)
+        shared[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common)
+    return shared
+
+
+def first_turn(row: "Demonstration | Pair") -> str:
+    """What a row is split by."""
+    from preflow.data.rows import Demonstration, first_user_turn
+
+    return first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt)
+
+
+def _named(plan: Plan, stage: str) -> "list[tuple[Demonstration | Pair, bool]]":
+    """A stage's rows that can be converted, and whether the recipe names them as held-out data."""
+    from contextlib import suppress
+
+    from preflow.data.conversion import RowProblem, to_demonstration, to_pair
+    from preflow.data.files.reader import read_rows
+
+    convert: Any = to_demonstration if stage == "sft" else to_pair
+    kind = "demonstrations" if stage == "sft" else "preferences"
+    rows = []
+    for name, of_eval in ((kind, False), (f"{kind}_eval", True)):
+        for source in getattr(plan.sources, name):
+            for row in read_rows(source):
+                with suppress(RowProblem):  # the gate sets such rows aside
+                    rows.append((convert(row), of_eval))
+    return rows
+
+
+def _tokens(
+    rows: Any, stage: str, settings: TrainingSettings, renderer: Any
+) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Of the rows that fit: the prompt's token ids, and how many tokens each part has."""
+    from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
+
+    limit = settings.max_seq_length, settings.overlong_response
+    if stage == "sft":
+        tokens, _ = tokenize_demonstrations(rows, renderer, *limit)
+        masks = [row.response_mask for row in tokens]
+        return [
+            (row.input_ids[: mask.index(True)], (len(mask), sum(mask))) for row, mask in zip(tokens, masks, strict=True)
+        ]
+    scored, _ = tokenize_pairs(rows, renderer, *limit)
+    return [(row.prompt_ids, (len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids))) for row in scored]

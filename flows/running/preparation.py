@@ -1,0 +1,81 @@
+"""What a pipeline run is going to do, settled before anything expensive starts."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from preflow.artifacts import CARD, Artifact
+from preflow.config import Recipe
+from preflow.config.advice import advice
+from preflow.config.base import Frozen
+from preflow.config.loading import load_recipe, require_runnable
+from preflow.data.files.sources import resolve_sources
+from preflow.specs import ValidateSpec
+
+
+class Plan(Frozen):
+    """A resolved recipe and the data it names, with their digests."""
+
+    recipe: Recipe
+    sources: ValidateSpec
+    advice: tuple[str, ...] = ()
+
+    def runs(self, stage: str) -> bool:
+        """Whether the recipe's strategy has a training stage."""
+        return stage in Recipe.stages[self.recipe.strategy]
+
+
+class Outcome(Frozen):
+    """What a pipeline run leaves behind."""
+
+    recipe: str
+    """The recipe's name."""
+    mlflow_run_id: str
+    prefect_run_id: str
+    evaluation: Artifact
+    model: Artifact
+    """The last model that was trained; its files lie in the folder ``model`` of it."""
+
+
+def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read a recipe and find its data.
+
+    Args:
+        recipe: The recipe's file.
+        overrides: Dotted names to values, which win over the file.
+
+    Raises:
+        ConfigError: The recipe cannot be run as it is.
+        DataFileError: A data file is absent or cannot be read.
+    """
+    resolved = load_recipe(recipe, overrides)
+    require_runnable(resolved)
+    return Plan(recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved)))
+
+
+def _aligned_start(recipe: Recipe) -> Iterator[str]:
+    """A model that a DPO stage made may be aligned further, but a wrong folder must not pass unseen."""
+    card = Path(str(recipe.model_name)) / CARD
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8")).get("stage") == "dpo":
+        yield (
+            f"model_name {recipe.model_name} was made by a DPO stage: it is the base and the reference now. To go on "
+            "from the fine-tuned model instead, name the model folder of the SFT stage"
+        )
+
+
+def data_sources(recipe: Recipe) -> ValidateSpec:
+    """The data that a recipe names, with their digests.
+
+    Raises:
+        DataFileError: A data file is absent or cannot be read.
+    """
+    given: dict[str, Any] = {}
+    names = {"sft": "demonstrations", "dpo": "preferences"}
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None:
+            given[names[stage]] = resolve_sources(section.dataset or ())
+            given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
+            given[f"{stage}_eval_split"] = section.eval_split
+    benchmarks = resolve_sources(recipe.validation.benchmark_files)
+    return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)

@@ -1,0 +1,69 @@
+"""What a pipeline run says about itself: its name, its plan, and what it leaves in Prefect and MLflow."""
+
+from datetime import datetime
+from pathlib import Path
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+from prefect.runtime import flow_run
+
+from expectations.report.summary import PAGE, advice
+from flows.running.addresses import mlflow_address
+from flows.running.preparation import Outcome, Plan
+from flows.running.summary import markdown, metric_rows
+from preflow.artifacts import Artifact
+from preflow.data.validated import REPORT
+from tasks.runtime.reporting import artifact_key, tell
+from tasks.tracking.runs import PipelineRun, log_summary, run_address
+from tasks.validate import show_findings
+
+
+def run_name() -> str:
+    """The name of this run, the same in Prefect and in MLflow: the recipe's file and the time it started."""
+    if flow_run.name and flow_run.run_count:  # the run has begun, so it has its name
+        return str(flow_run.name)
+    recipe = Path(str(flow_run.parameters["recipe"])).stem
+    return f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def flow_run_id() -> str:
+    """Prefect's id of this flow run."""
+    return str(flow_run.id)
+
+
+def announce(plan: Plan) -> None:
+    """Say what is going to run, and what experience advises against."""
+    recipe = plan.recipe
+    tell(f"{recipe.name}: {recipe.strategy} with {recipe.model_name}, {recipe.tuning}")
+    for line in plan.advice:
+        tell(f"advice: {line}", warning=True)
+
+
+def advise(plan: Plan, data: Artifact) -> None:
+    """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
+    report = data.load(REPORT)
+    for line in advice(report):
+        tell(f"advice: {line}", warning=True)
+    show_findings(plan.recipe.name, report, data.file(PAGE))
+
+
+def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> Outcome:
+    """Leave the summary, the table of metrics and the link to MLflow, and name what was made."""
+    assert model is not None, "every strategy trains a model"
+    report, samples = evaluation.load("evaluation.json"), evaluation.load("samples.json")
+    text = markdown(run.recipe, report, samples, str(model.file("model")))
+    key = artifact_key(run.recipe)
+    create_markdown_artifact(text, key=f"{key}-summary", description="What this run made")
+    create_table_artifact(metric_rows(report), key=f"{key}-metrics", description="Models side by side on held-out rows")
+    create_link_artifact(run_address(run, mlflow_address()), link_text="This run in MLflow", key=f"{key}-mlflow")
+    log_summary(run, text)
+    return Outcome(
+        recipe=run.recipe,
+        mlflow_run_id=run.run_id,
+        prefect_run_id=flow_run_id(),
+        evaluation=evaluation,
+        model=model,
+    )

@@ -1,0 +1,180 @@
+"""The end of a run for people: models side by side, answers, and where everything is."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from flows.running.preparation import Outcome
+from preflow.environment import preflow_home
+
+
+def _interval(v: dict[str, float]) -> str:
+    return f"{v['value']:.2f} [{v['low']:.2f}, {v['high']:.2f}]"
+
+
+def _signed(v: dict[str, float]) -> str:
+    return f"{v['value']:+.2f} [{v['low']:+.2f}, {v['high']:+.2f}]"
+
+
+def _error(v: dict[str, float]) -> str:
+    return f"{v['value']:.2f} ± {v['se']:.2f}" if "se" in v else f"{v['value']:.2f}"
+
+
+#: Keys of evaluation.json, how a person calls them, and how they are written. Absent where a model has none.
+_ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("preference_accuracy", "preference accuracy", _interval),
+    ("preference_accuracy_length_matched", "… length-matched", _interval),
+    ("reward_accuracy", "reward accuracy", _interval),
+    ("reward_margin", "reward margin", _interval),
+    ("chosen_logp_change", "chosen log-prob Δ", _signed),
+    ("rejected_logp_change", "rejected log-prob Δ", _signed),
+    ("kl_sft", "KL from SFT", _error),
+    ("kl_base", "KL from base", _error),
+    ("perplexity", "perplexity", lambda v: format(v, ".1f")),
+    ("response_tokens", "response tokens", lambda v: format(v, ".1f")),
+    ("cut_share", "… cut at the limit", lambda v: format(v, ".0%")),
+)
+_MATCHED = "preference_accuracy_length_matched"
+_NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
+_SAMPLES = 3
+
+
+def columns(report: dict[str, Any]) -> list[str]:
+    """The table's header: the measure, then one column per model."""
+    return ["measure", *(_NAMES[name] for name in _models(report))]
+
+
+def metric_rows(report: dict[str, Any]) -> list[dict[str, str]]:
+    """One row per measure; empty where a measure is not defined for a model."""
+    models = _models(report)
+    return [
+        {"measure": label} | {_NAMES[name]: write(found[key]) if key in found else "" for name, found in models.items()}
+        for key, label, write in _ROWS
+        if any(key in found for found in models.values())
+    ]
+
+
+def _models(report: dict[str, Any]) -> dict[str, Any]:
+    """The models in the order in which they were made."""
+    return {name: report["models"][name] for name in _NAMES if name in report["models"]}
+
+
+def _answers(sample: dict[str, Any]) -> list[tuple[str, str]]:
+    answers = sample["answers"]
+    return [(label, answers[name]) for name, label in _NAMES.items() if name in answers]
+
+
+def headline(report: dict[str, Any]) -> str:
+    """One sentence: how many pairs, and what alignment gained where there is something to compare."""
+    if not report["n_pairs"]:
+        return "No held-out preference pairs, so no preference accuracy."
+    text = f"{report['n_pairs']} held-out pairs, {report['confidence']:.0%} intervals."
+    if "comparison" not in report:
+        return text
+    gain = report["comparison"]["preference_accuracy_gain"]
+    interval = f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    return f"{text} Preference accuracy of DPO minus that of {_reference(report)}: {interval}, paired bootstrap."
+
+
+def legend(report: dict[str, Any]) -> str:
+    """What the table's measures are, in the words of this run."""
+    accuracy = "Preference accuracy: chosen has the higher mean log-prob per token."
+    parts = [accuracy] if report["n_pairs"] else []
+    matched = [found[_MATCHED]["n"] for found in report["models"].values() if _MATCHED in found]
+    if matched:
+        parts.append(f"Length-matched: {matched[0]} of {report['n_pairs']} pairs.")
+    if "comparison" in report:
+        reference = _reference(report)
+        parts.append(f"Rewards in nats and log-prob changes per token are against {reference}.")
+    parts.append("KL in nats per sampled response.")
+    return " ".join(parts)
+
+
+def _reference(report: dict[str, Any]) -> str:
+    """The model that DPO started from, and that rewards are measured against."""
+    return "SFT" if "sft" in report["models"] else "base"
+
+
+def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]], model: str) -> str:
+    """The summary as Markdown, for Prefect and MLflow."""
+    head = columns(report)
+    body = [[row[column] for column in head] for row in metric_rows(report)]
+    table = [head, ["---"] * len(head), *body]
+    lines = [f"# {recipe}", "", headline(report), ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in table]
+    lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
+    for sample in samples[:_SAMPLES]:
+        lines += ["", f"**{_one_line(sample['prompt'])}**", ""]
+        lines += [f"- {name}: {_one_line(text)}" for name, text in _answers(sample)]
+    return "\n".join([*lines, "", f"Model: `{model}`", ""])
+
+
+def show(outcome: Outcome, console: Console | None = None) -> None:
+    """Print the summary: the table, three prompts with every model's answer, and where to look on."""
+    console = console or Console(highlight=False)
+    report = outcome.evaluation.load("evaluation.json")
+    console.print()
+    console.print(_table(outcome.recipe, report))
+    console.print(legend(report), style="dim", markup=False)
+    console.print(headline(report), style="bold", markup=False)
+    for text in report["warnings"]:
+        console.print(f"warning: {text}", style="yellow", markup=False)
+    for sample in outcome.evaluation.load("samples.json")[:_SAMPLES]:
+        console.print(_sample(sample))
+    for name, value in places(outcome):
+        console.print(f"{name:<11} {value}", soft_wrap=True, markup=False)
+
+
+def places(outcome: Outcome) -> list[tuple[str, str]]:
+    """Where the model lies, and the commands that open this run in MLflow and in Prefect."""
+    python = shlex.quote(str(_near(Path(sys.executable))))
+    if preflow_home() != Path.cwd() / ".preflow":  # the commands must find this run's state
+        python = f"PREFLOW_HOME={shlex.quote(str(preflow_home()))} {python}"
+    return [
+        ("model", str(_near(outcome.model.file("model")))),
+        ("MLflow UI", f"{python} -m flows.ui mlflow --run {outcome.mlflow_run_id}"),
+        ("Prefect UI", f"{python} -m flows.ui prefect --run {outcome.prefect_run_id}"),
+    ]
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _table(recipe: str, report: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{recipe}: models side by side",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 0),
+        pad_edge=False,
+    )
+    for column in columns(report):
+        first = column == "measure"
+        table.add_column(column, justify="left" if first else "right", no_wrap=True)
+    for row in metric_rows(report):
+        table.add_row(*row.values())
+    return table
+
+
+def _sample(sample: dict[str, Any]) -> Panel:
+    grid = Table.grid(padding=(0, 1))
+    for name, text in _answers(sample):
+        grid.add_row(f"[bold]{name}[/]", _plain(text))
+    return Panel(grid, title=_plain(_one_line(sample["prompt"])), title_align="left", box=box.ROUNDED)
+
+
+def _plain(text: str) -> str:
+    return escape(text.strip())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,9 @@
+"""Every setting of a run: frozen, documented under each field, unknown keys refused.
+
+A setting, its checks and the reading of recipe files belong here; what computes with a setting does not. Importing this
+package loads no torch.
+"""
+
+from preflow.config.recipe import EvaluationSettings, Launch, Recipe, recipe_schema
+
+__all__ = ["EvaluationSettings", "Launch", "Recipe", "recipe_schema"]

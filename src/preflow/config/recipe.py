@@ -1,0 +1,202 @@
+"""Every setting of a run: one recipe file, frozen, with unknown keys refused.
+
+A recipe is YAML or JSON. Settings that belong to a stage may stand in its section (``sft:``, ``dpo:``) or, given
+once for all stages that know them, at the top level; a section's own value wins. A file without sections, as other
+tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), is therefore a recipe as it is.
+
+``python -m preflow.config`` prints the JSON schema for editors. This module imports no torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from preflow.config.base import COSMETIC, Frozen, Template, numbers
+from preflow.config.training import DpoSettings, SftSettings
+from preflow.config.validation import ValidationSettings
+from preflow.fingerprints.files import file_digest, json_digest
+
+Strategy = Literal["two-stage", "sft", "dpo"]
+_ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
+
+
+class EvaluationSettings(Frozen):
+    """What is measured at the end."""
+
+    kl_prompts: int = Field(default=64, ge=0)
+    """Held-out prompts on which responses are sampled for the KL; 0 leaves KL out."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest sampled response; the share that reaches it is reported."""
+    generation_batch_size: int = Field(default=16, ge=1)
+    """Prompts generated together."""
+    kl_limit: float = Field(default=10.0, gt=0)
+    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
+    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
+    bootstrap_samples: int = Field(default=2000, ge=100)
+    """Resamples of the bootstrap intervals (Efron 1979)."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of every interval."""
+    length_match: float = Field(default=0.15, ge=0.0)
+    """Pairs whose response lengths differ by at most this share of the longer one count as length-matched."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts answered by every model in the summary; held-out prompts fill up to three."""
+
+
+class Launch(Frozen):
+    """Several processes for the training stages and the reference log-probs, by ``accelerate launch``."""
+
+    num_processes: int = Field(default=1, ge=1)
+    """Processes in all, one per GPU. The rows of an optimizer step are ``per_device_train_batch_size`` times
+    ``gradient_accumulation_steps`` times this."""
+    config: str | None = None
+    """A configuration file of accelerate, by its path from the recipe's own folder (``infra/accelerate/`` has some for
+    DDP, FSDP and DeepSpeed); where not given, one process per GPU of this machine, each with the whole model. The
+    user's own default of accelerate is never read, and the precision is ``bf16``'s, whatever else is said."""
+
+    def identity(self) -> dict[str, Any]:
+        """How many processes, and what the configuration says, wherever it lies."""
+        config = Path(self.config) if self.config is not None else None
+        return {
+            "num_processes": self.num_processes,
+            "config": file_digest(config) if config is not None and config.is_file() else self.config,
+        }
+
+
+class Recipe(Frozen):
+    """One run. See the module's docstring for how shared settings and sections combine."""
+
+    name: str = Field(default="preflow", pattern=r"^[\w][\w.\- ]*$", json_schema_extra=COSMETIC)
+    """The MLflow experiment; the file's own name where not given."""
+    description: str = Field(default="", json_schema_extra=COSMETIC)
+    """What this run is for, for people."""
+    strategy: Strategy = "two-stage"
+    """``two-stage`` (SFT, then DPO against it), ``sft`` alone, or ``dpo`` alone (the named model is the reference)."""
+    task: Literal["text-generation"] = "text-generation"
+    """Kind of model."""
+    provider: Literal["huggingface", "unsloth"] = "huggingface"
+    """Who loads the model."""
+    model_name: str | None = None
+    """A folder, a packaged model's name (``SmolLM2-135M-Instruct``), or a hub model."""
+    model_revision: str | None = None
+    """Commit or tag of a hub model."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off unless you trust its author."""
+    tuning: Literal["lora", "full"] = "lora"
+    """Train an adapter, or all weights."""
+    use_4bit: bool = False
+    """Load the base weights in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Compute in bfloat16; ``auto`` does so on a GPU that has it."""
+    template: Template = "chat"
+    """Render rows through the model's chat template, or concatenate prompt and response as they are."""
+    launch: Launch = Launch()
+    """How many processes train."""
+    seed: int = Field(default=42, ge=0)
+    """Seed of weights, order and sampling."""
+    sft: SftSettings | None = None
+    """The SFT stage."""
+    dpo: DpoSettings | None = None
+    """The DPO stage."""
+    validation: ValidationSettings = ValidationSettings()
+    """The data gate."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """The evaluation."""
+
+    stages: ClassVar[dict[str, tuple[str, ...]]] = {"two-stage": ("sft", "dpo"), "sft": ("sft",), "dpo": ("dpo",)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared_settings_go_to_their_sections(cls, data: Any) -> Any:
+        return spread(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.use_4bit and self.tuning == "full":
+            raise ValueError(
+                "use_4bit is true but tuning is 'full': 4-bit weights cannot be trained; use tuning: lora (QLoRA) "
+                "or use_4bit: false"
+            )
+        if self.sft is not None and self.dpo is not None and self.tuning == "lora":
+            for name in _ADAPTER_FIELDS:
+                first, second = getattr(self.sft, name), getattr(self.dpo, name)
+                if first != second:
+                    raise ValueError(
+                        f"dpo.{name} is {second} but sft.{name} is {first}: the SFT adapter itself goes on training "
+                        f"in the DPO stage, so there is one adapter; give {name} once, at the top level"
+                    )
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe."""
+        return json_digest(self.model_dump(mode="json"))
+
+    def identity_settings(self, stage: Literal["sft", "dpo"]) -> dict[str, Any]:
+        """The settings that can change the numbers of one training stage, as JSON."""
+        section = self.sft if stage == "sft" else self.dpo
+        shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
+        values = numbers(section) if section is not None else {}
+        if self.tuning == "full":  # no adapter, so its settings can change nothing
+            values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
+        return {
+            "shared": {name: getattr(self, name) for name in shared},
+            "launch": self.launch.identity(),
+            stage: values or None,
+        }
+
+
+def spread(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Move shared training settings from the top level into the sections of the strategy's stages.
+
+    Raises:
+        ValueError: A section that the strategy does not run, or a setting that two stages cannot share.
+    """
+    top = dict(data)
+    strategy = top.get("strategy", "two-stage")
+    stages = Recipe.stages.get(strategy, ()) if isinstance(strategy, str) else ()
+    for stage in ("sft", "dpo"):
+        if not isinstance(top.get(stage), Mapping | BaseModel | None):
+            # pydantic lists a ValueError among the recipe's problems; a TypeError would escape it
+            raise ValueError(f"{stage} is {top[stage]!r}: expected a section, '{stage}: {{name: value}}'")  # noqa: TRY004
+    for stage in ("sft", "dpo"):
+        if stages and stage not in stages and top.get(stage) is not None:
+            raise ValueError(f"strategy is '{strategy}' but there is a section '{stage}': remove it, or use two-stage")
+    sections = {stage: dict(top.pop(stage, None) or {}) for stage in stages}
+    known = {"sft": SftSettings.model_fields, "dpo": DpoSettings.model_fields}
+    for name in [n for n in top if n in known["dpo"]]:
+        value = top.pop(name)
+        takers = [stage for stage in stages if name in known[stage]]
+        if name in _NOT_SHARED and len(takers) > 1:
+            raise ValueError(
+                f"{name} at the top level is ambiguous in a two-stage recipe: give sft.{name} and dpo.{name}"
+            )
+        if not takers and stages:
+            raise ValueError(f"{name} is {value!r} but strategy '{strategy}' runs no DPO stage that would use it")
+        for stage in takers:
+            sections[stage].setdefault(name, value)
+    _fill_defaults(sections, top.get("tuning", "lora"))
+    return {**top, **sections}
+
+
+def _fill_defaults(sections: dict[str, dict[str, Any]], tuning: str) -> None:
+    """Defaults that depend on another setting: one adapter in two stages, DPO's learning rate by tuning."""
+    if "sft" in sections and "dpo" in sections:
+        for name in _ADAPTER_FIELDS:
+            if name in sections["sft"]:
+                sections["dpo"].setdefault(name, sections["sft"][name])
+    if "dpo" in sections and sections["dpo"].get("learning_rate") is None and tuning == "full":
+        sections["dpo"]["learning_rate"] = 5e-7
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file, shared top-level settings included, for editors."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    for section in ("SftSettings", "DpoSettings"):
+        for name, entry in definitions[section]["properties"].items():
+            schema["properties"].setdefault(name, {k: v for k, v in entry.items() if k != "default"})
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Preflow recipe"
+    return schema

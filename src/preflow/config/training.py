@@ -1,0 +1,218 @@
+"""What the two training stages can be told, in the names of the field (TRL, transformers, PEFT)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from preflow.config.base import COSMETIC, Frozen, Names, one_or_many
+
+LossType = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
+    "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+Losses = Annotated[
+    tuple[LossType, ...],
+    Field(min_length=1),
+    BeforeValidator(one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
+]
+#: Losses that TRL 1.16 defines for every f-divergence.
+_ANY_DIVERGENCE = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
+#: Losses whose value depends on which rows share a forward.
+_BY_FORWARD = frozenset({"sft", "aot", "aot_unpaired"})
+#: Losses that TRL 1.16 cannot weight pair by pair, and why.
+_UNWEIGHTED = {
+    "aot": "which compares sorted batches and has no weight per pair",
+    "aot_unpaired": "which compares sorted batches and has no weight per pair",
+    "sft": "a mean over the tokens of a batch, which has no weight per pair",
+    "hinge": "whose values TRL 1.16 changes in place before their gradient is taken",
+}
+
+
+class TrainingSettings(Frozen):
+    """What both training stages know."""
+
+    dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data sets (``owner/name``, ``owner/name:split``,
+    ``owner/name:config:split``). One or a list."""
+    eval_dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
+    eval_split: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
+    """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    """Passes over the training rows."""
+    max_steps: int = Field(default=-1, ge=-1)
+    """Optimizer steps; -1 means as many as ``num_train_epochs`` gives."""
+    per_device_train_batch_size: int = Field(default=4, ge=1)
+    """Rows (pairs, in DPO) per forward on each device."""
+    gradient_accumulation_steps: int = Field(default=2, ge=1)
+    """Forwards per optimizer step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after warm-up."""
+    warmup_ratio: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the optimizer steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient's norm is cut to this."""
+    optim: str = "adamw_torch"
+    """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
+    auto_find_batch_size: bool = False
+    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
+    ``max_tokens_per_batch`` where it is given, from the tokens of the forward that failed): the rows per optimizer step
+    stay what they were. As in TRL, every forward of a DPO step counts alike, also a smaller one at an epoch's end."""
+    batching: Literal["random", "length"] = "random"
+    """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
+    processes equal work). Either way shuffled anew every epoch, by the seed."""
+    max_tokens_per_batch: int | None = Field(default=None, ge=1)
+    """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
+    an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
+    their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
+    few. Losses that compare the pairs of one forward (``aot``, ``aot_unpaired``) see those pairs; ``sft``,
+    a mean over tokens, is refused. Not with DeepSpeed."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, much less memory, same numbers."""
+    max_seq_length: int = Field(default=1024, ge=8)
+    """Tokens of prompt and response together. Longer rows lose their oldest whole turns first."""
+    overlong_response: Literal["drop", "cut"] = "drop"
+    """What happens to a response that does not fit with its last user turn: the row is set aside, or the response's
+    end is cut. Either way it is counted."""
+    lora_r: int = Field(default=16, ge=1)
+    """Rank of the LoRA adapter (Hu et al. 2021, arXiv:2106.09685)."""
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """LoRA scale numerator; the update is scaled by alpha / r. Twice the rank where not given."""
+    lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout before the adapter in SFT. TRL's DPO switches it off unless ``dpo.disable_dropout`` is false."""
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
+    """Modules that get an adapter, by PEFT's names."""
+    logging_steps: int = Field(default=1, ge=1, json_schema_extra=COSMETIC)
+    """Optimizer steps between two points of the training curves."""
+    save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)
+    """Optimizer steps between two checkpoints, from which a killed run goes on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_is_twice_the_rank(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("lora_alpha") is None:
+            rank = data.get("lora_r", cls.model_fields["lora_r"].default)
+            if isinstance(rank, str | int | float) and str(rank).strip().replace(".0", "").isdigit():
+                return {**data, "lora_alpha": 2 * int(float(rank))}
+        return data
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0: expected a number of steps, or -1 for as many as num_train_epochs gives")
+        if _names_the_head(self.lora_target_modules):
+            raise ValueError(
+                "lora_target_modules has 'lm_head': TRL computes log-probs from the head's own weights, so an adapter "
+                "on it would never train; leave it out"
+            )
+        return self
+
+
+def _names_the_head(targets: str | Sequence[str]) -> bool:
+    """As PEFT reads them: a text is a pattern of whole names, a list has names' ends."""
+    if not isinstance(targets, str):
+        return "lm_head" in targets
+    try:
+        return re.fullmatch(targets, "lm_head") is not None
+    except re.error as error:
+        raise ValueError(f"lora_target_modules is {targets!r}, which is no regular expression: {error}") from error
+
+
+class SftSettings(TrainingSettings):
+    """Supervised fine-tuning on demonstrations; the loss is on responses alone."""
+
+
+class DpoSettings(TrainingSettings):
+    """Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    learning_rate: float = Field(default=5e-6, gt=0)
+    """Peak learning rate. 5e-7 is the usual advice for full weights, up to about 5e-6 for LoRA; the default is
+    5e-6 with LoRA and 5e-7 with ``tuning: full``."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the pull towards the reference; higher stays closer (equation 7)."""
+    loss_type: Losses = ("sigmoid",)
+    """TRL's loss by name, or several whose weighted sum is used."""
+    loss_weights: tuple[float, ...] | None = None
+    """Weights of several losses; all 1 where not given."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels; used by ``robust``, ``exo_pair``, ``aot`` and ``aot_unpaired`` only."""
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = "reverse_kl"
+    """Divergence behind the implicit reward (Wang et al. 2023, arXiv:2309.16240)."""
+    f_alpha_divergence_coef: float = 0.5
+    """Alpha of ``alpha_divergence``."""
+    discopop_tau: float = Field(default=0.05, gt=0)
+    """Temperature of ``discopop``."""
+    ld_alpha: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Weight of the tokens beyond the shorter response (LD-DPO, arXiv:2409.06411); none means a plain sum."""
+    use_weighting: bool = False
+    """Weight pairs as in WPO (arXiv:2406.11827). Not with losses that have no value per pair (``aot``,
+    ``aot_unpaired``, ``sft``), nor with ``hinge``, whose values TRL 1.16 changes in place before their gradient is
+    taken."""
+    disable_dropout: bool = True
+    """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
+    eval_steps: int = Field(default=20, ge=0)
+    """Optimizer steps between two looks at held-out pairs (KL, drift, reward accuracy); 0 looks at the end alone."""
+    eval_pairs: int = Field(default=16, ge=0)
+    """Held-out pairs looked at, spread evenly; 0 switches the looks off."""
+    kl_limit: float = Field(default=10.0, gt=0)
+    """Guards the training: KL from the reference along held-out chosen responses, in nats per response, above which
+    training stops and returns to the best weights within the limit. It can change the weights.
+    ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
+    early_stop_patience: int = Field(default=10, ge=0)
+    """Stop after this many looks in a row in which neither reward accuracy nor, at the same accuracy, the margin rose,
+    and return to the best weights; 0 trains to the end."""
+    proof_sample: int = Field(default=8, ge=1)
+    """Pairs whose stored values are compared with an independent forward before the first step."""
+
+    @property
+    def pairs_per_look(self) -> int:
+        """Held-out pairs that run together: a token budget says that as many as a step has may be too many."""
+        return self.per_device_train_batch_size if self.max_tokens_per_batch is None else 1
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> Self:
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
+            raise ValueError(
+                f"loss_weights has {len(self.loss_weights)} values but loss_type has {len(self.loss_type)}: "
+                "give one weight per loss"
+            )
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
+            raise ValueError(
+                "loss_type is 'exo_pair' but label_smoothing is 0.0: EXO needs a value above 0 (1e-3 in "
+                "arXiv:2402.00856)"
+            )
+        if self.label_smoothing > 0 and not {"robust", "exo_pair", "aot", "aot_unpaired"} & set(self.loss_type):
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing} but loss_type {', '.join(self.loss_type)} ignores it: "
+                "conservative DPO is loss_type: robust"
+            )
+        unweighted = {name: why for name, why in _UNWEIGHTED.items() if name in self.loss_type}
+        if self.use_weighting and unweighted:
+            name, why = next(iter(unweighted.items()))
+            raise ValueError(f"use_weighting is true but loss_type has {name}, {why}: set use_weighting: false")
+        compared = _BY_FORWARD & set(self.loss_type)
+        if self.auto_find_batch_size and compared:
+            raise ValueError(
+                f"auto_find_batch_size is true but loss_type has {', '.join(sorted(compared))}, whose value depends on "
+                "which rows share a forward: a smaller batch would train on another loss. Give a "
+                "per_device_train_batch_size that fits (python -m flows.plan RECIPE says which)"
+            )
+        if self.max_tokens_per_batch is not None and "sft" in self.loss_type:
+            raise ValueError(
+                f"max_tokens_per_batch is {self.max_tokens_per_batch} but loss_type has sft, a mean over the tokens of "
+                "a forward, which depends on how a step is shared out: give per_device_train_batch_size and "
+                "gradient_accumulation_steps instead"
+            )
+        others = set(self.loss_type) - _ANY_DIVERGENCE
+        if self.f_divergence_type != "reverse_kl" and others:
+            raise ValueError(
+                f"f_divergence_type is '{self.f_divergence_type}' but loss_type has {', '.join(sorted(others))}, which "
+                f"TRL defines for reverse_kl alone; others go with {', '.join(sorted(_ANY_DIVERGENCE))}"
+            )
+        return self

@@ -1,0 +1,106 @@
+"""Sources cut into chunks of a few megabytes, so that no file needs to fit in memory and several processes can read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from preflow.data.files.reader import RawRow, jsonl_row, open_text, read_rows, unreadable
+from preflow.data.files.sources import DataSource, file_kind, is_hub
+from preflow.errors import DataFileError
+
+Part = Literal["train", "eval"]
+#: Bytes of text in a chunk.
+CHUNK_BYTES = 4 << 20
+#: Characters and rows at which a chunk is full where the rows themselves are handed over, and several chunks wait.
+_ROW_CHARACTERS, _ROWS = 1 << 20, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some rows of one source that stand together.
+
+    Attributes:
+        file: Name of the source, as findings give it.
+        part: Which part of the recipe names it.
+        first: Line number of the first line of text.
+        text: Lines of JSONL, or where they lie: path, first byte, number of bytes.
+        rows: The rows, for every other kind of file.
+    """
+
+    file: str
+    part: Part
+    first: int = 1
+    text: bytes | tuple[str, int, int] | None = None
+    rows: tuple[RawRow, ...] = ()
+
+    def read(self) -> Iterator[RawRow]:
+        """The rows, in the order of the file."""
+        if self.text is None:
+            yield from self.rows
+            return
+        for number, line in enumerate(self._lines(), self.first):
+            if line and not line.isspace():
+                yield jsonl_row(line, self.file, number)
+
+    def _lines(self) -> list[bytes]:
+        if isinstance(self.text, bytes):
+            return self.text.split(b"\n")
+        assert self.text is not None, "read() asked"
+        path, start, size = self.text
+        with unreadable(Path(path)), Path(path).open("rb") as stream:
+            stream.seek(start)
+            text = stream.read(size)
+        if len(text) != size:
+            raise DataFileError(f"{path} has changed while it was read: it is shorter than it was")
+        return text.split(b"\n")
+
+
+def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
+    """Cut one source into chunks.
+
+    Raises:
+        DataFileError: The file cannot be read or is not of the kind that its name says; names file and line.
+    """
+    path = Path(source.path)
+    kind = None if is_hub(source.path) else file_kind(path)
+    if kind is not None and kind[0] == "jsonl":
+        yield from _text_chunks(path, kind[1], name, part)
+        return
+    batch: list[RawRow] = []
+    size = 0
+    for row in read_rows(source, name):
+        batch.append(row)
+        size += _characters(row.values)
+        if len(batch) == _ROWS or size >= _ROW_CHARACTERS:
+            yield Chunk(name, part, rows=tuple(batch))
+            batch, size = [], 0
+    if batch:
+        yield Chunk(name, part, rows=tuple(batch))
+
+
+def _characters(value: Any, deepest: int = 8) -> int:
+    """About how much text a row holds, whatever its form; what is nested deeper than any turn does not count."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if not isinstance(value, dict | list) or not deepest:
+        return 0
+    return sum(_characters(held, deepest - 1) for held in (value.values() if isinstance(value, dict) else value))
+
+
+def _text_chunks(path: Path, packing: str | None, name: str, part: Part) -> Iterator[Chunk]:
+    with unreadable(path, packing) as after, open_text(path, packing) as stream:
+        start = 0 if packing else _mark_bytes(path)
+        number = 1
+        while lines := stream.readlines(CHUNK_BYTES):
+            size = sum(map(len, lines))
+            yield Chunk(name, part, number, b"".join(lines) if packing else (str(path.resolve()), start, size))
+            number += len(lines)
+            start += size
+            after[0] = number - 1
+
+
+def _mark_bytes(path: Path) -> int:
+    """Bytes of a UTF-8 byte order mark, which ``open_text`` skips."""
+    with path.open("rb") as stream:
+        return 3 if stream.read(3) == b"\xef\xbb\xbf" else 0

@@ -1,0 +1,63 @@
+"""Rows as they stand in the users' files, for those few that are set aside: with every column that they have."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from preflow.data.files.reader import RawRow, fed_back, jsonl_row, open_text, read_rows, unreadable
+from preflow.data.files.sources import DataSource, file_kind, is_hub
+from preflow.errors import DataFileError
+
+
+class Originals:
+    """Reads rows again, in the order of the files; lines between them are passed over without being parsed.
+
+    Args:
+        sources: The files, by the names that findings give them.
+    """
+
+    def __init__(self, sources: Mapping[str, DataSource]) -> None:
+        self._sources = sources
+        self._file = ""
+        self._passed = 0
+        self._lines: Iterator[bytes] | None = None
+        self._rows: Iterator[RawRow] = iter(())
+
+    def values(self, file: str, row: int) -> dict[str, Any]:
+        """All columns of a row.
+
+        Args:
+            file: Name of its source.
+            row: Its number there; within a file the numbers that are asked for rise.
+
+        Raises:
+            DataFileError: The file cannot be read any more, or has become shorter.
+        """
+        if file != self._file:
+            self._open(file)
+        raw = self._line(row) if self._lines is not None else next((raw for raw in self._rows if raw.row >= row), None)
+        if raw is None:
+            raise DataFileError(f"{self._sources[file].path} has changed while it was read: it has no row {row} now")
+        return fed_back(raw).values
+
+    def _open(self, file: str) -> None:
+        source = self._sources[file]
+        path = Path(source.path)
+        kind = None if is_hub(source.path) else file_kind(path)
+        self._file, self._passed = file, 0
+        if kind is not None and kind[0] == "jsonl":
+            self._lines = _lines(path, kind[1])
+        else:
+            self._lines, self._rows = None, read_rows(source, file)
+
+    def _line(self, row: int) -> RawRow | None:
+        assert self._lines is not None, "values() asked"
+        line = next(islice(self._lines, row - self._passed - 1, None), None)
+        self._passed = row
+        return None if line is None else jsonl_row(line, self._file, row)
+
+
+def _lines(path: Path, packing: str | None) -> Iterator[bytes]:
+    with unreadable(path), open_text(path, packing) as stream:
+        yield from stream

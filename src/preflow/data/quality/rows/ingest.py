@@ -1,0 +1,162 @@
+"""Rows taken in: each in the internal form as a line, or refused by name, and its texts for measuring.
+
+Rows of plain text, nearly all of most files, are written without being converted; the others go the careful way.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring
+from typing import TypeVar
+
+from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
+from preflow.data.files.reader import RawRow, fed_back
+from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
+from preflow.data.text import is_blank, row_json
+from preflow.data.validated import Kind, SetAside
+from preflow.findings import FORM
+
+#: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
+FINE = 0
+PROBLEMS = ("fine", *FORM)
+#: Texts of a row: its prompt and its answers.
+SIDES: dict[Kind, int] = {"demonstrations": 2, "preferences": 3}
+#: Distinct values of the column ``source`` that are counted in a chunk.
+_SOURCES = 2000
+Row = TypeVar("Row", Demonstration, Pair)
+
+
+@dataclass(slots=True)
+class Texts:
+    """The rows of a chunk, taken apart; a row with a problem has empty texts.
+
+    Attributes:
+        kind: What the rows are read as.
+        lines: Each row in the internal form, or as the quarantine holds it.
+        numbers: Of each row in its file.
+        problems: What is wrong with each row, a place in ``PROBLEMS``.
+        sides: Prompt and answers of each row, one after the other.
+        firsts: Place of a row to its first user turn, where that is not its whole prompt.
+        lasts: Place of a row to its last user turn, where that is not its whole prompt.
+        sources: Rows by the value of their column ``source``.
+    """
+
+    kind: Kind
+    lines: list[bytes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    problems: list[int] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    firsts: dict[int, str] = field(default_factory=dict)
+    lasts: dict[int, str] = field(default_factory=dict)
+    sources: Counter[str] = field(default_factory=Counter)
+
+
+def take_in(kind: Kind, file: str, rows: Iterable[RawRow]) -> Texts:
+    """Take in the rows of one file.
+
+    Args:
+        kind: What they are read as.
+        file: Name of the file, as findings give it.
+        rows: As they stand there.
+    """
+    texts = Texts(kind)
+    quick, careful = (_quick_pair, _pair) if kind == "preferences" else (_quick_demonstration, _demonstration)
+    quoted = encode_basestring(file)
+    for raw in rows:
+        if not quick(texts, raw, quoted):
+            held = fed_back(raw)
+            if held is raw or not quick(texts, held, quoted):
+                careful(texts, held)
+            raw = held  # noqa: PLW2901 - a row of a quarantine is what it holds
+        source = raw.values.get("source")
+        if type(source) is str and (source in texts.sources or len(texts.sources) < _SOURCES):
+            texts.sources[source] += 1
+    return texts
+
+
+def _quick_pair(texts: Texts, raw: RawRow, file: str) -> bool:
+    """Take in a row of plain texts; false, and nothing is added, for any other."""
+    values = raw.values
+    prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
+    if not (type(prompt) is type(chosen) is type(rejected) is str) or raw.malformed is not None or is_conditioned(raw):
+        return False
+    if is_blank(prompt) or is_blank(chosen) or is_blank(rejected):
+        return False
+    line = (
+        f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '
+        f'"chosen": [{{"role": "assistant", "content": {encode_basestring(chosen)}}}], '
+        f'"rejected": [{{"role": "assistant", "content": {encode_basestring(rejected)}}}], '
+        f'"file": {file}, "row": {raw.row}}}\n'
+    )
+    return _keep(texts, raw, line, (prompt, chosen, rejected))
+
+
+def _quick_demonstration(texts: Texts, raw: RawRow, file: str) -> bool:
+    values = raw.values
+    prompt, answer = values.get("prompt"), values.get("completion")
+    if not (type(prompt) is type(answer) is str) or raw.malformed is not None or is_conditioned(raw):
+        return False
+    if values.get("messages") is not None or values.get("conversations") is not None:
+        return False
+    if is_blank(prompt) or is_blank(answer):
+        return False
+    line = (
+        f'{{"messages": [{{"role": "user", "content": {encode_basestring(prompt)}}}, '
+        f'{{"role": "assistant", "content": {encode_basestring(answer)}}}], '
+        f'"context": 1, "file": {file}, "row": {raw.row}}}\n'
+    )
+    return _keep(texts, raw, line, (prompt, answer))
+
+
+def _pair(texts: Texts, raw: RawRow) -> None:
+    pair = _converted(texts, raw, to_pair)
+    if pair is not None:
+        _keep_converted(texts, raw, pair, pair.prompt, (pair.chosen[0].content, pair.rejected[0].content))
+
+
+def _demonstration(texts: Texts, raw: RawRow) -> None:
+    shown = _converted(texts, raw, to_demonstration)
+    if shown is not None:
+        _keep_converted(texts, raw, shown, shown.messages[:-1], (shown.messages[-1].content,))
+
+
+def _converted(texts: Texts, raw: RawRow, convert: Callable[[RawRow], Row]) -> Row | None:
+    """The row in the internal form; none where it cannot be used, which is then noted."""
+    try:
+        return convert(raw)
+    except RowProblem as problem:
+        _refuse(texts, raw, problem)
+        return None
+
+
+def _keep_converted(
+    texts: Texts, raw: RawRow, row: Demonstration | Pair, prompt: tuple[Message, ...], answers: tuple[str, ...]
+) -> None:
+    asked = prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
+    first = first_user_turn(prompt)
+    if first != asked:
+        texts.firsts[len(texts.lines)] = first
+    if len(prompt) > 1:
+        texts.lasts[len(texts.lines)] = prompt[-1].content
+    _keep(texts, raw, json.dumps(row.to_json(), ensure_ascii=False) + "\n", (asked, *answers))
+
+
+def _keep(texts: Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
+    """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
+    try:
+        texts.lines.append(line.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    texts.numbers.append(raw.row)
+    texts.problems.append(FINE)
+    texts.sides.extend(sides)
+    return True
+
+
+def _refuse(texts: Texts, raw: RawRow, problem: RowProblem) -> None:
+    row = SetAside(texts.kind, Source(raw.file, raw.row), problem.finding, problem.detail, raw.values)
+    texts.lines.append(row_json(row.to_json()))
+    texts.numbers.append(raw.row)
+    texts.problems.append(PROBLEMS.index(problem.finding))
+    texts.sides.extend([""] * SIDES[texts.kind])

@@ -1,0 +1,252 @@
+"""One chunk of rows looked at once: each row in the internal form on disk, and what can be measured of it as columns.
+
+This runs in several processes, so it gets and gives small values: the texts go to a file.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from operator import is_not
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz
+from rapidfuzz.process import cpdist
+from xxhash import xxh3_64_intdigest
+
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.chunks import Chunk
+from preflow.data.quality.rows.encoding import has_control, has_mojibake
+from preflow.data.quality.rows.ingest import FINE, SIDES, Texts, take_in
+from preflow.data.quality.rows.prompt_echo import beginnings, repeats, whole_similarity
+from preflow.data.quality.rows.word_hashes import Words, bands, combine
+from preflow.data.quality.wording.equivalence import may_be_alike, no_clear_winner
+from preflow.data.quality.wording.paraphrase import LEAST_LETTERS, shared_meaning
+from preflow.data.quality.wording.typos import unwrap
+from preflow.data.splits import split_key
+from preflow.data.text import folded_words, normalise, visible
+from preflow.data.validated import Kind
+
+#: Shallow marks of form, by name: one bit each, in this order.
+CUES = (
+    "a list",
+    "bold text",
+    "headings",
+    "a code block",
+    "several paragraphs",
+    "an exclamation mark",
+    "a question at the end",
+    "a digit",
+    "a word of apology",
+)
+#: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
+OPENINGS = (1, 2, 3)
+_LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to look at.
+
+    Attributes:
+        kind: What the rows are read as.
+        chunk: The rows.
+        number: Of the chunk, from 0.
+        file: Where the rows go, in the internal form.
+        settings: Thresholds.
+    """
+
+    kind: Kind
+    chunk: Chunk
+    number: int
+    file: Path
+    settings: ValidationSettings
+
+
+@dataclass(slots=True)
+class Surveyed:
+    """What was found in a chunk.
+
+    Attributes:
+        columns: Name to one value per row, shape ``(N,)`` or ``(K, N)``.
+        sources: Rows by the value of their column ``source``.
+        size: Bytes written.
+    """
+
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
+    sources: Counter[str] = field(default_factory=Counter)
+    size: int = 0
+
+
+def survey(order: Order) -> Surveyed:
+    """Look at one chunk and write its rows.
+
+    Raises:
+        DataFileError: The file has changed since it was cut into chunks.
+    """
+    texts = take_in(order.kind, order.chunk.file, order.chunk.read())
+    order.file.write_bytes(b"".join(texts.lines))
+    sizes = np.fromiter(map(len, texts.lines), np.int64)
+    columns: dict[str, NDArray[Any]] = {
+        "row": np.array(texts.numbers, np.uint32),
+        "problem": np.array(texts.problems, np.uint8),
+        "offset": np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes,
+        "chunk": np.full(len(sizes), order.number, np.uint32),
+        "part": np.full(len(sizes), order.chunk.part == "eval", bool),
+    }
+    columns |= _measure(order, texts)
+    return Surveyed(columns, texts.sources, int(sizes.sum()))
+
+
+def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
+    """Everything that is measured of the rows of a chunk."""
+    step = SIDES[order.kind]
+    words = Words.of(texts.sides)
+    bags, exact, numbers = words.bags(), words.sequences(), words.numbers()
+    for place in np.flatnonzero(words.counts == 0):  # marks or pictures alone: the text itself
+        if texts.sides[place]:
+            bags[place] = exact[place] = xxh3_64_intdigest(normalise(texts.sides[place]).encode())
+    fine = np.array(texts.problems, np.uint8) == FINE
+    edges = words.offsets[::step]
+    rows = words.signatures(edges[:-1], edges[1:])
+    prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
+    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.sides[0::step])]
+    bare = list(map(unwrap, firsts))
+    if texts.firsts or any(map(is_not, bare, firsts)):
+        asked = Words.of(bare)
+        first_bags = np.where(asked.counts > 0, asked.bags(), prompt_bags)
+        first_numbers, signatures = asked.numbers(), asked.signatures(asked.offsets[:-1], asked.offsets[1:])
+    else:
+        asked, first_bags, first_numbers = words.every(0, step), prompt_bags, numbers[0::step]
+        signatures = words.signatures(words.offsets[:-1:step], words.offsets[1::step])
+    columns: dict[str, NDArray[Any]] = {
+        "split": np.fromiter(map(split_key, firsts), np.uint64, len(firsts)),
+        "key": _exact_keys(texts),
+        "copy": combine(*(exact[side::step] for side in range(step))),
+        "bag": combine(prompt_bags, *answers),
+        "row_numbers": combine(*(numbers[side::step] for side in range(step))),
+        "prompt_numbers": first_numbers,
+        "prompt": prompt_bags,
+        "first": first_bags,
+        "words": words.counts.reshape(-1, step).T.astype(np.uint32),
+        **{f"opening_{n}": words.openings(n).reshape(-1, step).T[1:] for n in OPENINGS},
+        "cues": _cues(texts.sides, words, step),
+        "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
+        "row_bands": bands(rows),
+        "row_slots": (rows & 0xFF).astype(np.uint8).T,
+        "prompt_halves": asked.halves(),
+        "prompt_bands": bands(signatures),
+        "prompt_slots": (signatures & 0xFF).astype(np.uint8).T,
+        "answers": np.stack(answers),
+    }
+    columns |= _text_checks(texts, step, fine)
+    if order.settings.personal_data:
+        columns |= _personal(order.settings, texts, step)
+    if step == 3:
+        columns |= _compare(order.settings, texts, columns, fine)
+    columns["repeats"] = _repeats(texts, words, step, order.settings.repeats_prompt)
+    return columns
+
+
+def _exact_keys(texts: Texts) -> NDArray[np.uint64]:
+    """A hash of what a row says, to the letter, whatever columns it was written in."""
+    said = (xxh3_64_intdigest(line[: line.rfind(b', "file": ')]) for line in texts.lines)
+    return np.fromiter(said, np.uint64, len(texts.lines))
+
+
+def _cues(sides: list[str], words: Words, step: int) -> NDArray[np.uint16]:
+    """The marks of form of each answer as bits in the order of ``CUES``, shape ``(step - 1, N)``."""
+    before = np.concatenate([[0], np.cumsum(words.digits)])
+    digits = (before[words.offsets[1:]] > before[words.offsets[:-1]]).reshape(-1, step).T
+    found = [_marks(sides[side::step], digits[side]) for side in range(1, step)]
+    return np.stack(found)
+
+
+def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    marks = (
+        ["\n" in text and _LIST.search(text) is not None for text in answers],
+        ["**" in text for text in answers],
+        ["\n#" in text for text in answers],
+        ["```" in text for text in answers],
+        ["\n\n" in text for text in answers],
+        ["!" in text for text in answers],
+        [text.endswith("?") for text in answers],
+        digits,
+        ["orry" in text or "polog" in text for text in answers],
+    )
+    found = np.zeros(len(answers), np.uint16)
+    for bit, mark in enumerate(marks):
+        found |= np.asarray(mark, bool).astype(np.uint16) << np.uint16(bit)
+    return found
+
+
+def _text_checks(texts: Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Control characters and mojibake, row by row."""
+    count = len(texts.lines)
+    control, mojibake = np.zeros(count, bool), np.zeros(count, bool)
+    for place in range(count):
+        if fine[place]:
+            sides = texts.sides[place * step : place * step + step]
+            if not all(text.isascii() and text.isprintable() for text in sides):
+                control[place] = any(map(has_control, sides))
+                mojibake[place] = any(map(has_mojibake, sides))
+    return {"control": control, "mojibake": mojibake}
+
+
+def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str, NDArray[Any]]:
+    """E-mail addresses, phone numbers and secrets, row by row."""
+    from preflow.data.quality.rows.personal_data import has_email, has_phone, has_secret
+
+    rows = ["\n".join(texts.sides[place : place + step]) for place in range(0, len(texts.sides), step)]
+    return {
+        "email_address": np.array([has_email(row) for row in rows], bool),
+        "phone_number": np.array([has_phone(row, settings.phone_region) for row in rows], bool),
+        "secret": np.array([has_secret(row) for row in rows], bool),
+    }
+
+
+def _compare(
+    settings: ValidationSettings, texts: Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """How alike chosen and rejected are."""
+    chosen, rejected = texts.sides[1::3], texts.sides[2::3]
+    similarity = cpdist(beginnings(chosen), beginnings(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
+    same = np.zeros(len(chosen), bool)
+    alike, meaning = np.full((2, len(chosen)), np.nan, np.float32)
+    unclear = np.zeros(len(chosen), bool)
+    bags = columns["answers"]
+    close = (similarity >= settings.too_similar) | (bags[0] == bags[1])
+    most = columns["words"][1:].max(axis=0)
+    short = most <= settings.no_clear_winner_words
+    alike_in_letters = (similarity >= LEAST_LETTERS) & (most <= settings.same_in_other_words_up_to)
+    for place in np.flatnonzero(fine & (close | short | alike_in_letters)):
+        pair = chosen[place], rejected[place]
+        if normalise(visible(pair[0])) == normalise(visible(pair[1])):
+            same[place] = True
+            continue
+        if close[place]:
+            similarity[place] = whole = whole_similarity(*pair, float(similarity[place]))
+            close[place] = whole >= settings.too_similar or bags[0, place] == bags[1, place]
+        if close[place] and may_be_alike(*map(folded_words, pair)):
+            alike[place] = 1.0 if bags[0, place] == bags[1, place] else similarity[place]
+        unclear[place] = bool(short[place]) and no_clear_winner(*pair)
+        if alike_in_letters[place] and not unclear[place] and np.isnan(alike[place]):
+            meaning[place] = shared_meaning(*pair)
+    return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear, "meaning": meaning}
+
+
+def _repeats(texts: Texts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
+    """Whether an answer repeats the prompt, or the user's last turn where the prompt has others before it."""
+    found = np.zeros(len(texts.lines), bool)
+    prompts, *answers = [(texts.sides[side::step], words.every(side, step)) for side in range(step)]
+    for given, said in answers:
+        found |= repeats(*prompts, given, said, least)
+    if texts.lasts:
+        places = list(texts.lasts)
+        asked = list(texts.lasts.values())
+        for given, _ in answers:
+            some = [given[place] for place in places]
+            found[places] |= repeats(asked, Words.of(asked), some, Words.of(some), least)
+    return found

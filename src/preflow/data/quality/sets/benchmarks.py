@@ -1,0 +1,67 @@
+"""Prompts of named benchmark files, which must not be trained on: whatever their column is called."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.chunks import Chunk
+from preflow.data.files.reader import RawRow, read_rows
+from preflow.data.files.sources import DataSource, source_names
+from preflow.data.quality.rows.row_checks import Order, survey
+from preflow.data.quality.sets.column_store import Columns
+from preflow.errors import DataFileError
+
+_COLUMNS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "conversations")
+_ROWS = 4096
+
+
+def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: ValidationSettings) -> Columns:
+    """Measure the prompts of benchmark files.
+
+    Args:
+        sources: The files.
+        folder: Where their columns go; made where it is missing.
+        settings: Thresholds.
+
+    Raises:
+        DataFileError: A file cannot be read, or its rows have no column that holds a prompt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = Columns("demonstrations", folder)
+    for source, name in zip(sources, source_names(sources), strict=True):
+        rows = _prompts(source, name)
+        while batch := tuple(islice(rows, _ROWS)):
+            number = len(columns.files)
+            order = Order(
+                "demonstrations", Chunk(name, "eval", rows=batch), number, columns.rows_file(number), settings
+            )
+            columns.append(name, survey(order))
+    columns.close()
+    return columns
+
+
+def _prompts(source: DataSource, name: str) -> Iterator[RawRow]:
+    for raw in read_rows(source, name):
+        column = next((column for column in _COLUMNS if raw.values.get(column)), None)
+        if column is None or raw.malformed is not None:
+            got = raw.malformed or f"columns {', '.join(list(raw.values)[:12]) or 'none'}"
+            raise DataFileError(
+                f"benchmark file {name}, row {raw.row}: got {got}; expected one of {', '.join(_COLUMNS)}"
+            )
+        text = _first_text(raw.values[column])
+        if text is not None:
+            yield RawRow(raw.file, raw.row, {"prompt": text, "completion": "-"})
+
+
+def _first_text(value: Any) -> str | None:
+    """The text of a prompt, or of the first user turn of a conversation."""
+    if isinstance(value, str):
+        return value
+    turns = value if isinstance(value, list) else []
+    for turn in turns:
+        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in {"user", "human"}:
+            text = turn.get("content", turn.get("value"))
+            return text if isinstance(text, str) else None
+    return None

@@ -1,0 +1,198 @@
+"""What the models say: sampled responses and their divergence, and answers to look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import GenerationConfig
+
+from preflow.config import EvaluationSettings
+from preflow.data.rows import Message, Source
+from preflow.data.tokens.tokenize import prompt_with_room
+from preflow.data.validated import load_demonstrations, load_pairs
+from preflow.evaluation.models import ModelSet
+from preflow.maths.divergence import kl_divergence
+from preflow.maths.intervals import standard_error
+from preflow.models.loading import position_limit
+from preflow.models.memory import halving
+from preflow.models.scoring import Row, all_response_logits
+from preflow.observer import Observer
+from preflow.specs import EvaluateSpec
+
+_ANSWERS = 3
+#: Logits of a policy that are held at once: 128 MB in float32.
+_LOGITS_HELD = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt to answer.
+
+    Attributes:
+        text: Its last user turn, for people.
+        ids: P token ids, the generation prompt included.
+    """
+
+    text: str
+    ids: list[int]
+
+
+def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt], list[str]]:
+    """Distinct held-out prompts: those of the pairs, or else of the demonstrations.
+
+    Returns:
+        The prompts that leave room for an answer within ``max_seq_length`` (long conversations without their oldest
+        turns, as in training) and within the model's positions, and the rows of those that leave none.
+    """
+    turns: list[tuple[tuple[Message, ...], Source]]
+    settings = spec.recipe.dpo or spec.recipe.sft
+    assert settings is not None, "a recipe has at least one training stage"
+    if spec.recipe.dpo is not None:
+        turns = [(pair.prompt, pair.source) for pair in load_pairs(spec.data, "eval")]
+    else:
+        turns = [(row.messages[:-1], row.source) for row in load_demonstrations(spec.data, "eval")]
+    answer, positions = spec.recipe.evaluation.max_new_tokens, position_limit(spec.base, spec.recipe)
+    first: dict[tuple[Message, ...], Source] = {}
+    for messages, source in turns:
+        first.setdefault(messages, source)
+    fit, too_long = [], []
+    for messages, source in first.items():
+        ids = prompt_with_room(messages, models.renderer, settings.max_seq_length, answer)
+        if len(ids) < settings.max_seq_length and (positions is None or len(ids) + answer <= positions):
+            fit.append(Prompt(messages[-1].content, ids))
+        else:
+            too_long.append(str(source))
+    return fit, too_long
+
+
+def spread(prompts: list[Prompt], count: int) -> list[Prompt]:
+    """``count`` prompts, spread evenly over all of them."""
+    picks = np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int)
+    return [prompts[i] for i in np.unique(picks)]
+
+
+def answer_report(
+    models: ModelSet, prompts: list[Prompt], settings: EvaluationSettings, seed: int, observer: Observer
+) -> dict[str, dict[str, Any]]:
+    """Sampled response lengths of every model, and the KL of each trained model from those before it.
+
+    KL(policy || reference) is the exact full-vocabulary KL at every position of responses that the policy itself
+    samples (temperature 1, no top-k, no top-p), summed over the response, in nats; mean over prompts with its standard
+    error. A response cut at ``max_new_tokens`` counts up to the cut; the share of such responses is reported.
+
+    Args:
+        models: The models of the run.
+        prompts: Held-out prompts to answer.
+        settings: Longest response and batch size.
+        seed: Of the sampling.
+        observer: Hears progress.
+
+    Returns:
+        Per model: ``response_tokens``, ``cut_share``, and ``kl_base`` / ``kl_sft`` with ``value`` and ``se``.
+    """
+    results: dict[str, dict[str, Any]] = {name: {} for name in models.names}
+    for index, name in enumerate(models.names if prompts else []):
+        models.use(name)  # loading an adapter draws random numbers, so it comes before the seed
+        torch.manual_seed(seed)
+        rows = _sampled(models, name, prompts, settings, observer)
+        ended = [response[-1] in models.renderer.end_ids for _, response in rows]
+        results[name]["response_tokens"] = float(np.mean([len(response) for _, response in rows]))
+        results[name]["cut_share"] = 1 - sum(ended) / len(ended)
+        for reference, values in _divergences(models, name, models.names[:index], rows, observer).items():
+            spread_of = {"se": standard_error(values)} if len(values) > 1 else {}
+            results[name][f"kl_{reference}"] = {"value": float(values.mean()), **spread_of}
+    return results
+
+
+def samples(
+    models: ModelSet, held_out: list[Prompt], settings: EvaluationSettings, observer: Observer
+) -> list[dict[str, Any]]:
+    """Greedy answers of every model to the recipe's sample prompts, filled up to three with held-out ones."""
+    own = [Prompt(text, models.renderer.prompt_ids([Message("user", text)])) for text in settings.sample_prompts]
+    prompts = own + spread(held_out, max(0, _ANSWERS - len(own)))
+    answers: dict[str, list[str]] = {}
+    for name in models.names if prompts else []:
+        batch = generate(models, name, [prompt.ids for prompt in prompts], settings.max_new_tokens, sample=False)
+        answers[name] = [str(models.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in batch]
+        observer.progress(len(answers), len(models.names), "evaluate: sample answers")
+    return [
+        {"prompt": prompt.text, "answers": {name: answers[name][i] for name in answers}}
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+@torch.no_grad()
+def generate(
+    models: ModelSet, name: str, prompts: Sequence[list[int]], max_new_tokens: int, *, sample: bool
+) -> list[list[int]]:
+    """Responses to prompts, their end-of-turn token included where it was reached.
+
+    Sampling is from the model's own distribution: the generation settings that a model ships with (a temperature of
+    0.6, say) are not used.
+
+    Args:
+        models: The models of the run.
+        name: Which of them answers.
+        prompts: B prompts of token ids; padded on the left here.
+        max_new_tokens: Longest response.
+        sample: Sample at temperature 1 without top-k or top-p; else take the likeliest token each time.
+
+    Returns:
+        B responses of 1 to ``max_new_tokens`` token ids.
+    """
+    ends, pad = sorted(models.renderer.end_ids), models.tokenizer.pad_token_id
+    chosen = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **chosen
+    )
+    width = max(len(ids) for ids in prompts)
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=models.precision.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=models.precision.device)
+    model = models.use(name)
+    # A model's own generation_config would fill in whatever ours leaves at its default.
+    model.generation_config = config
+    with models.precision.autocast():
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return [_until_end(row, ends) for row in output[:, width:].tolist()]
+
+
+def _sampled(
+    models: ModelSet, name: str, prompts: list[Prompt], settings: EvaluationSettings, observer: Observer
+) -> list[Row]:
+    rows: list[Row] = []
+    batches = halving(
+        [prompt.ids for prompt in prompts],
+        settings.generation_batch_size,
+        lambda batch: generate(models, name, batch, settings.max_new_tokens, sample=True),
+        lambda tried, size: observer.note(f"evaluate: out of memory with {tried} answers at once; trying {size}"),
+    )
+    for batch, answers in batches:
+        rows.extend(zip(batch, answers, strict=True))
+        observer.progress(len(rows), len(prompts), f"evaluate: {name} model answers")
+    return rows
+
+
+def _divergences(
+    models: ModelSet, name: str, references: list[str], rows: list[Row], observer: Observer
+) -> dict[str, NDArray[np.float64]]:
+    """KL of one model's responses from each reference, shape ``(prompts,)`` each."""
+    values: dict[str, list[float]] = {reference: [] for reference in references}
+    longest = max((len(response) for _, response in rows), default=1)
+    at_once = max(1, _LOGITS_HELD // (longest * len(models.tokenizer)))
+    for start in range(0, len(rows) if references else 0, at_once):
+        some = rows[start : start + at_once]
+        policy = list(all_response_logits(models.use(name), some, models.precision))
+        for reference in references:
+            others = all_response_logits(models.use(reference), some, models.precision)
+            pairs = zip(policy, others, strict=True)
+            values[reference] += [float(kl_divergence(own, other).double().sum()) for own, other in pairs]
+        observer.progress(start + len(some), len(rows), f"evaluate: KL of the {name} model")
+    return {reference: np.array(kls, dtype=np.float64) for reference, kls in values.items()}
+
+
+def _until_end(ids: list[int], ends: list[int]) -> list[int]:
+    last = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: last + 1]

@@ -1,0 +1,146 @@
+"""The tool for the log-prob store: ``python -m preflow.stages.reference``."""
+
+import re
+import time
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from preflow.environment import logprobs_url, without_login
+from preflow.errors import ArtifactError
+from preflow.logprobs.inventory import ASIDE, Holding, different, holdings
+from preflow.logprobs.key_index import Keys
+from preflow.logprobs.store import key_column
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The store of reference log-probs.")
+_DAY = 24 * 3600.0
+#: Half-written files of killed processes are removed when they are this old.
+_ABANDONED = 3600.0
+_OUT = Console(highlight=False)
+_URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or the one of PREFLOW_HOME, without it.")]
+
+
+@app.command()
+def show(url: _URL = None) -> None:
+    """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
+    place = url or logprobs_url()
+    found, others = holdings(place)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("reference", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for name in ("responses", "size", "rows hit", "saved", "newest"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for holding in found:
+        asked, hit = holding.asked("rows_asked"), holding.asked("rows_hit")
+        table.add_row(
+            holding.name[:8],
+            holding.label,
+            f"{holding.rows:,}",
+            _size(holding.bytes),
+            f"{hit / asked:.0%} of {asked:,.0f}" if asked else "-",
+            _duration(holding.asked("seconds_saved")),
+            time.strftime("%Y-%m-%d", time.localtime(holding.newest)) if holding.newest else "-",
+        )
+    if found:
+        _OUT.print(table)
+    for holding in found:
+        for name in holding.damaged:
+            _OUT.print(f"damaged: {holding.name[:8]}/{name}, {_size(holding.files[name])}", soft_wrap=True)
+    _say_others(others)
+    rows, size = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
+    _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {_size(size)}", soft_wrap=True)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[float | None, typer.Option(min=0, help="Remove rows older than so many days.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Only of this reference: the beginning of its name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
+    url: _URL = None,
+) -> None:
+    """Remove rows by age, by reference, or both. What is asked for again is computed again."""
+    if older_than is None and reference is None:
+        raise typer.BadParameter("nothing says what to remove: give --older-than DAYS, --reference NAME, or both")
+    if reference == "":  # a script's variable that is not set; every name begins with it
+        raise typer.BadParameter("--reference is empty: give the beginning of a name that `show` prints")
+    place = url or logprobs_url()
+    found, others = holdings(place)
+    _say_others(others)
+    if not found:
+        _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True)
+        return
+    chosen = [holding for holding in found if holding.name.startswith(reference or "")]
+    if not chosen:
+        names = ", ".join(holding.name[:12] for holding in found)
+        raise typer.BadParameter(f"no reference begins with {reference!r}; the store holds {names}")
+    for holding in chosen:
+        before = None if older_than is None else time.time() - older_than * _DAY
+        removed, damaged = _prune(holding, before, dry_run=dry_run)
+        verb = "would remove" if dry_run else "removed"
+        more = f" and {damaged:,} damaged files" if damaged else ""
+        _OUT.print(f"{holding.name[:12]}: {verb} {removed:,} of {holding.rows:,} responses{more}", soft_wrap=True)
+
+
+def _prune(holding: Holding, before: float | None, *, dry_run: bool) -> tuple[int, int]:
+    """Remove a reference's rows that were computed before a time, or all; gives how many rows and damaged files.
+
+    Args:
+        holding: The reference.
+        before: Seconds since 1970.
+        dry_run: Only count.
+    """
+    folder = holding.folder
+    if before is None:
+        if not dry_run:
+            folder.clear()
+        return holding.rows, len(holding.damaged)
+    staying: list[Keys] = []
+    for name, keys in holding.keys.items():
+        try:
+            table = folder.look(name)
+        except (FileNotFoundError, ArtifactError):  # merged or damaged since it was counted
+            staying.append(keys)
+            continue
+        is_old = table.column("created").to_numpy() < before
+        kept = table.filter(pa.array(~is_old))
+        staying.append(key_column(kept).copy())
+        if dry_run or not is_old.any():
+            continue
+        if len(kept):
+            folder.write(kept)  # before the whole shard goes, so that no row that stays is ever missing
+        folder.remove([name])
+    age = time.time() - before
+    damaged = folder.older((name for name in holding.damaged if name.endswith(ASIDE)), age)
+    if not dry_run:
+        folder.remove(damaged)
+        folder.remove(folder.older((name for name in holding.files if name.startswith("partial-")), _ABANDONED))
+    return holding.rows - len(different(staying)), len(damaged)
+
+
+def _say_others(names: list[str]) -> None:
+    """Name what lies in the store and is left alone."""
+    if names:
+        _OUT.print(f"left alone, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True)
+
+
+def _shown(url: str) -> str:
+    """A store's address without a login, of chained ones too."""
+    return "::".join(without_login(part) for part in re.split(r"::(?=\w+://)", url))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,233 @@
+"""Computing what a log-prob store lacks: shard by shard, beside other processes, each response once."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from preflow.distributed import Ranks
+from preflow.errors import ModelError
+from preflow.logprobs.key_index import Keys
+from preflow.logprobs.leases import Claims, LockedClaims, NoClaims
+from preflow.logprobs.shards import KEY_BYTES
+from preflow.logprobs.store import LogprobStore, row_keys
+from preflow.logprobs.work_items import Work, missing
+from preflow.models.scoring import BATCH_TOKENS, Group, Scorer, packed_length
+from preflow.observer import Observer
+
+#: Pairs that are computed and written together: what a kill can lose.
+SHARD_GROUPS = 64
+#: By so much, in nats, rounding may lift the log-prob of a certain token above 0: float32's step at a score of 1000.
+_ROUNDING = 1e-3
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one call of ``fill`` found and did. Rows are groups: a prompt with the responses asked for it.
+
+    Attributes:
+        asked: Rows asked for.
+        hit: Rows of which everything was stored when the call began.
+        repeated: Rows that lacked something then, all of which an earlier row of the same call asks for too.
+        computed: Rows whose first missing response this process computed. What is left of ``asked`` others computed.
+        responses: Responses that this process computed.
+        tokens: Tokens that it ran through the model.
+        seconds: Wall time of computing, without loading the model.
+        seconds_saved: What the responses that were stored already took when they were computed.
+    """
+
+    asked: int = 0
+    hit: int = 0
+    repeated: int = 0
+    computed: int = 0
+    responses: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    seconds_saved: float = 0.0
+
+    @classmethod
+    def together(cls, tallies: Sequence["Tally"]) -> Self:
+        """What the processes of one launch did, who all were asked for the same rows."""
+        first = min(tallies, key=lambda tally: tally.hit)  # whoever looked first: later ones find what it stored
+        return cls(
+            asked=first.asked,
+            hit=first.hit,
+            repeated=first.repeated,
+            computed=sum(tally.computed for tally in tallies),
+            responses=sum(tally.responses for tally in tallies),
+            tokens=sum(tally.tokens for tally in tallies),
+            seconds=max(tally.seconds for tally in tallies),
+            seconds_saved=min(tally.seconds_saved for tally in tallies),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers for tracking."""
+        values = {
+            "rows_asked": self.asked,
+            "rows_hit": self.hit,
+            "rows_repeated": self.repeated,
+            "rows_computed": self.computed,
+            "responses_computed": self.responses,
+            "seconds": self.seconds,
+            "seconds_saved": self.seconds_saved,
+        }
+        if self.seconds > 0:
+            values["tokens_per_second"] = self.tokens / self.seconds
+        return {name: float(value) for name, value in values.items()}
+
+
+def fill(
+    store: LogprobStore,
+    groups: Sequence[Group],
+    load: Callable[[], Scorer],
+    observer: Observer,
+    what: str,
+    *,
+    keys: Keys | None = None,
+    by_length: bool = False,
+    ranks: Ranks | None = None,
+) -> Tally:
+    """Compute what is missing, together with whoever else is at it, and return when all of it is stored.
+
+    Args:
+        store: Where values are looked up and written.
+        groups: Prompts with the responses whose values are wanted.
+        load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
+        observer: Hears progress.
+        what: What is computed, for the progress line.
+        keys: ``row_keys`` of the groups, where they are known already.
+        by_length: Many rows run at once: take the longest first, so that neighbours are of similar length, and of one
+            prompt as many responses together as a packed batch takes.
+        ranks: The processes of one launch, who begin with a share each; none for this process alone.
+
+    Raises:
+        ModelError: A file of the model was changed meanwhile, or a value is no log-prob.
+    """
+    ranks = ranks or Ranks()
+    keys = row_keys(groups) if keys is None else keys
+    found = store.find(keys)
+    lacking, repeated = missing(groups, keys, found)
+    hit = len(groups) - repeated - sum(sum(work.firsts) for work in lacking)
+    tally = Tally(len(groups), hit, repeated, seconds_saved=store.seconds(found[found >= 0]))
+    todo = [piece for work in lacking for piece in work.pieces(BATCH_TOKENS if by_length else None)]
+    if by_length:
+        todo.sort(key=lambda work: -packed_length(work.group))
+    mine = [work for work in todo if ranks.owns(work.keys[0])]
+    filling = _Filling(store, load, observer, what, tally)
+    filling.run(mine)
+    if store.claims_folder is None:
+        ranks.meet()  # nothing is claimed there, so only what a rank could not finish may be left
+    filling.run([work for work in todo if not ranks.owns(work.keys[0])])
+    return tally
+
+
+class _Filling:
+    """Computes rows shard by shard, leaving alone what others are computing."""
+
+    def __init__(
+        self, store: LogprobStore, load: Callable[[], Scorer], observer: Observer, what: str, tally: Tally
+    ) -> None:
+        self._store, self._load, self._observer, self._what, self._tally = store, load, observer, what, tally
+        self._scorer: Scorer | None = None
+        self._done = 0
+
+    def run(self, todo: list[Work]) -> None:
+        """Return when every row of ``todo`` is stored, by whomever."""
+        folder = self._store.claims_folder
+        claims: Claims = NoClaims() if folder is None or not todo else LockedClaims(folder)
+        while todo:
+            choice = _Choice(self._store, todo)
+            with claims.take(choice):
+                todo = choice.left
+                if choice.shard:
+                    self._compute(choice.shard, waiting=len(todo))
+            if not choice.shard:
+                claims.wait()
+
+    def _compute(self, shard: list[Work], waiting: int) -> None:
+        if self._scorer is None:
+            self._scorer = self._load()
+        total = self._done + len(shard) + waiting
+        begin = time.monotonic()
+        values: list[list[float]] = []
+        for work, scored in zip(shard, self._scorer([work.group for work in shard]), strict=True):
+            new = [response.tolist() for response in scored]
+            self._require_logprobs(work, new)
+            values += new
+            self._done += 1
+            self._observer.progress(self._done, total, self._what)
+            self._tally.computed += sum(work.firsts)
+        seconds = time.monotonic() - begin
+        self._store.reference.require_unchanged()
+        self._store.add(_columns(shard, values, seconds))
+        self._tally.responses += len(values)
+        self._tally.tokens += sum(packed_length(work.group) + 1 for work in shard)
+        self._tally.seconds += seconds
+
+    def _require_logprobs(self, work: Work, values: list[list[float]]) -> None:
+        """Raise if a value cannot be a log-prob: once stored it would be served to every run.
+
+        Raises:
+            ModelError: Names the response.
+        """
+        prompt, responses = work.group
+        for response, row in zip(responses, values, strict=True):
+            for place, value in enumerate(row):
+                if not (math.isfinite(value) and value <= _ROUNDING):
+                    raise ModelError(
+                        f"{self._store.reference.label} gives {value} as log-prob of token {response[place]} (token "
+                        f"{place + 1} of a response of {len(response)}, to the prompt of {len(prompt)} tokens that "
+                        f"ends in {list(prompt[-8:])}): expected a finite number of at most 0. Nothing of this shard "
+                        "was stored. Look for NaN or infinite weights in the model, for a dtype whose range it "
+                        "leaves (float16), and for a faulty device; then run again"
+                    )
+
+
+class _Choice:
+    """Chooses the next shard: rows that are neither stored nor claimed. Rows that others claimed are left for later."""
+
+    def __init__(self, store: LogprobStore, todo: list[Work]) -> None:
+        self._store, self._todo = store, todo
+        self.shard: list[Work] = []
+        self.left: list[Work] = []
+
+    def __call__(self, claimed: set[bytes]) -> list[bytes]:
+        """Fill the shard and give its keys."""
+        self._store.refresh()
+        later: list[Work] = []
+        place = pairs = 0
+        while place < len(self._todo) and pairs < SHARD_GROUPS:
+            work = self._unstored(self._todo[place])
+            if not claimed.isdisjoint(work.keys):
+                later.append(work)
+            elif work.keys:
+                if self.shard and pairs + work.pairs > SHARD_GROUPS:
+                    break
+                self.shard.append(work)
+                pairs += work.pairs
+            place += 1
+        self.left = [*self._todo[place:], *later]
+        return [key for work in self.shard for key in work.keys]
+
+    def _unstored(self, work: Work) -> Work:
+        """The part of some work that nobody has stored yet."""
+        absent = self._store.find(np.array(work.keys, dtype=f"S{KEY_BYTES}")) < 0
+        if absent.all():
+            return work
+        return work.part(np.flatnonzero(absent).tolist())
+
+
+def _columns(shard: Sequence[Work], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
+    """One shard's rows by column; the time is shared out by tokens."""
+    lengths = [len(work.group[0]) + len(response) for work in shard for response in work.group[1]]
+    return {
+        "key": [key for work in shard for key in work.keys],
+        "total": [sum(row) for row in values],
+        "tokens": [len(row) for row in values],
+        "logprobs": values,
+        "seconds": [seconds * length / sum(lengths) for length in lengths],
+        "created": [int(time.time())] * len(values),
+    }

@@ -1,0 +1,130 @@
+"""What a log-prob store holds, for people: reads it and changes nothing, whatever lies there."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from preflow.errors import ArtifactError
+from preflow.logprobs.key_index import Keys
+from preflow.logprobs.shards import KEY_BYTES, ShardFolder, inside, open_store
+from preflow.logprobs.store import FOLDER_DIGITS, REFERENCE_FILE, key_column
+
+#: What a damaged shard's name ends in once a reader has set it aside.
+ASIDE = ".broken"
+
+
+@dataclass(slots=True)
+class Holding:
+    """What the store holds of one reference. Of its rows only the keys are kept.
+
+    Attributes:
+        folder: Its shards.
+        label: The model, for people.
+        files: Size of every file, bytes.
+        keys: By shard that is whole: the keys of its rows.
+        newest: When the newest row was computed, seconds since 1970.
+        usage: What each run asked.
+        damaged: Files that are of no use: damaged shards, set aside or not, and unreadable notes of usage.
+    """
+
+    folder: ShardFolder
+    label: str
+    files: dict[str, int]
+    keys: dict[str, Keys] = field(default_factory=dict)
+    newest: float = 0.0
+    usage: list[dict[str, float]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The reference's name: the beginning of its digest."""
+        return self.folder.reference[:FOLDER_DIGITS]
+
+    @property
+    def rows(self) -> int:
+        """Responses stored, each counted once."""
+        return len(different(self.keys.values()))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the whole shards."""
+        return sum(self.files[name] for name in self.keys)
+
+    def asked(self, name: str) -> float:
+        """A number of all runs together."""
+        return sum(entry.get(name, 0.0) for entry in self.usage)
+
+
+def holdings(url: str) -> tuple[list[Holding], list[str]]:
+    """Every reference in a store, the newest last; and the names of the folders there that are none."""
+    files, root = open_store(url)
+    if not files.exists(root):
+        return [], []
+    found: list[Holding] = []
+    others: list[str] = []
+    for entry in files.ls(root, detail=True):
+        if entry["type"] == "directory":
+            name = entry["name"].rstrip("/").rpartition("/")[2]
+            about = _about(files, inside(root, name), name)
+            if about is None:
+                others.append(name)
+            else:
+                found.append(_holding(files, inside(root, name), about))
+    return sorted(found, key=lambda holding: holding.newest), sorted(others)
+
+
+def different(keys: Iterable[Keys]) -> Keys:
+    """The keys of several shards together, each once."""
+    return np.unique(np.concatenate([np.empty(0, f"S{KEY_BYTES}"), *keys]))
+
+
+def _about(files: Any, path: str, name: str) -> dict[str, str] | None:
+    """What a reference's folder says about itself; none for a folder that is not a reference's."""
+    try:
+        about = json.loads(files.cat_file(f"{path}/{REFERENCE_FILE}"))
+        digest = about["digest"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    is_named_so = isinstance(digest, str) and len(name) == FOLDER_DIGITS and digest.startswith(name)
+    return {"digest": digest, "label": str(about.get("label", "unknown"))} if is_named_so else None
+
+
+def _holding(files: Any, path: str, about: dict[str, str]) -> Holding:
+    sizes = {
+        e["name"].rpartition("/")[2]: e["size"] or 0 for e in files.ls(path, detail=True) if e["type"] != "directory"
+    }
+    holding = Holding(ShardFolder(files, path, about["digest"]), about["label"], sizes)
+    for name in sorted(sizes):
+        if name.endswith(".parquet"):
+            _read_shard(holding, name)
+        elif name.startswith("usage-"):
+            _note_usage(holding, name, files.cat_file(f"{path}/{name}"))
+        elif name.endswith(ASIDE):
+            holding.damaged.append(name)
+    return holding
+
+
+def _read_shard(holding: Holding, name: str) -> None:
+    """Note a shard's keys, or that it is damaged or a link to nowhere."""
+    try:
+        table = holding.folder.look(name)
+    except (ArtifactError, FileNotFoundError):
+        holding.damaged.append(name)
+        return
+    holding.keys[name] = key_column(table).copy()
+    if len(table):
+        holding.newest = max(holding.newest, float(table.column("created").to_numpy().max()))
+
+
+def _note_usage(holding: Holding, name: str, data: bytes) -> None:
+    try:
+        entry = json.loads(data)
+    except ValueError:
+        entry = None
+    if isinstance(entry, dict) and all(isinstance(value, int | float) for value in entry.values()):
+        holding.usage.append(entry)
+    else:
+        holding.damaged.append(name)

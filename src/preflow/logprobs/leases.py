@@ -1,0 +1,102 @@
+"""Who computes what, among processes that fill one store at the same time on this machine.
+
+A process writes down the keys that it is about to compute and holds a lock for as long as it computes them. The kernel
+frees the lock of a killed process, so its rows are free again at once. On a file system without such locks (a store
+behind a URL) nothing is claimed: rows may then be computed twice, and the store keeps the first.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from preflow.logprobs.shards import KEY_BYTES
+
+#: Given the keys that others are computing now, chooses the keys to compute next.
+Choose = Callable[[set[bytes]], list[bytes]]
+
+
+class Claims(Protocol):
+    """Keeps processes from computing the same rows."""
+
+    def take(self, choose: Choose) -> AbstractContextManager[None]:
+        """Claim what ``choose`` gives for as long as the block lasts."""
+
+    def wait(self) -> None:
+        """Return when a process that computes something now has finished it, or is gone."""
+
+
+class NoClaims:
+    """Every process for itself."""
+
+    @contextmanager
+    def take(self, choose: Choose) -> Iterator[None]:
+        """Choose among everything."""
+        choose(set())
+        yield
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
+
+
+class LockedClaims:
+    """Claims of the processes of this machine, in a folder beside the shards."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep claims in ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._ledger = FileLock(folder / "ledger.lock")
+
+    @contextmanager
+    def take(self, choose: Choose) -> Iterator[None]:
+        """Claim what ``choose`` gives; it is called while no other process claims or gives back."""
+        mine = self._folder / f"{os.getpid()}-{os.urandom(4).hex()}.claim"
+        lock = FileLock(_lock_of(mine))
+        with self._ledger:
+            keys = choose(self._others())
+            if keys:
+                lock.acquire()
+                mine.write_bytes(b"".join(keys))
+        try:
+            yield
+        finally:
+            if keys:
+                mine.unlink(missing_ok=True)
+                lock.release()
+                _lock_of(mine).unlink(missing_ok=True)
+
+    def wait(self) -> None:
+        """Wait for the lock of any live claim."""
+        for claim in self._folder.glob("*.claim"):
+            with FileLock(_lock_of(claim)):
+                pass
+            _lock_of(claim).unlink(missing_ok=True)
+            return
+
+    def _others(self) -> set[bytes]:
+        """Keys of live claims; those of the dead are removed."""
+        keys: set[bytes] = set()
+        for claim in self._folder.glob("*.claim"):
+            try:
+                with FileLock(_lock_of(claim), timeout=0):
+                    claim.unlink(missing_ok=True)  # its process is gone, or has just finished
+                _lock_of(claim).unlink(missing_ok=True)
+            except Timeout:
+                data = _read(claim)
+                keys.update(data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES))
+        return keys
+
+
+def _lock_of(claim: Path) -> Path:
+    return claim.with_suffix(".lock")
+
+
+def _read(claim: Path) -> bytes:
+    try:
+        return claim.read_bytes()
+    except FileNotFoundError:  # given back since it was listed
+        return b""

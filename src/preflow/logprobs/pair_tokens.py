@@ -1,0 +1,105 @@
+"""Tokenized pairs in columns: millions of them take the size of their token ids, not of as many Python objects."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Self, overload
+
+import numpy as np
+import pyarrow as pa
+
+from preflow.data.tokens.tokenize import TokenizedPair
+from preflow.logprobs.key_index import Keys
+from preflow.logprobs.scored_pairs import BLOCK, SCHEMA
+from preflow.logprobs.shards import KEY_BYTES
+from preflow.logprobs.store import LogprobStore, prompt_hash
+from preflow.models.scoring import Group
+
+_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+class PairTokens(Sequence[Group]):
+    """Prompts, each with its chosen and its rejected response, as the store is asked for them."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Wrap a table with the columns of token ids and ``source``."""
+        self.table = table
+
+    @classmethod
+    def of(cls, pairs: Iterable[TokenizedPair]) -> Self:
+        """The same pairs in columns."""
+        rows = [{name: getattr(pair, name) for name in _IDS} | {"source": str(pair.source)} for pair in pairs]
+        return cls(pa.Table.from_pylist(rows, schema=pa.schema([SCHEMA.field(name) for name in (*_IDS, "source")])))
+
+    @classmethod
+    def joined(cls, parts: Iterable["PairTokens"]) -> Self:
+        """Some tables as one; nothing is copied."""
+        return cls(pa.concat_tables([cls.of([]).table, *(part.table for part in parts)]))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> Group: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Group | Self:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError(f"got a slice with step {step}, expected neighbours (step 1)")
+            return type(self)(self.table.slice(start, max(0, stop - start)))
+        row = range(len(self))[index]
+        return next(iter(self[row : row + 1]))
+
+    def __iter__(self) -> Iterator[Group]:
+        for batch in self.table.select(_IDS).to_batches(max_chunksize=1024):
+            for row in batch.to_pylist():
+                yield row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The key of every response: chosen, rejected, chosen, rejected, ..."""
+        found = bytearray()
+        for block in self.blocks():
+            for key in _keys(block.table):
+                found += key
+        return np.frombuffer(found, dtype=f"S{KEY_BYTES}")
+
+    def blocks(self) -> Iterator[Self]:
+        """The pairs in blocks of neighbours."""
+        for start in range(0, len(self), BLOCK):
+            yield self[start : start + BLOCK]
+
+    def scored(self, store: LogprobStore) -> Iterator[pa.Table]:
+        """The pairs with their stored values, block by block, with the columns of ``pairs.SCHEMA``.
+
+        Raises:
+            KeyError: The store lacks one.
+        """
+        for number, block in enumerate(self.blocks()):
+            first = 2 * number * BLOCK
+            values = store.take(self.keys[first : first + 2 * len(block)]).column("logprobs")
+            table = block.table
+            for place, side in enumerate(("chosen", "rejected")):
+                table = table.append_column(f"ref_{side}", values.take(pa.array(np.arange(place, len(values), 2))))
+            yield table.select(SCHEMA.names).combine_chunks()
+
+
+def _keys(table: pa.Table) -> Iterator[bytes]:
+    """The keys of a table's responses, from the bytes of its columns."""
+    prompts, chosen, rejected = (_rows(table.column(name)) for name in _IDS)
+    for prompt, one, other in zip(prompts, chosen, rejected, strict=True):
+        key = prompt_hash(prompt)
+        yield key(one)
+        yield key(other)
+
+
+def _rows(column: pa.ChunkedArray) -> Iterator[memoryview]:
+    """The bytes of each row of a column of lists of 32-bit numbers, least significant byte first."""
+    for chunk in column.chunks:
+        numbers = np.ascontiguousarray(chunk.values.to_numpy(), dtype="<i4").data.cast("B")
+        for start, stop in pairwise((4 * chunk.offsets.to_numpy().astype(np.int64)).tolist()):
+            yield numbers[start:stop]

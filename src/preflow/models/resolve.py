@@ -1,0 +1,219 @@
+"""Which base model a recipe means: its folder, its digest, and what must not be used."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from preflow import hub
+from preflow.config import Recipe
+from preflow.config.base import Frozen
+from preflow.config.training import TrainingSettings
+from preflow.environment import digests_folder, models_folder
+from preflow.errors import (
+    ConfigError,
+    DpoCheckpointError,
+    ModelDownloadError,
+    ModelError,
+    ModelNotFoundError,
+    UnsafeWeightsError,
+)
+from preflow.fingerprints.files import DigestMemory, folder_digest
+from preflow.models.packaged import PACKAGED, fetch
+from preflow.observer import Observer
+
+#: Files that decide what a model computes.
+_MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
+_ADAPTER = "adapter_model.safetensors"
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+class ModelRef(Frozen):
+    """A base model: where its files are, and what they are."""
+
+    name: str
+    """The recipe's ``model_name``, for people."""
+    path: str
+    """The folder that holds the files."""
+    digest: str
+    """Digest of weights, configuration and tokenizer files, and of an adapter over them."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter to load over it, when ``model_name`` named an adapter."""
+    base_name: str = ""
+    """What the adapter's own configuration calls its base; empty where ``model_name`` named whole weights."""
+
+    @property
+    def weights_name(self) -> str:
+        """The name under which the whole weights are found, for an adapter that is saved over them."""
+        return self.base_name or self.name
+
+
+def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
+    """Find the recipe's model: a folder, a packaged model (fetched and converted once), or a hub model.
+
+    Raises:
+        ModelNotFoundError: It is none of these.
+        UnsafeWeightsError: Its weights are not safetensors.
+        DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
+        ModelError: It is an adapter over another adapter.
+    """
+    found = find_model(recipe, observer)
+    digest = model_digest(Path(found.path))
+    if found.adapter is not None:
+        digest = f"{digest}+{model_digest(Path(found.adapter))}"
+    return found.model_copy(update={"digest": digest})
+
+
+def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> ModelRef:
+    """What ``resolve_model`` gives, without a digest.
+
+    Args:
+        recipe: Names the model.
+        observer: Hears of a packaged model that is fetched.
+        weights: Whether a hub model's weights are downloaded too, or the small files beside them alone.
+
+    Raises:
+        ModelError: As ``resolve_model``, but for what only weights show.
+    """
+    name = str(recipe.model_name)
+    folder = _locate(name, recipe, observer, weights=weights)
+    refuse_dpo_checkpoint(folder)
+    adapter_config = folder / "adapter_config.json"
+    if not adapter_config.is_file():
+        return ModelRef(name=name, path=str(folder), digest="")
+    adapter = json.loads(adapter_config.read_text(encoding="utf-8"))
+    base_name = adapter["base_model_name_or_path"]
+    own = recipe.model_copy(update={"model_revision": None})
+    base = _locate(str(base_name), own, observer, weights=weights)
+    if (base / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} is an adapter whose adapter_config.json names {base_name} as its base, which is an adapter "
+            "itself. Expected whole weights: name them in base_model_name_or_path, or merge the inner adapter first"
+        )
+    _require_agreement(recipe, adapter, folder)
+    return ModelRef(name=name, path=str(base), digest="", adapter=str(folder), base_name=str(base_name))
+
+
+def adapted_modules(base: ModelRef, settings: TrainingSettings) -> str | list[str]:
+    """Modules that get an adapter: as the adapter that the recipe starts from has them, or as the recipe says."""
+    asked: str | Sequence[str] = settings.lora_target_modules
+    if base.adapter is not None:
+        asked = json.loads((Path(base.adapter) / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    return asked if isinstance(asked, str) else list(asked)
+
+
+def weights_files(folder: Path) -> set[Path]:
+    """The safetensors files of a model folder: all in it, and all that an index names, wherever below it.
+
+    Raises:
+        UnsafeWeightsError: An adapter has none, so that PEFT would load a pickle; or an index names a file elsewhere.
+    """
+    files = {path for path in folder.glob("*.safetensors") if path.is_file()}
+    if (folder / "adapter_config.json").is_file() and not (folder / _ADAPTER).is_file():
+        raise UnsafeWeightsError(f"{folder} holds an adapter without {_ADAPTER}: expected its weights in that file")
+    for index in folder.glob("*.safetensors.index.json"):
+        for name in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise UnsafeWeightsError(f"{index} names {name}: expected weights in the model's own folder")
+            files |= {path for path in [folder / name] if path.is_file()}
+    return files
+
+
+def model_digest(folder: Path) -> str:
+    """Digest of the files that decide what a model computes: weights, configuration, tokenizer.
+
+    Raises:
+        UnsafeWeightsError: The folder holds no safetensors weights.
+    """
+    files = {path for pattern in _MEANINGFUL for path in folder.glob(pattern) if path.is_file()}
+    names = {path.relative_to(folder).as_posix() for path in files | weights_files(folder)}
+    if not any(name.endswith(".safetensors") for name in names):
+        others = sorted(p.name for p in folder.iterdir())[:8]
+        raise UnsafeWeightsError(
+            f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
+            "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
+        )
+    return folder_digest(folder, sorted(names), DigestMemory(digests_folder()).digest)
+
+
+def refuse_dpo_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint that a DPO trainer wrote: as a start of DPO it would become its own reference.
+
+    Raises:
+        DpoCheckpointError: The folder holds a ``ref`` adapter, or its training log shows rewards.
+    """
+    reason = None
+    state = folder / "trainer_state.json"
+    if (folder / "ref" / "adapter_config.json").is_file():
+        reason = "it holds a second adapter 'ref', the reference of a DPO run"
+    elif state.is_file() and "rewards/margins" in state.read_text(encoding="utf-8"):
+        reason = "its trainer_state.json logs rewards/margins"
+    if reason is not None:
+        raise DpoCheckpointError(
+            f"{folder} is a checkpoint of a DPO run: {reason}. Starting DPO from it would make the half-trained model "
+            "its own reference. Give the SFT model itself; an interrupted Preflow run goes on by starting it again"
+        )
+
+
+def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) -> None:
+    """The recipe and the adapter that it names say the same of the adapter.
+
+    Raises:
+        ConfigError: They do not; names both values.
+    """
+    if recipe.tuning == "full":
+        raise ConfigError(f"tuning is 'full' but {folder} is an adapter: use tuning: lora, or name merged weights")
+    if adapter.get("peft_type") != "LORA":
+        raise ConfigError(f"the adapter in {folder} is of type {adapter.get('peft_type')!r}, expected LORA")
+    section = recipe.dpo or recipe.sft
+    if section is None:
+        return
+    modules = adapter.get("target_modules")
+    stored = {
+        "lora_r": adapter.get("r"),
+        "lora_alpha": adapter.get("lora_alpha"),
+        "lora_dropout": adapter.get("lora_dropout", 0.0),
+        "lora_target_modules": sorted(modules) if isinstance(modules, list) else modules,
+    }
+    for name, value in stored.items():
+        asked = getattr(section, name)
+        asked = sorted(asked) if isinstance(asked, tuple) else asked
+        if asked not in (value, "all-linear"):  # an adapter names the layers that this stood for
+            raise ConfigError(
+                f"{name} is {asked} but the adapter in {folder} has {value}: that adapter itself goes on training, so "
+                f"set {name}: {value}"
+            )
+
+
+def _locate(name: str, recipe: Recipe, observer: Observer, *, weights: bool) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name in PACKAGED:
+        return fetch(name, models_folder(), observer)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelNotFoundError(
+            f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "
+            f"model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
+        )
+    return _from_hub(name, recipe, weights=weights)
+
+
+def _from_hub(name: str, recipe: Recipe, *, weights: bool) -> Path:
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        files = [*_HUB_FILES, "*.py"] if recipe.trust_remote_code else _HUB_FILES
+        skipped = None if weights else "*.safetensors"
+        return Path(
+            snapshot_download(name, revision=recipe.model_revision, allow_patterns=files, ignore_patterns=skipped)
+        )
+    except (HFValidationError, httpx2.HTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        kind = ModelDownloadError if hub.may_pass(error) else ModelNotFoundError
+        raise kind(
+            f"model_name {name!r} is no folder and no packaged model ({', '.join(PACKAGED)}), and the hub gave: "
+            f"{first}. Check the name, the network, and for a gated model your access and HF_TOKEN"
+        ) from error

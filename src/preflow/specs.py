@@ -1,0 +1,176 @@
+"""What each stage is asked to do. A specification also says what can change the stage's result (its identity).
+
+The specifications hold paths, digests and settings alone, so they are small JSON values for the orchestrator.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from preflow.artifacts import Artifact
+from preflow.config import Recipe
+from preflow.config.base import Frozen, Template, numbers
+from preflow.config.validation import ValidationSettings
+from preflow.data.files.sources import DataSource, file_kind
+from preflow.data.validated import rows_file
+from preflow.models.resolve import ModelRef
+
+#: The fields of ``ValidateSpec`` that name files.
+_FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
+
+
+class ValidateSpec(Frozen):
+    """Check, set aside, split."""
+
+    demonstrations: tuple[DataSource, ...] = ()
+    demonstrations_eval: tuple[DataSource, ...] = ()
+    preferences: tuple[DataSource, ...] = ()
+    preferences_eval: tuple[DataSource, ...] = ()
+    sft_eval_split: float = 0.1
+    dpo_eval_split: float = 0.1
+    benchmarks: tuple[DataSource, ...] = ()
+    """Files whose prompts must not train."""
+    tokenizer: str | None = None
+    """Folder of a tokenizer to count tokens with; none where the pipeline's own lengths stage does so."""
+    max_seq_length: int | None = None
+    """Most tokens of a row under that tokenizer."""
+    template: Template = "chat"
+    """How rows are rendered for it, as the recipe says."""
+    settings: ValidationSettings = ValidationSettings()
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """Every file that is read."""
+        return tuple(source for name in _FILES for source in getattr(self, name))
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of the files, in order, and how they are read; their names do not matter otherwise."""
+        return {
+            name: [[source.digest, *(file_kind(Path(source.path)) or ())] for source in getattr(self, name)]
+            for name in _FILES
+        }
+
+    def options(self) -> dict[str, Any]:
+        """The thresholds that can change the outcome."""
+        tokens = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
+        if self.tokenizer is not None:
+            tokens["template"] = self.template
+        return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split], **tokens}
+
+
+class LengthsSpec(Frozen):
+    """Count the tokens of every row that later stages will use."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in."""
+        return {"base": self.base.digest, "data": self.data.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The template, and by stage what happens to a row that is too long."""
+        shared = {name: getattr(self.recipe, name) for name in ("template", "trust_remote_code")}
+        return {**shared, **_lengths(self.recipe)}
+
+
+class SftSpec(Frozen):
+    """Fine-tune the base model on the training demonstrations."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in: of the data, the training demonstrations alone."""
+        return {"base": self.base.digest, "data": self.data.digests_of(rows_file("demonstrations", "train"))}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change the weights."""
+        return self.recipe.identity_settings("sft")
+
+
+class ReferenceSpec(Frozen):
+    """Log-probs of every pair, training and held out, under the reference model."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    sft: Artifact | None = None
+    """The SFT model; none where the named model itself is the reference."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in: of the data, the pairs alone."""
+        pairs = self.data.digests_of(rows_file("preferences", "train"), rows_file("preferences", "eval"))
+        return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change a log-prob: numerics, template and truncation; nothing of the optimizer."""
+        dpo = self.recipe.dpo
+        names = ("tuning", "use_4bit", "bf16", "template", "provider", "trust_remote_code")
+        shared = {name: getattr(self.recipe, name) for name in names}
+        cut = {} if dpo is None else {"max_seq_length": dpo.max_seq_length, "overlong_response": dpo.overlong_response}
+        return {**shared, **cut}
+
+
+class DpoSpec(Frozen):
+    """Align the SFT model on the training pairs against its own stored log-probs."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    reference: Artifact
+    sft: Artifact | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in; the pairs' tokens come with the reference."""
+        return {
+            "base": self.base.digest,
+            "reference": self.reference.digest,
+            "sft": self.sft and self.sft.digest,
+        }
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change the weights."""
+        return self.recipe.identity_settings("dpo")
+
+
+class EvaluateSpec(Frozen):
+    """Compare base, SFT and DPO model on held-out rows."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    sft: Artifact | None = None
+    dpo: Artifact | None = None
+    reference: Artifact | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in: of the data, the held-out rows alone."""
+        artifacts = {name: getattr(self, name) for name in ("sft", "dpo", "reference")}
+        held_out = self.data.digests_of(rows_file("demonstrations", "eval"), rows_file("preferences", "eval"))
+        digests = {name: a and a.digest for name, a in artifacts.items()}
+        return {"base": self.base.digest, "data": held_out, **digests}
+
+    def options(self) -> dict[str, Any]:
+        """The settings that can change a measurement."""
+        recipe = self.recipe
+        names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
+        beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
+        return {
+            "evaluation": numbers(recipe.evaluation),
+            **{name: getattr(recipe, name) for name in names},
+            **_lengths(recipe),
+            **beta,
+        }
+
+
+def _lengths(recipe: Recipe) -> dict[str, Any]:
+    """By training stage of a recipe: its limit, and what happens to a response beyond it."""
+    return {
+        stage: {"max_seq_length": settings.max_seq_length, "overlong_response": settings.overlong_response}
+        for stage, settings in (("sft", recipe.sft), ("dpo", recipe.dpo))
+        if settings is not None
+    }
+
+
+StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec

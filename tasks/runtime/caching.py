@@ -1,0 +1,121 @@
+"""What makes a stage's result reusable: its identity, and a Prefect cache policy that trusts nothing unread.
+
+Prefect's own policies see a path's text, not the file behind it: an edited file would be a stale hit and a deleted
+checkpoint still "Cached". Here the key is the identity of the work, and a record is only served when the artifact
+it points to was read again, byte for byte.
+"""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.context import TaskRunContext
+
+from preflow.artifacts import Artifact, find
+from preflow.config.loading import distribution, optional_packages
+from preflow.environment import preflow_home, store_folder
+from preflow.fingerprints.files import json_digest
+from preflow.specs import DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
+from tasks.runtime.code_digest import code_digest
+
+#: The module that computes each stage.
+MODULES = {
+    "validate": "expectations.gate",
+    "lengths": "preflow.stages.lengths",
+    "sft": "preflow.stages.sft",
+    "reference": "preflow.stages.reference",
+    "dpo": "preflow.stages.dpo",
+    "evaluate": "preflow.stages.evaluation",
+}
+#: Libraries whose version can change a stage's numbers.
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "trl", "peft", "bitsandbytes")
+#: Where Prefect keeps the small values that tasks return.
+RESULTS = Path(os.environ.get("PREFECT_HOME") or preflow_home() / "prefect") / "storage"
+
+
+def identity(stage: str, spec: StageSpec) -> str:
+    """SHA-256 of all that can change a stage's result; the name of its folder in the store.
+
+    Args:
+        stage: A key of ``MODULES``.
+        spec: What the stage is asked to do.
+    """
+    return json_digest(
+        {
+            "stage": stage,
+            "inputs": spec.inputs(),
+            "options": spec.options(),
+            "code": [code_digest(module) for module in (MODULES[stage], *_launching(spec))],
+            "versions": library_versions(spec),
+            "precision": _precision(spec),
+        }
+    )
+
+
+def _precision(spec: StageSpec) -> str | None:
+    """Device and dtypes in which a stage would compute here: what one machine stored is no hit on another kind."""
+    if isinstance(spec, ValidateSpec | LengthsSpec):  # they compute with no weight
+        return None
+    from preflow.models.precision import choose_precision
+
+    return choose_precision(spec.recipe).label()
+
+
+def _launching(spec: StageSpec) -> tuple[str, ...]:
+    """The module under which a stage computes in processes of its own, if it does."""
+    launches = isinstance(spec, SftSpec | ReferenceSpec | DpoSpec) and (
+        spec.recipe.launch.num_processes > 1 or spec.recipe.launch.config is not None
+    )
+    return ("preflow.stages.worker",) if launches else ()
+
+
+def library_versions(spec: StageSpec) -> dict[str, str | None]:
+    """The installed version of each library that counts, none for one that is absent."""
+    asked = set() if isinstance(spec, ValidateSpec) else {part for part, *_ in optional_packages(spec.recipe)}
+    launching = ("deepspeed",) if _launching(spec) else ()
+    return {name: _version(name) for name in (*LIBRARIES, *launching, *sorted(map(distribution, asked)))}
+
+
+def place(stage: str, spec: StageSpec) -> Path:
+    """The folder in the store that holds, or will hold, a stage's artifact."""
+    return store_folder() / stage / identity(stage, spec)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def verified_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """The cache key of a stage's task run, after removing a Prefect record that must not be served.
+
+    Prefect only logs an error raised here and would run without a cache; the stage's body computes the identity
+    again, so the same error then fails the task.
+    """
+    stage, spec = context.task.name, parameters["spec"]
+    final = place(stage, spec)
+    key = f"{stage}-{final.name}"
+    artifact = find(final)
+    if artifact is None or _recorded(context, key) != artifact:
+        (KEYS / key).unlink(missing_ok=True)
+    return key
+
+
+def _recorded(context: TaskRunContext, key: str) -> Artifact | None:
+    """What Prefect would serve for a key; none where it has nothing that can be read."""
+    if not context.result_store.exists(key):
+        return None
+    try:
+        found = context.result_store.read(key).result
+    except (OSError, ValueError):  # the result's file is gone, lies elsewhere, or is damaged
+        return None
+    return found if isinstance(found, Artifact) else None
+
+
+#: Where Prefect's cache records lie, beside the artifacts they point to.
+KEYS = store_folder() / "keys"
+VERIFIED = CacheKeyFnPolicy(cache_key_fn=verified_key).configure(key_storage=KEYS)

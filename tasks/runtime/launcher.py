@@ -1,0 +1,139 @@
+"""Training stages, and the filling of the store, in this process, or in several under ``accelerate launch``."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from preflow.config import Recipe
+from preflow.config.launch_checks import launched_precision, wrong_precision
+from preflow.errors import TrainingError
+from preflow.observer import Observer
+from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
+from preflow.stages.worker import ENDS_WITH_INPUT, relay
+
+Spec = TypeVar("Spec", SftSpec, DpoSpec)
+_LAST = 200
+
+
+def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callable[[Spec, Path, Observer], None]:
+    """A training stage's work, in as many processes as its recipe says."""
+
+    def run(spec: Spec, out: Path, observer: Observer) -> None:
+        if spec.recipe.launch.num_processes > 1:
+            from preflow.training.batching import within_memory
+
+            within_memory(
+                spec.recipe, stage, lambda recipe: _in_processes(stage, _with(spec, recipe), out, observer), observer
+            )
+        elif spec.recipe.launch.config is not None:
+            _in_processes(stage, spec, out, observer)
+        else:
+            work(spec, out, observer)
+
+    return run
+
+
+def _with(spec: Spec, recipe: Recipe) -> Spec:
+    return spec.model_copy(update={"recipe": recipe})
+
+
+def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer], None]:
+    """The reference stage's work, after as many processes as its recipe says have filled the store.
+
+    Args:
+        work: ``run_reference``, which then finds every row and writes the artifact.
+    """
+
+    def run(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
+        several = spec.recipe.launch.num_processes > 1
+        if several:
+            _in_processes("reference", spec, out, observer)
+        work(spec, out, observer, filled=several)
+
+    return run
+
+
+def _in_processes(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "spec.json"
+        file.write_text(spec.model_dump_json(), encoding="utf-8")
+        _accelerate(command(spec.recipe, stage, file, out), stage, observer)
+
+
+def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
+    """What starts the processes.
+
+    All that accelerate would take from elsewhere is said: the precision is the recipe's, and where the recipe names no
+    configuration one is written beside ``spec``. Without one accelerate reads the user's own, which no artifact's
+    identity knows of.
+
+    Raises:
+        ConfigError: ``launch.config`` asks for another precision than the recipe, as it comes out on this machine.
+    """
+    from preflow.models.precision import choose_precision
+
+    precision = choose_precision(recipe)
+    said = launched_precision(recipe.launch.config) if recipe.launch.config is not None else "no"
+    if said not in ("no", precision.mixed()):
+        wrong_precision(recipe, said)
+    config = recipe.launch.config or str(_own_config(spec.parent, cpu=precision.device.type == "cpu"))
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(recipe.launch.num_processes)]
+    start += ["--config_file", config, "--mixed_precision", precision.mixed()]
+    return [*start, "-m", "preflow.stages.worker", stage, str(spec), str(out)]
+
+
+def _own_config(folder: Path, *, cpu: bool) -> Path:
+    """Processes of this machine, each with the whole model; what ``infra/accelerate/ddp.yaml`` and ``cpu.yaml`` say."""
+    said: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU",  # accelerate's name for torchrun, on the CPU too
+        "num_machines": 1,
+        "machine_rank": 0,
+        "use_cpu": cpu,
+        "mixed_precision": "no",  # the command says it
+        **({} if cpu else {"gpu_ids": "all"}),
+    }
+    file = folder / "accelerate.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    return file
+
+
+def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
+    """Run the processes to their end; whatever happens here, none of them stays.
+
+    Raises:
+        TrainingError: One of them failed; with the end of what they wrote.
+    """
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,  # the system closes it when this process ends, even by a kill: the others end then too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, ENDS_WITH_INPUT: "1"},
+        encoding="utf-8",
+        errors="replace",  # a library's message in another encoding is no reason to end a training
+        process_group=0,
+    )
+    last: deque[str] = deque(maxlen=_LAST)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not relay(line, observer):
+                last.append(line.rstrip())
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if code:
+        raise TrainingError(
+            f"{stage}: accelerate launch ended with code {code}, expected 0. The last lines of its processes:\n"
+            + "\n".join(last)
+        )

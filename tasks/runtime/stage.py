@@ -1,0 +1,96 @@
+"""What every stage's task does around its one library call."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from prefect.context import TaskRunContext
+
+from preflow import artifacts
+from preflow.artifacts import Artifact
+from preflow.errors import DataDownloadError, DataUnfitError, ModelDownloadError, PreflowError
+from preflow.observer import Observer
+from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
+from tasks.runtime import caching
+from tasks.runtime.caching import RESULTS, VERIFIED
+from tasks.runtime.reporting import Reporter, tell, timed
+from tasks.tracking.runs import PipelineRun, StageRun, stage_run
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+#: Seconds before each retry: a full disk or a network that is away needs a while.
+PAUSES = [10.0, 60.0]
+
+Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec)
+
+
+def perform(
+    stage: str,
+    spec: Spec,
+    run: PipelineRun,
+    work: Callable[[Spec, Path, Observer], None],
+) -> Artifact:
+    """Do a stage's work in its place in the store, tracked and reported.
+
+    Args:
+        stage: The stage's name.
+        spec: What to do.
+        run: The pipeline run it belongs to.
+        work: Writes the stage's files into the folder it is given.
+    """
+    final = caching.place(stage, spec)
+    computed = False
+    observer: Reporter
+    child: StageRun
+
+    def write(out: Path) -> None:
+        nonlocal computed
+        computed = True
+        begin = time.monotonic()
+        try:
+            work(spec, out, observer)
+        except DataUnfitError:
+            child.keep(out)  # the report says which rows
+            raise
+        observer.metrics({f"{stage}/work_seconds": time.monotonic() - begin}, 0)
+
+    with timed(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:
+        artifact = artifacts.build(final, write)
+        child.complete(artifact, final.name, computed=computed)
+    return artifact
+
+
+def can_help(task: Any, task_run: Any, state: Any) -> bool:
+    """Whether trying again may end differently: trouble with disk or network, nothing that the user must change."""
+    error = state.data
+    if isinstance(error, ModelDownloadError | DataDownloadError):
+        return True
+    if isinstance(error, PreflowError | TimeoutError):  # the user's to mend; the task's time is over
+        return False
+    return isinstance(error, OSError | httpx.TransportError)
+
+
+def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
+    """Give a stage that Prefect served from its cache a finished run of its own."""
+    context = TaskRunContext.get()
+    if state.name != "Cached" or context is None:
+        return
+    run, spec = context.parameters["run"], context.parameters["spec"]
+    with stage_run(run, task.name, computing=False) as child:
+        identity = caching.identity(task.name, spec)
+        child.complete(state.result(), identity, computed=False)
+    tell(f"{task.name}: cached")
+
+
+#: What the decorators of all stages share: when to try again, and a cache that serves only what was read again.
+STAGE: dict[str, Any] = {
+    "retry_delay_seconds": PAUSES,
+    "retry_condition_fn": can_help,
+    "cache_policy": VERIFIED,
+    "persist_result": True,
+    "result_storage": RESULTS,
+    "result_serializer": "json",
+    "on_completion": [note_if_cached],
+}

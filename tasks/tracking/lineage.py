@@ -1,0 +1,129 @@
+"""What a tracked run is tagged with: where it came from, and which process it belongs to."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import preflow
+from preflow.config import Recipe
+from preflow.fingerprints.files import json_digest
+from preflow.specs import ValidateSpec
+
+#: Settings of the whole recipe that every run has as a parameter.
+_SHARED = ("strategy", "model_name", "tuning", "use_4bit", "bf16", "template", "seed", "provider")
+#: Seconds by which two readings of one process's start may differ: the system derives it from a clock that is set.
+_SAME_START = 5.0
+#: Settings of the one adapter, and of DPO, that keep their own name.
+_ADAPTER = ("lora_r", "lora_alpha", "lora_dropout")
+_DPO = ("beta", "loss_type", "label_smoothing", "f_divergence_type")
+#: Settings that both training stages have, so that their names say which one is meant.
+_TRAINING = (
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "warmup_ratio",
+    "lr_scheduler_type",
+    "max_seq_length",
+    "eval_split",
+)
+
+
+def parameters(recipe: Recipe) -> dict[str, str]:
+    """The key parameters of a run, flat, under the same names in every run: ``beta``, ``dpo_learning_rate``, ..."""
+    found: dict[str, Any] = {name: getattr(recipe, name) for name in _SHARED}
+    if recipe.tuning == "lora":
+        trained = recipe.sft or recipe.dpo
+        found |= {name: getattr(trained, name) for name in _ADAPTER if trained is not None}
+    if recipe.dpo is not None:
+        found |= {name: getattr(recipe.dpo, name) for name in _DPO}
+    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
+        if section is not None:
+            found |= {f"{stage}_{name}": getattr(section, name) for name in _TRAINING}
+    return {name: _text(value) for name, value in found.items()}
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def data_digest(sources: ValidateSpec) -> str:
+    """One digest over every data file that goes in."""
+    return json_digest(sources.inputs())
+
+
+def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> dict[str, str]:
+    """The tags of a pipeline run. Digests of single data files stand in its dataset inputs."""
+    tags = {
+        "kind": "pipeline",
+        "strategy": recipe.strategy,
+        "model_name": str(recipe.model_name),
+        "recipe_digest": recipe.digest(),
+        "data_digest": data_digest(sources),
+        "preflow_version": preflow.__version__,
+        **process_tags(),
+    }
+    if flow_run_id is not None:
+        tags["prefect_flow_run_id"] = flow_run_id
+    commit = git_commit(Path(__file__).parents[1])
+    if commit is not None:
+        tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("+changes")}
+    return tags
+
+
+def git_commit(folder: Path) -> str | None:
+    """The checkout's commit, with ``+changes`` where files differ from it; none outside a checkout."""
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{head}+changes" if changed else head
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired):  # no git here, or a stuck file system
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def process_tags() -> dict[str, str]:
+    """Tags that name this process; an id alone would be reused."""
+    return {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "process_started": _started(psutil.Process()),
+    }
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process that a run belongs to ran on this host and has ended.
+
+    A process on another host cannot be seen from here, so it counts as alive.
+    """
+    if tags.get("host") != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(tags["pid"]))
+        return (
+            process.status() == psutil.STATUS_ZOMBIE or _apart(_started(process), tags["process_started"]) > _SAME_START
+        )
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _apart(first: str, second: str) -> float:
+    return abs((datetime.fromisoformat(first) - datetime.fromisoformat(second)).total_seconds())
+
+
+def _started(process: psutil.Process) -> str:
+    return datetime.fromtimestamp(process.create_time(), UTC).isoformat(timespec="milliseconds")

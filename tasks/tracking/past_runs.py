@@ -1,0 +1,67 @@
+"""Runs that have ended: found again in MLflow, with the artifacts of their stages."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from preflow.artifacts import Artifact, verify
+from preflow.config import Recipe
+from preflow.config.base import Frozen
+from preflow.environment import mlflow_uri, without_login
+from preflow.errors import ConfigError
+from tasks.tracking.runs import client, find_run
+
+
+class PastRun(Frozen):
+    """A pipeline run that has ended."""
+
+    run_id: str
+    """Its id in MLflow."""
+    recipe: Recipe
+    """Its resolved recipe."""
+    artifacts: dict[str, Artifact]
+    """By stage what it left; read again and whole."""
+
+
+def past_run(name: str, run_id: str | None = None) -> PastRun:
+    """A finished pipeline run, found by its id, or the latest of a recipe.
+
+    Args:
+        name: The recipe's name.
+        run_id: MLflow's id of the pipeline run; the latest where not given.
+
+    Raises:
+        ConfigError: There is no such run.
+        ArtifactError: What a stage left is no longer there, or not whole.
+    """
+    store, finished = client(), "attributes.status = 'FINISHED'"
+    if run_id is None:
+        experiment = store.get_experiment_by_name(name)
+        pipelines = f"tags.kind = 'pipeline' and {finished}"
+        order = ["attributes.start_time DESC"]
+        found = experiment and store.search_runs([experiment.experiment_id], pipelines, max_results=1, order_by=order)
+        if not found:
+            raise ConfigError(
+                f"MLflow at {without_login(mlflow_uri())} has no finished run of the recipe '{name}': run it first "
+                "(python -m flows.two_stage RECIPE), or name a run with --run"
+            )
+        run_id = str(found[0].info.run_id)
+    experiment_id = find_run(run_id).experiment_id
+    stages = store.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}' and {finished}")
+    paths = {stage.data.tags["stage"]: Path(stage.data.tags["artifact_path"]) for stage in stages}
+    if not paths:
+        raise ConfigError(f"run {run_id} has no finished stage: expected the id of a pipeline run, not of a stage")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for one small file
+    recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
+    wanted = {stage: path for stage, path in paths.items() if stage in {"validate", "sft", "reference", "dpo"}}
+    return PastRun(
+        run_id=run_id,
+        recipe=Recipe.model_validate(recipe),
+        artifacts={stage: verify(path) for stage, path in wanted.items()},
+    )
+
+
+def log_drift(run: PastRun, drift: float) -> None:
+    """Record how far an exported model is from the trained one."""
+    client().log_metric(run.run_id, "export/drift", drift)

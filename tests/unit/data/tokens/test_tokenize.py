@@ -1,0 +1,144 @@
+"""Rows in = used + dropped; long rows lose whole old turns first; nothing is cut in silence."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preflow.data.rows import Demonstration, Message, Pair, Source
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import Counts, Overlong, tokenize_demonstrations, tokenize_pairs
+from preflow.errors import DataError, TemplateError
+from tests.unit.data.tokens.tokenizers import make_tokenizer
+
+# Every character below is one token, every special token one: a turn "<|im_start|>" "R" ":" text "<|im_end|>".
+TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'][0] + ':' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>a:' }}{% endif %}"
+)
+TOKENIZER = make_tokenizer(TEMPLATE)
+RENDERER = Renderer(TOKENIZER, "chat")
+
+
+def messages(*contents: str, system: str | None = None) -> tuple[Message, ...]:
+    turns = tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(contents))
+    return (Message("system", system), *turns) if system else turns
+
+
+def shown(*contents: str, system: str | None = None, context: int = 0) -> Demonstration:
+    return Demonstration(messages(*contents, system=system), Source("d", 1), context)
+
+
+def pair(*prompt: str, chosen: str, rejected: str) -> Pair:
+    answers = [(Message("assistant", text),) for text in (chosen, rejected)]
+    return Pair(messages(*prompt), answers[0], answers[1], Source("p", 1))
+
+
+def text(ids: list[int]) -> str:
+    return str(TOKENIZER.decode(ids)).replace("<|im_start|>", "[").replace("<|im_end|>", "]")
+
+
+def test_a_row_that_fits_exactly_is_used_whole() -> None:
+    # [u:Q] is 5 tokens, [a: is 3, XYZ] is 4: 12.
+    rows, counts = tokenize_demonstrations([shown("Q", "XYZ")], RENDERER, 12, "drop")
+    assert text(rows[0].input_ids) == "[u:Q][a:XYZ]"
+    assert rows[0].response_mask == [False] * 8 + [True] * 4
+    assert (counts.rows_in, counts.used, counts.changed.total()) == (1, 1, 0)
+
+
+def test_oldest_whole_turns_go_first_and_the_system_turn_stays() -> None:
+    # [s:S] 5, [u:Q][a:X] 10 per exchange: three exchanges are 35 tokens, two are 25.
+    row = shown("1", "X", "2", "Y", "3", "Z", system="S")
+    rows, counts = tokenize_demonstrations([row], RENDERER, 34, "drop")
+    assert text(rows[0].input_ids) == "[s:S][u:2][a:Y][u:3][a:Z]"
+    assert counts.changed == {"turns_removed": 1}
+
+
+def test_context_shrinks_with_the_turns_removed() -> None:
+    # The first exchange is context; it is removed, so no turn that is left is.
+    row = shown("1", "X", "2", "Y", "3", "Z", context=2)
+    rows, _ = tokenize_demonstrations([row], RENDERER, 29, "drop")
+    trained = [token for token, counts in zip(rows[0].input_ids, rows[0].response_mask, strict=True) if counts]
+    assert text(rows[0].input_ids) == "[u:2][a:Y][u:3][a:Z]"
+    assert text(trained) == "Y]Z]"
+
+
+def test_a_row_that_the_template_refuses_is_named() -> None:
+    renderer = Renderer(TOKENIZER, "none")
+    with pytest.raises(TemplateError, match=r"p:1: .*3 turns"):
+        tokenize_pairs([pair("1", "X", "2", chosen="A", rejected="B")], renderer, 99, "drop")
+
+
+@pytest.mark.parametrize(
+    ("limit", "overlong", "reason"), [(11, "drop", "response_too_long"), (8, "cut", "prompt_too_long")]
+)
+def test_a_row_that_cannot_fit_is_dropped_by_reason(limit: int, overlong: Overlong, reason: str) -> None:
+    rows, counts = tokenize_demonstrations([shown("Q", "XYZ")], RENDERER, limit, overlong)
+    assert rows == []
+    assert counts.dropped == {reason: 1}
+    assert counts.examples == {reason: ["d:1"]}
+
+
+def test_a_response_is_cut_only_when_asked_and_counted_and_then_does_not_end_the_turn() -> None:
+    rows, counts = tokenize_demonstrations([shown("Q", "XYZ")], RENDERER, 10, "cut")
+    assert text(rows[0].input_ids) == "[u:Q][a:XY"
+    assert counts.changed == {"response_cut": 1}
+
+
+def test_both_sides_of_a_pair_answer_the_same_prompt() -> None:
+    # The longer side alone (8 + 10 + 4 > 21) makes both lose the first exchange.
+    rows, counts = tokenize_pairs([pair("1", "X", "2", chosen="A", rejected="BCD")], RENDERER, 21, "drop")
+    row = rows[0]
+    assert (text(row.prompt_ids), text(row.chosen_ids), text(row.rejected_ids)) == ("[u:2][a:", "A]", "BCD]")
+    assert counts.changed == {"turns_removed": 1}
+
+
+def test_a_pair_that_cutting_makes_equal_is_dropped_by_reason() -> None:
+    rows, counts = tokenize_pairs([pair("Q", chosen="ABC", rejected="ABD")], RENDERER, 10, "cut")
+    assert rows == []
+    assert counts.dropped == {"equal_when_cut": 1}
+
+
+def test_a_pair_is_cut_on_the_side_that_is_too_long() -> None:
+    rows, counts = tokenize_pairs([pair("Q", chosen="A", rejected="BCDE")], RENDERER, 10, "cut")
+    assert (text(rows[0].chosen_ids), text(rows[0].rejected_ids)) == ("A]", "BC")
+    assert counts.changed == {"response_cut": 1}
+
+
+def test_counts_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(DataError, match="3 rows in"):
+        Counts(rows_in=3, used=1).check()
+
+
+def test_counts_name_the_first_rows_of_each_reason() -> None:
+    counts = Counts(rows_in=9, used=2)
+    for row in range(7):
+        counts.drop("prompt_too_long", Source("f", row))
+    assert counts.to_json()["examples"] == {"prompt_too_long": ["f:0", "f:1", "f:2", "f:3", "f:4"]}
+    assert str(counts) == "9 rows in, 2 used; 7 dropped: prompt_too_long (f:0, f:1, f:2, f:3, f:4, ...)"
+
+
+TEXT = st.text(alphabet="abc", min_size=1, max_size=9)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(TEXT, min_size=0, max_size=4), TEXT, TEXT, TEXT), max_size=6),
+    st.integers(8, 60),
+    st.sampled_from(["drop", "cut"]),
+)
+def test_every_pair_is_used_or_dropped_and_no_used_one_is_too_long(
+    contents: list[tuple[list[str], str, str, str]], limit: int, overlong: Overlong
+) -> None:
+    pairs = [
+        pair(*earlier[: len(earlier) // 2 * 2], last, chosen=chosen, rejected=rejected)
+        for earlier, last, chosen, rejected in contents
+    ]
+    rows, counts = tokenize_pairs(pairs, RENDERER, limit, overlong)
+    assert counts.rows_in == len(pairs) == len(rows) + counts.dropped.total()
+    for row in rows:
+        sides = (row.chosen_ids, row.rejected_ids)
+        assert all(len(row.prompt_ids) + len(side) <= limit and side for side in sides)
+        if overlong == "drop":
+            assert all(side[-1] == RENDERER.closing_id for side in sides)
+    whole = sum(all(side[-1] == RENDERER.closing_id for side in (row.chosen_ids, row.rejected_ids)) for row in rows)
+    assert len(rows) - whole == counts.changed["response_cut"]

@@ -1,0 +1,219 @@
+"""``python -m flows.validate``: verdict, exit codes, and one clear error for every broken file."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.commands.validate import main
+from tests.conftest import demonstration_rows, preference_rows, write_jsonl
+
+GOOD = json.dumps(preference_rows(1)[0])
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of the command."""
+    app = typer.Typer()
+    app.command()(main)
+    done = CliRunner().invoke(app, list(arguments))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def report(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the JSON that programs read."""
+    code, out, _ = run(*arguments, "--json")
+    found: dict[str, Any] = json.loads(out)
+    return code, found
+
+
+def test_a_good_file_is_fit_and_its_rows_are_parted(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "p.jsonl", preference_rows(60))
+    code, found = report(str(file), "--out", str(tmp_path / "out"))
+    assert (code, found["verdict"], found["preferences"]["rows_in"]) == (0, "fit", 60)
+    lines = [(tmp_path / "out" / f"preferences.{side}.jsonl").read_text().splitlines() for side in ("train", "eval")]
+    assert len(lines[0]) + len(lines[1]) == 60
+    code, out, _ = run(str(file), "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "The data are fit." in out
+    assert "60 rows in" in " ".join(out.split())
+
+
+def test_advice_is_said_once_in_the_terminal_the_page_and_the_json(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "p.jsonl", preference_rows(100))
+    _, found = report(str(file), "--out", str(tmp_path / "out"))
+    (advice,) = found["advice"]
+    assert "pairs are held out: below 50" in advice
+    assert "fewer_rows_than_recommended" in found["preferences"]["findings"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    _, out, _ = run(str(file), "--out", str(tmp_path / "out"))
+    for text in (page, " ".join(out.split())):
+        assert text.count("pairs are held out: below 50") == 1
+    assert page.count("fewer rows than recommended") == out.count("fewer_rows_than_recommended") == 1
+
+
+def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "d.jsonl", demonstration_rows(20))
+    assert report(str(file))[1].keys() >= {"demonstrations"}
+    code, found = report(str(file), "--kind", "preferences")
+    assert (code, found["verdict"]) == (1, "unfit")
+    assert "missing in every row" in found["critical"][0]
+    assert report(str(file), "--kind", "pears")[0] == 2
+
+
+def test_an_unfit_file_leaves_its_report_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    rows = preference_rows(5)
+    for row in rows[:4]:
+        row["chosen"] = " "
+    file = write_jsonl(tmp_path / "p.jsonl", rows)
+    code, out, _ = run(str(file), "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert "blank_text" in out
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_holds_no_markup_of_the_data(tmp_path: Path) -> None:
+    rows = preference_rows(40)
+    rows[3]["chosen"] = rows[3]["rejected"] = "<script src='https://example.org/x.js'></script>"
+    run(str(write_jsonl(tmp_path / "p.jsonl", rows)), "--out", str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script" in page
+    assert not any(mark in page for mark in ("<script", "<link", "<img", 'src="', "@import", "url("))
+
+
+def test_examples_are_cut_to_a_few_words_unless_the_recipe_allows_whole_texts(tmp_path: Path) -> None:
+    rows = preference_rows(40)
+    rows[3]["chosen"] = rows[3]["rejected"] = "one two three four five six seven eight nine ten secretword"
+    file, page = write_jsonl(tmp_path / "p.jsonl", rows), tmp_path / "out" / "report.html"
+    for allowed in (False, True):
+        run(str(file), "--out", str(tmp_path / "out"), "--set", f"validation.whole_examples={allowed}")
+        assert ("secretword" in page.read_text(encoding="utf-8")) is allowed
+
+
+def test_a_recipe_gives_files_and_thresholds_and_settings_can_be_overridden(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "p.jsonl", preference_rows(40))
+    write_jsonl(tmp_path / "bench.jsonl", [{"question": preference_rows(8)[7]["prompt"].upper()}])
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("strategy: dpo\ndataset: p.jsonl\nvalidation: {benchmark_files: bench.jsonl, minimum_rows: 3}\n")
+    code, found = report(str(recipe))
+    assert code == 0
+    assert found["preferences"]["findings"]["in_benchmark"]["rows"] == {"p.jsonl": [8]}
+    assert report(str(recipe), "--set", "validation.minimum_rows=50")[0] == 1
+    assert report(str(recipe), "--set", "validation.severity={in_benchmark: stop}")[0] == 1
+    code, found = report(str(recipe), "--set", "validation.minimum_rowz=50")
+    assert (code, found["error"]) == (2, "ConfigError")
+    assert "minimum_rows" in found["message"]
+
+
+def test_a_folder_that_is_no_report_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").touch()
+    file = write_jsonl(tmp_path / "p.jsonl", preference_rows(5))
+    assert report(str(file), "--out", str(tmp_path / "out"))[0] == 2
+    assert (tmp_path / "out" / "thesis.txt").exists()
+
+
+def _parquet(path: Path) -> None:
+    pq.write_table(pa.table({"question": ["a", "b"], "answer": ["c", "d"]}), path)
+
+
+#: File name, how it is written, exit code, and what the message says.
+BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
+    "truncated gzip": (
+        "a.jsonl.gz",
+        lambda path: path.write_bytes(gzip.compress((GOOD + "\n").encode() * 9)[:60]),
+        2,
+        r"a.jsonl.gz cannot be read",
+    ),
+    "NUL bytes": ("a.jsonl", lambda path: path.write_bytes(b"\x00" * 200), 1, "line 1"),
+    "doubled key": (
+        "a.jsonl",
+        lambda path: path.write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "chosen": "d"}\n'),
+        1,
+        "the key 'chosen' is given twice",
+    ),
+    "deep nesting": ("a.jsonl", lambda path: path.write_text("[" * 100_000), 1, "nested too deeply"),
+    "deep array": ("a.json", lambda path: path.write_text("[" * 100_000), 2, "a.json is not valid JSON"),
+    "array cut off": ("a.json", lambda path: path.write_text(f"[{GOOD},\n{GOOD[:-9]}"), 2, "line 2 column"),
+    "rows inside an object": (
+        "a.json",
+        lambda path: path.write_text(f'{{"data": [{GOOD}]}}'),
+        2,
+        "'data' holds 1 objects",
+    ),
+    "wrong extension": ("a.csv", lambda path: path.write_bytes(gzip.compress(b"a,b")), 2, "gzip-packed"),
+    "unknown extension": ("a.txt", lambda path: path.write_text(GOOD), 2, "no known kind of data file"),
+    "empty": ("a.jsonl", lambda path: path.touch(), 1, "hold no row at all"),
+    "white space": ("a.jsonl", lambda path: path.write_text("\n\n \n"), 1, "hold no row at all"),
+    "folder without data": ("folder", lambda path: path.mkdir(), 2, "holds no data file"),
+    "folder by the name of a file": ("a.jsonl", lambda path: path.mkdir(), 2, "holds no data file"),
+    "missing": ("a.jsonl", lambda path: None, 2, "No such file"),
+    "another schema": ("a.parquet", _parquet, 1, "no column 'chosen'; got question, answer"),
+    "no Parquet": ("a.parquet", lambda path: path.write_text(GOOD), 2, "a.parquet cannot be read"),
+    "UTF-16": ("a.jsonl", lambda path: path.write_bytes(GOOD.encode("utf-16")), 2, "UTF-16"),
+    "Latin-1 line": ("a.jsonl", lambda path: path.write_bytes(b'{"prompt": "caf\xe9"}\n'), 1, "can't decode byte 0xe9"),
+    "open quotes": ("a.csv", lambda path: path.write_text('prompt,chosen,rejected\n"a,b,c\n'), 2, "cannot be read"),
+    "broken recipe": ("a.yaml", lambda path: path.write_text("a: [1"), 2, "a.yaml"),
+    "number for a recipe": ("a.yaml", lambda path: path.write_text("4"), 2, "a.yaml"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_one_clear_message(tmp_path: Path, case: str) -> None:
+    name, write, expected, reason = BROKEN[case]
+    write(tmp_path / name)
+    code, found = report(str(tmp_path / name), "--out", str(tmp_path / "out"))
+    text = found.get("message") or " ".join(
+        [*found["critical"], *(e["example"] for e in found["preferences"]["findings"].values())]
+    )
+    assert code == expected, text
+    assert reason in text
+    if code == 1 and "hold no row" not in text:
+        rows = [row for e in found["preferences"]["findings"].values() for row in e["rows"].get(name, [])]
+        assert rows[0] == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads everything")
+def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch(mode=0)
+    code, found = report(str(tmp_path / "a.jsonl"))
+    assert code == 2
+    assert "Permission denied" in found["message"]
+
+
+@pytest.mark.parametrize("change", ["bom", "crlf", "no last line end"])
+def test_harmless_oddities_change_nothing(tmp_path: Path, change: str) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in preference_rows(40)).encode()
+    changed = {"bom": b"\xef\xbb\xbf" + text, "crlf": text.replace(b"\n", b"\r\n"), "no last line end": text[:-1]}
+    (tmp_path / "p.jsonl").write_bytes(changed[change])
+    code, found = report(str(tmp_path / "p.jsonl"))
+    assert (code, found["preferences"]["rows_in"], found["preferences"]["set_aside"]) == (0, 40, 0)
+
+
+@pytest.mark.slow
+def test_a_line_of_50_megabytes_is_one_row_that_is_too_long(tmp_path: Path) -> None:
+    row = {**preference_rows(1)[0], "chosen": "word " * 10_000_000}
+    write_jsonl(tmp_path / "p.jsonl", [*preference_rows(40), row])
+    code, found = report(str(tmp_path / "p.jsonl"))
+    assert code == 0
+    assert found["preferences"]["findings"]["text_too_long"]["rows"] == {"p.jsonl": [41]}
+
+
+@pytest.mark.slow
+def test_the_command_starts_no_server_and_loads_no_model_library() -> None:
+    code = "import sys, flows.commands.validate, expectations.gate\n"
+    code += "print([m for m in ('torch', 'transformers', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,87 @@
+"""The table at the end."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from flows.running import summary
+from flows.running.summary import headline, legend, markdown, metric_rows
+
+ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
+REPORT: dict[str, Any] = {
+    "models": {
+        "base": {"preference_accuracy": ACCURACY, "perplexity": 9.0},
+        "dpo": {
+            "preference_accuracy": ACCURACY,
+            "preference_accuracy_length_matched": {**ACCURACY, "n": 31},
+            "reward_margin": ACCURACY,
+            "kl_sft": {"value": 1.0, "se": 0.1},
+        },
+        "sft": {"preference_accuracy": ACCURACY},
+    },
+    "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
+    "n_pairs": 40,
+    "confidence": 0.95,
+    "warnings": ["few pairs"],
+}
+#: Every measure in its longest form.
+WIDE = {"value": -1.25, "low": -1.5, "high": -1.0}
+FULL: dict[str, Any] = {
+    **REPORT,
+    "models": {
+        name: {
+            **dict.fromkeys(("preference_accuracy", "reward_accuracy", "reward_margin"), ACCURACY),
+            "preference_accuracy_length_matched": {**ACCURACY, "n": 31},
+            "kl_sft": {"value": 20.36, "se": 1.09},
+            "kl_base": {"value": 120.36, "se": 11.09},
+            "perplexity": 152.57,
+            "response_tokens": 159.2,
+            "cut_share": 1.0,
+        }
+        | ({"chosen_logp_change": WIDE, "rejected_logp_change": WIDE} if name == "dpo" else {})
+        for name in ("base", "sft", "dpo")
+    },
+}
+SAMPLES = [{"prompt": "Where\nis it?", "answers": {"base": "a [b]", "dpo": "c", "sft": "d"}}]
+
+
+def test_rows_hold_models_in_order_and_gaps_for_what_is_not_defined() -> None:
+    rows = metric_rows(REPORT)
+    assert list(rows[0]) == ["measure", "base", "SFT", "DPO"]
+    assert rows[0]["base"] == "0.70 [0.60, 0.80]"
+    margin = next(row for row in rows if row["measure"] == "reward margin")
+    assert (margin["base"], margin["SFT"]) == ("", "")
+    assert "Length-matched: 31 of 40 pairs." in legend(REPORT)
+
+
+def test_without_sft_the_reference_is_the_base_model() -> None:
+    models = {name: REPORT["models"][name] for name in ("base", "dpo")}
+    report = {**REPORT, "models": models}
+    assert "are against base" in legend(report)
+    assert "minus that of base: +0.200 [+0.100, +0.300]" in headline(report)
+
+
+def test_a_recipe_without_pairs_has_a_summary() -> None:
+    report = {"models": {"base": {}, "sft": {}}, "n_pairs": 0, "confidence": 0.95, "warnings": []}
+    text = markdown("r", report, [], "/model")
+    assert "No held-out preference pairs" in text
+    assert "| measure | base | SFT |" in text
+
+
+def test_markdown_has_table_warning_answers_and_place() -> None:
+    text = markdown("r", REPORT, SAMPLES, "/model")
+    assert "| preference accuracy | 0.70 [0.60, 0.80] |" in text
+    assert "**Warning:** few pairs" in text
+    assert "**Where is it?**" in text
+    assert text.index("- base: a [b]") < text.index("- SFT: d") < text.index("- DPO: c")
+
+
+def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(summary._table("r", FULL))
+    assert "…, " not in out.getvalue()
+    for row in metric_rows(FULL):
+        line = next(line for line in out.getvalue().splitlines() if line.strip().startswith(row["measure"]))
+        assert all(cell in line for cell in row.values())
+    assert max(map(len, out.getvalue().splitlines())) <= 80

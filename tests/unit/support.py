@@ -1,0 +1,115 @@
+"""What several tests of stages build alike: recipes, rows, an observer that keeps numbers, a scorer that counts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from preflow.config import Recipe
+from preflow.data.rows import Demonstration, Message, Pair, Source
+from preflow.data.validated import rows_file, write_rows
+from preflow.distributed import Ranks
+from preflow.logprobs.fill import Tally, fill
+from preflow.logprobs.identity import Reference
+from preflow.logprobs.store import LogprobStore
+from preflow.models.resolve import ModelRef
+from preflow.models.scoring import Group, Scorer
+from preflow.observer import Silent
+
+TRAIN_PAIRS, EVAL_PAIRS = 24, 8
+COMMON = {"dataset": "-", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2}
+
+
+def recipe_for(model: ModelRef, **changes: object) -> Recipe:
+    """A two-stage recipe for the tiny model."""
+    settings: dict[str, object] = {
+        "model_name": model.path,
+        "max_seq_length": 256,
+        "lora_r": 4,
+        "sft": {**COMMON, "learning_rate": 1e-2},
+        "dpo": {**COMMON, "learning_rate": 1e-3},
+        "evaluation": {"kl_prompts": 2, "max_new_tokens": 6, "bootstrap_samples": 100},
+    }
+    return Recipe.model_validate({**settings, **changes})
+
+
+def turns(prompt: str, *responses: str) -> list[tuple[Message, ...]]:
+    """A prompt and responses as single turns."""
+    return [(Message("user", prompt),), *((Message("assistant", text),) for text in responses)]
+
+
+def write_data(out: Path) -> None:
+    """A validate stage's folder, written directly."""
+    rows = [turns(f"Where is order {i}?", f"Order {i} is on its way{'!' * (i % 5)}") for i in range(24)]
+    demonstrations = [Demonstration(p + c, Source("d.jsonl", i)) for i, (p, c) in enumerate(rows)]
+    texts = [
+        turns(f"Can I return item {i}{' please' * (i % 4)}?", f"Of course, bring item {i} back.", f"No idea about {i}.")
+        for i in range(TRAIN_PAIRS + EVAL_PAIRS)
+    ]
+    pairs = [Pair(p, c, r, Source("p.jsonl", i)) for i, (p, c, r) in enumerate(texts)]
+    write_rows(out / rows_file("demonstrations", "train"), demonstrations[:-6])
+    write_rows(out / rows_file("demonstrations", "eval"), demonstrations[-6:])
+    write_rows(out / rows_file("preferences", "train"), pairs[:TRAIN_PAIRS])
+    write_rows(out / rows_file("preferences", "eval"), pairs[TRAIN_PAIRS:])
+
+
+class Heard(Silent):
+    """Keeps the last value of every metric."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Keep them."""
+        self.values.update(values)
+
+
+def rows(numbers: range | list[int], long: bool = False) -> list[Pair]:
+    """Pairs, each of its number alone; every third one has a long prompt where asked."""
+    texts = [
+        turns(
+            f"Can I return item {i}{' please' * (30 if long and i % 3 == 0 else 1)}?",
+            f"Of course, bring {i}.",
+            f"No {i}.",
+        )
+        for i in numbers
+    ]
+    return [Pair(p, c, r, Source("p.jsonl", i)) for i, (p, c, r) in zip(numbers, texts, strict=True)]
+
+
+MODEL = Reference({"weights": "abc"}, "a model", {})
+OTHER = Reference({"weights": "abd"}, "another model", {})
+
+
+def group(i: int) -> Group:
+    return [1, 2, i], ([3, i], [4])
+
+
+def values_of(i: int) -> list[list[float]]:
+    return [[-float(i)] * 2, [-float(i)]]
+
+
+class Counting:
+    """A scorer that counts what it is asked; the values tell which group they belong to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Group] = []
+        self.loads = 0
+
+    def load(self) -> Scorer:
+        self.loads += 1
+        return self.score
+
+    def score(self, groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+        for asked in groups:
+            self.asked.append(asked)
+            yield [torch.full((len(response),), -float(asked[0][-1])) for response in asked[1]]
+
+
+def filled(
+    url: str | Path, groups: list[Group], reference: Reference = MODEL, ranks: Ranks | None = None
+) -> tuple[LogprobStore, Counting, Tally]:
+    counting = Counting()
+    store = LogprobStore(url, reference)
+    tally = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
+    return store, counting, tally

@@ -1,0 +1,35 @@
+"""When trying a stage again can help."""
+
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from preflow.errors import (
+    ConfigError,
+    DataDownloadError,
+    DataFileError,
+    ForgottenSftError,
+    ModelDownloadError,
+    ModelNotFoundError,
+)
+from tasks.runtime.stage import can_help
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (OSError(28, "no space left"), True),
+        (httpx.ConnectError("refused"), True),
+        (ModelDownloadError("the index did not answer"), True),
+        (DataDownloadError("the hub did not answer"), True),
+        (ModelNotFoundError("no such model"), False),
+        (ConfigError("beta"), False),
+        (DataFileError("line 3"), False),
+        (ForgottenSftError("lost"), False),
+        (TimeoutError("too long"), False),
+        (ZeroDivisionError("a mistake of ours"), False),
+    ],
+)
+def test_trouble_from_outside_is_tried_again_and_nothing_else(error: Exception, helps: bool) -> None:
+    assert can_help(None, None, SimpleNamespace(data=error)) is helps

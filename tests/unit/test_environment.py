@@ -1,0 +1,32 @@
+"""All state lies under one folder, unless the user says otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRINT = """
+import json
+from preflow.environment import activate
+activate()
+import os, huggingface_hub.constants, datasets.config
+print(json.dumps({
+    "hub": str(huggingface_hub.constants.HF_HUB_CACHE), "datasets": str(datasets.config.HF_DATASETS_CACHE),
+    "prefect": os.environ["PREFECT_HOME"],
+}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [{}, {"HF_HOME": "/elsewhere"}, {"HF_HUB_CACHE": "/elsewhere/hub"}])
+def test_caches_lie_under_the_home_folder_unless_named(tmp_path: Path, own: dict[str, str]) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_H", "HF_D", "PREF"))}
+    environment = {**clean, "PREFLOW_HOME": str(tmp_path), **own}
+    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True)
+    got = json.loads(done.stdout)
+    assert got["prefect"] == str(tmp_path / "prefect")
+    assert got["hub"] == ("/elsewhere/hub" if own else str(tmp_path / "hub"))
+    assert got["datasets"] == ("/elsewhere/datasets" if "HF_HOME" in own else str(tmp_path / "datasets"))

@@ -15,7 +15,8 @@ from expectations.report.page import page
 from expectations.report.summary import PAGE, critical_findings, kind_report, metrics, remarks, summary
 from expectations.row_facts import Facts, compare_rows, nearly_leaking, read_kind
 from expectations.set_measures import measure_set
-from expectations.suites.running import Outcome, as_result, demonstrations, preferences, run_suite
+from expectations.suites import demonstrations, preferences
+from expectations.suites.running import Outcome, as_result, run_suite
 from expectations.suites.shared import lengths_suite, split_suite
 from preflow.artifacts import SCRATCH, write_json
 from preflow.config.base import Template

@@ -72,7 +72,7 @@ def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> d
     }
     if flow_run_id is not None:
         tags["prefect_flow_run_id"] = flow_run_id
-    commit = git_commit(Path(__file__).parents[1])
+    commit = git_commit(Path(__file__).parents[2])
     if commit is not None:
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("+changes")}
     return tags

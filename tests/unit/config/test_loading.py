@@ -12,7 +12,7 @@ from preflow.data.files.sources import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
 from tests.unit.config.recipe_files import TWO_STAGE, load, refused
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FILES = [path for ending in ("*.yaml", "*.yml", "*.json") for path in sorted((ROOT / "recipes").glob(ending))]
 RECIPES = [path for path in FILES if path.name != "recipe.schema.json"]
 
@@ -195,7 +195,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("file", sorted((Path(__file__).parent / "configs").glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent / "published").glob("*.json")), ids=lambda p: p.stem)
 def test_files_that_users_already_have_load_unchanged(file: Path) -> None:
     recipe = load_recipe(file)
     section = recipe.dpo or recipe.sft

@@ -16,7 +16,7 @@ from preflow.config.base import numbers
 from preflow.config.training import _ANY_DIVERGENCE, DpoSettings
 from tests.unit.config.recipe_files import TWO_STAGE, load, refused
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_defaults_are_those_of_the_field(tmp_path: Path) -> None:

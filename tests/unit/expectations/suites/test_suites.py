@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expectations.suites.running import as_result, demonstrations, preferences, run_suite
+from expectations.suites import demonstrations, preferences
+from expectations.suites.running import as_result, run_suite
 from preflow.config.validation import ValidationSettings
 from preflow.data.quality.rows.ingest import PROBLEMS
 from preflow.findings import FINDINGS, FORM

@@ -94,7 +94,7 @@ def test_a_flow_starts_without_what_only_training_needs() -> None:
     """A run of which every stage is cached ends in seconds: it must not wait for a trainer to be imported."""
     heavy = ("transformers", "trl", "peft", "bitsandbytes", "datasets", "mlflow", "great_expectations", "matplotlib")
     code = f"import sys, flows.two_stage; print([name for name in {heavy} if name in sys.modules])"
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip().splitlines()[-1] == "[]"
 

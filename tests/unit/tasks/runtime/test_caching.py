@@ -143,7 +143,7 @@ def test_the_version_of_what_a_recipe_uses_misses(
 
 def test_the_code_of_a_launch_counts_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sft(), sft(launch={"num_processes": 2})
-    monkeypatch.setattr(caching, "code_digest", lambda name: "new" if name.endswith(".launched") else code_digest(name))
+    monkeypatch.setattr(caching, "code_digest", lambda name: "new" if name.endswith(".worker") else code_digest(name))
     after = sft(), sft(launch={"num_processes": 2})
     assert after[0] == before[0]
     assert after[1] != before[1]

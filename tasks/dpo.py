@@ -4,7 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.specs import DpoSpec
-from tasks.runtime.launcher import launched
+from tasks.runtime.launcher import in_processes
 from tasks.runtime.stage import DAY, STAGE, perform
 from tasks.tracking.runs import PipelineRun
 
@@ -20,4 +20,4 @@ def dpo(spec: DpoSpec, run: PipelineRun) -> Artifact:
     """Go on training the SFT model on pairs, against its own stored log-probs."""
     from preflow.stages.dpo import run_dpo
 
-    return perform("dpo", spec, run, launched("dpo", run_dpo))
+    return perform("dpo", spec, run, in_processes("dpo", run_dpo))

@@ -4,7 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.specs import SftSpec
-from tasks.runtime.launcher import launched
+from tasks.runtime.launcher import in_processes
 from tasks.runtime.stage import DAY, STAGE, perform
 from tasks.tracking.runs import PipelineRun
 
@@ -20,4 +20,4 @@ def sft(spec: SftSpec, run: PipelineRun) -> Artifact:
     """Fine-tune the base model on the training demonstrations."""
     from preflow.stages.sft import run_sft
 
-    return perform("sft", spec, run, launched("sft", run_sft))
+    return perform("sft", spec, run, in_processes("sft", run_sft))

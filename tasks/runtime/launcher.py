@@ -22,18 +22,18 @@ Spec = TypeVar("Spec", SftSpec, DpoSpec)
 _LAST = 200
 
 
-def launched(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callable[[Spec, Path, Observer], None]:
-    """A training stage's work, in as many processes as its recipe says."""
+def in_processes(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callable[[Spec, Path, Observer], None]:
+    """A training stage's work, in this process or in the ranks that ``launch:`` of its recipe asks for."""
 
     def run(spec: Spec, out: Path, observer: Observer) -> None:
         if spec.recipe.launch.num_processes > 1:
             from preflow.training.batching import within_memory
 
             within_memory(
-                spec.recipe, stage, lambda recipe: _in_processes(stage, _with(spec, recipe), out, observer), observer
+                spec.recipe, stage, lambda recipe: _run_ranks(stage, _with(spec, recipe), out, observer), observer
             )
         elif spec.recipe.launch.config is not None:
-            _in_processes(stage, spec, out, observer)
+            _run_ranks(stage, spec, out, observer)
         else:
             work(spec, out, observer)
 
@@ -54,13 +54,13 @@ def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer
     def run(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
         several = spec.recipe.launch.num_processes > 1
         if several:
-            _in_processes("reference", spec, out, observer)
+            _run_ranks("reference", spec, out, observer)
         work(spec, out, observer, filled=several)
 
     return run
 
 
-def _in_processes(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
+def _run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.json"
         file.write_text(spec.model_dump_json(), encoding="utf-8")

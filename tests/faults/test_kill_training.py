@@ -90,7 +90,7 @@ own = tasks.runtime.launcher.command
 names = {"preflow.stages.worker": "tests.faults.silent_ranks"}
 tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
 spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
-tasks.runtime.launcher.launched("sft", None)(spec, Path(sys.argv[2]), Told())
+tasks.runtime.launcher.in_processes("sft", None)(spec, Path(sys.argv[2]), Told())
 """
 
 

@@ -28,7 +28,7 @@ from preflow.stages.sft import run_sft
 from preflow.stages.worker import whole_weights_first
 from preflow.training.batching import within_memory
 from preflow.training.loop import as_the_recipe_says
-from tasks.runtime.launcher import _accelerate, command, launched
+from tasks.runtime.launcher import _accelerate, command, in_processes
 from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.support import COMMON, recipe_for, rows
 
@@ -98,9 +98,9 @@ def test_two_processes_train_as_one(
         recipe = recipe.model_copy(update=parts)
         out.mkdir()
         if stage == "sft":
-            launched("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=data), out, observer)
+            in_processes("sft", run_sft)(SftSpec(recipe=recipe, base=prepared.base, data=data), out, observer)
         else:
-            launched("dpo", run_dpo)(prepared.dpo(recipe=recipe, data=data, reference=reference), out, observer)
+            in_processes("dpo", run_dpo)(prepared.dpo(recipe=recipe, data=data, reference=reference), out, observer)
     one, two = (json.loads((tmp_path / str(n) / "training.json").read_text()) for n in (1, 2))
     assert sum("loss" in entry for entry in one) == 2 * (5 if stage == "sft" else 6)
     assert ("eval_kl" in one[-2] or "eval_kl" in one[-1]) == (stage == "dpo")
@@ -119,7 +119,7 @@ def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:  # no
     recipe = with_processes(prepared, 2)
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
     with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
-        launched("sft", run_sft)(spec, tmp_path, Silent())
+        in_processes("sft", run_sft)(spec, tmp_path, Silent())
 
 
 def test_a_message_in_another_encoding_ends_no_training() -> None:
@@ -146,14 +146,14 @@ def test_a_launch_that_runs_out_of_memory_is_launched_again(
     assert recipe.sft is not None
     recipe = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"auto_find_batch_size": True})})
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
-    launched("sft", run_sft)(spec, tmp_path, Silent())
+    in_processes("sft", run_sft)(spec, tmp_path, Silent())
     assert tried == [(2, 1), (1, 2)]
 
     def out_of_memory(_: Recipe) -> None:
         tried.append((0, 0))
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     with pytest.raises(RuntimeError, match="out of memory"):
         within_memory(recipe, "sft", out_of_memory, Silent())
     assert tried.count((0, 0)) == 1

@@ -57,9 +57,9 @@ def recipe_in(run: Run, kind: str | None, tuning: str, **dpo: Any) -> Recipe:
 def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
     out.mkdir(exist_ok=True)
     if isinstance(spec, SftSpec):
-        tasks.runtime.launcher.launched("sft", run_sft)(spec, out, Silent())
+        tasks.runtime.launcher.in_processes("sft", run_sft)(spec, out, Silent())
     else:
-        tasks.runtime.launcher.launched("dpo", run_dpo)(spec, out, Silent())
+        tasks.runtime.launcher.in_processes("dpo", run_dpo)(spec, out, Silent())
     return out
 
 
@@ -125,7 +125,9 @@ def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path
     shutil.rmtree(two / SCRATCH / "checkpoint-4")
     shutil.move(two / "model", tmp_path / "before")
     heard = Progress()
-    tasks.runtime.launcher.launched("dpo", run_dpo)(prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard)
+    tasks.runtime.launcher.in_processes("dpo", run_dpo)(
+        prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard
+    )
     assert heard.steps == [3, 4]
     same(one, two)
 

@@ -61,7 +61,7 @@ class DriftGuard(TrainerCallback):
         due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
         if self.held_out is None or not (due or state.global_step == state.max_steps):
             return
-        drift: Drift = distributed.of_first(self.held_out.look())
+        drift: Drift = distributed.broadcast_from_rank0(self.held_out.look())
         before = self._best(state)
         state.log_history.append({"step": state.global_step, **_entries(drift)})
         self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)

@@ -269,7 +269,7 @@ def check_policy(
     batches = halving(
         ordered, batch, gaps,
         lambda tried, size: observer.note(f"dpo: out of memory proving {tried} pairs at once; trying {size}"),
-        may=not distributed.several(),
+        may=not distributed.is_distributed(),
     )  # fmt: skip
     for rows, found in batches:
         gap = worst(found)

@@ -119,7 +119,7 @@ def fill(
     filling = _Filling(store, load, observer, what, tally)
     filling.run(mine)
     if store.claims_folder is None:
-        ranks.meet()  # nothing is claimed there, so only what a rank could not finish may be left
+        ranks.barrier()  # nothing is claimed there, so only what a rank could not finish may be left
     filling.run([work for work in todo if not ranks.owns(work.keys[0])])
     return tally
 

@@ -9,9 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from preflow.artifacts import CARD, write_json
 from preflow.config.training import TrainingSettings
+from preflow.distributed import is_rank0
 from preflow.models.loading import LanguageModel
 from preflow.models.resolve import ModelRef
-from preflow.models.sharding import is_first, is_sharded, whole_weights
+from preflow.models.sharding import is_sharded, whole_weights
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
@@ -37,7 +38,7 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: M
     calls this, since each may hold a part of the weights; process 0 writes.
     """
     weights = whole_weights(model) if is_sharded(model) else None
-    if not is_first():
+    if not is_rank0():
         return
     model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

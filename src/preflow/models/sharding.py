@@ -19,12 +19,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
 
+from preflow.distributed import is_rank0
 from preflow.models.loading import LanguageModel
-
-
-def is_first() -> bool:
-    """Whether this process writes the files: process 0 of a launch, or the only one."""
-    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -86,7 +82,7 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     """
     trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     weights: dict[str, Tensor] = whole_weights(model) if is_sharded(model) else dict(model.named_parameters())
-    return {name: weights[name].detach().cpu().contiguous() for name in trains} if is_first() else {}
+    return {name: weights[name].detach().cpu().contiguous() for name in trains} if is_rank0() else {}
 
 
 def put_back(model: nn.Module, file: Path) -> None:
@@ -97,14 +93,14 @@ def put_back(model: nn.Module, file: Path) -> None:
         file: Safetensors that hold them; under FSDP process 0 alone reads it.
     """
     if _in_fsdp(model):
-        weights: dict[str, Any] = load_file(file) if is_first() else {}
+        weights: dict[str, Any] = load_file(file) if is_rank0() else {}
         for module in model.modules():  # a forward without a backward leaves some of them whole
             if isinstance(module, FSDPModule):
                 module.reshard()
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
         set_model_state_dict(model, weights, options=options)
         return
-    first = not is_sharded(model) or is_first()
+    first = not is_sharded(model) or is_rank0()
     with torch.no_grad(), safe_open(file, "pt") as kept:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -159,7 +155,7 @@ def _gathered(model: nn.Module, *, trained: bool) -> dict[str, Tensor]:
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
-    first = is_first()
+    first = is_rank0()
     named = dict(model.named_parameters(remove_duplicate=False))
     values = {name: buffer.cpu() for name, buffer in model.state_dict().items() if first and name not in named}
     for name, parameter in model.named_parameters():

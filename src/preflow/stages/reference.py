@@ -12,7 +12,7 @@ from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import Counts, tokenize_pairs
 from preflow.data.validated import each_pair
-from preflow.distributed import launched, leave
+from preflow.distributed import current_ranks, shut_down
 from preflow.environment import logprobs_url
 from preflow.errors import DataUnfitError, ModelError
 from preflow.logprobs.fill import Tally, fill
@@ -73,7 +73,7 @@ def prepare(spec: ReferenceSpec, observer: Observer) -> None:
     """
     tokenized, _ = _tokenize_sides(spec, Silent())  # who writes the artifact tells the counts
     _fill(spec, tokenized, observer)
-    leave()
+    shut_down()
 
 
 def _fill(
@@ -106,7 +106,7 @@ def score_groups(
         metrics: What its metrics are called.
         keys: ``row_keys`` of the groups, where they are known already.
     """
-    ranks = launched()
+    ranks = current_ranks()
     precision = choose_precision(recipe)
     folder = trained.file("model") if trained is not None else None
     store, numbers = LogprobStore(logprobs_url(), identify(base, folder, recipe, precision)), precision.label()

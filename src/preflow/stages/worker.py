@@ -70,7 +70,9 @@ def main(stage: str, spec_file: str, out: str) -> None:
     if stage == "reference":
         from preflow.stages.reference import prepare
 
-        prepare(ReferenceSpec.model_validate_json(text), Lines() if distributed.launched().index == 0 else Silent())
+        prepare(
+            ReferenceSpec.model_validate_json(text), Lines() if distributed.current_ranks().index == 0 else Silent()
+        )
         return
     from preflow.stages.dpo import run_dpo
     from preflow.stages.sft import run_sft
@@ -82,7 +84,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     observer = Lines() if state.is_main_process else Silent()
     work(kind.model_validate_json(text), Path(out), observer)
-    distributed.leave()
+    distributed.shut_down()
 
 
 def _end_with_input() -> None:

@@ -135,7 +135,7 @@ class Batched:
     def _own_share(self, batch: Any, total: int) -> Any:
         trainer: Any = self
         # accelerate fills up after the rows that are left, the processes in order.
-        left = [row for rows in distributed.of_all(batch[ROW].tolist()) for row in rows][:total]
+        left = [row for rows in distributed.all_gather_objects(batch[ROW].tolist()) for row in rows][:total]
         rows = left[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
         return {**trainer._prepare_inputs(self._collated(rows, left[0])), _SHARE: (rows, total)}
 
@@ -278,7 +278,9 @@ def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], 
             return work(recipe)
         except RuntimeError as error:
             less = smaller(settings, error)
-            again = settings.auto_find_batch_size and should_reduce_batch_size(error) and not distributed.several()
+            again = (
+                settings.auto_find_batch_size and should_reduce_batch_size(error) and not distributed.is_distributed()
+            )
             if not again or less is None:
                 raise
         clear_device_cache(garbage_collection=True)

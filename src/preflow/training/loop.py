@@ -23,7 +23,7 @@ from preflow.models.adapters import inner_model, trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.memory import PeakMemory, freed_memory_kept, freed_memory_returned, hand_back
 from preflow.models.precision import Precision
-from preflow.models.sharding import is_first, is_sharded
+from preflow.models.sharding import is_sharded
 from preflow.observer import Observer
 
 # TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
@@ -167,8 +167,8 @@ def _saves_memory(trainer: Trainer) -> bool:
 
 def resume_point(scratch: Path) -> str | None:
     """The newest checkpoint that was written to its end; half-written ones are removed. Process 0 decides for all."""
-    found = _newest_whole(scratch) if is_first() else None
-    checkpoint: str | None = distributed.of_first(found)
+    found = _newest_whole(scratch) if distributed.is_rank0() else None
+    checkpoint: str | None = distributed.broadcast_from_rank0(found)
     return checkpoint
 
 
@@ -241,7 +241,7 @@ class StageCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint as whole: a kill during saving leaves one without this mark."""
-        if distributed.several():
+        if distributed.is_distributed():
             torch.distributed.barrier()  # every process writes files of its own into the checkpoint
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:

@@ -68,7 +68,7 @@ class Watched:
             numbers = rows.tolist()
             self._rows += numbers
             self._last = model, numbers
-            if distributed.anywhere(not bool(torch.isfinite(loss)), loss.device):
+            if distributed.any_rank(not bool(torch.isfinite(loss)), loss.device):
                 broken = [] if bool(torch.isfinite(loss)) else numbers
                 raise self._broken("loss", float(loss.detach()), self._guilty(numbers, broken, self._breaks_loss))
         return result
@@ -78,7 +78,7 @@ class Watched:
         trainer: Any = self
         gradients = [local_part(p.grad) for p in trainer.model.parameters() if p.grad is not None]
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).sum() if gradients else None
-        if distributed.anywhere(norm is not None and not bool(torch.isfinite(norm)), trainer.args.device):
+        if distributed.any_rank(norm is not None and not bool(torch.isfinite(norm)), trainer.args.device):
             value = math.nan if norm is None else float(norm)
             raise self._broken("gradient", value, self._guilty(self._rows, self._rows, self._breaks_gradient))
         self._rows = []
@@ -88,7 +88,7 @@ class Watched:
         trainer: Any = self
         weights = [local_part(p.detach()) for p in trainer.model.parameters() if p.requires_grad]
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(weights, math.inf)]).sum()
-        if distributed.anywhere(not bool(torch.isfinite(norm)), trainer.args.device):
+        if distributed.any_rank(not bool(torch.isfinite(norm)), trainer.args.device):
             raise NonFiniteLossError(f"{self.stage}: weights are NaN or infinite {self._after()}")
 
     def check_end(self) -> None:
@@ -101,10 +101,10 @@ class Watched:
         model, rows = self._last
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
         nats, before = self._nats(model, batch)
-        if distributed.anywhere(not math.isfinite(nats), trainer.args.device):
+        if distributed.any_rank(not math.isfinite(nats), trainer.args.device):
             raise NonFiniteLossError(f"{self.stage}: the model gives its rows {nats} nats per token {self._after()}")
         guessing = math.log(model_vocabulary(trainer.model))
-        if distributed.anywhere(before <= _KNOWING * guessing and nats > guessing, trainer.args.device):
+        if distributed.any_rank(before <= _KNOWING * guessing and nats > guessing, trainer.args.device):
             raise RuinedModelError(
                 f"{self.stage}: the model gives its own training rows {nats:.1f} nats per token (before training "
                 f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {self._after()}"
@@ -140,10 +140,12 @@ class Watched:
 
     def _guilty(self, rows: Sequence[int], broken: Sequence[int], breaks: Callable[[int], bool]) -> list[int]:
         """Which rows of all processes break alone; where none does, all that ``broken`` says."""
-        most = max(distributed.of_all(len(rows)))  # as many forwards in every process: they may need each other in each
+        most = max(
+            distributed.all_gather_objects(len(rows))
+        )  # as many forwards in every process: they may need each other in each
         alone = [row for place in range(most) if breaks(row := rows[place % len(rows)])]
-        guilty = [row for found in distributed.of_all(alone) for row in found]
-        return sorted(set(guilty)) or [row for found in distributed.of_all(list(broken)) for row in found]
+        guilty = [row for found in distributed.all_gather_objects(alone) for row in found]
+        return sorted(set(guilty)) or [row for found in distributed.all_gather_objects(list(broken)) for row in found]
 
     def _breaks_loss(self, row: int) -> bool:
         with torch.no_grad():
@@ -166,7 +168,7 @@ class Watched:
 
     def _broken(self, what: str, value: float, rows: Sequence[int]) -> NonFiniteLossError:
         trainer: Any = self
-        value = next((seen for seen in distributed.of_all(value) if not math.isfinite(seen)), value)
+        value = next((seen for seen in distributed.all_gather_objects(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         kept = self._kept()

@@ -57,7 +57,7 @@ def as_one_forward(trainer: Any, weights: list[dict[str, int]]) -> Iterator[None
         counted = [(each[over], value) for each, value in zip(weights, values[start:], strict=True) if each[over]]
         sums[name] = sum(weight * value for weight, value in counted), sum(weight for weight, _ in counted)
         del values[start:]
-    everywhere = distributed.of_all((sums, trainer._total_train_tokens - tokens))
+    everywhere = distributed.all_gather_objects((sums, trainer._total_train_tokens - tokens))
     for name in sums:
         total, weight = (sum(each[name][place] for each, _ in everywhere) for place in (0, 1))
         seen[name].append(total / weight if weight else 0.0)  # as TRL where there is nothing to average

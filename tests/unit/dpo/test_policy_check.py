@@ -47,7 +47,7 @@ def test_the_proof_halves_its_batch_where_memory_ends(
     """From eight pairs to two, every pair proven once. An error where not even one fits, and in several processes,
     which go through the batches together.
     """
-    monkeypatch.setattr(distributed, "several", lambda: several)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: several)
     sizes, told, notes = list[int](), list[int](), list[str]()
 
     def short_of_memory(trainer: Any, chunk: Any, precision: Precision) -> Any:

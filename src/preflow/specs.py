@@ -3,6 +3,7 @@
 The specifications hold paths, digests and settings alone, so they are small JSON values for the orchestrator.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,35 @@ def _lengths(recipe: Recipe) -> dict[str, Any]:
 
 
 StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """Where a stage is implemented, and what others need to know of it.
+
+    Attributes:
+        spec: The class of its specification.
+        module: The module that computes it; the code of this module and of all its imports is part of the identity.
+        function: The function of that module to call with a specification, an output folder and an observer.
+        uses_model: Whether it runs a model, so that device and dtypes are part of the identity.
+        launches: Whether ``launch:`` of the recipe applies: it can run in several ranks.
+        read_later: Whether a command reads its artifact after the run has ended.
+    """
+
+    spec: type[StageSpec]
+    module: str
+    function: str
+    uses_model: bool = True
+    launches: bool = False
+    read_later: bool = False
+
+
+#: Every stage by name, in the order in which they run.
+STAGES = {
+    "validate": StageInfo(ValidateSpec, "expectations.gate", "run_gate", uses_model=False, read_later=True),
+    "lengths": StageInfo(LengthsSpec, "preflow.stages.lengths", "run_lengths", uses_model=False),
+    "sft": StageInfo(SftSpec, "preflow.stages.sft", "run_sft", launches=True, read_later=True),
+    "reference": StageInfo(ReferenceSpec, "preflow.stages.reference", "run_reference", launches=True, read_later=True),
+    "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", launches=True, read_later=True),
+    "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
+}

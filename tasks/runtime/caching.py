@@ -17,18 +17,9 @@ from preflow.artifacts import Artifact, find
 from preflow.config.loading import distribution, optional_packages
 from preflow.environment import preflow_home, store_folder
 from preflow.fingerprints.files import json_digest
-from preflow.specs import DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
+from preflow.specs import STAGES, DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
 from tasks.runtime.code_digest import code_digest
 
-#: The module that computes each stage.
-MODULES = {
-    "validate": "expectations.gate",
-    "lengths": "preflow.stages.lengths",
-    "sft": "preflow.stages.sft",
-    "reference": "preflow.stages.reference",
-    "dpo": "preflow.stages.dpo",
-    "evaluate": "preflow.stages.evaluation",
-}
 #: Libraries whose version can change a stage's numbers.
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "trl", "peft", "bitsandbytes")
 #: Where Prefect keeps the small values that tasks return.
@@ -39,7 +30,7 @@ def identity(stage: str, spec: StageSpec) -> str:
     """SHA-256 of all that can change a stage's result; the name of its folder in the store.
 
     Args:
-        stage: A key of ``MODULES``.
+        stage: A key of ``STAGES``.
         spec: What the stage is asked to do.
     """
     return json_digest(
@@ -47,7 +38,7 @@ def identity(stage: str, spec: StageSpec) -> str:
             "stage": stage,
             "inputs": spec.inputs(),
             "options": spec.options(),
-            "code": [code_digest(module) for module in (MODULES[stage], *_launching(spec))],
+            "code": [code_digest(module) for module in (STAGES[stage].module, *_launching(spec))],
             "versions": library_versions(spec),
             "precision": _precision(spec),
         }

@@ -10,6 +10,7 @@ from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.environment import mlflow_uri, without_login
 from preflow.errors import ConfigError
+from preflow.specs import STAGES
 from tasks.tracking.runs import client, find_run
 
 
@@ -54,7 +55,7 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
         raise ConfigError(f"run {run_id} has no finished stage: expected the id of a pipeline run, not of a stage")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for one small file
     recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
-    wanted = {stage: path for stage, path in paths.items() if stage in {"validate", "sft", "reference", "dpo"}}
+    wanted = {stage: path for stage, path in paths.items() if STAGES[stage].read_later}
     return PastRun(
         run_id=run_id,
         recipe=Recipe.model_validate(recipe),

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from accelerate import PartialState
 from preflow import distributed
 from preflow.errors import ConfigError
 from preflow.observer import Observer, Silent
-from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
+from preflow.specs import STAGES, ReferenceSpec, StageSpec
 
 #: Names the environment's word that standard input stays open as long as the process that asked for the launch lives.
 ENDS_WITH_INPUT = "PREFLOW_ENDS_WITH_INPUT"
@@ -74,16 +75,13 @@ def main(stage: str, spec_file: str, out: str) -> None:
             ReferenceSpec.model_validate_json(text), Lines() if distributed.current_ranks().index == 0 else Silent()
         )
         return
-    from preflow.stages.dpo import run_dpo
-    from preflow.stages.sft import run_sft
-
     whole_weights_first()
-    works: dict[str, tuple[Callable[..., None], Any]] = {"sft": (run_sft, SftSpec), "dpo": (run_dpo, DpoSpec)}
-    work, kind = works[stage]
+    info = STAGES[stage]
+    run: Callable[[StageSpec, Path, Observer], None] = getattr(import_module(info.module), info.function)
     # The trainer would find out that processes belong together only later.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     observer = Lines() if state.is_main_process else Silent()
-    work(kind.model_validate_json(text), Path(out), observer)
+    run(info.spec.model_validate_json(text), Path(out), observer)
     distributed.shut_down()
 
 

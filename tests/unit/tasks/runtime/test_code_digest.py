@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preflow.fingerprints.files import code_essence
-from tasks.runtime.caching import MODULES
+from preflow.specs import STAGES
 from tasks.runtime.code_digest import closure
 
 STAGE = '''
@@ -79,7 +79,7 @@ def test_a_changed_expression_counts() -> None:
 
 
 def test_no_stage_depends_on_a_later_one() -> None:
-    order = list(MODULES.values())
+    order = [info.module for info in STAGES.values()]
     for index, module in enumerate(order):
         later = set(closure(module)) & set(order[index + 1 :])
         assert not later, f"{module} imports {later}: changing it would recompute {module}"

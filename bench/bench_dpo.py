@@ -42,14 +42,14 @@ from preflow.estimates.training import head_products, work_of_batch
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
 from preflow.models.resolve import resolve_model
 from preflow.models.scoring import group_logprobs
-from preflow.models.trl_forward import share_prompts
+from preflow.models.trl_forward import pack_pairs
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 
@@ -260,9 +260,9 @@ def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Pre
     if config.activation_checkpointing:  # the Trainer does so when it begins to train
         policy.activation_checkpointing_enable()
     if name == OURS:
-        share_prompts(inner_model(policy))
-        fuse(policy)
-        quicken(policy)
+        pack_pairs(inner_model(policy))
+        fuse_lora(policy)
+        use_cpu_kernels(policy)
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-5)
     return Contender(trainer, optimizer, precision, keeps_memory=name == OURS)
 

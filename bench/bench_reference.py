@@ -37,9 +37,10 @@ from preflow.logprobs.identity import identify
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.logprobs.store import LogprobStore
 from preflow.models.loading import load_tokenizer, load_weights
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import ModelRef, resolve_model
-from preflow.models.scoring import Group, scores
+from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.specs import ReferenceSpec
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
@@ -98,25 +99,25 @@ def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:
     return pairs[:: max(1, len(pairs) // count)][:count]
 
 
-def tokens(pairs: Sequence[Pair], recipe: Recipe, base: ModelRef) -> list[Group]:
+def tokens(pairs: Sequence[Pair], recipe: Recipe, base: ModelRef) -> list[PromptResponses]:
     """Token ids of prompt, chosen and rejected."""
     renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
     tokenized, _ = tokenize_pairs(pairs, renderer, LIMIT, "drop")
     return [(row.prompt_ids, (row.chosen_ids, row.rejected_ids)) for row in tokenized]
 
 
-def speed(recipe: Recipe, base: ModelRef, groups: list[Group], folder: Path) -> dict[str, float]:
+def speed(recipe: Recipe, base: ModelRef, groups: list[PromptResponses], folder: Path) -> dict[str, float]:
     """Rows per second of TRL in its default batches, of TRL row by row (no padding), and of Preflow."""
     precision = choose_precision(recipe)
     weights = load_weights(base.path, recipe, precision)
     store = LogprobStore(folder / "speed", identify(base, None, recipe, precision))
     trl = trl_forward(weights, groups, folder)
 
-    def preflow(some: list[Group]) -> list[float]:
+    def preflow(some: list[PromptResponses]) -> list[float]:
         fill(store, some, lambda: lambda asked: scores(weights, asked, precision), Silent(), "rows")
         return [sum(values) for group in some for values in store.get(group)]
 
-    contenders: dict[str, Callable[[list[Group]], list[float]]] = {
+    contenders: dict[str, Callable[[list[PromptResponses]], list[float]]] = {
         f"TRL, batches of {BATCH}": trl,
         "TRL, one by one": lambda some: [value for group in some for value in trl([group])],
         "Preflow": preflow,
@@ -145,11 +146,13 @@ def speed(recipe: Recipe, base: ModelRef, groups: list[Group], folder: Path) -> 
     }
 
 
-def trl_forward(weights: Any, groups: list[Group], folder: Path) -> Callable[[list[Group]], list[float]]:
+def trl_forward(
+    weights: Any, groups: list[PromptResponses], folder: Path
+) -> Callable[[list[PromptResponses]], list[float]]:
     """TRL's own collator and ``compute_ref_log_probs`` on a batch."""
     from trl.trainer.dpo_config import DPOConfig
 
-    def as_pairs(some: list[Group]) -> list[ScoredPair]:
+    def as_pairs(some: list[PromptResponses]) -> list[ScoredPair]:
         return [ScoredPair(list(p), list(c), list(r), [0.0] * len(c), [0.0] * len(r), "-") for p, (c, r) in some]
 
     config = DPOConfig(**trl_arguments(folder))
@@ -160,7 +163,7 @@ def trl_forward(weights: Any, groups: list[Group], folder: Path) -> Callable[[li
         processing_class=load_tokenizer_of(weights),
     )
 
-    def forward(some: list[Group]) -> list[float]:
+    def forward(some: list[PromptResponses]) -> list[float]:
         columns = ("prompt_ids", "chosen_ids", "rejected_ids")
         rows = [{name: getattr(pair, name) for name in columns} for pair in as_pairs(some)]
         batch = trainer._prepare_inputs(trainer.data_collator(rows))

@@ -33,15 +33,15 @@ from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demons
 from preflow.estimates.flops import Work, shape_of, training_flops
 from preflow.estimates.training import work_of_batch
 from preflow.models.adapters import inner_model, new_adapter
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.packed.layout import IGNORED, common_beginning
 from preflow.models.precision import Precision
 from preflow.models.resolve import resolve_model
-from preflow.models.trl_forward import drop_padding
+from preflow.models.trl_forward import pack_sequences
 from preflow.observer import Silent
-from preflow.stages.sft import WatchedSFTTrainer
+from preflow.stages.sft import CheckedSFTTrainer
 
 BATCH = 8
 OTHERS = ("trl", "trl_kept")
@@ -145,7 +145,7 @@ def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, pre
         packing=False,
         **ours,
     )
-    trainer: Any = WatchedSFTTrainer(
+    trainer: Any = CheckedSFTTrainer(
         model=new_adapter(load_weights(base.path, recipe, precision), recipe.sft, seed=0),
         args=config,
         train_dataset=Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": labels}),
@@ -155,9 +155,9 @@ def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, pre
     if config.activation_checkpointing:  # the Trainer does so when it begins to train
         trainer.model.activation_checkpointing_enable()
     if name == OURS:
-        drop_padding(inner_model(trainer.model))
-        fuse(trainer.model)
-        quicken(trainer.model)
+        pack_sequences(inner_model(trainer.model))
+        fuse_lora(trainer.model)
+        use_cpu_kernels(trainer.model)
     optimizer = torch.optim.AdamW([p for p in trainer.model.parameters() if p.requires_grad], lr=2e-4)
     return Contender(trainer, optimizer, precision, keeps_memory=name == OURS)
 

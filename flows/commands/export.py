@@ -10,7 +10,7 @@ from flows.running.terminal import parse_overrides
 from preflow.config.loading import load_recipe
 from preflow.errors import ConfigError, PreflowError
 from preflow.models.merge import LIMIT, merge
-from preflow.models.scoring import Row
+from preflow.models.scoring import PromptResponse
 from tasks.runtime.reporting import CONSOLE
 from tasks.tracking.past_runs import PastRun, log_drift, past_run
 
@@ -71,7 +71,7 @@ def export(run: PastRun, to: Path, limit: float = LIMIT) -> float:
     return merge(base, trained, run.recipe, choose_precision(run.recipe), _rows(run), to, limit)
 
 
-def _rows(run: PastRun) -> Sequence[Row]:
+def _rows(run: PastRun) -> Sequence[PromptResponse]:
     """Held-out responses with their prompts, of the run's own data."""
     from preflow.logprobs.scored_pairs import read_pairs
 
@@ -85,7 +85,7 @@ def _rows(run: PastRun) -> Sequence[Row]:
     return rows
 
 
-def _demonstrations(run: PastRun) -> list[Row]:
+def _demonstrations(run: PastRun) -> list[PromptResponse]:
     from preflow.data.tokens.chat_template import Renderer
     from preflow.data.tokens.tokenize import tokenize_demonstrations
     from preflow.data.validated import load_demonstrations

@@ -18,13 +18,16 @@ from preflow.logprobs.fill import SHARD_GROUPS, fill
 from preflow.logprobs.identity import identify
 from preflow.logprobs.store import LogprobStore, row_key, row_keys
 from preflow.models.loading import load_policy
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import ModelRef
-from preflow.models.scoring import Group, scores
+from preflow.models.scoring import scores
 from preflow.observer import Silent
 
 KILLS = 20
-GROUPS: list[Group] = [([1, 3 + i % 250, 3 + i // 250, 9], ([20, 21, 1], [40, 3 + i % 7, 42, 1])) for i in range(1500)]
+GROUPS: list[PromptResponses] = [
+    ([1, 3 + i % 250, 3 + i // 250, 9], ([20, 21, 1], [40, 3 + i % 7, 42, 1])) for i in range(1500)
+]
 
 
 def work(home: str, base: ModelRef, url: str, log: str) -> None:
@@ -36,7 +39,7 @@ def work(home: str, base: ModelRef, url: str, log: str) -> None:
     store = LogprobStore(url, identify(base, None, recipe, precision))
     model = load_policy(base, None, recipe, precision)
 
-    def score(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         with Path(log).open("a", encoding="utf-8") as handle:
             for group, values in zip(groups, scores(model, groups, precision), strict=True):
                 handle.write(f"{os.getpid()} {row_key(group[0], group[1][0]).hex()}\n")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from preflow.models.trl_forward import share_prompts
+from preflow.models.trl_forward import pack_pairs
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -27,7 +27,7 @@ def model_with(*, train_head: bool) -> LlamaForCausalLM:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, initializer_range=0.3, tie_word_embeddings=False))
     model.lm_head.requires_grad_(train_head)
-    share_prompts(model)
+    pack_pairs(model)
     return model
 
 

@@ -25,9 +25,9 @@ from preflow.specs import ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.worker import whole_weights_first
-from preflow.training.batching import within_memory
-from preflow.training.loop import as_the_recipe_says
+from preflow.stages.worker import load_full_weights_on_every_rank
+from preflow.training.batching import retry_with_smaller_batches
+from preflow.training.loop import apply_precision
 from tasks.runtime.launcher import _accelerate, command, in_processes
 from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.support import COMMON, recipe_for, rows
@@ -155,7 +155,7 @@ def test_a_launch_that_runs_out_of_memory_is_launched_again(
 
     monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     with pytest.raises(RuntimeError, match="out of memory"):
-        within_memory(recipe, "sft", out_of_memory, Silent())
+        retry_with_smaller_batches(recipe, "sft", out_of_memory, Silent())
     assert tried.count((0, 0)) == 1
 
 
@@ -163,10 +163,10 @@ def test_fsdp_1_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(ConfigError, match=r"fsdp_version 1, expected 2: set it under fsdp_config"):
-        whole_weights_first()
+        load_full_weights_on_every_rank()
     monkeypatch.setenv("FSDP_VERSION", "2")
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
-    whole_weights_first()
+    load_full_weights_on_every_rank()
     assert "FSDP_CPU_RAM_EFFICIENT_LOADING" not in os.environ
 
 
@@ -243,5 +243,5 @@ def test_the_environment_does_not_choose_the_precision(tmp_path: Path, monkeypat
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     assert arguments.mixed_precision == "bf16"
-    as_the_recipe_says(arguments, Precision(torch.device("cpu"), torch.float32, torch.float32))
+    apply_precision(arguments, Precision(torch.device("cpu"), torch.float32, torch.float32))
     assert arguments.mixed_precision == "no"

@@ -12,8 +12,9 @@ from preflow.distributed import Ranks
 from preflow.logprobs.fill import Tally, fill
 from preflow.logprobs.identity import Reference
 from preflow.logprobs.store import LogprobStore
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.resolve import ModelRef
-from preflow.models.scoring import Group, Scorer
+from preflow.models.scoring import Scorer
 from preflow.observer import Silent
 
 TRAIN_PAIRS, EVAL_PAIRS = 24, 8
@@ -81,7 +82,7 @@ MODEL = Reference({"weights": "abc"}, "a model", {})
 OTHER = Reference({"weights": "abd"}, "another model", {})
 
 
-def group(i: int) -> Group:
+def group(i: int) -> PromptResponses:
     return [1, 2, i], ([3, i], [4])
 
 
@@ -93,21 +94,21 @@ class Counting:
     """A scorer that counts what it is asked; the values tell which group they belong to."""
 
     def __init__(self) -> None:
-        self.asked: list[Group] = []
+        self.asked: list[PromptResponses] = []
         self.loads = 0
 
     def load(self) -> Scorer:
         self.loads += 1
         return self.score
 
-    def score(self, groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def score(self, groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         for asked in groups:
             self.asked.append(asked)
             yield [torch.full((len(response),), -float(asked[0][-1])) for response in asked[1]]
 
 
 def filled(
-    url: str | Path, groups: list[Group], reference: Reference = MODEL, ranks: Ranks | None = None
+    url: str | Path, groups: list[PromptResponses], reference: Reference = MODEL, ranks: Ranks | None = None
 ) -> tuple[LogprobStore, Counting, Tally]:
     counting = Counting()
     store = LogprobStore(url, reference)

@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from preflow import distributed
 from preflow.config.training import DpoSettings
-from preflow.dpo.kl_monitor import Drift, HeldOut
+from preflow.dpo.kl_monitor import HeldOutMetrics, HeldOutMonitor
 from preflow.models.loading import LanguageModel
 from preflow.models.sharding import put_back, trained_weights
 from preflow.observer import Observer
@@ -20,7 +20,7 @@ from preflow.observer import Observer
 _EXPECTED = "expected.safetensors"
 
 
-class DriftGuard(TrainerCallback):
+class KlEarlyStopping(TrainerCallback):
     """Measures drift every few steps, keeps the best weights, and stops a training that has gone too far.
 
     The best weights are those of the highest reward accuracy (then margin) among measurements within the KL limit;
@@ -31,7 +31,7 @@ class DriftGuard(TrainerCallback):
     def __init__(self, model: LanguageModel, scratch: Path, settings: DpoSettings, observer: Observer) -> None:
         """Watch ``model``, with the best weights kept under ``scratch``."""
         self.model, self.scratch, self.settings, self.observer = model, scratch, settings, observer
-        self.held_out: HeldOut | None = None
+        self.held_out: HeldOutMonitor | None = None
         self.reason: str | None = None
         self.steps = 0
 
@@ -42,18 +42,18 @@ class DriftGuard(TrainerCallback):
         if self.held_out is None:
             return
         if state.global_step > 0:
-            self.held_out.recall(self.scratch / _EXPECTED)
+            self.held_out.load_snapshot(self.scratch / _EXPECTED)
             if state.is_world_process_zero:  # those after the checkpoint are of a try whose log is gone
                 for late in (path for step, path in self._kept().items() if step > state.global_step):
                     late.unlink()
             return
-        self.held_out.remember()
+        self.held_out.snapshot_reference()
         if state.is_world_process_zero:
             self.scratch.mkdir(parents=True, exist_ok=True)
             for abandoned in self._kept().values():  # of a try that was killed before its first checkpoint
                 abandoned.unlink()
             self.held_out.save(self.scratch / _EXPECTED)
-        state.log_history.append({"step": 0, **_entries(Drift(0.0, 0.0, 0.0, 0.0, 0.0))})
+        state.log_history.append({"step": 0, **_entries(HeldOutMetrics(0.0, 0.0, 0.0, 0.0, 0.0))})
         self._keep(0, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ class DriftGuard(TrainerCallback):
         due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
         if self.held_out is None or not (due or state.global_step == state.max_steps):
             return
-        drift: Drift = distributed.broadcast_from_rank0(self.held_out.look())
+        drift: HeldOutMetrics = distributed.broadcast_from_rank0(self.held_out.measure())
         before = self._best(state)
         state.log_history.append({"step": state.global_step, **_entries(drift)})
         self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
@@ -155,5 +155,5 @@ class DriftGuard(TrainerCallback):
         return [path for step, path in steps.items() if step not in needed]
 
 
-def _entries(drift: Drift) -> dict[str, float]:
+def _entries(drift: HeldOutMetrics) -> dict[str, float]:
     return {f"eval_{name}": value for name, value in asdict(drift).items()}

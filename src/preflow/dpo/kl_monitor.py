@@ -15,7 +15,7 @@ from torch import Tensor
 
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import merged_kl
-from preflow.models.scoring import Row
+from preflow.models.scoring import PromptResponse
 
 #: Tokens kept per position. Beyond them a reference has little left: one outcome stands for all others.
 _LIKELIEST = 512
@@ -24,7 +24,7 @@ _TILE = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class HeldOutMetrics:
     """How far the policy has gone from its reference, on held-out pairs.
 
     Attributes:
@@ -47,10 +47,10 @@ class Drift:
 #: Per-token log-probs of pairs under the policy: shape ``(2B, T)`` with zeros where nothing counts, chosen first.
 TokenScores = Callable[[Sequence[ScoredPair]], Tensor]
 #: The policy's logits at the positions that predict a response of R tokens: shape ``(R, V)``.
-Logits = Callable[[Row], Tensor]
+Logits = Callable[[PromptResponse], Tensor]
 
 
-class HeldOut:
+class HeldOutMonitor:
     """Held-out pairs, the policy's two ways to score them, and what the reference expected of them."""
 
     def __init__(
@@ -68,7 +68,7 @@ class HeldOut:
         self.pairs, self.scores, self.logits, self.beta, self.batch = pairs, scores, logits, beta, batch
         self.expected: list[tuple[Tensor, Tensor]] = []
 
-    def remember(self) -> None:
+    def snapshot_reference(self) -> None:
         """Keep what the policy expects now, while it is the reference."""
         self.expected = [_likeliest(self.logits(pair.chosen)) for pair in self.pairs]
 
@@ -84,16 +84,16 @@ class HeldOut:
         save_file(tensors, partial)
         partial.rename(file)
 
-    def recall(self, file: Path) -> None:
+    def load_snapshot(self, file: Path) -> None:
         """Read what ``save`` wrote."""
         kept = load_file(file)
         self.expected = [(kept[f"tokens.{i}"], kept[f"log_probs.{i}"]) for i in range(len(self.pairs))]
 
-    def look(self) -> Drift:
+    def measure(self) -> HeldOutMetrics:
         """Compare the policy with the reference."""
         moved = [change for start in range(0, len(self.pairs), self.batch) for change in self._changes(start)]
         count = len(moved)
-        return Drift(
+        return HeldOutMetrics(
             kl=sum(self._divergence(i) for i in range(count)) / count,
             chosen=sum(chosen for chosen, _ in moved) / count,
             rejected=sum(rejected for _, rejected in moved) / count,

@@ -35,9 +35,9 @@ from preflow.logprobs.store import STORE_FILE
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import halving
+from preflow.models.memory import run_in_halving_batches
 from preflow.models.precision import Precision
-from preflow.models.scoring import Row
+from preflow.models.scoring import PromptResponse
 from preflow.observer import Observer
 
 _Pair = TypeVar("_Pair")
@@ -71,7 +71,7 @@ def sample(pairs: Sequence[_Pair], size: int) -> list[_Pair]:
     return [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(size, len(pairs))).astype(int)]
 
 
-def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, Row, list[float]]]:
+def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, PromptResponse, list[float]]]:
     """Every response of every pair: where it stands, its tokens, its stored per-token log-probs."""
     for pair in pairs:
         yield f"{pair.source} chosen", pair.chosen, pair.ref_chosen
@@ -79,7 +79,7 @@ def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, Row, list[float]]]
 
 
 @torch.no_grad()
-def independent_logprob(model: LanguageModel, row: Row, precision: Precision) -> float:
+def independent_logprob(model: LanguageModel, row: PromptResponse, precision: Precision) -> float:
     """Log-prob of a response by the plainest way there is: its logits, a log-softmax in float64, a sum over tokens.
 
     No code of the scoring that it judges is used. Logits are those of the response's positions alone, which the model
@@ -99,7 +99,7 @@ def independent_logprob(model: LanguageModel, row: Row, precision: Precision) ->
     return total
 
 
-def measure(pairs: Sequence[ScoredPair], score: Callable[[Row], float], dtype: torch.dtype) -> list[Gap]:
+def measure(pairs: Sequence[ScoredPair], score: Callable[[PromptResponse], float], dtype: torch.dtype) -> list[Gap]:
     """The gap between a model and the stored values on both sides of some pairs."""
     gaps = []
     for source, row, stored in sides(pairs):
@@ -224,8 +224,7 @@ def check_dtypes(policy: torch.nn.Module, reference: Mapping[str, torch.dtype]) 
         if dtype != expected:
             raise AdapterDtypeError(
                 f"trainable parameter {name} is {dtype}, the reference was computed with {expected}: policy and "
-                "reference would differ before the first step. TRL's trainer casts the adapter of a quantized model "
-                "to bfloat16 when it is made; restore the weights after that (stages.training.weights_kept does)"
+                "reference would differ before the first step. Make the trainer within preserve_trainable_weights"
             )
 
 
@@ -266,7 +265,7 @@ def check_policy(
         return measure(chunk, lambda row: next(values), dtype)
 
     largest, done = 0.0, 0
-    batches = halving(
+    batches = run_in_halving_batches(
         ordered, batch, gaps,
         lambda tried, size: observer.note(f"dpo: out of memory proving {tried} pairs at once; trying {size}"),
         may=not distributed.is_distributed(),

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from preflow.errors import ConfigError, UnknownShapeError
-from preflow.models.cpu.llama_layers import knows
+from preflow.models.cpu.llama_layers import supports
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.attention import why_not
+from preflow.models.packed.attention import unsupported_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Shape:
         keys: Key heads times head width.
         heads: Query heads.
         vocabulary: Tokens V.
-        lean: Whether its layers are of the kind that ``fast_layers.quicken`` knows.
-        packed: Whether several of its rows run as one without padding (``attention.why_not``).
+        lean: Whether its layers are of the kind that ``fast_layers.use_cpu_kernels`` knows.
+        packed: Whether several of its rows run as one without padding (``attention.unsupported_reason``).
     """
 
     parameters: int
@@ -101,7 +101,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
     if banks:  # gate, upper half and product's projection of each expert, and of those that every token passes
         around_attention = 2 * text.num_hidden_layers * text.hidden_size * width * (heads + keys)
         inner = (linear - around_attention) // (3 * text.num_hidden_layers * text.hidden_size)
-    parameters, packed = sum(p.numel() for p in model.parameters()), why_not(model) is None
+    parameters, packed = sum(p.numel() for p in model.parameters()), unsupported_reason(model) is None
     wide, adapted, read = _adapter(model, targets)
     return Shape(
         parameters=parameters,
@@ -120,7 +120,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
         keys=keys * width,
         heads=heads,
         vocabulary=text.vocab_size,
-        lean=knows(text),
+        lean=supports(text),
         packed=packed,
     )
 

@@ -15,7 +15,7 @@ from preflow.estimates.memory import Memory, peak_memory
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
-from preflow.training.batching import LengthSampler, smaller, within_budget
+from preflow.training.batching import LengthSampler, smaller_batch, within_budget
 
 #: Tokens of a row: a pair's (prompt, chosen, rejected), a demonstration's (all, response).
 Lengths = tuple[int, ...]
@@ -282,7 +282,7 @@ def shortened(row: Lengths, limit: int) -> Lengths | None:
 
 
 def _smaller_batches(settings: TrainingSettings) -> Iterator[dict[str, int]]:
-    while less := smaller(settings):
+    while less := smaller_batch(settings):
         yield less
         settings = settings.model_copy(update=less)
 

@@ -17,8 +17,8 @@ from preflow.evaluation.models import ModelSet
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
 from preflow.models.loading import position_limit
-from preflow.models.memory import halving
-from preflow.models.scoring import Row, all_response_logits
+from preflow.models.memory import run_in_halving_batches
+from preflow.models.scoring import PromptResponse, all_response_logits
 from preflow.observer import Observer
 from preflow.specs import EvaluateSpec
 
@@ -161,9 +161,9 @@ def generate(
 
 def _sampled(
     models: ModelSet, name: str, prompts: list[Prompt], settings: EvaluationSettings, observer: Observer
-) -> list[Row]:
-    rows: list[Row] = []
-    batches = halving(
+) -> list[PromptResponse]:
+    rows: list[PromptResponse] = []
+    batches = run_in_halving_batches(
         [prompt.ids for prompt in prompts],
         settings.generation_batch_size,
         lambda batch: generate(models, name, batch, settings.max_new_tokens, sample=True),
@@ -176,7 +176,7 @@ def _sampled(
 
 
 def _divergences(
-    models: ModelSet, name: str, references: list[str], rows: list[Row], observer: Observer
+    models: ModelSet, name: str, references: list[str], rows: list[PromptResponse], observer: Observer
 ) -> dict[str, NDArray[np.float64]]:
     """KL of one model's responses from each reference, shape ``(prompts,)`` each."""
     values: dict[str, list[float]] = {reference: [] for reference in references}

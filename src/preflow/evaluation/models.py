@@ -5,7 +5,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from preflow.data.tokens.chat_template import Renderer
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import LanguageModel, attach_adapter, is_adapter, load_tokenizer, load_weights
 from preflow.models.precision import choose_precision
 from preflow.specs import EvaluateSpec
@@ -72,7 +72,7 @@ class ModelSet:
             self._shared = model
         if name not in model.peft_config:
             model.load_adapter(str(folder), adapter_name=name)
-        fuse(model)
+        fuse_lora(model)
         model.base_model.enable_adapter_layers()
         model.set_adapter(name)
         return model.eval()

@@ -15,7 +15,8 @@ from preflow.logprobs.leases import Claims, LockedClaims, NoClaims
 from preflow.logprobs.shards import KEY_BYTES
 from preflow.logprobs.store import LogprobStore, row_keys
 from preflow.logprobs.work_items import Work, missing
-from preflow.models.scoring import BATCH_TOKENS, Group, Scorer, packed_length
+from preflow.models.packed.layout import PromptResponses
+from preflow.models.scoring import BATCH_TOKENS, Scorer, packed_length
 from preflow.observer import Observer
 
 #: Pairs that are computed and written together: what a kill can lose.
@@ -81,7 +82,7 @@ class Tally:
 
 def fill(
     store: LogprobStore,
-    groups: Sequence[Group],
+    groups: Sequence[PromptResponses],
     load: Callable[[], Scorer],
     observer: Observer,
     what: str,

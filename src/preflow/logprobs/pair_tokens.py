@@ -13,12 +13,12 @@ from preflow.logprobs.key_index import Keys
 from preflow.logprobs.scored_pairs import BLOCK, SCHEMA
 from preflow.logprobs.shards import KEY_BYTES
 from preflow.logprobs.store import LogprobStore, prompt_hash
-from preflow.models.scoring import Group
+from preflow.models.packed.layout import PromptResponses
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-class PairTokens(Sequence[Group]):
+class PairTokens(Sequence[PromptResponses]):
     """Prompts, each with its chosen and its rejected response, as the store is asked for them."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -40,12 +40,12 @@ class PairTokens(Sequence[Group]):
         return len(self.table)
 
     @overload
-    def __getitem__(self, index: int) -> Group: ...
+    def __getitem__(self, index: int) -> PromptResponses: ...
 
     @overload
     def __getitem__(self, index: slice) -> Self: ...
 
-    def __getitem__(self, index: int | slice) -> Group | Self:
+    def __getitem__(self, index: int | slice) -> PromptResponses | Self:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
@@ -54,7 +54,7 @@ class PairTokens(Sequence[Group]):
         row = range(len(self))[index]
         return next(iter(self[row : row + 1]))
 
-    def __iter__(self) -> Iterator[Group]:
+    def __iter__(self) -> Iterator[PromptResponses]:
         for batch in self.table.select(_IDS).to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
                 yield row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from preflow.errors import ArtifactError
 from preflow.logprobs.arrow_memory import exact_memory
 from preflow.maths.logprobs import length_desensitised
-from preflow.models.scoring import Group, Row
+from preflow.models.packed.layout import PromptResponses
+from preflow.models.scoring import PromptResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,17 @@ class ScoredPair:
     source: str
 
     @property
-    def chosen(self) -> Row:
+    def chosen(self) -> PromptResponse:
         """Prompt and better response."""
         return self.prompt_ids, self.chosen_ids
 
     @property
-    def rejected(self) -> Row:
+    def rejected(self) -> PromptResponse:
         """Prompt and other response."""
         return self.prompt_ids, self.rejected_ids
 
     @property
-    def group(self) -> Group:
+    def group(self) -> PromptResponses:
         """Prompt with both responses, as they are scored together."""
         return self.prompt_ids, (self.chosen_ids, self.rejected_ids)
 

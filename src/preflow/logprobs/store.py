@@ -23,7 +23,7 @@ from preflow.logprobs.identity import Reference
 from preflow.logprobs.key_index import KeyIndex, Keys
 from preflow.logprobs.row_buffer import HeldRows
 from preflow.logprobs.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
-from preflow.models.scoring import Group
+from preflow.models.packed.layout import PromptResponses
 
 #: Says, beside the shards, whose they are.
 REFERENCE_FILE = "reference.json"
@@ -56,7 +56,7 @@ def prompt_hash(prompt: bytes | memoryview) -> Callable[[bytes | memoryview], by
     return key
 
 
-def row_keys(groups: Iterable[Group]) -> Keys:
+def row_keys(groups: Iterable[PromptResponses]) -> Keys:
     """The keys of every response of every group, in order."""
     keys = b"".join(row_key(prompt, response) for prompt, responses in groups for response in responses)
     return np.frombuffer(keys, dtype=f"S{KEY_BYTES}")
@@ -111,7 +111,7 @@ class LogprobStore:
         """Where each key's row stands in this store, -1 for those that it does not have."""
         return self._index.find(keys)
 
-    def get(self, group: Group) -> list[list[float]]:
+    def get(self, group: PromptResponses) -> list[list[float]]:
         """Per-token log-probs of a prompt's responses, nats, as many as each response has tokens."""
         values: list[list[float]] = self.take(row_keys([group])).column("logprobs").to_pylist()
         return values

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflow.logprobs.key_index import Keys, exact
-from preflow.models.scoring import Group
+from preflow.models.packed.layout import PromptResponses
 
 #: Responses to one prompt that one forward takes on the CPU: two pairs. More would be one unit of loss and of memory.
 _FORWARD_RESPONSES = 4
@@ -23,7 +23,7 @@ class Work:
         firsts: Of each response, whether it is the first missing one of a group asked for: so groups are counted.
     """
 
-    group: Group
+    group: PromptResponses
     keys: list[bytes]
     firsts: list[bool]
 
@@ -54,7 +54,7 @@ class Work:
         yield self.part(piece) if len(piece) < len(responses) else self
 
 
-def missing(groups: Sequence[Group], keys: Keys, found: NDArray[np.int64]) -> tuple[list[Work], int]:
+def missing(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int64]) -> tuple[list[Work], int]:
     """What is missing, prompt by prompt, each response once; and how many groups lack only what others lack too.
 
     Args:

@@ -131,7 +131,7 @@ def free_unused() -> None:
     clear_device_cache(garbage_collection=True)
 
 
-def halving(
+def run_in_halving_batches(
     items: Sequence[T],
     size: int,
     run: Callable[[Sequence[T]], R],

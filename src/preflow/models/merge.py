@@ -20,7 +20,7 @@ from preflow.models.loading import LanguageModel, attach_adapter, load_policy, l
 from preflow.models.memory import free_unused
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef
-from preflow.models.scoring import Row, response_logprobs
+from preflow.models.scoring import PromptResponse, response_logprobs
 
 Result = TypeVar("Result")
 #: Mean nats per token by which a merged model may differ before it is refused.
@@ -32,7 +32,7 @@ def merge(
     adapter: Path,
     recipe: Recipe,
     precision: Precision,
-    rows: Sequence[Row],
+    rows: Sequence[PromptResponse],
     out: Path,
     limit: float = LIMIT,
 ) -> float:
@@ -91,7 +91,7 @@ def where_it_fits(precision: Precision, work: Callable[[Precision], Result]) -> 
     return work(replace(precision, device=torch.device("cpu")))
 
 
-def _scores(model: LanguageModel, rows: Sequence[Row], precision: Precision) -> torch.Tensor:
+def _scores(model: LanguageModel, rows: Sequence[PromptResponse], precision: Precision) -> torch.Tensor:
     return torch.cat([response_logprobs(model, row, precision) for row in rows]).double()
 
 

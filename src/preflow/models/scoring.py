@@ -18,18 +18,16 @@ from torch import Tensor
 from preflow.maths.logprobs import token_logprobs
 from preflow.models.adapters import inner_model, keeping
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.attention import no_mask, use, why_not
-from preflow.models.packed.layout import in_one_row
+from preflow.models.packed.attention import no_mask, register_packed_attention, unsupported_reason
+from preflow.models.packed.layout import PromptResponses, in_one_row
 from preflow.models.precision import Precision
 
 T = TypeVar("T")
 R = TypeVar("R")
 #: Token ids of a prompt and of a response to it.
-Row = tuple[Sequence[int], Sequence[int]]
-#: Token ids of a prompt and of every response to it that is scored together.
-Group = tuple[Sequence[int], Sequence[Sequence[int]]]
+PromptResponse = tuple[Sequence[int], Sequence[int]]
 #: Gives the log-probs of some groups, group by group, as they are ready.
-Scorer = Callable[[Sequence[Group]], Iterable[list[Tensor]]]
+Scorer = Callable[[Sequence[PromptResponses]], Iterable[list[Tensor]]]
 #: Tokens of a batch on a GPU, as far as its memory goes.
 BATCH_TOKENS = 16_384
 #: Positions projected to the vocabulary at once.
@@ -41,7 +39,7 @@ _NARROW = 16
 
 
 @torch.no_grad()
-def response_logits(model: LanguageModel, row: Row, precision: Precision) -> Tensor:
+def response_logits(model: LanguageModel, row: PromptResponse, precision: Precision) -> Tensor:
     """Scores before softmax at every position that predicts a response token.
 
     Args:
@@ -61,7 +59,7 @@ def response_logits(model: LanguageModel, row: Row, precision: Precision) -> Ten
     return logits[0, -kept:-1]
 
 
-def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> Tensor:
+def response_logprobs(model: LanguageModel, row: PromptResponse, precision: Precision) -> Tensor:
     """Log-prob of each response token, shape ``(R,)``, nats, float32, on the CPU."""
     logits = response_logits(model, row, precision)
     targets = torch.tensor(list(row[1]), device=logits.device)
@@ -69,16 +67,18 @@ def response_logprobs(model: LanguageModel, row: Row, precision: Precision) -> T
 
 
 @torch.no_grad()
-def group_logprobs(model: LanguageModel, group: Group, precision: Precision) -> list[Tensor]:
+def group_logprobs(model: LanguageModel, group: PromptResponses, precision: Precision) -> list[Tensor]:
     """Log-probs of every response to one prompt, in one forward where the architecture allows it.
 
     Returns:
         Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
     """
-    return _group_logprobs(model, group, precision, packed=why_not(inner_model(model)) is None)
+    return _group_logprobs(model, group, precision, packed=unsupported_reason(inner_model(model)) is None)
 
 
-def _group_logprobs(model: LanguageModel, group: Group, precision: Precision, *, packed: bool) -> list[Tensor]:
+def _group_logprobs(
+    model: LanguageModel, group: PromptResponses, precision: Precision, *, packed: bool
+) -> list[Tensor]:
     if packed:
         return batch_logprobs(model, [group], precision)[0]
     prompt, responses = group
@@ -87,11 +87,11 @@ def _group_logprobs(model: LanguageModel, group: Group, precision: Precision, *,
 
 @torch.no_grad()
 def batch_logprobs(
-    model: LanguageModel, groups: Sequence[Group], precision: Precision, head_rows: int = HEAD_ROWS
+    model: LanguageModel, groups: Sequence[PromptResponses], precision: Precision, head_rows: int = HEAD_ROWS
 ) -> list[list[Tensor]]:
     """Log-probs of the responses to several prompts from one forward of one row without padding.
 
-    Only for architectures that ``attention.why_not`` lets through.
+    Only for architectures that ``attention.unsupported_reason`` lets through.
 
     Args:
         model: A causal language model in evaluation mode.
@@ -103,9 +103,9 @@ def batch_logprobs(
         Per group what ``group_logprobs`` gives.
     """
     inner = inner_model(model)
-    use(inner)
+    register_packed_attention(inner)
     count = sum(len(response) for _, responses in groups for response in responses)
-    filler: list[Group] = [([0, 0], [[0] * _NARROW])] if count < _NARROW else []
+    filler: list[PromptResponses] = [([0, 0], [[0] * _NARROW])] if count < _NARROW else []
     row = in_one_row([*groups, *filler], precision.device)
     with precision.autocast():
         states: Tensor = inner.base_model(
@@ -130,7 +130,10 @@ def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
 
 
 def scores(
-    model: LanguageModel, groups: Sequence[Group], precision: Precision, sizes: list[tuple[int, int]] | None = None
+    model: LanguageModel,
+    groups: Sequence[PromptResponses],
+    precision: Precision,
+    sizes: list[tuple[int, int]] | None = None,
 ) -> Iterator[list[Tensor]]:
     """Log-probs of many groups, in order: on the CPU one prompt at a time per core, on a GPU in packed batches.
 
@@ -140,7 +143,7 @@ def scores(
         precision: Where and in which numbers.
         sizes: As ``GPU_BATCHES``; those that turn out too large are removed, so that later calls begin with what fits.
     """
-    packed = why_not(inner_model(model)) is None  # once: it looks at every module
+    packed = unsupported_reason(inner_model(model)) is None  # once: it looks at every module
     score = partial(_group_logprobs, model, precision=precision, packed=packed)
     if precision.device.type == "cpu":
         yield from _one_per_core(model, groups, score)
@@ -152,7 +155,7 @@ def scores(
 
 def _in_batches(
     model: LanguageModel,
-    groups: Sequence[Group],
+    groups: Sequence[PromptResponses],
     precision: Precision,
     sizes: list[tuple[int, int]],
 ) -> Iterator[list[Tensor]]:
@@ -184,7 +187,7 @@ def _in_batches(
         clear_device_cache(garbage_collection=True)  # here, where no traceback holds what did not fit any more
 
 
-def all_response_logits(model: LanguageModel, rows: Sequence[Row], precision: Precision) -> Iterator[Tensor]:
+def all_response_logits(model: LanguageModel, rows: Sequence[PromptResponse], precision: Precision) -> Iterator[Tensor]:
     """What ``response_logits`` gives, of many rows, in order: on the CPU one row at a time per core."""
     if precision.device.type == "cpu":
         yield from _one_per_core(model, rows, lambda row: response_logits(model, row, precision))
@@ -210,9 +213,9 @@ def _one_per_core(model: LanguageModel, items: Sequence[T], score: Callable[[T],
         torch.set_num_threads(cores)
 
 
-def batches(groups: Iterable[Group], tokens: int) -> Iterator[list[Group]]:
+def batches(groups: Iterable[PromptResponses], tokens: int) -> Iterator[list[PromptResponses]]:
     """Neighbours in batches of at most ``tokens`` tokens (or one group alone)."""
-    batch: list[Group] = []
+    batch: list[PromptResponses] = []
     total = 0
     for group in groups:
         length = packed_length(group)
@@ -225,7 +228,7 @@ def batches(groups: Iterable[Group], tokens: int) -> Iterator[list[Group]]:
         yield batch
 
 
-def packed_length(group: Group) -> int:
+def packed_length(group: PromptResponses) -> int:
     """Places that a prompt with all its responses takes in a packed row."""
     prompt, responses = group
     return len(prompt) - 1 + sum(len(response) for response in responses)

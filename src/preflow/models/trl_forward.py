@@ -16,8 +16,8 @@ from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 from preflow.models.cpu.logprob_head import Scores, score
 from preflow.models.cpu.lora_linear import trains
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.attention import no_mask, use
-from preflow.models.packed.layout import IGNORED, Row, Tokens, in_one_row, whole_sequences
+from preflow.models.packed.attention import no_mask, register_packed_attention
+from preflow.models.packed.layout import IGNORED, PackedRow, PromptResponses, in_one_row, whole_sequences
 from preflow.models.sharding import in_whole, in_zero
 
 _PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -58,7 +58,7 @@ def score_responses_only(model: LanguageModel) -> None:
     _replace_forward(model, forward)
 
 
-def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
+def pack_pairs(model: LanguageModel, *, wpo: bool = False) -> None:
     """Run a DPO batch as one row without padding, each prompt once for both responses, and what all begin with once.
 
     The model must have TRL's fused head. It is called with right-padded ``input_ids`` of shape ``(2B, T)``, the first
@@ -66,11 +66,11 @@ def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
     does; every other call goes through unchanged.
 
     Args:
-        model: A causal language model that ``attention.why_not`` lets through.
+        model: A causal language model that ``attention.unsupported_reason`` lets through.
         wpo: Whether WPO's ``log_sum_sq_probs`` is wanted.
     """
     padded_forward = model.forward
-    use(model)
+    register_packed_attention(model)
 
     def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head or kwargs.get("labels") is None:
@@ -82,17 +82,17 @@ def share_prompts(model: LanguageModel, *, wpo: bool = False) -> None:
     _replace_forward(model, forward)
 
 
-def drop_padding(model: LanguageModel) -> None:
+def pack_sequences(model: LanguageModel) -> None:
     """Run an SFT batch as one row without padding, up to the last token that counts of each of its rows.
 
     The model must have TRL's fused head. It is called with ``input_ids`` and ``labels`` of shape ``(B, T)``, padded on
     the right, and gives what TRL's own forward gives; every other call goes through unchanged.
 
     Args:
-        model: A causal language model that ``attention.why_not`` lets through.
+        model: A causal language model that ``attention.unsupported_reason`` lets through.
     """
     padded_forward = model.forward
-    use(model)
+    register_packed_attention(model)
 
     def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         labels = kwargs.get("labels")
@@ -107,7 +107,7 @@ def drop_padding(model: LanguageModel) -> None:
     _replace_forward(model, forward)
 
 
-def _as_one_row(model: LanguageModel, row: Row, places: Tensor, labels: Tensor, wpo: bool, options: Any) -> Any:
+def _as_one_row(model: LanguageModel, row: PackedRow, places: Tensor, labels: Tensor, wpo: bool, options: Any) -> Any:
     """Run a row and put its per-token results where TRL looks for them.
 
     Args:
@@ -163,14 +163,14 @@ def _rewrite(output: Any, change: Callable[[Tensor], Tensor]) -> None:
             setattr(output, name, change(values))
 
 
-def _take_apart(ids: Tensor, attention: Tensor, labels: Tensor) -> tuple[list[Tokens], Tensor]:
+def _take_apart(ids: Tensor, attention: Tensor, labels: Tensor) -> tuple[list[PromptResponses], Tensor]:
     """Prompts with both responses of a padded batch, and the flat places of their tokens in ``(2B, T - 1)``."""
     count, width = ids.shape
     half = count // 2
     lengths = attention.sum(-1).tolist()
     starts = (labels != IGNORED).int().argmax(-1).tolist()
     tokens = ids.tolist()
-    groups: list[Tokens] = []
+    groups: list[PromptResponses] = []
     places = []
     for i in range(half):
         responses = []

@@ -17,39 +17,39 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from preflow.artifacts import CARD, SCRATCH, write_json
 from preflow.config.training import DpoSettings
 from preflow.dpo import start_checks
-from preflow.dpo.early_stopping import DriftGuard
-from preflow.dpo.kl_monitor import HeldOut
+from preflow.dpo.early_stopping import KlEarlyStopping
+from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.errors import DpoCheckpointError
 from preflow.estimates.training import common_tokens, foreseen
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer, without_dropout
-from preflow.models.packed.attention import why_not
+from preflow.models.packed.attention import unsupported_reason
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.resolve import adapted_modules, refuse_dpo_checkpoint
-from preflow.models.scoring import Row, response_logits
-from preflow.models.trl_forward import score_responses_only, share_prompts
+from preflow.models.scoring import PromptResponse, response_logits
+from preflow.models.trl_forward import pack_pairs, score_responses_only
 from preflow.observer import Observer
 from preflow.specs import DpoSpec
-from preflow.training.batching import Batched, within_memory
+from preflow.training.batching import TokenBudgetBatching, retry_with_smaller_batches
 from preflow.training.loop import (
     StageCallback,
-    as_the_recipe_says,
+    apply_precision,
     clean_log,
     final_mean,
+    preserve_trainable_weights,
     resume_point,
     run_training,
     training_arguments,
-    weights_kept,
 )
-from preflow.training.numerical_checks import ROW, Watched
+from preflow.training.numerical_checks import ROW, NumericalChecks
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-class StoredReferenceTrainer(Watched, Batched, DPOTrainer):
+class StoredReferenceTrainer(NumericalChecks, TokenBudgetBatching, DPOTrainer):
     """TRL's trainer on rows that bring their token ids and reference log-probs with them.
 
     TRL then neither tokenizes, nor keeps a second model, nor computes a reference; losses and metrics are its own.
@@ -90,7 +90,7 @@ def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
         NonFiniteLossError: The loss broke.
     """
     assert spec.recipe.dpo is not None, "run_dpo needs a recipe with a DPO section"
-    within_memory(
+    retry_with_smaller_batches(
         spec.recipe, "dpo", lambda recipe: _prove_and_train(spec.model_copy(update={"recipe": recipe}), out, observer),
         observer,
     )  # fmt: skip
@@ -124,10 +124,10 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         spec.reference,
     )
     size = describe(policy)  # before the weights are shared out
-    guard = DriftGuard(policy, out / SCRATCH, settings, observer)
+    guard = KlEarlyStopping(policy, out / SCRATCH, settings, observer)
     held_out = start_checks.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
-        guard.held_out = HeldOut(
+        guard.held_out = HeldOutMonitor(
             held_out,
             lambda chunk: token_scores(trainer, chunk, precision),
             lambda row: logits(trainer, row, precision),
@@ -232,8 +232,8 @@ def make_trainer(
         disable_dropout=settings.disable_dropout,
         precompute_ref_log_probs=True,
     )
-    as_the_recipe_says(config, precision)
-    with weights_kept(model):
+    apply_precision(config, precision)
+    with preserve_trainable_weights(model):
         trainer = StoredReferenceTrainer(
             model=model,
             args=config,
@@ -249,12 +249,12 @@ def make_trainer(
         # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
         policy.delete_adapter("ref")
     inner = inner_model(policy)
-    reason = why_not(inner)
+    reason = unsupported_reason(inner)
     trainer.batch(settings, _tokens(pairs, packed=reason is None), padded=reason is not None)
     if reason is None:
-        share_prompts(inner, wpo=settings.use_weighting)
-        fuse(policy)
-        quicken(policy)
+        pack_pairs(inner, wpo=settings.use_weighting)
+        fuse_lora(policy)
+        use_cpu_kernels(policy)
     else:
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")
@@ -314,7 +314,7 @@ def token_scores(trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Pr
 
 
 @torch.no_grad()
-def logits(trainer: DPOTrainer, row: Row, precision: Precision) -> torch.Tensor:
+def logits(trainer: DPOTrainer, row: PromptResponse, precision: Precision) -> torch.Tensor:
     """Logits over one response in evaluation mode, shape ``(R, V)``. The model is left in the mode it was in."""
     model: LanguageModel = trainer.model
     training = model.training

@@ -15,7 +15,7 @@ from preflow.evaluation.models import ModelSet
 from preflow.evaluation.preferences import PairScores, compare, preference_report
 from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
 from preflow.models import scoring
-from preflow.models.scoring import Group
+from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Observer
 from preflow.specs import EvaluateSpec
 from preflow.stages.reference import score_groups
@@ -116,7 +116,7 @@ def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any]
     if not tokenized:
         report["warnings"].append(f"no perplexity: no held-out demonstration fits sft.max_seq_length ({counts})")
         return
-    groups: list[Group] = [([row.input_ids[0]], [row.input_ids[1:]]) for row in tokenized]
+    groups: list[PromptResponses] = [([row.input_ids[0]], [row.input_ids[1:]]) for row in tokenized]
     for name in models.names:
         total, count = 0.0, 0
         scored = scoring.scores(models.use(name), groups, models.precision)

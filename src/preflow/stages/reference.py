@@ -21,11 +21,12 @@ from preflow.logprobs.key_index import Keys
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import write_blocks
 from preflow.logprobs.store import FOLDER_DIGITS, STORE_FILE, LogprobStore
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_policy, load_tokenizer
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.resolve import ModelRef
-from preflow.models.scoring import GPU_BATCHES, Group, Scorer, scores
+from preflow.models.scoring import GPU_BATCHES, Scorer, scores
 from preflow.observer import Observer, Silent
 from preflow.specs import ReferenceSpec
 
@@ -88,7 +89,7 @@ def score_groups(
     recipe: Recipe,
     base: ModelRef,
     trained: Artifact | None,
-    groups: Sequence[Group],
+    groups: Sequence[PromptResponses],
     observer: Observer,
     what: str,
     metrics: str = "scoring",
@@ -113,11 +114,11 @@ def score_groups(
 
     def load() -> Scorer:
         model = load_policy(base, folder, recipe, precision)
-        fuse(model)
+        fuse_lora(model)
         store.reference.require_unchanged()
         sizes = list(GPU_BATCHES)  # what does not fit is not tried again for the next shard
 
-        def score(some: Sequence[Group]) -> Iterator[list[Tensor]]:
+        def score(some: Sequence[PromptResponses]) -> Iterator[list[Tensor]]:
             yield from scores(model, some, precision, sizes)
             _require_same(numbers, precision)
 

@@ -14,28 +14,28 @@ from preflow.data.validated import load_demonstrations
 from preflow.errors import DataUnfitError
 from preflow.estimates.training import common_tokens, foreseen
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_policy, load_tokenizer
-from preflow.models.packed.attention import why_not
+from preflow.models.packed.attention import unsupported_reason
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import adapted_modules
-from preflow.models.trl_forward import drop_padding, score_responses_only
+from preflow.models.trl_forward import pack_sequences, score_responses_only
 from preflow.observer import Observer
 from preflow.specs import SftSpec
-from preflow.training.batching import Batched, within_memory
+from preflow.training.batching import TokenBudgetBatching, retry_with_smaller_batches
 from preflow.training.loop import (
     StageCallback,
-    as_the_recipe_says,
+    apply_precision,
     final_mean,
+    preserve_trainable_weights,
     run_training,
     training_arguments,
-    weights_kept,
 )
-from preflow.training.numerical_checks import ROW, Watched
+from preflow.training.numerical_checks import ROW, NumericalChecks
 
 
-class WatchedSFTTrainer(Watched, Batched, SFTTrainer):
+class CheckedSFTTrainer(NumericalChecks, TokenBudgetBatching, SFTTrainer):
     """TRL's trainer, stopped by a loss or gradient that is no number."""
 
 
@@ -55,7 +55,7 @@ def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
         NonFiniteLossError: The loss broke.
     """
     assert spec.recipe.sft is not None, "run_sft needs a recipe with an SFT section"
-    within_memory(
+    retry_with_smaller_batches(
         spec.recipe, "sft", lambda recipe: _train(spec.model_copy(update={"recipe": recipe}), out, observer), observer
     )
 
@@ -115,9 +115,9 @@ def _trainer(
     precision = choose_precision(spec.recipe)
     arguments = training_arguments(spec.recipe, settings, precision, out)
     config = SFTConfig(**arguments, packing=False)
-    as_the_recipe_says(config, precision)
-    with weights_kept(model):
-        trainer = WatchedSFTTrainer(
+    apply_precision(config, precision)
+    with preserve_trainable_weights(model):
+        trainer = CheckedSFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_dict(columns),
@@ -126,12 +126,12 @@ def _trainer(
         )
     trainer.watch("sft", [str(row.source) for row in rows])
     inner = inner_model(trainer.model)
-    reason = why_not(inner)
+    reason = unsupported_reason(inner)
     trainer.batch(settings, [len(row.input_ids) for row in rows], padded=reason is not None)
     if reason is None:
-        drop_padding(inner)
-        fuse(trainer.model)
-        quicken(trainer.model)
+        pack_sequences(inner)
+        fuse_lora(trainer.model)
+        use_cpu_kernels(trainer.model)
     else:
         score_responses_only(inner)
         observer.note(f"sft: rows are padded to the longest of their batch: {reason}")

@@ -75,7 +75,7 @@ def main(stage: str, spec_file: str, out: str) -> None:
             ReferenceSpec.model_validate_json(text), Lines() if distributed.current_ranks().index == 0 else Silent()
         )
         return
-    whole_weights_first()
+    load_full_weights_on_every_rank()
     info = STAGES[stage]
     run: Callable[[StageSpec, Path, Observer], None] = getattr(import_module(info.module), info.function)
     # The trainer would find out that processes belong together only later.
@@ -91,7 +91,7 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def whole_weights_first() -> None:
+def load_full_weights_on_every_rank() -> None:
     """Let every process load the whole model, which it proves before the trainer shares the weights out.
 
     Raises:

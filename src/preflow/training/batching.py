@@ -19,7 +19,7 @@ from preflow.errors import ConfigError
 from preflow.models.packed.layout import IGNORED
 from preflow.observer import Observer
 from preflow.training.numerical_checks import ROW
-from preflow.training.step_metrics import as_one_forward, weights_of
+from preflow.training.step_metrics import weighted_step_metrics, weights_of
 
 Result = TypeVar("Result")
 _FEW_TOKENS = 16
@@ -42,7 +42,7 @@ class LengthSampler(Sampler[int]):
         self.lengths, self.rows, self.seed, self.epoch = list(lengths), rows, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew; called before each epoch, where ``Batched`` has told the loader whose sampler it is."""
+        """Shuffle anew; the loader calls it before each epoch, since ``TokenBudgetBatching`` sets it as its sampler."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class LengthSampler(Sampler[int]):
         return iter(order)
 
 
-class Batched:
+class TokenBudgetBatching:
     """Mixin before a trainer: rows of like length together, and a step's rows within a token budget, if asked for."""
 
     lengths: Sequence[int] = ()
@@ -160,7 +160,7 @@ class Batched:
         losses: list[torch.Tensor] = []
         weights: list[dict[str, int]] = []
         steps = trainer.current_gradient_accumulation_steps
-        with as_one_forward(trainer, weights):
+        with weighted_step_metrics(trainer, weights):
             for part in parts:
                 batch = self._collated(part, given[0])
                 weights.append(weights_of(batch, len(part)))
@@ -194,7 +194,7 @@ class Batched:
         parts = within_budget([self.lengths[row] for row in rows], self.budget, padded=self.padded)
         if trainer.accelerator.num_processes > 1:
             count = torch.tensor([len(parts)], device=trainer.accelerator.device)
-            parts = in_more_parts(parts, int(trainer.accelerator.gather(count).max()))
+            parts = split_to_count(parts, int(trainer.accelerator.gather(count).max()))
         return [[rows[place] for place in part] for part in parts]
 
 
@@ -222,7 +222,7 @@ def within_budget(lengths: Sequence[int], budget: int, *, padded: bool) -> list[
     return parts
 
 
-def in_more_parts(parts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+def split_to_count(parts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     """The same rows in ``count`` parts, the largest halved; empty ones where there are too few rows."""
     found = [list(part) for part in parts]
     while len(found) < count:
@@ -235,7 +235,7 @@ def in_more_parts(parts: Sequence[Sequence[int]], count: int) -> list[list[int]]
     return found
 
 
-def smaller(settings: TrainingSettings, error: BaseException | None = None) -> dict[str, int] | None:
+def smaller_batch(settings: TrainingSettings, error: BaseException | None = None) -> dict[str, int] | None:
     """The settings of the next smaller forward with the same rows per optimizer step; None where there is none.
 
     Args:
@@ -259,7 +259,9 @@ def smaller(settings: TrainingSettings, error: BaseException | None = None) -> d
     return {"per_device_train_batch_size": fitting[-1], "gradient_accumulation_steps": rows // fitting[-1]}
 
 
-def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], observer: Observer) -> Result:
+def retry_with_smaller_batches(
+    recipe: Recipe, stage: str, work: Callable[[Recipe], Result], observer: Observer
+) -> Result:
     """Do a training stage's work, with smaller batches when memory runs out and the recipe allows it.
 
     The work starts again from the last whole checkpoint; every optimizer step sees the same rows. Of several processes
@@ -277,7 +279,7 @@ def within_memory(recipe: Recipe, stage: str, work: Callable[[Recipe], Result], 
         try:
             return work(recipe)
         except RuntimeError as error:
-            less = smaller(settings, error)
+            less = smaller_batch(settings, error)
             again = (
                 settings.auto_find_batch_size and should_reduce_batch_size(error) and not distributed.is_distributed()
             )

@@ -73,7 +73,7 @@ def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Pr
     }
 
 
-def as_the_recipe_says(arguments: TrainingArguments, precision: Precision) -> None:
+def apply_precision(arguments: TrainingArguments, precision: Precision) -> None:
     """Take back what transformers' arguments take from the machine and not from the recipe.
 
     With several GPUs the Trainer would wrap the model in DataParallel, which multiplies the effective batch unasked and
@@ -249,7 +249,7 @@ class StageCallback(TrainerCallback):
 
 
 @contextmanager
-def weights_kept(model: LanguageModel) -> Iterator[None]:
+def preserve_trainable_weights(model: LanguageModel) -> Iterator[None]:
     """Undo what a trainer's constructor does to trainable weights.
 
     TRL casts the adapter of a quantized model to bfloat16, after which policy and reference differ at step 0.

@@ -35,7 +35,7 @@ class NumberedRows:
         return batch
 
 
-class Watched:
+class NumericalChecks:
     """Mixin before one of TRL's trainers: a loss or gradient that is no number stops training and names its rows.
 
     The optimizer has not stepped then, so neither the weights nor any checkpoint hold a broken number. Of several
@@ -57,7 +57,7 @@ class Watched:
         self._rows: list[int] = []
         trainer: Any = self
         trainer.data_collator = NumberedRows(trainer.data_collator)
-        trainer.add_callback(_AroundStep(self))
+        trainer.add_callback(_StepHooks(self))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, looked at."""
@@ -180,8 +180,8 @@ class Watched:
         )
 
 
-class _AroundStep(TrainerCallback):
-    def __init__(self, watched: Watched) -> None:
+class _StepHooks(TrainerCallback):
+    def __init__(self, watched: NumericalChecks) -> None:
         self.watched = watched
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -32,7 +32,7 @@ def weights_of(batch: Mapping[str, Any], rows: int) -> dict[str, int]:
 
 
 @contextmanager
-def as_one_forward(trainer: Any, weights: list[dict[str, int]]) -> Iterator[None]:
+def weighted_step_metrics(trainer: Any, weights: list[dict[str, int]]) -> Iterator[None]:
     """Log what one forward over all rows would have: TRL averages forwards as if all were equally large.
 
     Meanwhile TRL's metrics are those of this process alone. (It would gather them from all in every forward, which

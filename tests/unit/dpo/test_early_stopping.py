@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH
-from preflow.dpo.early_stopping import DriftGuard
-from preflow.dpo.kl_monitor import HeldOut
+from preflow.dpo.early_stopping import KlEarlyStopping
+from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import kl_divergence, merged_kl
 from preflow.observer import Silent
@@ -80,13 +80,15 @@ def test_drift_of_known_values(tmp_path: Path) -> None:
     pair = ScoredPair([5, 6], [7, 8], [9], [-2.0, -1.0], [-1.0], "p.jsonl row 1")
     values = torch.tensor([[0.0, -1.0, -0.5], [0.0, -3.0, 0.0]])
     chance = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
-    held_out = HeldOut([pair], lambda chunk: values, lambda row: chance.log(), beta=0.1, batch=4)
-    held_out.remember()
-    assert held_out.look().kl == pytest.approx(0, abs=1e-6)
+    held_out = HeldOutMonitor([pair], lambda chunk: values, lambda row: chance.log(), beta=0.1, batch=4)
+    held_out.snapshot_reference()
+    assert held_out.measure().kl == pytest.approx(0, abs=1e-6)
     held_out.save(tmp_path / "expected.safetensors")
-    later = HeldOut([pair], lambda chunk: values, lambda row: torch.tensor([[0.8, 0.2]] * 2).log(), beta=0.1, batch=4)
-    later.recall(tmp_path / "expected.safetensors")
-    drift = later.look()
+    later = HeldOutMonitor(
+        [pair], lambda chunk: values, lambda row: torch.tensor([[0.8, 0.2]] * 2).log(), beta=0.1, batch=4
+    )
+    later.load_snapshot(tmp_path / "expected.safetensors")
+    drift = later.measure()
     assert (drift.chosen, drift.rejected, drift.reward_accuracy) == (1.5, -2.0, 1.0)
     assert drift.reward_margin == pytest.approx(0.35)
     assert drift.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
@@ -118,8 +120,10 @@ def test_a_divergence_that_is_no_number_stops_and_stands_nowhere(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights so far off that held-out responses have no likelihood any more: the stage ends whole all the same."""
-    look = HeldOut.look
-    monkeypatch.setattr(HeldOut, "look", lambda self: replace(look(self), kl=math.nan, reward_margin=math.inf))
+    measure = HeldOutMonitor.measure
+    monkeypatch.setattr(
+        HeldOutMonitor, "measure", lambda self: replace(measure(self), kl=math.nan, reward_margin=math.inf)
+    )
     heard = Heard()
     run_dpo(spec_with(prepared, eval_steps=1), tmp_path, heard)
     (note,) = [note for note in heard.notes if "stopped at step 1" in note]
@@ -144,7 +148,7 @@ def test_a_stopped_training_that_is_killed_goes_back_all_the_same(
     spec = spec_with(prepared, **changes)
     run_dpo(spec, tmp_path / "whole", Silent())
     with monkeypatch.context() as patch:
-        patch.setattr(DriftGuard, "finish", killed)
+        patch.setattr(KlEarlyStopping, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run_dpo(spec, tmp_path / "killed", Silent())
     assert resume_point(tmp_path / "killed" / SCRATCH) is not None
@@ -177,13 +181,13 @@ def test_a_look_runs_no_more_pairs_together_than_training_may(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None, pairs: list[int]
 ) -> None:
     seen: list[int] = []
-    own = HeldOut._changes
+    own = HeldOutMonitor._changes
 
-    def counted(self: HeldOut, start: int) -> Any:
+    def counted(self: HeldOutMonitor, start: int) -> Any:
         seen.append(len(self.pairs[start : start + self.batch]))
         return own(self, start)
 
-    monkeypatch.setattr(HeldOut, "_changes", counted)
+    monkeypatch.setattr(HeldOutMonitor, "_changes", counted)
     run_dpo(spec_with(prepared, max_steps=1, max_tokens_per_batch=budget, eval_pairs=8), tmp_path, Silent())
     assert seen == pairs
 
@@ -211,7 +215,7 @@ def state_with(*entries: tuple[int, float, float]) -> Any:
 
 def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> None:
     settings = spec_with(prepared, early_stop_patience=2).recipe.dpo
-    guard = DriftGuard(None, tmp_path, settings, Silent())
+    guard = KlEarlyStopping(None, tmp_path, settings, Silent())
     rising = state_with((0, 0, 0), (2, 1, 0.6), (4, 1, 0.7), (6, 1, 0.7))
     assert guard._why_stop(rising, 1.0) is None
     rising.log_history += state_with((8, 1, 0.65)).log_history
@@ -224,7 +228,7 @@ def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> 
 def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run, tmp_path: Path) -> None:
     """Best at 0, 2, 3, 5 and 6, checkpoints of 4 and 8 whole or not: only 2 and 5 are of no use after 6."""
     settings: Any = prepared.recipe.dpo
-    guard = DriftGuard(None, tmp_path, settings, Silent())
+    guard = KlEarlyStopping(None, tmp_path, settings, Silent())
     best = [tmp_path / f"best-{step}.safetensors" for step in (0, 2, 3, 5, 6)]
     assert [path.name for path in guard._unneeded(best)] == [path.name for path in best[1:4]]
     for step in (4, 8):
@@ -236,8 +240,8 @@ def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run,
 def test_weights_of_a_try_that_was_cut_short_after_its_checkpoint_go(prepared: Run, tmp_path: Path) -> None:
     """Else they would stand for the best of a later checkpoint's time, whose own would be removed."""
     settings: Any = prepared.recipe.dpo
-    guard: Any = DriftGuard(None, tmp_path, settings, Silent())
-    guard.held_out = SimpleNamespace(recall=lambda file: None)
+    guard: Any = KlEarlyStopping(None, tmp_path, settings, Silent())
+    guard.held_out = SimpleNamespace(load_snapshot=lambda file: None)
     for step in (0, 20, 40):
         (tmp_path / f"best-{step}.safetensors").touch()
     guard.on_train_begin(None, TrainerState(global_step=25), None)
@@ -247,8 +251,8 @@ def test_weights_of_a_try_that_was_cut_short_after_its_checkpoint_go(prepared: R
 def test_weights_of_a_try_that_was_cut_short_before_any_checkpoint_go(prepared: Run, tmp_path: Path) -> None:
     """The new try begins at step 0 and may find others best."""
     settings: Any = prepared.recipe.dpo
-    guard: Any = DriftGuard(torch.nn.Linear(2, 2), tmp_path, settings, Silent())
-    guard.held_out = SimpleNamespace(remember=lambda: None, save=lambda file: None)
+    guard: Any = KlEarlyStopping(torch.nn.Linear(2, 2), tmp_path, settings, Silent())
+    guard.held_out = SimpleNamespace(snapshot_reference=lambda: None, save=lambda file: None)
     (tmp_path / "best-20.safetensors").touch()
     guard.on_train_begin(None, TrainerState(is_world_process_zero=True), None)
     assert [file.name for file in tmp_path.iterdir()] == ["best-0.safetensors"]

@@ -25,11 +25,11 @@ from preflow.estimates.flops import (
 )
 from preflow.estimates.memory import peak_memory
 from preflow.estimates.training import common_tokens, forecast, foreseen, work_of_batch
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.memory import PeakMemory
 from preflow.models.precision import Precision
-from preflow.models.trl_forward import share_prompts
+from preflow.models.trl_forward import pack_pairs
 
 SMOL = LlamaConfig(
     vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -219,10 +219,10 @@ def test_activations_are_what_autograd_keeps(lean: bool, dropout: float, autocas
     adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=dropout)
     wrapped = get_peft_model(model.requires_grad_(False), adapter).train()
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
-    share_prompts(model)
-    fuse(wrapped)
+    pack_pairs(model)
+    fuse_lora(wrapped)
     if lean:
-        quicken(wrapped)
+        use_cpu_kernels(wrapped)
     lengths = [(60, 20, 30), (90, 40, 10)]
     rows = [
         dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), ([token] * n for n in sizes), strict=True))

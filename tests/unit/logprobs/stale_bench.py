@@ -16,14 +16,14 @@ from preflow.dpo.start_checks import independent_logprob
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import new_adapter
 from preflow.models.loading import load_policy
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import resolve_model
-from preflow.models.scoring import Group
 from preflow.observer import Silent
 from preflow.stages.reference import score_groups
 from tests.unit.support import Heard, recipe_for
 
-GROUPS: list[Group] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
+GROUPS: list[PromptResponses] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Bench:
 
     folder: Path
     recipe_changes: dict[str, Any] = field(default_factory=dict)
-    groups: list[Group] = field(default_factory=lambda: list(GROUPS))
+    groups: list[PromptResponses] = field(default_factory=lambda: list(GROUPS))
     sft: str = "sft"
 
     @property

@@ -10,7 +10,8 @@ from preflow.distributed import Ranks
 from preflow.errors import ModelError
 from preflow.logprobs.fill import SHARD_GROUPS, Tally, fill
 from preflow.logprobs.store import LogprobStore, row_key
-from preflow.models.scoring import BATCH_TOKENS, Group
+from preflow.models.packed.layout import PromptResponses
+from preflow.models.scoring import BATCH_TOKENS
 from preflow.observer import Silent
 from tests.unit.support import MODEL, Counting, filled, group
 
@@ -18,14 +19,14 @@ from tests.unit.support import MODEL, Counting, filled, group
 @pytest.mark.parametrize("by_length", [False, True])
 def test_pairs_of_one_prompt_are_computed_a_few_at_a_time(tmp_path: Path, by_length: bool) -> None:
     """Neither a forward nor what a kill loses grows with the number of pairs that share a prompt."""
-    counting, shards = Counting(), list[list[Group]]()
+    counting, shards = Counting(), list[list[PromptResponses]]()
 
-    def score(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         shards.append(list(groups))
         yield from counting.score(groups)
 
     long = [5] * 1000
-    groups: list[Group] = [([1, 2, 3], ([10 + i, *long], [5000 + i, *long])) for i in range(200)]
+    groups: list[PromptResponses] = [([1, 2, 3], ([10 + i, *long], [5000 + i, *long])) for i in range(200)]
     store = LogprobStore(tmp_path, MODEL)
     tally = fill(store, groups, lambda: score, Silent(), "test", by_length=by_length)
     together = [len(asked[1]) for asked in counting.asked]
@@ -47,7 +48,7 @@ def test_what_another_process_stored_meanwhile_is_not_counted_as_computed(tmp_pa
     """Of two pairs with one prompt, the other process stores the first while this one still has other work."""
     url = f"memory://{tmp_path}"
     prompt = next([1, i] for i in range(99) if Ranks(1, 2).owns(row_key([1, i], [3])))
-    groups: list[Group] = [(prompt, ([3], [4])), (prompt, ([5], [6]))]
+    groups: list[PromptResponses] = [(prompt, ([3], [4])), (prompt, ([5], [6]))]
     store, counting = LogprobStore(url, MODEL), Counting()
 
     def meet() -> None:
@@ -67,7 +68,7 @@ def test_ranks_together_hit_what_the_first_of_them_found() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 0.01])
 def test_what_is_no_log_prob_is_not_stored(tmp_path: Path, value: float) -> None:
-    def score(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         for asked, scored in zip(groups, Counting().score(groups), strict=True):
             if asked[0][-1] == 2:
                 scored[0][1] = value
@@ -79,7 +80,7 @@ def test_what_is_no_log_prob_is_not_stored(tmp_path: Path, value: float) -> None
 
 
 def test_a_certain_token_may_be_rounded_to_a_little_above_zero(tmp_path: Path) -> None:
-    def score(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         yield from ([torch.full((len(r),), 1e-6) for r in responses] for _, responses in groups)
 
     fill(LogprobStore(tmp_path, MODEL), [group(1)], lambda: score, Silent(), "test")

@@ -13,14 +13,10 @@ from preflow.config import Recipe
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair
 from preflow.maths.logprobs import tolerance
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.resolve import ModelRef, resolve_model
-from preflow.models.scoring import (
-    Group,
-    batches,
-    packed_length,
-    scores,
-)
+from preflow.models.scoring import batches, packed_length, scores
 from preflow.observer import Silent
 from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 from preflow.stages.reference import score_groups
@@ -32,7 +28,7 @@ from tests.unit.support import recipe_for
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
 
-def random_groups(count: int, seed: int = 0) -> list[Group]:
+def random_groups(count: int, seed: int = 0) -> list[PromptResponses]:
     """Prompts longer than responses, of mixed lengths."""
     rng = random.Random(seed)
 
@@ -46,7 +42,7 @@ def trl_values(
     folder: Path,
     model: LanguageModel,
     tokenizer: Any,
-    groups: Sequence[Group],
+    groups: Sequence[PromptResponses],
     batch: int,
     **settings: Any,
 ) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from preflow.logprobs.key_index import KeyIndex
 from preflow.logprobs.leases import Choose, LockedClaims
 from preflow.logprobs.shards import SCHEMA, ShardFolder
 from preflow.logprobs.store import LogprobStore, row_key, row_keys
-from preflow.models.scoring import Group
+from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Silent
 from tests.unit.support import MODEL, OTHER, Counting, filled, group, values_of
 
@@ -120,7 +120,7 @@ def test_half_a_shard_has_another_name(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_stop_loses_at_most_one_shard(tmp_path: Path) -> None:
     counting = Counting()
 
-    def dying(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def dying(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         for scored in counting.score(groups):
             if len(counting.asked) == 2 * SHARD_GROUPS + 10:
                 raise KeyboardInterrupt
@@ -142,7 +142,7 @@ def test_rows_that_another_process_claims_are_left_to_it(tmp_path: Path) -> None
 
     thread = threading.Thread(target=fill_too)
 
-    def first(asked: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def first(asked: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         if not thread.ident:  # in the middle of the first shard
             thread.start()
             while len(second.asked) < SHARD_GROUPS and thread.is_alive():
@@ -252,7 +252,7 @@ def test_a_changed_file_of_the_model_stops_the_filling(tmp_path: Path) -> None:
     weights.write_bytes(b"old")
     reference = Reference({"weights": "abc"}, "a model", {str(weights): file_stamp(weights)})
 
-    def changing(groups: Sequence[Group]) -> Iterator[list[torch.Tensor]]:
+    def changing(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         weights.write_bytes(b"newer")
         yield from Counting().score(groups)
 

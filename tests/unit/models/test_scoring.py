@@ -14,16 +14,10 @@ from trl.trainer.utils import add_fused_lm_head
 from preflow.dpo.start_checks import independent_logprob
 from preflow.maths.logprobs import tolerance
 from preflow.models import scoring
-from preflow.models.packed.attention import KNOWN, why_not
+from preflow.models.packed.attention import KNOWN, unsupported_reason
+from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import Precision
-from preflow.models.scoring import (
-    Group,
-    batch_logprobs,
-    group_logprobs,
-    packed_length,
-    response_logprobs,
-    scores,
-)
+from preflow.models.scoring import batch_logprobs, group_logprobs, packed_length, response_logprobs, scores
 from preflow.models.trl_forward import score_responses_only
 from tests.unit.models.architectures import CONFIGS, Pair, batches
 
@@ -75,7 +69,7 @@ def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> N
 def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:
     """One group at a time, and several in a row as a GPU does it, against one plain forward per response."""
     ours, plain = MODELS[kind]
-    groups: list[Group] = [(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in rows]
+    groups: list[PromptResponses] = [(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in rows]
     alone, together = list(scores(ours, groups, CPU)), batch_logprobs(ours, groups, CPU)
     for (prompt, responses), one, many in zip(groups, alone, together, strict=True):
         for response, *found in zip(responses, one, many, strict=True):
@@ -95,7 +89,7 @@ class SmallCard:
         self.head_rows: list[int] = []
         own = scoring.batch_logprobs
 
-        def on_the_card(model: Any, groups: list[Group], precision: Any, head_rows: int) -> Any:
+        def on_the_card(model: Any, groups: list[PromptResponses], precision: Any, head_rows: int) -> Any:
             tokens = sum(packed_length(group) for group in groups)
             if tokens > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -105,14 +99,16 @@ class SmallCard:
 
         monkeypatch.setattr(scoring, "batch_logprobs", on_the_card)
 
-    def scores(self, groups: list[Group], sizes: list[tuple[int, int]] | None = None) -> list[list[torch.Tensor]]:
+    def scores(
+        self, groups: list[PromptResponses], sizes: list[tuple[int, int]] | None = None
+    ) -> list[list[torch.Tensor]]:
         card = Precision(torch.device("cuda"), torch.float32, torch.float32)
         return list(scores(MODELS["llama"][0], groups, card, sizes))
 
 
 def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every response gets its value, in order; a prompt whose responses do not fit together runs for each of them."""
-    groups: list[Group] = [([1, 5, 6 + n], [[9] * (3 + n), [10, 11 + n] * 40]) for n in range(8)]
+    groups: list[PromptResponses] = [([1, 5, 6 + n], [[9] * (3 + n), [10, 11 + n] * 40]) for n in range(8)]
     groups.append(([1, 7], [[8 + n % 3] * 200 for n in range(3)]))  # 601 places, 201 for each response alone
     expected = [group_logprobs(MODELS["llama"][0], group, CPU) for group in groups]
     monkeypatch.setattr(scoring, "GPU_BATCHES", [(1000, 250), (500, 125), (250, 62)])
@@ -128,7 +124,7 @@ def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.Monk
 
 def test_what_did_not_fit_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is filled in many calls; the later ones begin with batches that fit."""
-    groups: list[Group] = [([1, 5, 6 + n], [[9] * 40, [10, 11 + n] * 20]) for n in range(4)]
+    groups: list[PromptResponses] = [([1, 5, 6 + n], [[9] * 40, [10, 11 + n] * 20]) for n in range(4)]
     sizes = [(1000, 250), (500, 125), (250, 62)]
     SmallCard(300, monkeypatch).scores(groups, sizes)
     assert sizes == [(250, 62)]
@@ -164,7 +160,7 @@ def test_what_a_row_cannot_express_goes_the_plain_way() -> None:
         vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
     )
     model = build(config)
-    assert "not among those proven" in str(why_not(model))
+    assert "not among those proven" in str(unsupported_reason(model))
     group = ([1, 2, 3, 4, 5], [[6, 7], [5]])
     for got, response in zip(group_logprobs(model, group, CPU), group[1], strict=True):
         assert torch.equal(got, response_logprobs(model, (group[0], response), CPU))

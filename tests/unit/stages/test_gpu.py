@@ -9,7 +9,7 @@ import torch
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.models.packed import attention
-from preflow.models.packed.layout import Row, in_one_row
+from preflow.models.packed.layout import PackedRow, in_one_row
 from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
@@ -25,7 +25,7 @@ from tests.unit.training.test_optimizers import bytes_held, trained_with
 pytestmark = pytest.mark.gpu
 
 
-def row_of_edges() -> Row:
+def row_of_edges() -> PackedRow:
     rows = rows_of([*EDGES, (100, 50, 60, False)], 0)
     return in_one_row([(r["prompt_ids"], [r["chosen_ids"], r["rejected_ids"]]) for r in rows], torch.device("cuda"))
 

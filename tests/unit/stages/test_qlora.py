@@ -22,7 +22,7 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.training.loop import weights_kept
+from preflow.training.loop import preserve_trainable_weights
 from tasks.tracking.past_runs import PastRun
 from tests.conftest import make_model
 from tests.unit.conftest import Run
@@ -82,7 +82,7 @@ def test_a_trainer_cannot_narrow_the_policy(prepared: Run) -> None:
         trainable=True,
     )
     before = {name: p.clone() for name, p in policy.named_parameters() if p.requires_grad}
-    with weights_kept(policy):
+    with preserve_trainable_weights(policy):
         for parameter in policy.parameters():
             parameter.data = parameter.data.bfloat16()
     assert before

@@ -17,8 +17,8 @@ from preflow.config.training import SftSettings
 from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
-from preflow.stages.sft import WatchedSFTTrainer, run_sft
-from preflow.training.batching import Batched, LengthSampler, in_more_parts, smaller, within_budget
+from preflow.stages.sft import CheckedSFTTrainer, run_sft
+from preflow.training.batching import LengthSampler, TokenBudgetBatching, smaller_batch, split_to_count, within_budget
 from preflow.training.loop import run_training
 from tests.unit.conftest import Run
 from tests.unit.equivalence.two_ways import two_sft_ways, two_ways
@@ -52,7 +52,7 @@ class Loader:
         return prepare_data_loader(loader, num_processes=2, process_index=0, put_on_device=False)
 
 
-class ByLength(Batched, Loader):
+class ByLength(TokenBudgetBatching, Loader):
     by_length = True
     lengths = tuple(5 + i % 7 for i in range(16))
     _train_batch_size = 2
@@ -79,13 +79,13 @@ def test_a_process_of_two_resumes_in_its_own_epochs_order() -> None:
 def test_a_smaller_batch_keeps_the_rows_of_a_step(batch: int, steps: int, expected: tuple[int, int] | None) -> None:
     settings = SftSettings(per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
     names = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    assert smaller(settings) == (None if expected is None else dict(zip(names, expected, strict=True)))
+    assert smaller_batch(settings) == (None if expected is None else dict(zip(names, expected, strict=True)))
 
 
 def test_a_smaller_budget() -> None:
     settings = SftSettings(max_tokens_per_batch=100)
-    assert smaller(settings) == {"max_tokens_per_batch": 50}
-    assert smaller(SftSettings(max_tokens_per_batch=20)) is None
+    assert smaller_batch(settings) == {"max_tokens_per_batch": 50}
+    assert smaller_batch(SftSettings(max_tokens_per_batch=20)) is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_smaller_budget_begins_below_the_forward_that_failed(
     error = RuntimeError(text)
     for note in notes:
         error.add_note(note)
-    less = smaller(SftSettings(max_tokens_per_batch=16384), error)
+    less = smaller_batch(SftSettings(max_tokens_per_batch=16384), error)
     assert less == (None if expected is None else {"max_tokens_per_batch": expected})
 
 
@@ -172,12 +172,12 @@ def test_a_budget_by_hand() -> None:
 
 
 def test_more_parts_hold_the_same_rows() -> None:
-    parts = in_more_parts([[4], [0, 3, 2, 1]], 4)
+    parts = split_to_count([[4], [0, 3, 2, 1]], 4)
     assert len(parts) == 4
     assert sorted(row for part in parts for row in part) == [0, 1, 2, 3, 4]
     assert all(parts)
-    assert in_more_parts([[0, 1]], 3) == [[0], [1], []]
-    assert in_more_parts([], 2) == [[], []]
+    assert split_to_count([[0, 1]], 3) == [[0], [1], []]
+    assert split_to_count([], 2) == [[], []]
 
 
 class Heard(Silent):
@@ -254,7 +254,7 @@ def test_training_by_length_sees_every_pair_once(
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_a_budget_changes_no_step(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     """With a budget for about two rows: the same rows per step, the same losses and weights, more forwards."""
-    trainer: Any = StoredReferenceTrainer if stage == "dpo" else WatchedSFTTrainer
+    trainer: Any = StoredReferenceTrainer if stage == "dpo" else CheckedSFTTrainer
     own = trainer.compute_loss
     forwards: list[list[int]] = []
     tokens: list[int] = []

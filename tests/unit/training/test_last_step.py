@@ -82,13 +82,13 @@ def test_a_model_that_ends_worse_than_guessing_is_no_success(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """ln 300 is 5.7. (A random model has too little to lose; test_real_training.py ruins another.)"""
-    monkeypatch.setattr(numerical_checks.Watched, "_nats", lambda *_: (5.75, 5.1))
+    monkeypatch.setattr(numerical_checks.NumericalChecks, "_nats", lambda *_: (5.75, 5.1))
     with pytest.raises(RuinedModelError, match=rf"{stage}: .* 5\.8 nats per token \(before training 5\.1; .* 5\.7\)"):
         run_with_last_rate(prepared, tmp_path, monkeypatch, stage, 1e-3)
     checkpoint = str(resume_point(tmp_path / SCRATCH))
     assert checkpoint.endswith("checkpoint-4")
     for number, harmless in enumerate([(5.65, 5.1), (5.75, 5.6)]):  # still better than guessing; no better before
-        monkeypatch.setattr(numerical_checks.Watched, "_nats", lambda *_, harmless=harmless: harmless)
+        monkeypatch.setattr(numerical_checks.NumericalChecks, "_nats", lambda *_, harmless=harmless: harmless)
         run_with_last_rate(prepared, tmp_path / str(number), monkeypatch, stage, 1e-3)
 
 

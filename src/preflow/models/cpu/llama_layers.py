@@ -176,10 +176,10 @@ class _RmsNorm(torch.autograd.Function):
         return grad_x.mul_(inverse).addcmul_(x, along, value=-1), None, None
 
 
-def quicken(model: LanguageModel) -> None:
+def use_cpu_kernels(model: LanguageModel) -> None:
     """Let the layers of a model that trains on the CPU compute as above, wherever their class is known.
 
-    Call it after ``fuse``. Values change in their last bits: models that score for the store are left alone.
+    Call it after ``fuse_lora``. Values change in their last bits: models that score for the store are left alone.
     """
     forwards: dict[str, Callable[[Any], Any]] = {"RMSNorm": _norm, "MLP": _mlp, "Attention": _attention}
     homes = {f"transformers.models.{kind}.modeling_{kind}" for kind in _KINDS}
@@ -193,8 +193,8 @@ def quicken(model: LanguageModel) -> None:
                 module.forward = types.MethodType(forward, module)
 
 
-def knows(config: Any) -> bool:
-    """Whether norms, MLPs and attention of a text model are all among those that ``quicken`` replaces."""
+def supports(config: Any) -> bool:
+    """Whether norms, MLPs and attention of a text model are all among those that ``use_cpu_kernels`` replaces."""
     return config.model_type in _KINDS[:4] and getattr(config, "hidden_act", None) in _SILU
 
 

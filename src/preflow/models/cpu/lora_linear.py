@@ -39,7 +39,7 @@ class _LoraLinear(torch.autograd.Function):
         return grad_x, None, None, grad_a, grad_b, None
 
 
-def fuse(model: LanguageModel) -> int:
+def fuse_lora(model: LanguageModel) -> int:
     """Let every plain LoRA layer of a model compute in fewer passes; layers that do already stay as they are.
 
     Returns:

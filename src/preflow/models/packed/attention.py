@@ -1,8 +1,8 @@
 """Attention for rows that hold several pairs (``models/layout.py``), under transformers' attention interface.
 
-A model is switched to it once (``use``); a call that brings no layout is answered as before. On a GPU the row goes
-through FlexAttention with a block mask; elsewhere each pair goes through SDPA with a mask of its own, so that no score
-between pairs is computed. Sliding windows and soft-capped scores (Gemma 2) are expressed too.
+A model is switched to it once (``register_packed_attention``); a call without a layout is computed as before. On a GPU
+the row goes through FlexAttention with a block mask; elsewhere each pair goes through SDPA with a mask of its own, so
+that no score between pairs is computed. Sliding windows and soft-capped scores (Gemma 2) are supported too.
 """
 
 import math
@@ -32,7 +32,7 @@ _NARROWEST = 16
 _BATCH_DEPENDENT = ("dynamic", "longrope")
 
 
-def why_not(model: LanguageModel) -> str | None:
+def unsupported_reason(model: LanguageModel) -> str | None:
     """Why a model cannot take rows of several pairs, or None if it can."""
     config = model.config
     if config.model_type not in KNOWN:
@@ -63,7 +63,7 @@ def _foreign_code(model: LanguageModel) -> str | None:
     return None
 
 
-def use(model: LanguageModel) -> None:
+def register_packed_attention(model: LanguageModel) -> None:
     """Make a model's attention understand layouts; calls without one are computed as before."""
     AttentionInterface.register("preflow_sdpa", _with_sdpa)
     AttentionInterface.register("preflow_eager", _with_eager)

@@ -26,7 +26,7 @@ from torch import Tensor
 IGNORED = -100
 
 #: Prompt (at least one token) and its responses (at least one token each), as token ids.
-Tokens = tuple[Sequence[int], Sequence[Sequence[int]]]
+PromptResponses = tuple[Sequence[int], Sequence[Sequence[int]]]
 
 
 class Layout:
@@ -153,7 +153,7 @@ def _visible(branch: Tensor, positions: Tensor, window: int | None) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """A batch in one row.
 
     Attributes:
@@ -187,7 +187,7 @@ def lay_out(
     return ids, positions, targets, branch
 
 
-def in_one_row(groups: Sequence[Tokens], device: torch.device, *, share: bool = False) -> Row:
+def in_one_row(groups: Sequence[PromptResponses], device: torch.device, *, share: bool = False) -> PackedRow:
     """Put prompts with their responses one after another.
 
     Args:
@@ -207,7 +207,7 @@ def in_one_row(groups: Sequence[Tokens], device: torch.device, *, share: bool = 
     scored = (targets != IGNORED).nonzero().squeeze(-1)
     sizes = [[len(prompt) - 1 - common, *(len(response) for response in responses)] for prompt, responses in groups]
     layout = Layout(sizes, joined(3), positions, common)
-    return Row(joined(0)[None], positions[None], scored, targets[scored], layout)
+    return PackedRow(joined(0)[None], positions[None], scored, targets[scored], layout)
 
 
 def common_beginning(rows: Iterable[Sequence[int]]) -> int:
@@ -224,7 +224,7 @@ def common_beginning(rows: Iterable[Sequence[int]]) -> int:
     return 0 if alone else count
 
 
-def whole_sequences(ids: Tensor, labels: Tensor) -> Row:
+def whole_sequences(ids: Tensor, labels: Tensor) -> PackedRow:
     """Put the rows of a batch one after another, each up to its last token that counts.
 
     What all of them begin with before any token counts stands once.
@@ -248,4 +248,4 @@ def whole_sequences(ids: Tensor, labels: Tensor) -> Row:
     scored = (targets != IGNORED).nonzero().squeeze(-1)
     layout = Layout([[end - common] for _, end in kept], torch.zeros_like(positions), positions, common)
     tokens = joined(lambda row, end: ids[row, :end])
-    return Row(tokens[None], positions[None], scored, targets[scored], layout)
+    return PackedRow(tokens[None], positions[None], scored, targets[scored], layout)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from preflow.models.cpu import llama_layers, logprob_head
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.cpu.rotary_attention import rotary_attention
 from preflow.models.memory import freed_memory_kept
 from preflow.models.packed.layout import Layout, in_one_row
@@ -93,7 +93,7 @@ def test_norms_are_the_plain_ones() -> None:
         plain.weight.normal_()
         x = torch.randn(shape, requires_grad=True)
         expected = plain(x)
-        quicken(plain)
+        use_cpu_kernels(plain)
         got = plain(x)
         assert torch.allclose(got, expected, rtol=1e-6, atol=1e-6)
         weights = torch.randn(shape)
@@ -111,17 +111,17 @@ def adapted(kind: str, start: bool = False, dtype: torch.dtype = torch.float32, 
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name and not start:
             parameter.data.normal_(std=0.1)
-    fuse(wrapped)
+    fuse_lora(wrapped)
     return wrapped
 
 
 def outputs(model: Any, cache: bool = False) -> torch.Tensor:
     """Last hidden states of a row, after a backward through a weighted sum of them."""
     from preflow.models.adapters import inner_model
-    from preflow.models.packed.attention import no_mask, use
+    from preflow.models.packed.attention import no_mask, register_packed_attention
 
     inner = inner_model(model)
-    use(inner)
+    register_packed_attention(inner)
     model.zero_grad()
     given = {"input_ids": ROW.input_ids, "position_ids": ROW.position_ids, "attention_mask": no_mask(CPU)}
     states: torch.Tensor = inner.base_model(**given, layout=ROW.layout, use_cache=cache).last_hidden_state
@@ -138,7 +138,7 @@ def test_models_are_the_same(kind: str, some: list[str] | None, one_dnn: bool, m
     monkeypatch.setattr(llama_layers, "_one_dnn_is_faster", lambda: one_dnn)
     model = adapted(kind, target_modules=some or "all-linear")
     expected, gradients = outputs(model), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    quicken(model)
+    use_cpu_kernels(model)
     got = outputs(model)
     assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5)
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
@@ -186,7 +186,7 @@ def test_what_is_not_known_keeps_its_own_way(
     torch.manual_seed(1)
     plain = outputs(model)
     assert not names
-    quicken(model)
+    use_cpu_kernels(model)
     torch.manual_seed(1)
     got = outputs(model)
     assert set(names) == expected
@@ -196,7 +196,7 @@ def test_what_is_not_known_keeps_its_own_way(
 def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Autocast, dropped attention, a cache and a row longer than the window take the plain way."""
     model, names = adapted("llama"), used(monkeypatch)
-    quicken(model)
+    use_cpu_kernels(model)
     with torch.autocast("cpu", torch.bfloat16):
         outputs(model)
     assert not names
@@ -211,7 +211,7 @@ def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs(model, cache=True)
     assert "attention" not in names
     windowed = adapted("mistral")
-    quicken(windowed)
+    use_cpu_kernels(windowed)
     names.clear()
     outputs(windowed)  # groups of 8 and 4 tokens, a window of 5
     assert "attention" not in names
@@ -236,7 +236,7 @@ def _same_bits() -> None:
     mlp = model.base_model.model.model.layers[0].mlp
     x = torch.randn(1, 9, 32)
     expected = mlp(x)
-    quicken(model)
+    use_cpu_kernels(model)
     assert torch.equal(mlp(x), expected)
 
 
@@ -244,7 +244,7 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
     gradients = []
     for checkpointing in (False, True):
         model = adapted("qwen3")
-        quicken(model)
+        use_cpu_kernels(model)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         outputs(model.train())

@@ -18,12 +18,12 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from transformers.models.mamba import MambaConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from preflow.models.cpu.llama_layers import quicken
-from preflow.models.cpu.lora_linear import fuse
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.packed import attention
-from preflow.models.packed.attention import why_not
-from preflow.models.packed.layout import Layout, Tokens, common_beginning, in_one_row
-from preflow.models.trl_forward import drop_padding, share_prompts
+from preflow.models.packed.attention import unsupported_reason
+from preflow.models.packed.layout import Layout, PromptResponses, common_beginning, in_one_row
+from preflow.models.trl_forward import pack_pairs, pack_sequences
 from tests.unit.models.architectures import EDGES, GROUPED, forward, model_of, move, rows_of, trained
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -39,7 +39,7 @@ def build(kind: str) -> Any:
 def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
     """Labels in the middle of a row, at its end, a row in which nothing counts; the first two begin alike."""
     plain, flat = build(kind), build(kind)
-    drop_padding(flat)
+    pack_sequences(flat)
     ids = torch.tensor([[5, 6, 7, 8, 9, 3, 4, 4, 6], [5, 5, 6, 6, 7, 7, 0, 0, 0], [9, 8, 7, 6, 0, 0, 0, 0, 0]])
     labels = torch.full_like(ids, -100)
     labels[0, 2:4], labels[0, 7:], labels[1, 3:6] = ids[0, 2:4], ids[0, 7:], ids[1, 3:6]
@@ -65,9 +65,9 @@ def test_biases_that_train_get_their_gradients(kind: str) -> None:
         wrapped.append(get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", bias="all")))
     for model in (plain, packed):
         add_fused_lm_head(model, outputs=OUTPUTS)
-    share_prompts(packed)
-    fuse(wrapped[1])
-    quicken(wrapped[1])
+    pack_pairs(packed)
+    fuse_lora(wrapped[1])
+    use_cpu_kernels(wrapped[1])
     gradients, rows = [], cast(list[dict[str, list[int]]], rows_of(EDGES, 0))
     for model in wrapped:
         move(model)
@@ -87,7 +87,7 @@ def test_biases_that_train_get_their_gradients(kind: str) -> None:
 def test_flex_attention_sees_what_masks_see(window: int | None, softcap: float | None, common: list[int]) -> None:
     """The GPU's way, uncompiled on the CPU, against one attention call per group."""
     torch.manual_seed(0)
-    groups: list[Tokens] = [([*common, 5, 6, 7, 8], [[9, 10], [11]]), ([*common, 5], [[6, 7, 8], [6]])]
+    groups: list[PromptResponses] = [([*common, 5, 6, 7, 8], [[9, 10], [11]]), ([*common, 5], [[6, 7, 8], [6]])]
     row = in_one_row(groups, torch.device("cpu"), share=True)
     assert row.layout.common == len(common)
     count = row.input_ids.shape[1]
@@ -155,7 +155,7 @@ def test_stored_values_do_not_share_beginnings() -> None:
 )  # fmt: skip
 def test_what_a_layout_cannot_express_is_refused(config: PretrainedConfig, reason: str) -> None:
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    assert reason in str(why_not(model))
+    assert reason in str(unsupported_reason(model))
 
 
 class OwnAttention(LlamaAttention):
@@ -169,23 +169,23 @@ class OwnAttention(LlamaAttention):
 def test_attention_by_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model of a known kind: with an attention of its own, and with a patched one as unsloth makes."""
     model = build("llama")
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     with monkeypatch.context() as patch:
         patch.setattr(LlamaAttention, "forward", OwnAttention.forward)
-        assert f"its LlamaAttention runs code of {__name__}" in str(why_not(model))
+        assert f"its LlamaAttention runs code of {__name__}" in str(unsupported_reason(model))
     layer = model.model.layers[0]
     layer.self_attn.forward = partial(OwnAttention.forward, layer.self_attn)
-    assert f"its LlamaAttention runs code of {__name__}" in str(why_not(model))
+    assert f"its LlamaAttention runs code of {__name__}" in str(unsupported_reason(model))
     del layer.self_attn.forward
-    assert why_not(model) is None
+    assert unsupported_reason(model) is None
     layer.self_attn = OwnAttention(model.config, 0)
-    assert f"its OwnAttention runs code of {__name__}" in str(why_not(model))
+    assert f"its OwnAttention runs code of {__name__}" in str(unsupported_reason(model))
 
 
 def test_state_space_layers_are_refused() -> None:
     model = build("qwen3")
     model.config = SimpleNamespace(model_type="qwen3", _attn_implementation="sdpa", layer_types=["linear_attention"])
-    assert "linear_attention carry state" in str(why_not(model))
+    assert "linear_attention carry state" in str(unsupported_reason(model))
 
 
 @pytest.mark.parametrize(

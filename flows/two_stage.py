@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.running.preparation import Outcome, make_plan
+from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, finish, flow_run_id, run_name
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
 from tasks.dpo import dpo
@@ -21,24 +21,24 @@ from tasks.validate import validate
 
 
 @flow(name="two-stage", flow_run_name=run_name)
-def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> Outcome:
+def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult:
     """Turn demonstrations and preference pairs into an aligned, evaluated model.
 
     Args:
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name: ``{"dpo.beta": 0.2}``.
     """
-    plan = make_plan(recipe, overrides)
-    announce(plan)
-    with pipeline_run(plan.recipe, plan.sources, flow_run_id(), run_name()) as run:
-        settings, tuned, stored, aligned = plan.recipe, None, None, None
-        data = validate(plan.sources, run)
-        advise(plan, data)
+    prepared = prepare_run(recipe, overrides)
+    announce(prepared)
+    with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name()) as run:
+        settings, tuned, stored, aligned = prepared.recipe, None, None, None
+        data = validate(prepared.sources, run)
+        advise(prepared, data)
         base = fetch(settings, run)
         lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
-        if plan.runs("sft"):
+        if prepared.runs("sft"):
             tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
-        if plan.runs("dpo"):
+        if prepared.runs("dpo"):
             given = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
             stored = reference(given, run)
             aligned = dpo(DpoSpec(**dict(given), reference=stored), run)

@@ -11,7 +11,7 @@ from preflow.config.loading import load_recipe
 from preflow.errors import ConfigError, PreflowError
 from preflow.models.merge import LIMIT, merge
 from preflow.models.scoring import PromptResponse
-from tasks.runtime.reporting import CONSOLE
+from tasks.runtime.progress import CONSOLE
 from tasks.tracking.past_runs import PastRun, log_drift, past_run
 
 #: Responses on which the merged model is compared with the trained one.

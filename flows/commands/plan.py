@@ -9,14 +9,14 @@ import typer
 from rich.table import Table
 
 from flows.planning.devices import USABLE, Device, Kind, device_for, on_a_card
-from flows.planning.row_lengths import Rows, lengths, read_model, sections
-from flows.running.preparation import Plan, make_plan
+from flows.planning.row_lengths import Rows, lengths, read_model
+from flows.running.preparation import PreparedRun, prepare_run
 from flows.running.terminal import parse_overrides
 from preflow.config import Recipe
 from preflow.config.training import DpoSettings, TrainingSettings
 from preflow.errors import ModelError, PreflowError
 from preflow.models.precision import Precision
-from tasks.runtime.reporting import CONSOLE
+from tasks.runtime.progress import CONSOLE
 
 if TYPE_CHECKING:
     from preflow.estimates.flops import Shape, Work
@@ -56,7 +56,7 @@ def main(
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # which of its kernels it has is of no account here
     try:
-        show(make_plan(recipe, parse_overrides(changes or [])), memory, rate, device)
+        show(prepare_run(recipe, parse_overrides(changes or [])), memory, rate, device)
     except PreflowError as error:
         CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
@@ -96,25 +96,25 @@ class Tables(NamedTuple):
         return table
 
 
-def show(plan: Plan, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> None:
+def show(prepared: PreparedRun, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> None:
     """Print the tables.
 
     Args:
-        plan: What is run.
+        prepared: What is run.
         memory: GB of the device; none for the one found.
         rate: TFLOP/s; none to measure it on the device found.
         kind: Of device.
     """
-    base = read_model(plan.recipe)
-    shapes = shapes_of(plan.recipe, base)
-    device = device_for(plan.recipe, memory, rate, kind)
+    base = read_model(prepared.recipe)
+    shapes = shapes_of(prepared.recipe, base)
+    device = device_for(prepared.recipe, memory, rate, kind)
     columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
     numbers = Table("stage", *columns, title="What is computed")
     tables = Tables(numbers, {}, [])
-    rows = lengths(plan, base)
-    for stage, settings in sections(plan.recipe):
-        _show_training(tables, plan.recipe, stage, settings, shapes[stage], rows[stage], device)
-    _show_scoring(tables, plan.recipe, next(reversed(shapes.values())), rows, device)
+    rows = lengths(prepared, base)
+    for stage, settings in prepared.recipe.training_sections:
+        _show_training(tables, prepared.recipe, stage, settings, shapes[stage], rows[stage], device)
+    _show_scoring(tables, prepared.recipe, next(reversed(shapes.values())), rows, device)
     CONSOLE.print(numbers, tables.parts(device), *tables.verdicts, sep="\n")
     CONSOLE.print(_footer(device, rate))
 
@@ -137,7 +137,7 @@ def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
     everything = "all-linear"  # without an adapter its modules are of no account, and may be named wrongly
     return {
         stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)
-        for stage, settings in sections(recipe)
+        for stage, settings in recipe.training_sections
     }
 
 

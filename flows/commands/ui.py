@@ -18,8 +18,8 @@ import typer
 
 from flows.running.addresses import HOST, MLFLOW_PORT, PREFECT_PORT, mlflow_server, prefect_server
 from preflow.environment import mlflow_uri, preflow_home
-from preflow.errors import PreflowError
-from tasks.runtime.reporting import CONSOLE
+from preflow.errors import PreflowError, UiError
+from tasks.runtime.progress import CONSOLE
 from tasks.tracking.runs import find_run, prepare_store, run_address
 
 _PR_SET_PDEATHSIG = 1
@@ -27,10 +27,6 @@ _START_SECONDS = 120
 _STOP_SECONDS = 15
 #: MLflow would start four more processes, for jobs that nobody gives it here.
 _JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-class UiError(PreflowError, RuntimeError):
-    """A user interface that cannot be started."""
 
 
 class Which(StrEnum):

@@ -27,8 +27,8 @@ from preflow.data.files.sources import DataSource, resolve_sources
 from preflow.data.validated import QUARANTINE, REPORT, Kind
 from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
-from preflow.observer import Silent
 from preflow.specs import ValidateSpec
+from tasks.runtime.progress import ProgressBars, ProgressObserver
 
 _UNFIT, _USAGE_ERROR = 1, 2
 _NAMED = 4
@@ -86,29 +86,13 @@ def _fail(error: PreflowError, *, as_json: bool, console: Console) -> None:
     raise typer.Exit(_USAGE_ERROR) from None
 
 
-class _Bar(Silent):
-    """Shows how far reading is, on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import Progress
-
-        self.bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Show that ``done`` of ``total`` units of ``what`` are finished."""
-        if what not in self._tasks:
-            self._tasks[what] = self.bar.add_task(what, total=total)
-        self.bar.update(self._tasks[what], completed=done, total=total)
-
-
 def _check(spec: ValidateSpec, folder: Path, console: Console, *, quiet: bool) -> None:
     """Run the gate into a folder; an unfit set leaves its report there like a fit one."""
     from expectations.gate import run_gate
 
-    bar = _Bar(Console(stderr=True, quiet=True) if quiet else console)
-    with result_folder(folder, spec.sources()) as partial, bar.bar, suppress(DataUnfitError):  # the report says why
-        run_gate(spec, partial, bar)
+    bars = ProgressBars(Console(stderr=True, quiet=True) if quiet else console, transient=True)
+    with result_folder(folder, spec.sources()) as partial, bars, suppress(DataUnfitError):  # the report says why
+        run_gate(spec, partial, ProgressObserver(bars))
 
 
 def _spec(
@@ -126,8 +110,8 @@ def _spec(
     if not (spec.demonstrations or spec.preferences):
         raise ConfigError(f"{what[0]} names no data: give sft.dataset or dpo.dataset")
     if tokenizer is not None:
-        section = recipe.dpo or recipe.sft
-        limit = limit or (section.max_seq_length if section else None)
+        _, section = recipe.training_sections[-1]
+        limit = limit or section.max_seq_length
         spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit, "template": recipe.template})
     return spec, recipe.name
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flows.running.preparation import Plan
+from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
 from preflow.config.training import TrainingSettings
 from preflow.errors import DataUnfitError
@@ -23,12 +23,6 @@ class Rows(NamedTuple):
     """Tokens with which the prompts of all training rows begin, as a system message."""
 
 
-def sections(recipe: Recipe) -> list[tuple[str, TrainingSettings]]:
-    """The training stages that a recipe runs."""
-    both: list[tuple[str, TrainingSettings | None]] = [("sft", recipe.sft), ("dpo", recipe.dpo)]
-    return [(name, section) for name, section in both if section is not None]
-
-
 def read_model(recipe: Recipe) -> "ModelRef":
     """The model's base, and the adapter that a recipe may start from; of hub models the small files alone.
 
@@ -41,7 +35,7 @@ def read_model(recipe: Recipe) -> "ModelRef":
     return find_model(recipe, Silent(), weights=False)
 
 
-def lengths(plan: Plan, base: "ModelRef") -> dict[str, Rows]:
+def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     """Tokens of every usable row of each training stage, shared out into training and held out as the gate does.
 
     What the gate sets aside for other reasons (copies, near copies of held-out prompts, ...) is not known here.
@@ -54,16 +48,16 @@ def lengths(plan: Plan, base: "ModelRef") -> dict[str, Rows]:
     from preflow.estimates.training import common_tokens
     from preflow.models.loading import load_tokenizer
 
-    renderer = Renderer(load_tokenizer(base, plan.recipe), plan.recipe.template)
+    renderer = Renderer(load_tokenizer(base, prepared.recipe), prepared.recipe.template)
     found, sides = {}, []
-    for stage, settings in sections(plan.recipe):
-        rows = _named(plan, stage)
+    for stage, settings in prepared.recipe.training_sections:
+        rows = _named(prepared, stage)
         named = np.array([of_eval for _, of_eval in rows], bool)
         keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
         sides.append(Side(keys, named, None if settings.eval_dataset else settings.eval_split))
         found[stage] = [row for row, _ in rows]
     shared: dict[str, Rows] = {}
-    for (stage, settings), (held, leaking) in zip(sections(plan.recipe), split(sides), strict=True):
+    for (stage, settings), (held, leaking) in zip(prepared.recipe.training_sections, split(sides), strict=True):
         parts = [
             _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
             for mask in (~held & ~leaking, held)
@@ -86,7 +80,7 @@ def first_turn(row: "Demonstration | Pair") -> str:
     return first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt)
 
 
-def _named(plan: Plan, stage: str) -> "list[tuple[Demonstration | Pair, bool]]":
+def _named(prepared: PreparedRun, stage: str) -> "list[tuple[Demonstration | Pair, bool]]":
     """A stage's rows that can be converted, and whether the recipe names them as held-out data."""
     from contextlib import suppress
 
@@ -97,7 +91,7 @@ def _named(plan: Plan, stage: str) -> "list[tuple[Demonstration | Pair, bool]]":
     kind = "demonstrations" if stage == "sft" else "preferences"
     rows = []
     for name, of_eval in ((kind, False), (f"{kind}_eval", True)):
-        for source in getattr(plan.sources, name):
+        for source in getattr(prepared.sources, name):
             for row in read_rows(source):
                 with suppress(RowProblem):  # the gate sets such rows aside
                     rows.append((convert(row), of_eval))

@@ -14,7 +14,7 @@ from preflow.data.files.sources import resolve_sources
 from preflow.specs import ValidateSpec
 
 
-class Plan(Frozen):
+class PreparedRun(Frozen):
     """A resolved recipe and the data it names, with their digests."""
 
     recipe: Recipe
@@ -26,7 +26,7 @@ class Plan(Frozen):
         return stage in Recipe.stages[self.recipe.strategy]
 
 
-class Outcome(Frozen):
+class RunResult(Frozen):
     """What a pipeline run leaves behind."""
 
     recipe: str
@@ -38,7 +38,7 @@ class Outcome(Frozen):
     """The last model that was trained; its files lie in the folder ``model`` of it."""
 
 
-def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> PreparedRun:
     """Read a recipe and find its data.
 
     Args:
@@ -51,7 +51,9 @@ def make_plan(recipe: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     resolved = load_recipe(recipe, overrides)
     require_runnable(resolved)
-    return Plan(recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved)))
+    return PreparedRun(
+        recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved))
+    )
 
 
 def _aligned_start(recipe: Recipe) -> Iterator[str]:
@@ -72,10 +74,9 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
     """
     given: dict[str, Any] = {}
     names = {"sft": "demonstrations", "dpo": "preferences"}
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None:
-            given[names[stage]] = resolve_sources(section.dataset or ())
-            given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
-            given[f"{stage}_eval_split"] = section.eval_split
+    for stage, section in recipe.training_sections:
+        given[names[stage]] = resolve_sources(section.dataset or ())
+        given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
+        given[f"{stage}_eval_split"] = section.eval_split
     benchmarks = resolve_sources(recipe.validation.benchmark_files)
     return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)

@@ -12,11 +12,11 @@ from prefect.runtime import flow_run
 
 from expectations.report.summary import PAGE, advice
 from flows.running.addresses import mlflow_address
-from flows.running.preparation import Outcome, Plan
+from flows.running.preparation import PreparedRun, RunResult
 from flows.running.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
-from tasks.runtime.reporting import artifact_key, tell
+from tasks.runtime.reporting import artifact_key, log_user
 from tasks.tracking.runs import PipelineRun, log_summary, run_address
 from tasks.validate import show_findings
 
@@ -34,23 +34,23 @@ def flow_run_id() -> str:
     return str(flow_run.id)
 
 
-def announce(plan: Plan) -> None:
+def announce(prepared: PreparedRun) -> None:
     """Say what is going to run, and what experience advises against."""
-    recipe = plan.recipe
-    tell(f"{recipe.name}: {recipe.strategy} with {recipe.model_name}, {recipe.tuning}")
-    for line in plan.advice:
-        tell(f"advice: {line}", warning=True)
+    recipe = prepared.recipe
+    log_user(f"{recipe.name}: {recipe.strategy} with {recipe.model_name}, {recipe.tuning}")
+    for line in prepared.advice:
+        log_user(f"advice: {line}", warning=True)
 
 
-def advise(plan: Plan, data: Artifact) -> None:
+def advise(prepared: PreparedRun, data: Artifact) -> None:
     """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
     report = data.load(REPORT)
     for line in advice(report):
-        tell(f"advice: {line}", warning=True)
-    show_findings(plan.recipe.name, report, data.file(PAGE))
+        log_user(f"advice: {line}", warning=True)
+    show_findings(prepared.recipe.name, report, data.file(PAGE))
 
 
-def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> Outcome:
+def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> RunResult:
     """Leave the summary, the table of metrics and the link to MLflow, and name what was made."""
     assert model is not None, "every strategy trains a model"
     report, samples = evaluation.load("evaluation.json"), evaluation.load("samples.json")
@@ -60,7 +60,7 @@ def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> Ou
     create_table_artifact(metric_rows(report), key=f"{key}-metrics", description="Models side by side on held-out rows")
     create_link_artifact(run_address(run, mlflow_address()), link_text="This run in MLflow", key=f"{key}-mlflow")
     log_summary(run, text)
-    return Outcome(
+    return RunResult(
         recipe=run.recipe,
         mlflow_run_id=run.run_id,
         prefect_run_id=flow_run_id(),

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from flows.running.preparation import Outcome
+from flows.running.preparation import RunResult
 from preflow.environment import preflow_home
 
 
@@ -117,31 +117,31 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     return "\n".join([*lines, "", f"Model: `{model}`", ""])
 
 
-def show(outcome: Outcome, console: Console | None = None) -> None:
+def show(result: RunResult, console: Console | None = None) -> None:
     """Print the summary: the table, three prompts with every model's answer, and where to look on."""
     console = console or Console(highlight=False)
-    report = outcome.evaluation.load("evaluation.json")
+    report = result.evaluation.load("evaluation.json")
     console.print()
-    console.print(_table(outcome.recipe, report))
+    console.print(_table(result.recipe, report))
     console.print(legend(report), style="dim", markup=False)
     console.print(headline(report), style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
-    for sample in outcome.evaluation.load("samples.json")[:_SAMPLES]:
+    for sample in result.evaluation.load("samples.json")[:_SAMPLES]:
         console.print(_sample(sample))
-    for name, value in places(outcome):
+    for name, value in places(result):
         console.print(f"{name:<11} {value}", soft_wrap=True, markup=False)
 
 
-def places(outcome: Outcome) -> list[tuple[str, str]]:
+def places(result: RunResult) -> list[tuple[str, str]]:
     """Where the model lies, and the commands that open this run in MLflow and in Prefect."""
     python = shlex.quote(str(_near(Path(sys.executable))))
     if preflow_home() != Path.cwd() / ".preflow":  # the commands must find this run's state
         python = f"PREFLOW_HOME={shlex.quote(str(preflow_home()))} {python}"
     return [
-        ("model", str(_near(outcome.model.file("model")))),
-        ("MLflow UI", f"{python} -m flows.ui mlflow --run {outcome.mlflow_run_id}"),
-        ("Prefect UI", f"{python} -m flows.ui prefect --run {outcome.prefect_run_id}"),
+        ("model", str(_near(result.model.file("model")))),
+        ("MLflow UI", f"{python} -m flows.ui mlflow --run {result.mlflow_run_id}"),
+        ("Prefect UI", f"{python} -m flows.ui prefect --run {result.prefect_run_id}"),
     ]
 
 

@@ -10,17 +10,18 @@ import typer
 from prefect.logging.configuration import setup_logging
 
 from flows.running.embedded_server import own_server
-from flows.running.preparation import Outcome, make_plan
+from flows.running.preparation import RunResult, prepare_run
 from flows.running.summary import show
 from preflow.errors import ConfigError, PreflowError
-from tasks.runtime.reporting import CONSOLE, to_terminal
+from tasks.runtime.progress import CONSOLE
+from tasks.runtime.reporting import to_terminal
 
 _SET_HELP = "Override a setting; repeatable. A relative path starts at the recipe's folder, as in the recipe itself."
 _USAGE_ERROR = 2
 _INTERRUPTED = 128 + signal.SIGINT
 
 
-def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
+def run_from_terminal(pipeline: Callable[..., RunResult]) -> None:
     """Run a flow with the arguments of this process."""
 
     def command(
@@ -34,16 +35,16 @@ def run_from_terminal(pipeline: Callable[..., Outcome]) -> None:
         signal.signal(signal.SIGINT, _interrupted)
         try:
             overrides = parse_overrides(changes or [])
-            make_plan(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
+            prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
             own_server()
-            outcome = pipeline(recipe, overrides)
+            result = pipeline(recipe, overrides)
         except PreflowError as error:
             CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
             raise typer.Exit(_USAGE_ERROR) from None
         except KeyboardInterrupt:
             CONSOLE.print("stopped; the same command goes on from here", style="yellow", markup=False)
             raise typer.Exit(_INTERRUPTED) from None
-        show(outcome)
+        show(result)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)

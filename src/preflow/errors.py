@@ -22,6 +22,7 @@ Each class also inherits its standard-library kin, so ``except ValueError`` keep
     │   ├── ForgottenSftError                 the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                 the adapter trains in another dtype than the reference was computed in
     │   └── NothingTrainableError             no parameter would change
+    ├── UiError (RuntimeError)                a user interface that cannot be started
     └── TrainingError (RuntimeError)          training broke
         ├── NonFiniteLossError                the loss, a gradient or a weight is NaN or infinite
         └── RuinedModelError                  the last step left a model that says less than guessing does
@@ -116,6 +117,10 @@ class AdapterDtypeError(ProofError):
 
 class NothingTrainableError(ProofError):
     """No parameter of the policy would be changed by training."""
+
+
+class UiError(PreflowError, RuntimeError):
+    """The MLflow or Prefect user interface cannot be started."""
 
 
 class TrainingError(PreflowError, RuntimeError):

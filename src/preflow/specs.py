@@ -169,8 +169,7 @@ def _lengths(recipe: Recipe) -> dict[str, Any]:
     """By training stage of a recipe: its limit, and what happens to a response beyond it."""
     return {
         stage: {"max_seq_length": settings.max_seq_length, "overlong_response": settings.overlong_response}
-        for stage, settings in (("sft", recipe.sft), ("dpo", recipe.dpo))
-        if settings is not None
+        for stage, settings in recipe.training_sections
     }
 
 

@@ -13,22 +13,12 @@ import httpx
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-#: Everything for a person at the terminal goes through here; results go to standard output.
-CONSOLE = Console(stderr=True, highlight=False)
-#: Marks a log record as written for a person.
-FOR_PEOPLE = {"preflow": True}
-_LINE_SECONDS = 10.0
+from preflow.units import duration
+from tasks.runtime.progress import CONSOLE, ProgressBars, ProgressLines, TimeLeft
+
+#: Marks a log record as written for the user.
+USER_FACING = {"preflow": True}
 _ARTIFACT_SECONDS = 3.0
 
 
@@ -46,8 +36,8 @@ class Reporter:
         """Report for a stage of a recipe; metrics go to ``sink``, or nowhere without one."""
         self._stage = stage
         self._sink = sink
-        self._bar = _Bar() if CONSOLE.is_terminal else _Lines()
-        self._card = _Card(f"{recipe}-{stage}") if TaskRunContext.get() else None
+        self._bar = ProgressBars(CONSOLE) if CONSOLE.is_terminal else ProgressLines(CONSOLE)
+        self._artifact = _ProgressArtifact(f"{recipe}-{stage}") if TaskRunContext.get() else None
 
     def __enter__(self) -> Self:
         self._bar.__enter__()
@@ -64,100 +54,22 @@ class Reporter:
     def progress(self, done: int, total: int, what: str) -> None:
         """Show that ``done`` of ``total`` units of ``what`` are finished."""
         self._bar.show(done, total, what)
-        if self._card is not None:
-            self._card.show(done, total, what)
+        if self._artifact is not None:
+            self._artifact.show(done, total, what)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record metrics of one step; what scoring asked and found is shown as a table too."""
         if self._sink is not None:
             self._sink.metrics(values, step)
-        if self._card is not None and any(name.endswith("/rows_asked") for name in values):
-            self._card.table(values)
+        if self._artifact is not None and any(name.endswith("/rows_asked") for name in values):
+            self._artifact.table(values)
 
     def note(self, message: str) -> None:
         """Tell a person something."""
-        tell(message if message.startswith(self._stage) else f"{self._stage}: {message}")
+        log_user(message if message.startswith(self._stage) else f"{self._stage}: {message}")
 
 
-class _Bar:
-    """Progress bars on a terminal, one for each kind of unit."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=CONSOLE,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, done: int, total: int, what: str) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
-
-
-class _Lines:
-    """One plain line every few seconds, for a log file or a pipe."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._last = 0.0
-        self._line = ""
-        self._left = TimeLeft()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        left = self._left.after(done, total, what, now)
-        if what != self._what or done >= total or now - self._last >= _LINE_SECONDS:
-            self._what, self._last = what, now
-            line = f"  {what} {done}/{total}{left}"
-            if line != self._line:
-                CONSOLE.print(line, markup=False)
-            self._line = line
-
-
-class TimeLeft:
-    """How long some work will take yet, at its pace so far."""
-
-    def __init__(self) -> None:
-        self._what: str | None = None
-        self._begin = (0.0, 0)
-
-    def after(self, done: int, total: int, what: str, now: float) -> str:
-        """A text to put behind ``done/total``; empty at the start and at the end.
-
-        Args:
-            done: Units finished.
-            total: Units in all.
-            what: What they are; the pace is measured from the first call for it.
-            now: A clock that only goes forward, in seconds.
-        """
-        if what != self._what or done < self._begin[1]:
-            self._what, self._begin = what, (now, done)
-        seconds, units = now - self._begin[0], done - self._begin[1]
-        if units <= 0 or done >= total:
-            return ""
-        return f", {duration(seconds / units * (total - done))} left"
-
-
-class _Card:
+class _ProgressArtifact:
     """A progress artifact in Prefect's UI, updated every few seconds."""
 
     def __init__(self, key: str) -> None:
@@ -173,7 +85,7 @@ class _Card:
         try:
             create_table_artifact(rows, key=f"{self._key}-{group}", description="What was asked of the log-prob store")
         except httpx.HTTPError as error:
-            tell(f"a table could not be shown in Prefect: {error}", warning=True)
+            log_user(f"a table could not be shown in Prefect: {error}", warning=True)
 
     def show(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
@@ -184,7 +96,7 @@ class _Card:
         try:
             self._send(done, total, f"{what} {done}/{total}{left}")
         except httpx.HTTPError as error:  # training must not end because a picture of it could not be sent
-            tell(f"progress could not be shown in Prefect: {error}", warning=True)
+            log_user(f"progress could not be shown in Prefect: {error}", warning=True)
 
     def _send(self, done: int, total: int, text: str) -> None:
         percent = 100.0 * done / max(total, 1)
@@ -200,31 +112,23 @@ def artifact_key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def tell(message: str, *, warning: bool = False) -> None:
+def log_user(message: str, *, warning: bool = False) -> None:
     """Say something to people: in the run's log in Prefect, and through it on the terminal."""
     inside = TaskRunContext.get() or FlowRunContext.get()
     logger: Any = get_run_logger() if inside else logging.getLogger("preflow")
-    logger.log(logging.WARNING if warning else logging.INFO, message, extra=FOR_PEOPLE)
+    logger.log(logging.WARNING if warning else logging.INFO, message, extra=USER_FACING)
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
+def log_duration(what: str) -> Iterator[None]:
     """Tell when something begins, and how long it took once it is done."""
-    tell(f"{what}: started")
+    log_user(f"{what}: started")
     begin = time.monotonic()
     yield
-    tell(f"{what}: done in {duration(time.monotonic() - begin)}")
+    log_user(f"{what}: done in {duration(time.monotonic() - begin)}")
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-class PeopleHandler(logging.Handler):
+class UserHandler(logging.Handler):
     """Prints what was written for people, and nothing else, beside a running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -236,7 +140,7 @@ class PeopleHandler(logging.Handler):
 
 def to_terminal() -> None:
     """Print what is written for people on this terminal; everything stays in Prefect's log as well."""
-    handler = PeopleHandler()
+    handler = UserHandler()
     for name in ("preflow", "prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
         logger.addHandler(handler)

@@ -15,7 +15,7 @@ from preflow.observer import Observer
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
-from tasks.runtime.reporting import Reporter, tell, timed
+from tasks.runtime.reporting import Reporter, log_duration, log_user
 from tasks.tracking.runs import PipelineRun, StageRun, stage_run
 
 HOUR = 3600.0
@@ -56,7 +56,7 @@ def perform(
             raise
         observer.metrics({f"{stage}/work_seconds": time.monotonic() - begin}, 0)
 
-    with timed(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:
+    with log_duration(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:
         artifact = artifacts.build(final, write)
         child.complete(artifact, final.name, computed=computed)
     return artifact
@@ -81,7 +81,7 @@ def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
     with stage_run(run, task.name, computing=False) as child:
         identity = caching.identity(task.name, spec)
         child.complete(state.result(), identity, computed=False)
-    tell(f"{task.name}: cached")
+    log_user(f"{task.name}: cached")
 
 
 #: What the decorators of all stages share: when to try again, and a cache that serves only what was read again.

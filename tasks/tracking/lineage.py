@@ -40,13 +40,12 @@ def parameters(recipe: Recipe) -> dict[str, str]:
     """The key parameters of a run, flat, under the same names in every run: ``beta``, ``dpo_learning_rate``, ..."""
     found: dict[str, Any] = {name: getattr(recipe, name) for name in _SHARED}
     if recipe.tuning == "lora":
-        trained = recipe.sft or recipe.dpo
-        found |= {name: getattr(trained, name) for name in _ADAPTER if trained is not None}
+        _, trained = recipe.training_sections[0]
+        found |= {name: getattr(trained, name) for name in _ADAPTER}
     if recipe.dpo is not None:
         found |= {name: getattr(recipe.dpo, name) for name in _DPO}
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None:
-            found |= {f"{stage}_{name}": getattr(section, name) for name in _TRAINING}
+    for stage, section in recipe.training_sections:
+        found |= {f"{stage}_{name}": getattr(section, name) for name in _TRAINING}
     return {name: _text(value) for name, value in found.items()}
 
 

@@ -12,11 +12,10 @@ _ZEPHYR = "Tunstall et al. 2023, arXiv:2310.16944, section 4"
 def advice(recipe: Recipe) -> list[str]:
     """Warnings about a resolved recipe's hyperparameters; a run is possible all the same."""
     found: list[str] = []
-    for name, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None:
-            found += _schedule(name, section)
-            if recipe.tuning == "full":
-                found += _unused_adapter(name, section)
+    for stage, section in recipe.training_sections:
+        found += _schedule(stage, section)
+        if recipe.tuning == "full":
+            found += _unused_adapter(stage, section)
     if recipe.dpo is not None:
         found += _learning_rate(recipe.dpo, recipe.tuning)
         found += _preferences(recipe.dpo)

@@ -49,8 +49,8 @@ def require_launchable(recipe: Recipe) -> None:
 
 def _require_no_budget(recipe: Recipe, config: str) -> None:
     """Refuse a token budget under DeepSpeed, which steps its optimizer within the backward."""
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None and section.max_tokens_per_batch is not None:
+    for stage, section in recipe.training_sections:
+        if section.max_tokens_per_batch is not None:
             raise ConfigError(
                 f"{stage}.max_tokens_per_batch is {section.max_tokens_per_batch}, but launch.config {config} is "
                 "DeepSpeed's, which counts the forwards of a step itself: remove it, or launch with DDP or FSDP"

@@ -112,8 +112,8 @@ def require_runnable(recipe: Recipe) -> None:
             file, or says what the recipe cannot run under.
     """
     missing = [] if recipe.model_name else ["model_name"]
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None and not section.dataset:
+    for stage, section in recipe.training_sections:
+        if not section.dataset:
             missing.append("dataset" if recipe.strategy == stage else f"{stage}.dataset")
     if missing:
         raise ConfigError(
@@ -122,9 +122,8 @@ def require_runnable(recipe: Recipe) -> None:
         )
     require_launchable(recipe)
     require_packages(recipe)
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        if section is not None:
-            _require_optimizer(f"{stage}.optim", section.optim)
+    for stage, section in recipe.training_sections:
+        _require_optimizer(f"{stage}.optim", section.optim)
 
 
 def _require_optimizer(setting: str, name: str) -> None:
@@ -144,11 +143,11 @@ def optional_packages(recipe: Recipe) -> list[tuple[str, str, str]]:
     needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
     if recipe.use_4bit:
         needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))
-    for stage, section in (("sft", recipe.sft), ("dpo", recipe.dpo)):
-        name = "" if section is None else section.optim
-        package = next((package for pattern, package in _OPTIMIZER_PACKAGES.items() if re.search(pattern, name)), None)
+    for stage, section in recipe.training_sections:
+        patterns = _OPTIMIZER_PACKAGES.items()
+        package = next((package for pattern, package in patterns if re.search(pattern, section.optim)), None)
         if package is not None:
-            needed.append((package, f"{stage}.optim: {name}", f"{stage}.optim: adamw_torch"))
+            needed.append((package, f"{stage}.optim: {section.optim}", f"{stage}.optim: adamw_torch"))
     return needed
 
 

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from preflow.config.base import COSMETIC, Frozen, Template, numbers
-from preflow.config.training import DpoSettings, SftSettings
+from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.fingerprints.files import file_digest, json_digest
 
 Strategy = Literal["two-stage", "sft", "dpo"]
+TrainingStage = Literal["sft", "dpo"]
 _ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
 
@@ -129,11 +130,17 @@ class Recipe(Frozen):
                     )
         return self
 
+    @property
+    def training_sections(self) -> list[tuple[TrainingStage, TrainingSettings]]:
+        """Name and settings of each training stage that the recipe runs, in order; at least one."""
+        both: list[tuple[TrainingStage, TrainingSettings | None]] = [("sft", self.sft), ("dpo", self.dpo)]
+        return [(stage, section) for stage, section in both if section is not None]
+
     def digest(self) -> str:
         """SHA-256 of the resolved recipe."""
         return json_digest(self.model_dump(mode="json"))
 
-    def identity_settings(self, stage: Literal["sft", "dpo"]) -> dict[str, Any]:
+    def identity_settings(self, stage: TrainingStage) -> dict[str, Any]:
         """The settings that can change the numbers of one training stage, as JSON."""
         section = self.sft if stage == "sft" else self.dpo
         shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")

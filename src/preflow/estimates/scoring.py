@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from preflow.config import EvaluationSettings, Launch, Recipe
-from preflow.config.training import DpoSettings, TrainingSettings
+from preflow.config.training import DpoSettings
 from preflow.dpo import start_checks
 from preflow.estimates.flops import Shape, Work, forward_flops, sequence
 from preflow.estimates.memory import Memory, head_memory, peak_memory
@@ -56,7 +56,8 @@ def forecast_scoring(
         precision: Where and in which numbers.
         room: Bytes of a GPU, whose batches halve until they fit, as they do when its memory runs out.
     """
-    rank = _settings(recipe).lora_r if recipe.tuning == "lora" else 0
+    _, settings = recipe.training_sections[-1]
+    rank = settings.lora_r if recipe.tuning == "lora" else 0
     whole = sum(work, Work(0, 0, 0))
     longest = max(each.tokens for each in work)
     scored = max(each.scored for each in work)
@@ -76,16 +77,11 @@ def forecast_scoring(
     return Scoring(len(work), whole.tokens, whole.scored, forward_flops(shape, whole, rank), memory, batch)
 
 
-def _settings(recipe: Recipe) -> TrainingSettings:
-    settings = recipe.dpo or recipe.sft
-    assert settings is not None, "a recipe has at least one training stage"
-    return settings
-
-
 def _alone(shape: Shape, recipe: Recipe, precision: Precision, tokens: int, logits: float) -> Memory:
     """A forward of so many tokens of which nothing is kept: a layer at work, and the logits at hand."""
     alone = recipe.model_copy(update={"launch": Launch()})  # who scores holds the whole model
-    held = peak_memory(shape, alone, _settings(recipe), Work(1, 1, 1), precision)
+    _, settings = recipe.training_sections[-1]
+    held = peak_memory(shape, alone, settings, Work(1, 1, 1), precision)
     layer = 5 * shape.hidden + 4 * shape.attention + 4 * shape.inner
     working = float(layer * tokens * precision.compute.itemsize)
     return Memory(
@@ -116,7 +112,7 @@ def evaluation_memory(
         room: Bytes of a GPU, on which batches halve until they fit, as they do when its memory runs out.
     """
     settings: EvaluationSettings = recipe.evaluation
-    adapters = sum(section is not None for section in (recipe.sft, recipe.dpo))
+    adapters = len(recipe.training_sections)
     scored = forecast_scoring(shape, recipe, work, precision, room).memory
     scored = replace(scored, adapter=scored.adapter * adapters)
     size = min(settings.generation_batch_size, len(prompts), settings.kl_prompts)
@@ -219,7 +215,7 @@ def evaluation_work(
         pairs: Held-out ones, for preferences; those of the reference are stored already.
         prompts: Tokens of the held-out prompts.
     """
-    models = 1 + sum(section is not None for section in (recipe.sft, recipe.dpo))
+    models = 1 + len(recipe.training_sections)
     settings: EvaluationSettings = recipe.evaluation
     found = [each for each in demonstrations for _ in range(models)]
     found += [each for each in pairs for _ in range(models - 1 if recipe.dpo is not None else models)]

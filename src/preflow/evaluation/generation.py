@@ -48,8 +48,7 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
         turns, as in training) and within the model's positions, and the rows of those that leave none.
     """
     turns: list[tuple[tuple[Message, ...], Source]]
-    settings = spec.recipe.dpo or spec.recipe.sft
-    assert settings is not None, "a recipe has at least one training stage"
+    _, settings = spec.recipe.training_sections[-1]
     if spec.recipe.dpo is not None:
         turns = [(pair.prompt, pair.source) for pair in load_pairs(spec.data, "eval")]
     else:

@@ -15,6 +15,7 @@ from preflow.errors import ArtifactError
 from preflow.logprobs.inventory import ASIDE, Holding, different, holdings
 from preflow.logprobs.key_index import Keys
 from preflow.logprobs.store import key_column
+from preflow.units import duration, size
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The store of reference log-probs.")
 _DAY = 24 * 3600.0
@@ -40,19 +41,19 @@ def show(url: _URL = None) -> None:
             holding.name[:8],
             holding.label,
             f"{holding.rows:,}",
-            _size(holding.bytes),
+            size(holding.bytes),
             f"{hit / asked:.0%} of {asked:,.0f}" if asked else "-",
-            _duration(holding.asked("seconds_saved")),
+            duration(holding.asked("seconds_saved")),
             time.strftime("%Y-%m-%d", time.localtime(holding.newest)) if holding.newest else "-",
         )
     if found:
         _OUT.print(table)
     for holding in found:
         for name in holding.damaged:
-            _OUT.print(f"damaged: {holding.name[:8]}/{name}, {_size(holding.files[name])}", soft_wrap=True)
+            _OUT.print(f"damaged: {holding.name[:8]}/{name}, {size(holding.files[name])}", soft_wrap=True)
     _say_others(others)
-    rows, size = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
-    _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {_size(size)}", soft_wrap=True)
+    rows, total = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
+    _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {size(total)}", soft_wrap=True)
 
 
 @app.command()
@@ -130,17 +131,3 @@ def _say_others(names: list[str]) -> None:
 def _shown(url: str) -> str:
     """A store's address without a login, of chained ones too."""
     return "::".join(without_login(part) for part in re.split(r"::(?=\w+://)", url))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -81,8 +81,8 @@ def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Prec
     weights = {part: _weights_digest(folder, files, recipe) for part, folder in folders.items()}
     loading_options = {name: getattr(recipe, name) for name in ("use_4bit", "provider", "trust_remote_code")}
     if recipe.provider == "unsloth":  # it loads in another way, by length
-        section = recipe.dpo or recipe.sft
-        loading_options |= {"unsloth": _version("unsloth"), "length": section.max_seq_length if section else None}
+        _, section = recipe.training_sections[-1]
+        loading_options |= {"unsloth": _version("unsloth"), "length": section.max_seq_length}
     values = {"weights": weights, "score": SCORE, **loading_options, **numerics(numbers.label())}
     label = base.name if trained is None else f"{base.name} + {trained.parent.name[:12]}"
     return Reference(values, label, files)

@@ -138,10 +138,10 @@ def _nf4(precision: Precision) -> Any:
 def _load_with_unsloth(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:
     from unsloth import FastLanguageModel
 
-    section = recipe.dpo or recipe.sft
+    _, section = recipe.training_sections[-1]
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder),
-        max_seq_length=section.max_seq_length if section else None,
+        max_seq_length=section.max_seq_length,
         dtype=precision.weights,
         load_in_4bit=recipe.use_4bit,
     )

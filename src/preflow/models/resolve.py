@@ -165,9 +165,7 @@ def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) ->
         raise ConfigError(f"tuning is 'full' but {folder} is an adapter: use tuning: lora, or name merged weights")
     if adapter.get("peft_type") != "LORA":
         raise ConfigError(f"the adapter in {folder} is of type {adapter.get('peft_type')!r}, expected LORA")
-    section = recipe.dpo or recipe.sft
-    if section is None:
-        return
+    _, section = recipe.training_sections[-1]
     modules = adapter.get("target_modules")
     stored = {
         "lora_r": adapter.get("r"),

@@ -61,8 +61,8 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
 
 def _require_positions(spec: LengthsSpec) -> None:
     limit = position_limit(spec.base, spec.recipe)
-    for stage, settings in (("sft", spec.recipe.sft), ("dpo", spec.recipe.dpo)):
-        if limit is not None and settings is not None and settings.max_seq_length > limit:
+    for stage, settings in spec.recipe.training_sections:
+        if limit is not None and settings.max_seq_length > limit:
             raise ConfigError(
                 f"{stage}.max_seq_length is {settings.max_seq_length}, but {spec.base.name} has learned {limit} "
                 f"positions and can read no more tokens: set {stage}.max_seq_length to {limit} or less"

@@ -19,6 +19,13 @@ from tests.unit.config.recipe_files import TWO_STAGE, load, refused
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.parametrize(("strategy", "stages"), [("two-stage", ["sft", "dpo"]), ("sft", ["sft"]), ("dpo", ["dpo"])])
+def test_the_training_sections_are_those_of_the_strategy_in_order(strategy: str, stages: list[str]) -> None:
+    recipe = Recipe.model_validate({"strategy": strategy, "model_name": "m"})
+    assert [stage for stage, _ in recipe.training_sections] == stages
+    assert [section for _, section in recipe.training_sections] == [getattr(recipe, stage) for stage in stages]
+
+
 def test_defaults_are_those_of_the_field(tmp_path: Path) -> None:
     recipe = load(tmp_path, TWO_STAGE)
     assert recipe.sft is not None

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from expectations.gate import run_gate
 from flows.commands import plan as plan_command
 from flows.planning import devices
-from flows.planning.row_lengths import lengths, read_model, sections
-from flows.running.preparation import Plan, make_plan
+from flows.planning.row_lengths import lengths, read_model
+from flows.running.preparation import PreparedRun, prepare_run
 from flows.running.terminal import parse_overrides
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
@@ -34,7 +34,7 @@ from preflow.estimates.memory import Memory
 from preflow.estimates.scoring import proof_memory
 from preflow.models.loading import load_tokenizer
 from preflow.observer import Silent
-from tasks.runtime.reporting import CONSOLE
+from tasks.runtime.progress import CONSOLE
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_a_plan_has_the_data_with_their_digests(recipe: Path) -> None:
-    plan = make_plan(recipe, {"dpo.eval_split": "0.25"})
+    plan = prepare_run(recipe, {"dpo.eval_split": "0.25"})
     assert plan.recipe.name == "mine"
     assert [Path(s.path).name for s in plan.sources.demonstrations] == ["sft.jsonl"]
     assert [Path(s.path).name for s in plan.sources.preferences] == ["dpo.jsonl"]
@@ -58,18 +58,18 @@ def test_a_plan_has_the_data_with_their_digests(recipe: Path) -> None:
 
 def test_one_strategy_plans_one_training_stage(recipe: Path) -> None:
     recipe.write_text("strategy: dpo\nmodel_name: m\ndataset: dpo.jsonl\n")
-    plan = make_plan(recipe)
+    plan = prepare_run(recipe)
     assert not plan.runs("sft")
     assert plan.sources.demonstrations == ()
 
 
 def test_what_is_missing_is_named(recipe: Path) -> None:
     with pytest.raises(ConfigError, match="model_name"):
-        make_plan(recipe, {"model_name": None})
+        prepare_run(recipe, {"model_name": None})
     with pytest.raises(DataFileError, match=r"absent\.jsonl"):
-        make_plan(recipe, {"dpo.dataset": "absent.jsonl"})
+        prepare_run(recipe, {"dpo.dataset": "absent.jsonl"})
     with pytest.raises(MissingDependencyError, match="unsloth"):
-        make_plan(recipe, {"provider": "unsloth"})
+        prepare_run(recipe, {"provider": "unsloth"})
 
 
 def test_a_start_from_an_aligned_model_is_said(recipe: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_start_from_an_aligned_model_is_said(recipe: Path, tmp_path: Path) -> 
     model.mkdir()
     for stage, said in (("dpo", True), ("sft", False)):
         (model / "preflow.json").write_text(f'{{"stage": "{stage}"}}')
-        lines = [line for line in make_plan(recipe, {"model_name": str(model)}).advice if "DPO stage" in line]
+        lines = [line for line in prepare_run(recipe, {"model_name": str(model)}).advice if "DPO stage" in line]
         assert bool(lines) == said
 
 
@@ -109,19 +109,19 @@ def test_a_forecast_is_printed_without_loading_weights(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     with CONSOLE.capture() as printed:
-        plan_command.show(make_plan(tiny_recipe_file()), memory=None, rate=1.0)
+        plan_command.show(prepare_run(tiny_recipe_file()), memory=None, rate=1.0)
     assert "sft: fits this machine" in printed.get()
     assert "reference: fits this machine" in printed.get()
     assert "evaluate: fits this machine" in printed.get()
     with CONSOLE.capture() as printed:
-        plan_command.show(make_plan(tiny_recipe_file()), memory=1e-6, rate=1.0)
+        plan_command.show(prepare_run(tiny_recipe_file()), memory=1e-6, rate=1.0)
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()
 
 
 def test_times_are_operations_at_the_given_rate(tiny_recipe_file: Callable[..., Path]) -> None:
     """At 10 MFLOP/s, in minutes: of training what it trains with, of what only scores its forward."""
     with CONSOLE.capture() as printed:
-        plan_command.show(make_plan(tiny_recipe_file()), memory=None, rate=1e-5)
+        plan_command.show(prepare_run(tiny_recipe_file()), memory=None, rate=1e-5)
     rows = [[cell.strip() for cell in re.split("[│|]", line)] for line in printed.get().splitlines()]
     timed = {cells[1]: cells for cells in rows if cells[-2:][0].endswith("min")}
     assert {"sft", "dpo", "dpo: proof", "reference", "evaluate"} <= set(timed)
@@ -156,11 +156,11 @@ def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
     """What this machine's CPU can do says nothing about a card; with its own rate it has a time."""
     monkeypatch.setattr(devices, "measured_rate", lambda: pytest.fail("this machine's rate was asked for"))
     with CONSOLE.capture() as printed:
-        plan_command.show(make_plan(tiny_recipe_file()), memory=24, rate=None)
+        plan_command.show(prepare_run(tiny_recipe_file()), memory=24, rate=None)
     assert " min" not in printed.get()
     assert "Give --rate" in printed.get()
     with CONSOLE.capture() as printed:
-        plan_command.show(make_plan(tiny_recipe_file()), memory=24, rate=100.0)
+        plan_command.show(prepare_run(tiny_recipe_file()), memory=24, rate=100.0)
     assert " min" in printed.get()
     assert "100.00 TFLOP/s (given)" in " ".join(printed.get().split())
 
@@ -199,7 +199,7 @@ def test_a_rate_is_measured_in_the_numbers_that_the_recipe_computes_in(monkeypat
 
 def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[..., Path]) -> None:
     """Whole weights in float32, pair by pair, on a card of a tenth of a megabyte more than packed ones take."""
-    plan = make_plan(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
+    plan = prepare_run(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
     shapes = plan_command.shapes_of(plan.recipe, read_model(plan.recipe))
     packed = plan.recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
     assert plan.recipe.dpo is not None
@@ -215,7 +215,7 @@ def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[.
     assert "GB; nearest setting that does: tuning: lora" in told.partition("dpo: proof: does NOT fit")[2]
 
 
-def gated(plan: Plan, out: Path) -> Artifact:
+def gated(plan: PreparedRun, out: Path) -> Artifact:
     """What the gate makes of a plan's data."""
     out.mkdir()
     run_gate(plan.sources, out, Silent())
@@ -234,7 +234,7 @@ def test_rows_train_and_are_held_out_as_the_gate_has_it(tiny_recipe_file: Callab
     prompt = next(p for p in (json.loads(row)["prompt"] for row in rows) if is_held_out(prompt_key(p), 0.2))
     with demonstrations.open("a") as more:
         more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
-    plan = make_plan(file, {"sft.eval_split": "0.01"})
+    plan = prepare_run(file, {"sft.eval_split": "0.01"})
     model = read_model(plan.recipe)
     data, seen = gated(plan, tmp_path / "gate"), lengths(plan, model)
     renderer = Renderer(load_tokenizer(model, plan.recipe), plan.recipe.template)
@@ -257,7 +257,7 @@ def test_a_plan_starts_from_an_adapter_as_a_run_does(
     config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"])
     get_peft_model(base, config).save_pretrained(str(tmp_path / "adapter"))
     changes = {"model_name": str(tmp_path / "adapter"), "sft.lora_alpha": 32, "dpo.lora_alpha": 32}
-    plan = make_plan(tiny_recipe_file(), changes)
+    plan = prepare_run(tiny_recipe_file(), changes)
     model = read_model(plan.recipe)
     shape = plan_command.shapes_of(plan.recipe, model)["dpo"]
     assert shape.adapted == 2 * base.config.num_hidden_layers
@@ -265,7 +265,7 @@ def test_a_plan_starts_from_an_adapter_as_a_run_does(
         plan_command.show(plan, memory=12, rate=1.0)
     assert "dpo: fits a card of 12 GB" in printed.get()
     with pytest.raises(ConfigError, match="lora_r is 8 but the adapter"):
-        read_model(make_plan(tiny_recipe_file(), {**changes, "sft.lora_r": 8, "dpo.lora_r": 8}).recipe)
+        read_model(prepare_run(tiny_recipe_file(), {**changes, "sft.lora_r": 8, "dpo.lora_r": 8}).recipe)
 
 
 def test_a_plans_tokenizer_may_bring_its_own_code_where_the_recipe_says_so(
@@ -279,14 +279,14 @@ def test_a_plans_tokenizer_may_bring_its_own_code_where_the_recipe_says_so(
         return own(*args, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", heard)
-    plan = make_plan(tiny_recipe_file(), {"trust_remote_code": "true"})
+    plan = prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
     lengths(plan, read_model(plan.recipe))
     assert asked == [True]
 
 
 def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., Path]) -> None:
     """Rows trained on and steps; every stage has its line, and so have proof and looks."""
-    plan = make_plan(tiny_recipe_file())
+    plan = prepare_run(tiny_recipe_file())
     with CONSOLE.capture() as printed:
         plan_command.show(plan, memory=None, rate=1.0)
     lines = {
@@ -294,7 +294,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
         for line in printed.get().partition("At the peak, on")[0].splitlines()
         if len(cells := [cell.strip() for cell in line.replace("┃", "│").split("│")]) > 9 and cells[1]
     }
-    for stage, section in sections(plan.recipe):
+    for stage, section in plan.recipe.training_sections:
         kept = len(lengths(plan, read_model(plan.recipe))[stage].train)
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         assert lines[stage][0] == f"{kept:,}"
@@ -314,7 +314,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_error(
     tiny_recipe_file: Callable[..., Path], options: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    plan = make_plan(tiny_recipe_file())
+    plan = prepare_run(tiny_recipe_file())
     plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=options)})
     with pytest.raises(ModelError, match=told):
         plan_command.show(plan, memory=16, rate=1.0)
@@ -323,7 +323,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_error(
 def test_a_folder_without_a_configuration_is_one_clear_error(
     tiny_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    plan = make_plan(tiny_recipe_file())
+    plan = prepare_run(tiny_recipe_file())
     plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model_name": str(tmp_path)})})
     with pytest.raises(ModelError, match="no configuration can be read"):
         plan_command.show(plan, memory=16, rate=1.0)

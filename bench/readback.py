@@ -21,14 +21,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from preflow.logprobs.identity import Reference
+from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks
 from preflow.logprobs.shards import SCHEMA, ShardFolder, open_store
 from preflow.logprobs.store import LogprobStore
 from preflow.models.memory import PeakMemory
 
-REFERENCE = Reference({"weights": "w"}, "a model", {})
+REFERENCE = ReferenceIdentity({"weights": "w"}, "a model", {})
 #: Rows of a merged shard.
 SHARD = 8192
 #: Fewest and most tokens.

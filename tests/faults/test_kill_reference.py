@@ -16,7 +16,7 @@ import torch
 from preflow.config import Recipe
 from preflow.logprobs.fill import SHARD_GROUPS, fill
 from preflow.logprobs.identity import identify
-from preflow.logprobs.store import LogprobStore, row_key, row_keys
+from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.loading import load_policy
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import choose_precision
@@ -42,7 +42,7 @@ def work(home: str, base: ModelRef, url: str, log: str) -> None:
     def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         with Path(log).open("a", encoding="utf-8") as handle:
             for group, values in zip(groups, scores(model, groups, precision), strict=True):
-                handle.write(f"{os.getpid()} {row_key(group[0], group[1][0]).hex()}\n")
+                handle.write(f"{os.getpid()} {response_key(group[0], group[1][0]).hex()}\n")
                 handle.flush()
                 yield values
 
@@ -82,7 +82,7 @@ class Runner:
         recipe = Recipe(strategy="dpo", model_name=self.base.path)
         os.environ["PREFLOW_HOME"] = str(self.folder / "home")
         store = LogprobStore(self.folder / url, identify(self.base, None, recipe, choose_precision(recipe)))
-        keys = row_keys(GROUPS)
+        keys = response_keys(GROUPS)
         return dict(zip(keys.tolist(), store.take(keys).column("logprobs").to_pylist(), strict=True))
 
 
@@ -124,7 +124,7 @@ def test_twenty_kills_at_random_points(runner: Runner, whole: dict[bytes, list[f
     assert last.exitcode == 0
     assert kills == KILLS
     computed = [key for _, key in runner.computed()]
-    assert set(computed) == {row_key(prompt, responses[0]).hex() for prompt, responses in GROUPS}
+    assert set(computed) == {response_key(prompt, responses[0]).hex() for prompt, responses in GROUPS}
     assert len(computed) - len(set(computed)) <= KILLS * SHARD_GROUPS
     per_process: dict[str, list[str]] = {}
     for pid, key in runner.computed():
@@ -148,7 +148,7 @@ def test_two_processes_at_once_share_the_work(runner: Runner, whole: dict[bytes,
 
 
 @pytest.mark.slow
-def test_a_survivor_takes_over_what_a_killed_process_had_claimed(
+def test_a_survivor_takes_over_what_a_killed_process_had_leased(
     runner: Runner, whole: dict[bytes, list[float]]
 ) -> None:
     doomed = runner.start()

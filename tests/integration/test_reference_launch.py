@@ -24,7 +24,7 @@ from tests.unit.support import Heard, rows
 PAIRS = 3 * SHARD_GROUPS + 4
 
 
-def check_tally(values: Mapping[str, float]) -> None:
+def check_fill_stats(values: Mapping[str, float]) -> None:
     """Each row was computed once, by one of two ranks: by whichever came first, on a busy machine all by one."""
     by_rank = [values[f"rank_{number}_rows_computed"] for number in range(2)]
     assert sum(by_rank) == values["rows_asked"] == values["rows_computed"] == PAIRS
@@ -46,7 +46,7 @@ def test_ranks_compute_every_row_once(
 ) -> None:
     """``accelerate launch`` starts CPU processes through MPI alone, so the launcher under it is used here.
 
-    Behind a URL nothing is claimed: there the shares alone keep the ranks apart, and they wait for each other.
+    Behind a URL nothing is leased: there the shares alone keep the ranks apart, and they wait for each other.
     """
     if place == "url":  # a file system of its own, not known to be local
         monkeypatch.setenv("PREFLOW_LOGPROBS", f"dir::file://{tmp_path}/store")
@@ -62,7 +62,7 @@ def test_ranks_compute_every_row_once(
     folder = tmp_path / "store" if place == "url" else Path(logprobs_url())
     usage = [json.loads(path.read_text()) for path in folder.rglob("usage-*.json")]
     assert len(usage) == 1, "the rows were counted once for each rank"
-    check_tally(usage[0])
+    check_fill_stats(usage[0])
     if place == "url":  # in a folder, a rank that comes late may find that the other took its share too
         assert min(usage[0][f"rank_{number}_rows_computed"] for number in range(2)) > 0
     heard = Heard()
@@ -87,7 +87,7 @@ def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
             patch.setenv(name, "true")
         launched = build(tmp_path / "launched", lambda out: filled(run_reference)(spec, out, heard))
     scoring = {name.removeprefix("scoring/"): value for name, value in heard.values.items()}
-    check_tally(scoring)
+    check_fill_stats(scoring)
     assert heard.values["assembling/rows_computed"] == 0
     assert heard.values["assembling/rows_hit"] == PAIRS
     (usage,) = (json.loads(path.read_text()) for path in Path(logprobs_url()).rglob("usage-*.json"))

@@ -9,8 +9,8 @@ from preflow.config import Recipe
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.validated import rows_file, write_rows
 from preflow.distributed import Ranks
-from preflow.logprobs.fill import Tally, fill
-from preflow.logprobs.identity import Reference
+from preflow.logprobs.fill import FillStats, fill
+from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.store import LogprobStore
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.resolve import ModelRef
@@ -78,8 +78,8 @@ def rows(numbers: range | list[int], long: bool = False) -> list[Pair]:
     return [Pair(p, c, r, Source("p.jsonl", i)) for i, (p, c, r) in zip(numbers, texts, strict=True)]
 
 
-MODEL = Reference({"weights": "abc"}, "a model", {})
-OTHER = Reference({"weights": "abd"}, "another model", {})
+MODEL = ReferenceIdentity({"weights": "abc"}, "a model", {})
+OTHER = ReferenceIdentity({"weights": "abd"}, "another model", {})
 
 
 def group(i: int) -> PromptResponses:
@@ -108,9 +108,9 @@ class Counting:
 
 
 def filled(
-    url: str | Path, groups: list[PromptResponses], reference: Reference = MODEL, ranks: Ranks | None = None
-) -> tuple[LogprobStore, Counting, Tally]:
+    url: str | Path, groups: list[PromptResponses], reference: ReferenceIdentity = MODEL, ranks: Ranks | None = None
+) -> tuple[LogprobStore, Counting, FillStats]:
     counting = Counting()
     store = LogprobStore(url, reference)
-    tally = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
-    return store, counting, tally
+    stats = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
+    return store, counting, stats

@@ -1,4 +1,4 @@
-"""SHA-256 of files and of JSON values, and a memory of digests that spares reading large files again."""
+"""SHA-256 of files and of JSON values, and a cache of digests that saves reading large files again."""
 
 import ast
 import functools
@@ -66,7 +66,7 @@ def file_stamp(path: Path) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-class DigestMemory:
+class DigestCache:
     """SHA-256 of files, remembered by path, device, inode, size, mtime and ctime.
 
     On local file systems alone: others may keep no ctime. A file younger than a minute is read every time, since an

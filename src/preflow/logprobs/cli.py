@@ -12,7 +12,7 @@ from rich.table import Table
 
 from preflow.environment import logprobs_url, without_login
 from preflow.errors import ArtifactError
-from preflow.logprobs.inventory import ASIDE, Holding, different, holdings
+from preflow.logprobs.inventory import ASIDE, StoredReference, different, inventory
 from preflow.logprobs.key_index import Keys
 from preflow.logprobs.store import key_column
 from preflow.units import duration, size
@@ -29,30 +29,30 @@ _URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or 
 def show(url: _URL = None) -> None:
     """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
     place = url or logprobs_url()
-    found, others = holdings(place)
+    found, others = inventory(place)
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("reference", no_wrap=True)
     table.add_column("model", overflow="fold")
     for name in ("responses", "size", "rows hit", "saved", "newest"):
         table.add_column(name, no_wrap=True, justify="right")
-    for holding in found:
-        asked, hit = holding.asked("rows_asked"), holding.asked("rows_hit")
+    for stored in found:
+        asked, hit = stored.asked("rows_asked"), stored.asked("rows_hit")
         table.add_row(
-            holding.name[:8],
-            holding.label,
-            f"{holding.rows:,}",
-            size(holding.bytes),
+            stored.name[:8],
+            stored.label,
+            f"{stored.rows:,}",
+            size(stored.bytes),
             f"{hit / asked:.0%} of {asked:,.0f}" if asked else "-",
-            duration(holding.asked("seconds_saved")),
-            time.strftime("%Y-%m-%d", time.localtime(holding.newest)) if holding.newest else "-",
+            duration(stored.asked("seconds_saved")),
+            time.strftime("%Y-%m-%d", time.localtime(stored.newest)) if stored.newest else "-",
         )
     if found:
         _OUT.print(table)
-    for holding in found:
-        for name in holding.damaged:
-            _OUT.print(f"damaged: {holding.name[:8]}/{name}, {size(holding.files[name])}", soft_wrap=True)
+    for stored in found:
+        for name in stored.damaged:
+            _OUT.print(f"damaged: {stored.name[:8]}/{name}, {size(stored.files[name])}", soft_wrap=True)
     _say_others(others)
-    rows, total = sum(holding.rows for holding in found), sum(holding.bytes for holding in found)
+    rows, total = sum(stored.rows for stored in found), sum(stored.bytes for stored in found)
     _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {size(total)}", soft_wrap=True)
 
 
@@ -69,38 +69,38 @@ def prune(
     if reference == "":  # a script's variable that is not set; every name begins with it
         raise typer.BadParameter("--reference is empty: give the beginning of a name that `show` prints")
     place = url or logprobs_url()
-    found, others = holdings(place)
+    found, others = inventory(place)
     _say_others(others)
     if not found:
         _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True)
         return
-    chosen = [holding for holding in found if holding.name.startswith(reference or "")]
+    chosen = [stored for stored in found if stored.name.startswith(reference or "")]
     if not chosen:
-        names = ", ".join(holding.name[:12] for holding in found)
+        names = ", ".join(stored.name[:12] for stored in found)
         raise typer.BadParameter(f"no reference begins with {reference!r}; the store holds {names}")
-    for holding in chosen:
+    for stored in chosen:
         before = None if older_than is None else time.time() - older_than * _DAY
-        removed, damaged = _prune(holding, before, dry_run=dry_run)
+        removed, damaged = _prune(stored, before, dry_run=dry_run)
         verb = "would remove" if dry_run else "removed"
         more = f" and {damaged:,} damaged files" if damaged else ""
-        _OUT.print(f"{holding.name[:12]}: {verb} {removed:,} of {holding.rows:,} responses{more}", soft_wrap=True)
+        _OUT.print(f"{stored.name[:12]}: {verb} {removed:,} of {stored.rows:,} responses{more}", soft_wrap=True)
 
 
-def _prune(holding: Holding, before: float | None, *, dry_run: bool) -> tuple[int, int]:
+def _prune(stored: StoredReference, before: float | None, *, dry_run: bool) -> tuple[int, int]:
     """Remove a reference's rows that were computed before a time, or all; gives how many rows and damaged files.
 
     Args:
-        holding: The reference.
+        stored: The reference.
         before: Seconds since 1970.
         dry_run: Only count.
     """
-    folder = holding.folder
+    folder = stored.folder
     if before is None:
         if not dry_run:
             folder.clear()
-        return holding.rows, len(holding.damaged)
+        return stored.rows, len(stored.damaged)
     staying: list[Keys] = []
-    for name, keys in holding.keys.items():
+    for name, keys in stored.keys.items():
         try:
             table = folder.look(name)
         except (FileNotFoundError, ArtifactError):  # merged or damaged since it was counted
@@ -115,11 +115,11 @@ def _prune(holding: Holding, before: float | None, *, dry_run: bool) -> tuple[in
             folder.write(kept)  # before the whole shard goes, so that no row that stays is ever missing
         folder.remove([name])
     age = time.time() - before
-    damaged = folder.older((name for name in holding.damaged if name.endswith(ASIDE)), age)
+    damaged = folder.older((name for name in stored.damaged if name.endswith(ASIDE)), age)
     if not dry_run:
         folder.remove(damaged)
-        folder.remove(folder.older((name for name in holding.files if name.startswith("partial-")), _ABANDONED))
-    return holding.rows - len(different(staying)), len(damaged)
+        folder.remove(folder.older((name for name in stored.files if name.startswith("partial-")), _ABANDONED))
+    return stored.rows - len(different(staying)), len(damaged)
 
 
 def _say_others(names: list[str]) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from preflow.distributed import Ranks
 from preflow.errors import ModelError
 from preflow.logprobs.key_index import Keys
-from preflow.logprobs.leases import Claims, LockedClaims, NoClaims
+from preflow.logprobs.leases import FileLeases, Leases, NoLeases
 from preflow.logprobs.shards import KEY_BYTES
-from preflow.logprobs.store import LogprobStore, row_keys
-from preflow.logprobs.work_items import Work, missing
+from preflow.logprobs.store import LogprobStore, response_keys
+from preflow.logprobs.work_items import WorkItem, missing_work
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.scoring import BATCH_TOKENS, Scorer, packed_length
 from preflow.observer import Observer
@@ -26,7 +26,7 @@ _ROUNDING = 1e-3
 
 
 @dataclass(slots=True)
-class Tally:
+class FillStats:
     """What one call of ``fill`` found and did. Rows are groups: a prompt with the responses asked for it.
 
     Attributes:
@@ -50,18 +50,18 @@ class Tally:
     seconds_saved: float = 0.0
 
     @classmethod
-    def together(cls, tallies: Sequence["Tally"]) -> Self:
+    def together(cls, parts: Sequence["FillStats"]) -> Self:
         """What the processes of one launch did, who all were asked for the same rows."""
-        first = min(tallies, key=lambda tally: tally.hit)  # whoever looked first: later ones find what it stored
+        first = min(parts, key=lambda stats: stats.hit)  # whoever looked first: later ones find what it stored
         return cls(
             asked=first.asked,
             hit=first.hit,
             repeated=first.repeated,
-            computed=sum(tally.computed for tally in tallies),
-            responses=sum(tally.responses for tally in tallies),
-            tokens=sum(tally.tokens for tally in tallies),
-            seconds=max(tally.seconds for tally in tallies),
-            seconds_saved=min(tally.seconds_saved for tally in tallies),
+            computed=sum(stats.computed for stats in parts),
+            responses=sum(stats.responses for stats in parts),
+            tokens=sum(stats.tokens for stats in parts),
+            seconds=max(stats.seconds for stats in parts),
+            seconds_saved=min(stats.seconds_saved for stats in parts),
         )
 
     def metrics(self) -> dict[str, float]:
@@ -90,7 +90,7 @@ def fill(
     keys: Keys | None = None,
     by_length: bool = False,
     ranks: Ranks | None = None,
-) -> Tally:
+) -> FillStats:
     """Compute what is missing, together with whoever else is at it, and return when all of it is stored.
 
     Args:
@@ -99,7 +99,7 @@ def fill(
         load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
         observer: Hears progress.
         what: What is computed, for the progress line.
-        keys: ``row_keys`` of the groups, where they are known already.
+        keys: ``response_keys`` of the groups, where they are known already.
         by_length: Many rows run at once: take the longest first, so that neighbours are of similar length, and of one
             prompt as many responses together as a packed batch takes.
         ranks: The processes of one launch, who begin with a share each; none for this process alone.
@@ -108,47 +108,47 @@ def fill(
         ModelError: A file of the model was changed meanwhile, or a value is no log-prob.
     """
     ranks = ranks or Ranks()
-    keys = row_keys(groups) if keys is None else keys
+    keys = response_keys(groups) if keys is None else keys
     found = store.find(keys)
-    lacking, repeated = missing(groups, keys, found)
+    lacking, repeated = missing_work(groups, keys, found)
     hit = len(groups) - repeated - sum(sum(work.firsts) for work in lacking)
-    tally = Tally(len(groups), hit, repeated, seconds_saved=store.seconds(found[found >= 0]))
+    stats = FillStats(len(groups), hit, repeated, seconds_saved=store.seconds(found[found >= 0]))
     todo = [piece for work in lacking for piece in work.pieces(BATCH_TOKENS if by_length else None)]
     if by_length:
         todo.sort(key=lambda work: -packed_length(work.group))
     mine = [work for work in todo if ranks.owns(work.keys[0])]
-    filling = _Filling(store, load, observer, what, tally)
+    filling = _Filling(store, load, observer, what, stats)
     filling.run(mine)
-    if store.claims_folder is None:
-        ranks.barrier()  # nothing is claimed there, so only what a rank could not finish may be left
+    if store.leases_folder is None:
+        ranks.barrier()  # nothing is leased there, so only what a rank could not finish may be left
     filling.run([work for work in todo if not ranks.owns(work.keys[0])])
-    return tally
+    return stats
 
 
 class _Filling:
     """Computes rows shard by shard, leaving alone what others are computing."""
 
     def __init__(
-        self, store: LogprobStore, load: Callable[[], Scorer], observer: Observer, what: str, tally: Tally
+        self, store: LogprobStore, load: Callable[[], Scorer], observer: Observer, what: str, stats: FillStats
     ) -> None:
-        self._store, self._load, self._observer, self._what, self._tally = store, load, observer, what, tally
+        self._store, self._load, self._observer, self._what, self._stats = store, load, observer, what, stats
         self._scorer: Scorer | None = None
         self._done = 0
 
-    def run(self, todo: list[Work]) -> None:
+    def run(self, todo: list[WorkItem]) -> None:
         """Return when every row of ``todo`` is stored, by whomever."""
-        folder = self._store.claims_folder
-        claims: Claims = NoClaims() if folder is None or not todo else LockedClaims(folder)
+        folder = self._store.leases_folder
+        leases: Leases = NoLeases() if folder is None or not todo else FileLeases(folder)
         while todo:
             choice = _Choice(self._store, todo)
-            with claims.take(choice):
+            with leases.take(choice):
                 todo = choice.left
                 if choice.shard:
                     self._compute(choice.shard, waiting=len(todo))
             if not choice.shard:
-                claims.wait()
+                leases.wait()
 
-    def _compute(self, shard: list[Work], waiting: int) -> None:
+    def _compute(self, shard: list[WorkItem], waiting: int) -> None:
         if self._scorer is None:
             self._scorer = self._load()
         total = self._done + len(shard) + waiting
@@ -160,15 +160,15 @@ class _Filling:
             values += new
             self._done += 1
             self._observer.progress(self._done, total, self._what)
-            self._tally.computed += sum(work.firsts)
+            self._stats.computed += sum(work.firsts)
         seconds = time.monotonic() - begin
         self._store.reference.require_unchanged()
         self._store.add(_columns(shard, values, seconds))
-        self._tally.responses += len(values)
-        self._tally.tokens += sum(packed_length(work.group) + 1 for work in shard)
-        self._tally.seconds += seconds
+        self._stats.responses += len(values)
+        self._stats.tokens += sum(packed_length(work.group) + 1 for work in shard)
+        self._stats.seconds += seconds
 
-    def _require_logprobs(self, work: Work, values: list[list[float]]) -> None:
+    def _require_logprobs(self, work: WorkItem, values: list[list[float]]) -> None:
         """Raise if a value cannot be a log-prob: once stored it would be served to every run.
 
         Raises:
@@ -188,21 +188,21 @@ class _Filling:
 
 
 class _Choice:
-    """Chooses the next shard: rows that are neither stored nor claimed. Rows that others claimed are left for later."""
+    """Chooses the next shard: rows that are neither stored nor leased. Rows that others leased are left for later."""
 
-    def __init__(self, store: LogprobStore, todo: list[Work]) -> None:
+    def __init__(self, store: LogprobStore, todo: list[WorkItem]) -> None:
         self._store, self._todo = store, todo
-        self.shard: list[Work] = []
-        self.left: list[Work] = []
+        self.shard: list[WorkItem] = []
+        self.left: list[WorkItem] = []
 
-    def __call__(self, claimed: set[bytes]) -> list[bytes]:
+    def __call__(self, leased: set[bytes]) -> list[bytes]:
         """Fill the shard and give its keys."""
         self._store.refresh()
-        later: list[Work] = []
+        later: list[WorkItem] = []
         place = pairs = 0
         while place < len(self._todo) and pairs < SHARD_GROUPS:
             work = self._unstored(self._todo[place])
-            if not claimed.isdisjoint(work.keys):
+            if not leased.isdisjoint(work.keys):
                 later.append(work)
             elif work.keys:
                 if self.shard and pairs + work.pairs > SHARD_GROUPS:
@@ -213,7 +213,7 @@ class _Choice:
         self.left = [*self._todo[place:], *later]
         return [key for work in self.shard for key in work.keys]
 
-    def _unstored(self, work: Work) -> Work:
+    def _unstored(self, work: WorkItem) -> WorkItem:
         """The part of some work that nobody has stored yet."""
         absent = self._store.find(np.array(work.keys, dtype=f"S{KEY_BYTES}")) < 0
         if absent.all():
@@ -221,7 +221,7 @@ class _Choice:
         return work.part(np.flatnonzero(absent).tolist())
 
 
-def _columns(shard: Sequence[Work], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
+def _columns(shard: Sequence[WorkItem], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
     """One shard's rows by column; the time is shared out by tokens."""
     lengths = [len(work.group[0]) + len(response) for work in shard for response in work.group[1]]
     return {

@@ -13,7 +13,7 @@ from preflow.config import Recipe
 from preflow.environment import digests_folder
 from preflow.errors import ModelError
 from preflow.fingerprints.code import source_text
-from preflow.fingerprints.files import DigestMemory, code_essence, file_stamp, json_digest
+from preflow.fingerprints.files import DigestCache, code_essence, file_stamp, json_digest
 from preflow.maths import logprobs
 from preflow.models import adapters, loading, precision, scoring
 from preflow.models.cpu import lora_linear
@@ -32,7 +32,7 @@ SCORE = "log-prob in nats of every response token, its end-of-turn token include
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceIdentity:
     """One model in one precision, as the store knows it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reference:
                 )
 
 
-def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Precision) -> Reference:
+def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Precision) -> ReferenceIdentity:
     """The identity of the model that ``load_policy`` gives for the same arguments.
 
     Args:
@@ -85,7 +85,7 @@ def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Prec
         loading_options |= {"unsloth": _version("unsloth"), "length": section.max_seq_length}
     values = {"weights": weights, "score": SCORE, **loading_options, **numerics(numbers.label())}
     label = base.name if trained is None else f"{base.name} + {trained.parent.name[:12]}"
-    return Reference(values, label, files)
+    return ReferenceIdentity(values, label, files)
 
 
 def _weights_digest(folder: Path, stamps: dict[str, list[int]], recipe: Recipe) -> str:
@@ -95,7 +95,7 @@ def _weights_digest(folder: Path, stamps: dict[str, list[int]], recipe: Recipe) 
         ModelError: The model's code lies elsewhere.
         UnsafeWeightsError: An adapter has no safetensors weights, or an index names a file outside the folder.
     """
-    memory = DigestMemory(digests_folder())
+    digest_cache = DigestCache(digests_folder())
     digests: dict[str, Any] = {}
     files = {p for pattern in _SETTINGS for p in folder.glob(pattern) if p.is_file()}
     for path in sorted(files | weights_files(folder)):
@@ -107,7 +107,7 @@ def _weights_digest(folder: Path, stamps: dict[str, list[int]], recipe: Recipe) 
             kept = {name: value for name, value in entries.items() if name not in _ORIGIN}
             digests[path.name] = json.dumps(kept, sort_keys=True)  # some hold infinities, which a digest refuses
         else:
-            digests[path.relative_to(folder).as_posix()] = memory.digest(path)
+            digests[path.relative_to(folder).as_posix()] = digest_cache.digest(path)
     return json_digest(digests)
 
 

@@ -17,7 +17,7 @@ ASIDE = ".broken"
 
 
 @dataclass(slots=True)
-class Holding:
+class StoredReference:
     """What the store holds of one reference. Of its rows only the keys are kept.
 
     Attributes:
@@ -58,12 +58,12 @@ class Holding:
         return sum(entry.get(name, 0.0) for entry in self.usage)
 
 
-def holdings(url: str) -> tuple[list[Holding], list[str]]:
+def inventory(url: str) -> tuple[list[StoredReference], list[str]]:
     """Every reference in a store, the newest last; and the names of the folders there that are none."""
     files, root = open_store(url)
     if not files.exists(root):
         return [], []
-    found: list[Holding] = []
+    found: list[StoredReference] = []
     others: list[str] = []
     for entry in files.ls(root, detail=True):
         if entry["type"] == "directory":
@@ -72,8 +72,8 @@ def holdings(url: str) -> tuple[list[Holding], list[str]]:
             if about is None:
                 others.append(name)
             else:
-                found.append(_holding(files, inside(root, name), about))
-    return sorted(found, key=lambda holding: holding.newest), sorted(others)
+                found.append(_stored_reference(files, inside(root, name), about))
+    return sorted(found, key=lambda stored: stored.newest), sorted(others)
 
 
 def different(keys: Iterable[Keys]) -> Keys:
@@ -92,39 +92,39 @@ def _about(files: Any, path: str, name: str) -> dict[str, str] | None:
     return {"digest": digest, "label": str(about.get("label", "unknown"))} if is_named_so else None
 
 
-def _holding(files: Any, path: str, about: dict[str, str]) -> Holding:
+def _stored_reference(files: Any, path: str, about: dict[str, str]) -> StoredReference:
     sizes = {
         e["name"].rpartition("/")[2]: e["size"] or 0 for e in files.ls(path, detail=True) if e["type"] != "directory"
     }
-    holding = Holding(ShardFolder(files, path, about["digest"]), about["label"], sizes)
+    stored = StoredReference(ShardFolder(files, path, about["digest"]), about["label"], sizes)
     for name in sorted(sizes):
         if name.endswith(".parquet"):
-            _read_shard(holding, name)
+            _read_shard(stored, name)
         elif name.startswith("usage-"):
-            _note_usage(holding, name, files.cat_file(f"{path}/{name}"))
+            _note_usage(stored, name, files.cat_file(f"{path}/{name}"))
         elif name.endswith(ASIDE):
-            holding.damaged.append(name)
-    return holding
+            stored.damaged.append(name)
+    return stored
 
 
-def _read_shard(holding: Holding, name: str) -> None:
+def _read_shard(stored: StoredReference, name: str) -> None:
     """Note a shard's keys, or that it is damaged or a link to nowhere."""
     try:
-        table = holding.folder.look(name)
+        table = stored.folder.look(name)
     except (ArtifactError, FileNotFoundError):
-        holding.damaged.append(name)
+        stored.damaged.append(name)
         return
-    holding.keys[name] = key_column(table).copy()
+    stored.keys[name] = key_column(table).copy()
     if len(table):
-        holding.newest = max(holding.newest, float(table.column("created").to_numpy().max()))
+        stored.newest = max(stored.newest, float(table.column("created").to_numpy().max()))
 
 
-def _note_usage(holding: Holding, name: str, data: bytes) -> None:
+def _note_usage(stored: StoredReference, name: str, data: bytes) -> None:
     try:
         entry = json.loads(data)
     except ValueError:
         entry = None
     if isinstance(entry, dict) and all(isinstance(value, int | float) for value in entry.values()):
-        holding.usage.append(entry)
+        stored.usage.append(entry)
     else:
-        holding.damaged.append(name)
+        stored.damaged.append(name)

@@ -15,7 +15,7 @@ _RECENT = 16_384
 _BLOCK = 65_536
 
 
-def exact(key: bytes) -> bytes:
+def padded_key(key: bytes) -> bytes:
     """A key as it was: numpy cuts zeros from the end of a single one."""
     return bytes(key).ljust(KEY_BYTES, b"\0")
 

@@ -2,7 +2,7 @@
 
 A process writes down the keys that it is about to compute and holds a lock for as long as it computes them. The kernel
 frees the lock of a killed process, so its rows are free again at once. On a file system without such locks (a store
-behind a URL) nothing is claimed: rows may then be computed twice, and the store keeps the first.
+behind a URL) nothing is leased: rows may then be computed twice, and the store keeps the first.
 """
 
 import os
@@ -19,17 +19,17 @@ from preflow.logprobs.shards import KEY_BYTES
 Choose = Callable[[set[bytes]], list[bytes]]
 
 
-class Claims(Protocol):
+class Leases(Protocol):
     """Keeps processes from computing the same rows."""
 
     def take(self, choose: Choose) -> AbstractContextManager[None]:
-        """Claim what ``choose`` gives for as long as the block lasts."""
+        """Lease what ``choose`` gives for as long as the block lasts."""
 
     def wait(self) -> None:
         """Return when a process that computes something now has finished it, or is gone."""
 
 
-class NoClaims:
+class NoLeases:
     """Every process for itself."""
 
     @contextmanager
@@ -42,19 +42,19 @@ class NoClaims:
         """There is nobody to wait for."""
 
 
-class LockedClaims:
-    """Claims of the processes of this machine, in a folder beside the shards."""
+class FileLeases:
+    """Leases of the processes of this machine, in a folder beside the shards."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep claims in ``folder``."""
+        """Keep leases in ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._ledger = FileLock(folder / "ledger.lock")
 
     @contextmanager
     def take(self, choose: Choose) -> Iterator[None]:
-        """Claim what ``choose`` gives; it is called while no other process claims or gives back."""
-        mine = self._folder / f"{os.getpid()}-{os.urandom(4).hex()}.claim"
+        """Lease what ``choose`` gives; it is called while no other process leases or gives back."""
+        mine = self._folder / f"{os.getpid()}-{os.urandom(4).hex()}.lease"
         lock = FileLock(_lock_of(mine))
         with self._ledger:
             keys = choose(self._others())
@@ -70,33 +70,33 @@ class LockedClaims:
                 _lock_of(mine).unlink(missing_ok=True)
 
     def wait(self) -> None:
-        """Wait for the lock of any live claim."""
-        for claim in self._folder.glob("*.claim"):
-            with FileLock(_lock_of(claim)):
+        """Wait for the lock of any live lease."""
+        for lease in self._folder.glob("*.lease"):
+            with FileLock(_lock_of(lease)):
                 pass
-            _lock_of(claim).unlink(missing_ok=True)
+            _lock_of(lease).unlink(missing_ok=True)
             return
 
     def _others(self) -> set[bytes]:
-        """Keys of live claims; those of the dead are removed."""
+        """Keys of live leases; those of the dead are removed."""
         keys: set[bytes] = set()
-        for claim in self._folder.glob("*.claim"):
+        for lease in self._folder.glob("*.lease"):
             try:
-                with FileLock(_lock_of(claim), timeout=0):
-                    claim.unlink(missing_ok=True)  # its process is gone, or has just finished
-                _lock_of(claim).unlink(missing_ok=True)
+                with FileLock(_lock_of(lease), timeout=0):
+                    lease.unlink(missing_ok=True)  # its process is gone, or has just finished
+                _lock_of(lease).unlink(missing_ok=True)
             except Timeout:
-                data = _read(claim)
+                data = _read(lease)
                 keys.update(data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES))
         return keys
 
 
-def _lock_of(claim: Path) -> Path:
-    return claim.with_suffix(".lock")
+def _lock_of(lease: Path) -> Path:
+    return lease.with_suffix(".lock")
 
 
-def _read(claim: Path) -> bytes:
+def _read(lease: Path) -> bytes:
     try:
-        return claim.read_bytes()
+        return lease.read_bytes()
     except FileNotFoundError:  # given back since it was listed
         return b""

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 from preflow.logprobs.shards import SCHEMA, SMALL_ROWS
 
 #: What is looked up of a row. Its key is in the index; when it was computed, only the tool asks.
-HELD = ("total", "tokens", "logprobs", "seconds")
+COLUMNS = ("total", "tokens", "logprobs", "seconds")
 #: So many small pieces in a row become one: taking rows costs a little for every piece.
 _SMALL_PIECES = 64
 
 
-class HeldRows:
+class RowBuffer:
     """Rows, numbered in the order in which they came."""
 
     def __init__(self) -> None:
@@ -20,14 +20,14 @@ class HeldRows:
 
     def append(self, table: pa.Table) -> None:
         """Take in the rows of one shard."""
-        self._pieces.append(table.select(HELD).combine_chunks())
+        self._pieces.append(table.select(COLUMNS).combine_chunks())
         last = self._pieces[-_SMALL_PIECES:]
         if len(last) == _SMALL_PIECES and all(len(piece) < SMALL_ROWS for piece in last):
             self._pieces[-_SMALL_PIECES:] = [pa.concat_tables(last).combine_chunks()]
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         """Some rows by number, in the order asked; takes twice their own size."""
-        parts, places = [SCHEMA.empty_table().select(HELD)], [np.empty(0, np.int64)]
+        parts, places = [SCHEMA.empty_table().select(COLUMNS)], [np.empty(0, np.int64)]
         for piece, numbers, wanted in self._by_piece(rows):
             parts.append(piece.take(pa.array(numbers)))
             places.append(wanted)

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from preflow.logprobs.arrow_memory import exact_memory
-from preflow.logprobs.identity import Reference
+from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.key_index import KeyIndex, Keys
-from preflow.logprobs.row_buffer import HeldRows
+from preflow.logprobs.row_buffer import RowBuffer
 from preflow.logprobs.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
 from preflow.models.packed.layout import PromptResponses
 
@@ -33,7 +33,7 @@ STORE_FILE = "store.json"
 FOLDER_DIGITS = 32
 
 
-def row_key(prompt: Sequence[int], response: Sequence[int]) -> bytes:
+def response_key(prompt: Sequence[int], response: Sequence[int]) -> bytes:
     """The content key of a prompt with one response: SHA-256 over both lists of token ids, the first 128 bits."""
     return prompt_hash(np.asarray(prompt, "<i4").tobytes())(np.asarray(response, "<i4").tobytes())
 
@@ -56,16 +56,16 @@ def prompt_hash(prompt: bytes | memoryview) -> Callable[[bytes | memoryview], by
     return key
 
 
-def row_keys(groups: Iterable[PromptResponses]) -> Keys:
+def response_keys(groups: Iterable[PromptResponses]) -> Keys:
     """The keys of every response of every group, in order."""
-    keys = b"".join(row_key(prompt, response) for prompt, responses in groups for response in responses)
+    keys = b"".join(response_key(prompt, response) for prompt, responses in groups for response in responses)
     return np.frombuffer(keys, dtype=f"S{KEY_BYTES}")
 
 
 class LogprobStore:
     """Per-token log-probs of responses under one reference, read whole and looked up by content."""
 
-    def __init__(self, url: str | Path, reference: Reference) -> None:
+    def __init__(self, url: str | Path, reference: ReferenceIdentity) -> None:
         """Open the store of one reference and read its shards.
 
         Args:
@@ -76,7 +76,7 @@ class LogprobStore:
         files, root = open_store(url)
         digest = reference.digest()
         self.shards = ShardFolder(files, inside(root, digest[:FOLDER_DIGITS]), digest)
-        self._rows = HeldRows()
+        self._rows = RowBuffer()
         self._seen: dict[str, int] = {}  # shards read or written here, with their numbers of rows
         self._index = KeyIndex()
         self.refresh()
@@ -85,9 +85,9 @@ class LogprobStore:
         return len(self._index)
 
     @property
-    def claims_folder(self) -> Path | None:
+    def leases_folder(self) -> Path | None:
         """Where processes of this machine agree on who computes what; none for a store behind a URL."""
-        return Path(self.shards.path) / "claims" if self.shards.is_local else None
+        return Path(self.shards.path) / "leases" if self.shards.is_local else None
 
     def refresh(self) -> None:
         """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
@@ -113,11 +113,11 @@ class LogprobStore:
 
     def get(self, group: PromptResponses) -> list[list[float]]:
         """Per-token log-probs of a prompt's responses, nats, as many as each response has tokens."""
-        values: list[list[float]] = self.take(row_keys([group])).column("logprobs").to_pylist()
+        values: list[list[float]] = self.take(response_keys([group])).column("logprobs").to_pylist()
         return values
 
     def take(self, keys: Keys) -> pa.Table:
-        """The stored rows of some keys, in their order, with the columns of ``held_rows.HELD``.
+        """The stored rows of some keys, in their order, with the columns of ``row_buffer.COLUMNS``.
 
         Raises:
             KeyError: One of them is not stored.
@@ -156,11 +156,11 @@ class LogprobStore:
 
     def _merge(self, small: list[str]) -> None:
         """Merge shards, unless another process of this machine is at it."""
-        if self.claims_folder is None:
+        if self.leases_folder is None:
             merged = self.shards.merge(small)
         else:
             try:
-                with FileLock(self.claims_folder / "merge.lock", timeout=0):
+                with FileLock(self.leases_folder / "merge.lock", timeout=0):
                     merged = self.shards.merge(small)
             except Timeout:
                 return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preflow.logprobs.key_index import Keys, exact
+from preflow.logprobs.key_index import Keys, padded_key
 from preflow.models.packed.layout import PromptResponses
 
 #: Responses to one prompt that one forward takes on the CPU: two pairs. More would be one unit of loss and of memory.
@@ -14,7 +14,7 @@ _FORWARD_RESPONSES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkItem:
     """A prompt with responses that are missing, few enough for one forward.
 
     Attributes:
@@ -32,14 +32,14 @@ class Work:
         """How many pairs' responses these are, rounded up."""
         return (len(self.keys) + 1) // 2
 
-    def part(self, places: Sequence[int]) -> "Work":
+    def part(self, places: Sequence[int]) -> "WorkItem":
         """Some of its responses."""
         prompt, responses = self.group
-        return Work(
+        return WorkItem(
             (prompt, [responses[i] for i in places]), [self.keys[i] for i in places], [self.firsts[i] for i in places]
         )
 
-    def pieces(self, tokens: int | None) -> Iterator["Work"]:
+    def pieces(self, tokens: int | None) -> Iterator["WorkItem"]:
         """The same responses in order, at most ``tokens`` places of a packed row at once, or two pairs without it."""
         prompt, responses = self.group
         piece: list[int] = []
@@ -54,7 +54,7 @@ class Work:
         yield self.part(piece) if len(piece) < len(responses) else self
 
 
-def missing(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int64]) -> tuple[list[Work], int]:
+def missing_work(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int64]) -> tuple[list[WorkItem], int]:
     """What is missing, prompt by prompt, each response once; and how many groups lack only what others lack too.
 
     Args:
@@ -70,7 +70,7 @@ def missing(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int
     for prompt, responses in groups:
         places = range(place, place + len(responses))
         place += len(responses)
-        absent = {exact(keys[i]): r for i, r in zip(places, responses, strict=True) if found[i] < 0}
+        absent = {padded_key(keys[i]): r for i, r in zip(places, responses, strict=True) if found[i] < 0}
         new = {key: response for key, response in absent.items() if key not in known}
         if new:
             known.update(new)
@@ -79,6 +79,6 @@ def missing(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int
         elif absent:
             repeated += 1
     return [
-        Work((prompt, [r for _, r, _ in rows]), [key for key, _, _ in rows], [first for _, _, first in rows])
+        WorkItem((prompt, [r for _, r, _ in rows]), [key for key, _, _ in rows], [first for _, _, first in rows])
         for prompt, rows in wanted.items()
     ], repeated

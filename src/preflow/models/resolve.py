@@ -18,7 +18,7 @@ from preflow.errors import (
     ModelNotFoundError,
     UnsafeWeightsError,
 )
-from preflow.fingerprints.files import DigestMemory, folder_digest
+from preflow.fingerprints.files import DigestCache, folder_digest
 from preflow.models.packaged import PACKAGED, fetch
 from preflow.observer import Observer
 
@@ -133,7 +133,7 @@ def model_digest(folder: Path) -> str:
             f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
             "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
         )
-    return folder_digest(folder, sorted(names), DigestMemory(digests_folder()).digest)
+    return folder_digest(folder, sorted(names), DigestCache(digests_folder()).digest)
 
 
 def refuse_dpo_checkpoint(folder: Path) -> None:

@@ -15,7 +15,7 @@ from preflow.data.validated import each_pair
 from preflow.distributed import current_ranks, shut_down
 from preflow.environment import logprobs_url
 from preflow.errors import DataUnfitError, ModelError
-from preflow.logprobs.fill import Tally, fill
+from preflow.logprobs.fill import FillStats, fill
 from preflow.logprobs.identity import identify
 from preflow.logprobs.key_index import Keys
 from preflow.logprobs.pair_tokens import PairTokens
@@ -105,7 +105,7 @@ def score_groups(
         observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
         metrics: What its metrics are called.
-        keys: ``row_keys`` of the groups, where they are known already.
+        keys: ``response_keys`` of the groups, where they are known already.
     """
     ranks = current_ranks()
     precision = choose_precision(recipe)
@@ -125,11 +125,11 @@ def score_groups(
         return score
 
     by_length = precision.device.type != "cpu"
-    tally = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
-    tallies = ranks.gather(tally)
-    values = Tally.together(tallies).metrics()
-    if len(tallies) > 1:
-        values |= {f"rank_{number}_rows_computed": float(one.computed) for number, one in enumerate(tallies)}
+    stats = fill(store, groups, load, observer, what, keys=keys, by_length=by_length, ranks=ranks)
+    parts = ranks.gather(stats)
+    values = FillStats.together(parts).metrics()
+    if len(parts) > 1:
+        values |= {f"rank_{number}_rows_computed": float(one.computed) for number, one in enumerate(parts)}
     if ranks.index == 0:
         if metrics != ASSEMBLING:  # the same rows were counted for those who filled the store
             store.note_usage(values)

@@ -13,7 +13,7 @@ from preflow.fingerprints.files import file_stamp
 
 def test_a_young_file_is_not_remembered(tmp_path: Path) -> None:
     """Two edits within one tick of the file system's clock leave the same times."""
-    memory = files.DigestMemory(tmp_path / "memory")
+    memory = files.DigestCache(tmp_path / "memory")
     file = tmp_path / "weights"
     file.write_bytes(b"old")
     first = memory.digest(file)
@@ -37,8 +37,8 @@ def test_an_old_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(files, "file_digest", counted)
     trust_at_once(monkeypatch)
-    memory = files.DigestMemory(tmp_path / "memory")
-    assert memory.digest(file) == memory.digest(file) == files.DigestMemory(tmp_path / "memory").digest(file)
+    memory = files.DigestCache(tmp_path / "memory")
+    assert memory.digest(file) == memory.digest(file) == files.DigestCache(tmp_path / "memory").digest(file)
     assert len(reads) == 1
     monkeypatch.setattr(files, "_is_local", lambda path: False)
     memory.digest(file)
@@ -52,7 +52,7 @@ def test_a_hub_files_name_is_not_believed(tmp_path: Path, monkeypatch: pytest.Mo
     blob.parent.mkdir()
     blob.write_bytes(b"WEIGHTS")
     links = [tmp_path / "snapshots" / revision / "model.safetensors" for revision in ("first", "second")]
-    memory, expected = files.DigestMemory(tmp_path / "memory"), hashlib.sha256(b"WEIGHTS").hexdigest()
+    memory, expected = files.DigestCache(tmp_path / "memory"), hashlib.sha256(b"WEIGHTS").hexdigest()
     for link in links:
         link.parent.mkdir(parents=True)
         link.symlink_to(blob)
@@ -70,7 +70,7 @@ def test_a_file_that_was_young_when_its_stamp_was_taken_is_not_remembered(
     begun = time.time_ns()
     monkeypatch.setattr(files, "_LOCAL", files._LOCAL | {"tmpfs"})
     monkeypatch.setattr(time, "time_ns", iter([begun, *[begun + 10**12] * 9]).__next__)
-    files.DigestMemory(tmp_path / "memory").digest(file)
+    files.DigestCache(tmp_path / "memory").digest(file)
     assert not list((tmp_path / "memory").glob("*"))
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from preflow.environment import logprobs_url
 from preflow.logprobs.cli import app
-from preflow.logprobs.identity import Reference
+from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.store import LogprobStore
 from tests.unit.support import MODEL, OTHER, filled, group
 
@@ -30,13 +30,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> LogprobStore:
     with monkeypatch.context() as patch:
         patch.setattr("preflow.logprobs.fill.time.time", lambda: now - 40 * 24 * 3600)
         filled(logprobs_url(), [group(i) for i in range(5)])
-    store, _, tally = filled(logprobs_url(), [group(i) for i in range(8)])
-    store.note_usage(tally.metrics())
+    store, _, stats = filled(logprobs_url(), [group(i) for i in range(8)])
+    store.note_usage(stats.metrics())
     filled(logprobs_url(), [group(1)], OTHER)
     return store
 
 
-def rows(reference: Reference = MODEL) -> int:
+def rows(reference: ReferenceIdentity = MODEL) -> int:
     return len(LogprobStore(logprobs_url(), reference))
 
 
@@ -101,9 +101,9 @@ def test_what_killed_writers_left_is_swept(store: LogprobStore) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; what killed writers and claims leave aside."""
+    """Every file below a folder; what killed writers and leases leave aside."""
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "claims" not in p.parts
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "leases" not in p.parts
     }
 
 
@@ -190,7 +190,7 @@ def test_a_store_behind_a_url_is_shown_and_pruned(tmp_path: Path, scheme: str) -
 
 
 def test_no_login_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preflow.logprobs.cli.holdings", lambda url: ([], []))
+    monkeypatch.setattr("preflow.logprobs.cli.inventory", lambda url: ([], []))
     for arguments in (("show",), ("prune", "--older-than", "1")):
         for url in ("ftp://me:secret@host/store", "dir::ftp://me:secret@host/store"):
             shown = tool(*arguments, "--url", url).output

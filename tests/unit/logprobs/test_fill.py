@@ -8,8 +8,8 @@ import torch
 
 from preflow.distributed import Ranks
 from preflow.errors import ModelError
-from preflow.logprobs.fill import SHARD_GROUPS, Tally, fill
-from preflow.logprobs.store import LogprobStore, row_key
+from preflow.logprobs.fill import SHARD_GROUPS, FillStats, fill
+from preflow.logprobs.store import LogprobStore, response_key
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.scoring import BATCH_TOKENS
 from preflow.observer import Silent
@@ -28,12 +28,12 @@ def test_pairs_of_one_prompt_are_computed_a_few_at_a_time(tmp_path: Path, by_len
     long = [5] * 1000
     groups: list[PromptResponses] = [([1, 2, 3], ([10 + i, *long], [5000 + i, *long])) for i in range(200)]
     store = LogprobStore(tmp_path, MODEL)
-    tally = fill(store, groups, lambda: score, Silent(), "test", by_length=by_length)
+    stats = fill(store, groups, lambda: score, Silent(), "test", by_length=by_length)
     together = [len(asked[1]) for asked in counting.asked]
-    assert sum(together) == tally.responses == len(store) == 400
+    assert sum(together) == stats.responses == len(store) == 400
     assert max(together) == (BATCH_TOKENS - 2) // 1001 if by_length else 4
     assert all(sum(len(responses) for _, responses in shard) <= 2 * SHARD_GROUPS for shard in shards)
-    assert (tally.asked, tally.hit, tally.computed) == (200, 0, 200)
+    assert (stats.asked, stats.hit, stats.computed) == (200, 0, 200)
     assert len(filled(tmp_path, groups)[1].asked) == 0
 
 
@@ -47,22 +47,22 @@ def test_one_row_asked_ten_times_of_an_empty_store_is_no_hit(tmp_path: Path) -> 
 def test_what_another_process_stored_meanwhile_is_not_counted_as_computed(tmp_path: Path) -> None:
     """Of two pairs with one prompt, the other process stores the first while this one still has other work."""
     url = f"memory://{tmp_path}"
-    prompt = next([1, i] for i in range(99) if Ranks(1, 2).owns(row_key([1, i], [3])))
+    prompt = next([1, i] for i in range(99) if Ranks(1, 2).owns(response_key([1, i], [3])))
     groups: list[PromptResponses] = [(prompt, ([3], [4])), (prompt, ([5], [6]))]
     store, counting = LogprobStore(url, MODEL), Counting()
 
     def meet() -> None:
         filled(url, groups[:1])
 
-    tally = fill(store, groups, counting.load, Silent(), "test", ranks=Ranks(0, 2, meet))
+    stats = fill(store, groups, counting.load, Silent(), "test", ranks=Ranks(0, 2, meet))
     assert counting.asked == [(tuple(prompt), [[5], [6]])]
-    assert (tally.asked, tally.hit, tally.repeated, tally.computed, tally.responses) == (2, 0, 0, 1, 2)
+    assert (stats.asked, stats.hit, stats.repeated, stats.computed, stats.responses) == (2, 0, 0, 1, 2)
 
 
 def test_ranks_together_hit_what_the_first_of_them_found() -> None:
     """The second one looked when the first had stored a row already; one of the rows is asked for twice."""
-    tallies = [Tally(asked=9, hit=3, repeated=1, computed=4), Tally(asked=9, hit=5, computed=1)]
-    together = Tally.together(tallies)
+    parts = [FillStats(asked=9, hit=3, repeated=1, computed=4), FillStats(asked=9, hit=5, computed=1)]
+    together = FillStats.together(parts)
     assert (together.asked, together.hit, together.repeated, together.computed) == (9, 3, 1, 5)
 
 

@@ -10,7 +10,7 @@ from preflow.data.tokens.tokenize import Counts, TokenizedPair
 from preflow.logprobs import pair_tokens, row_buffer
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks
-from preflow.logprobs.store import row_keys
+from preflow.logprobs.store import response_keys
 from tests.unit.support import filled
 
 PAIRS = [
@@ -30,8 +30,8 @@ def test_groups_and_keys_are_those_of_the_pairs(tokens: PairTokens) -> None:
     assert list(tokens) == groups
     assert [tokens[3], tokens[-1]] == [groups[3], groups[-1]]
     assert list(tokens[7:33]) == groups[7:33]
-    assert tokens.keys.tolist() == row_keys(groups).tolist()
-    assert tokens[7:33].keys.tolist() == row_keys(groups[7:33]).tolist()
+    assert tokens.keys.tolist() == response_keys(groups).tolist()
+    assert tokens[7:33].keys.tolist() == response_keys(groups[7:33]).tolist()
     with pytest.raises(ValueError, match="step 2"):
         tokens[::2]
 

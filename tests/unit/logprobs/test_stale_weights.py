@@ -146,7 +146,7 @@ def memory_of_digests_damaged(b: Bench) -> None:
 
 def memory_of_another_file(b: Bench) -> None:
     """The record of the other adapter's file put where this one's belongs."""
-    memory = files.DigestMemory(digests_folder())
+    memory = files.DigestCache(digests_folder())
     memory.digest(b.folder / "other" / "model" / b.weights.name)
     edit(b.weights, louder)
     records = {json.loads(r.read_text())["path"]: r for r in digests_folder().glob("*.json")}

@@ -13,12 +13,12 @@ import torch
 from preflow.distributed import Ranks
 from preflow.errors import ConfigError, ModelError
 from preflow.logprobs import store as store_module
-from preflow.logprobs.fill import SHARD_GROUPS, Tally, fill
-from preflow.logprobs.identity import Reference
+from preflow.logprobs.fill import SHARD_GROUPS, FillStats, fill
+from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.key_index import KeyIndex
-from preflow.logprobs.leases import Choose, LockedClaims
+from preflow.logprobs.leases import Choose, FileLeases
 from preflow.logprobs.shards import SCHEMA, ShardFolder
-from preflow.logprobs.store import LogprobStore, row_key, row_keys
+from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Silent
 from tests.unit.support import MODEL, OTHER, Counting, filled, group, values_of
@@ -35,14 +35,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_only_what_is_missing_is_computed(url: str) -> None:
-    first, counting, tally = filled(url, [group(i) for i in range(100)])
-    assert (len(counting.asked), tally.computed, tally.responses) == (100, 100, 200)
+    first, counting, stats = filled(url, [group(i) for i in range(100)])
+    assert (len(counting.asked), stats.computed, stats.responses) == (100, 100, 200)
     assert first.get(group(7)) == values_of(7)
     _, again, hit = filled(url, [group(i) for i in reversed(range(100))] + [group(3)])
     assert (again.asked, again.loads, hit.computed) == ([], 0, 0)
-    appended, more, tally = filled(url, [group(i) for i in range(103)])
+    appended, more, stats = filled(url, [group(i) for i in range(103)])
     assert [list(asked[0]) for asked in more.asked] == [[1, 2, 100], [1, 2, 101], [1, 2, 102]]
-    assert (tally.asked, tally.computed) == (103, 3)
+    assert (stats.asked, stats.computed) == (103, 3)
     assert appended.get(group(102)) == values_of(102)
 
 
@@ -55,17 +55,17 @@ def test_a_response_of_another_pair_is_found(url: str) -> None:
 
 
 def test_a_group_asked_twice_is_computed_once(tmp_path: Path) -> None:
-    _, counting, tally = filled(tmp_path, [group(1), group(1), group(2)])
-    assert (len(counting.asked), tally.computed, tally.asked) == (2, 2, 3)
+    _, counting, stats = filled(tmp_path, [group(1), group(1), group(2)])
+    assert (len(counting.asked), stats.computed, stats.asked) == (2, 2, 3)
 
 
 def test_sums_counts_and_order(tmp_path: Path) -> None:
     store, _, _ = filled(tmp_path, [group(i) for i in range(5)])
-    table = store.take(row_keys([group(4), group(2)]))
+    table = store.take(response_keys([group(4), group(2)]))
     assert table.column("total").to_pylist() == [-8.0, -4.0, -4.0, -2.0]
     assert table.column("tokens").to_pylist() == [2, 1, 2, 1]
     with pytest.raises(KeyError, match="1 of 2 responses"):
-        store.take(row_keys([([1, 2, 3], ([3, 3], [99]))]))
+        store.take(response_keys([([1, 2, 3], ([3, 3], [99]))]))
 
 
 def test_other_weights_share_nothing(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_other_weights_share_nothing(tmp_path: Path) -> None:
 
 def test_every_way_to_cut_the_same_tokens_is_another_key() -> None:
     cuts = [([1, 2], [3]), ([1], [2, 3]), ([1, 2, 3], []), ([1, 2], [3, 0]), ([1, 3], [2]), ([0, 1, 2], [3])]
-    assert len({row_key(prompt, response) for prompt, response in cuts}) == len(cuts)
+    assert len({response_key(prompt, response) for prompt, response in cuts}) == len(cuts)
 
 
 def test_a_damaged_shard_is_set_aside_and_recomputed(tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_a_stop_loses_at_most_one_shard(tmp_path: Path) -> None:
     assert len(filled(tmp_path, groups)[1].asked) == SHARD_GROUPS
 
 
-def test_rows_that_another_process_claims_are_left_to_it(tmp_path: Path) -> None:
+def test_rows_that_another_process_has_leased_are_left_to_it(tmp_path: Path) -> None:
     """A second one that wants the same rows takes the next shard, and waits for the first one's."""
     groups = [group(i) for i in range(2 * SHARD_GROUPS)]
-    second, tallies = Counting(), list[Tally]()
+    second, parts = Counting(), list[FillStats]()
 
     def fill_too() -> None:
-        tallies.append(fill(LogprobStore(tmp_path, MODEL), groups, second.load, Silent(), "second"))
+        parts.append(fill(LogprobStore(tmp_path, MODEL), groups, second.load, Silent(), "second"))
 
     thread = threading.Thread(target=fill_too)
 
@@ -149,30 +149,30 @@ def test_rows_that_another_process_claims_are_left_to_it(tmp_path: Path) -> None
                 time.sleep(0.001)
         yield from Counting().score(asked)
 
-    tally = fill(LogprobStore(tmp_path, MODEL), groups, lambda: first, Silent(), "first")
+    stats = fill(LogprobStore(tmp_path, MODEL), groups, lambda: first, Silent(), "first")
     thread.join(timeout=60)
-    assert (tally.computed, tallies[0].computed) == (SHARD_GROUPS, SHARD_GROUPS)
+    assert (stats.computed, parts[0].computed) == (SHARD_GROUPS, SHARD_GROUPS)
     assert {asked[0][-1] for asked in second.asked} == set(range(SHARD_GROUPS, 2 * SHARD_GROUPS))
 
 
-def test_claims_of_the_dead_are_free(tmp_path: Path) -> None:
-    claims = LockedClaims(tmp_path)
-    (tmp_path / "99999-dead.claim").write_bytes(b"k" * 16)
+def test_leases_of_dead_processes_are_free(tmp_path: Path) -> None:
+    leases = FileLeases(tmp_path)
+    (tmp_path / "99999-dead.lease").write_bytes(b"k" * 16)
     seen: list[set[bytes]] = []
 
     def choosing(*keys: bytes) -> Choose:
-        def choose(claimed: set[bytes]) -> list[bytes]:
-            seen.append(set(claimed))
+        def choose(leased: set[bytes]) -> list[bytes]:
+            seen.append(set(leased))
             return list(keys)
 
         return choose
 
-    with claims.take(choosing(b"a" * 16)), LockedClaims(tmp_path).take(choosing()):
+    with leases.take(choosing(b"a" * 16)), FileLeases(tmp_path).take(choosing()):
         pass
-    with claims.take(choosing()):
+    with leases.take(choosing()):
         pass
     assert seen == [set(), {b"a" * 16}, set()]
-    assert list(tmp_path.glob("*.claim")) == []
+    assert list(tmp_path.glob("*.lease")) == []
 
 
 def test_ranks_take_disjoint_rows_that_make_up_the_whole(url: str) -> None:
@@ -183,9 +183,9 @@ def test_ranks_take_disjoint_rows_that_make_up_the_whole(url: str) -> None:
         store = LogprobStore(url, MODEL)
         ranks = Ranks(parts.index(part), 3, lambda: met.append(sum(len(other.asked) for other in parts)))
         fill(store, groups, part.load, Silent(), "test", ranks=ranks)
-    keys = [row_keys(part.asked).tolist() for part in parts]
+    keys = [response_keys(part.asked).tolist() for part in parts]
     assert sum(map(len, keys)) == len({key for part_keys in keys for key in part_keys}) == 300
-    if "://" in url:  # nothing is claimed there, so the shares alone keep the ranks apart
+    if "://" in url:  # nothing is leased there, so the shares alone keep the ranks apart
         assert 30 < met[0] < 70, "the first rank did not begin with its own third"
     assert [sum(Ranks(i, 3).owns(key) for i in range(3)) for key in keys[0]] == [1] * len(keys[0])
 
@@ -250,7 +250,7 @@ def test_a_changed_file_of_the_model_stops_the_filling(tmp_path: Path) -> None:
 
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"old")
-    reference = Reference({"weights": "abc"}, "a model", {str(weights): file_stamp(weights)})
+    reference = ReferenceIdentity({"weights": "abc"}, "a model", {str(weights): file_stamp(weights)})
 
     def changing(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         weights.write_bytes(b"newer")

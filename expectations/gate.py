@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from expectations.output import write_kind
 from expectations.report.page import page
 from expectations.report.summary import PAGE, critical_findings, kind_report, metrics, remarks, summary
-from expectations.row_facts import Facts, compare_rows, nearly_leaking, read_kind
+from expectations.row_facts import RowFacts, compare_rows, nearly_leaking, read_kind
 from expectations.set_measures import measure_set
 from expectations.suites import demonstrations, preferences
-from expectations.suites.running import Outcome, as_result, run_suite
+from expectations.suites.running import SuiteResult, as_result, run_suite
 from expectations.suites.shared import lengths_suite, split_suite
 from preflow.artifacts import SCRATCH, write_json
 from preflow.config.base import Template
@@ -24,9 +24,8 @@ from preflow.config.validation import ValidationSettings
 from preflow.data.files.sources import DataSource
 from preflow.data.quality.sets.benchmarks import read_benchmarks
 from preflow.data.quality.sets.column_store import Columns
-from preflow.data.splits import Side as SplitSide
-from preflow.data.splits import split
-from preflow.data.validated import QUARANTINE, REPORT, Kind, Side, rows_file
+from preflow.data.splits import SplitRows, assign_splits
+from preflow.data.validated import QUARANTINE, REPORT, DataKind, Split, rows_file
 from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
 from preflow.observer import Observer
@@ -34,7 +33,7 @@ from preflow.specs import ValidateSpec
 
 LEAK, NEAR_LEAK = "leaks_into_evaluation", "nearly_leaks_into_evaluation"
 _Suite = Callable[[ValidationSettings], gx.ExpectationSuite]
-_SUITES: dict[Kind, tuple[_Suite, _Suite]] = {
+_SUITES: dict[DataKind, tuple[_Suite, _Suite]] = {
     "demonstrations": (demonstrations.rows_suite, demonstrations.set_suite),
     "preferences": (preferences.rows_suite, preferences.set_suite),
 }
@@ -42,7 +41,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class Judged:
+class JudgedRows:
     """The rows of one kind after their suites.
 
     Attributes:
@@ -53,13 +52,13 @@ class Judged:
         held: Rows that evaluate, shape ``(N,)``.
     """
 
-    facts: Facts
+    facts: RowFacts
     share: float | None
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[SuiteResult] = field(default_factory=list)
     reason: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     held: Bools = field(default_factory=lambda: np.zeros(0, bool))
 
-    def judge(self, outcome: Outcome) -> None:
+    def judge(self, outcome: SuiteResult) -> None:
         """Take what a suite found; a row keeps the first finding that set it aside."""
         self.outcomes.append(outcome)
         for place, name in enumerate(FINDINGS):
@@ -110,7 +109,7 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     benchmark = None
     if spec.benchmarks:
         benchmark = read_benchmarks(spec.benchmarks, scratch / "benchmarks", spec.settings)
-    kinds: dict[Kind, Judged] = {}
+    kinds: dict[DataKind, JudgedRows] = {}
     for kind in _SUITES:
         judged = _judge(kind, spec, scratch, benchmark, observer)
         if judged is not None:
@@ -132,8 +131,8 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
 
 
 def _judge(
-    kind: Kind, spec: ValidateSpec, scratch: Path, benchmark: Columns | None, observer: Observer
-) -> Judged | None:
+    kind: DataKind, spec: ValidateSpec, scratch: Path, benchmark: Columns | None, observer: Observer
+) -> JudgedRows | None:
     """Measure one kind of rows and run its suite over them; none where the recipe names no such data."""
     train: Sequence[DataSource] = getattr(spec, kind)
     evaluation: Sequence[DataSource] = getattr(spec, f"{kind}_eval")
@@ -143,18 +142,18 @@ def _judge(
     columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
     facts = compare_rows(columns, settings, benchmark)
     share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
-    judged = Judged(facts, None if columns.has_eval else share)
+    judged = JudgedRows(facts, None if columns.has_eval else share)
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
     if spec.tokenizer is not None:
         _judge_lengths(judged, spec.tokenizer, spec.template, spec.max_seq_length or 0)
-    if missed := (~facts.fine & judged.used).any():
+    if missed := int((~facts.fine & judged.used).sum()):
         raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
     observer.progress(1, 1, f"rows of {kind} judged")
     return judged
 
 
-def _judge_lengths(judged: Judged, tokenizer: str, template: Template, limit: int) -> None:
+def _judge_lengths(judged: JudgedRows, tokenizer: str, template: Template, limit: int) -> None:
     """Count the tokens of the rows that nothing has set aside so far."""
     from preflow.data.quality.sets.token_counts import count_tokens, load_renderer  # it loads transformers
 
@@ -166,18 +165,18 @@ def _judge_lengths(judged: Judged, tokenizer: str, template: Template, limit: in
     judged.judge(run_suite(facts.frames({"too_many_tokens": tokens}), suite))
 
 
-def _split(kinds: dict[Kind, Judged]) -> None:
+def _split(kinds: dict[DataKind, JudgedRows]) -> None:
     """Part training from evaluation; training rows whose prompt is held out, exactly or nearly, are set aside."""
     judged = list(kinds.values())
     if not judged:
         return
     used = [np.flatnonzero(one.used) for one in judged]
     sides = [
-        SplitSide(one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share)
+        SplitRows(one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share)
         for one, rows in zip(judged, used, strict=True)
     ]
     leaked: list[Bools] = []
-    for one, rows, (held, leaks) in zip(judged, used, split(sides), strict=True):
+    for one, rows, (held, leaks) in zip(judged, used, assign_splits(sides), strict=True):
         one.held = np.zeros(len(one.facts), bool)
         one.held[rows[held]] = True
         leaked.append(np.zeros(len(one.facts), bool))
@@ -189,13 +188,15 @@ def _split(kinds: dict[Kind, Judged]) -> None:
         one.judge(run_suite(one.facts.frames({LEAK: leaks, NEAR_LEAK: nearly}), suite))
 
 
-def _write(kinds: dict[Kind, Judged], settings: ValidationSettings, out: Path) -> dict[Kind, dict[str, Any]]:
+def _write(
+    kinds: dict[DataKind, JudgedRows], settings: ValidationSettings, out: Path
+) -> dict[DataKind, dict[str, Any]]:
     """Write the rows of every kind and what was found; a kind that the recipe does not use gets empty files."""
-    reports: dict[Kind, dict[str, Any]] = {}
+    reports: dict[DataKind, dict[str, Any]] = {}
     (out / QUARANTINE).write_bytes(b"")
     for kind, (_, set_suite) in _SUITES.items():
         if kind not in kinds:
-            sides: tuple[Side, ...] = ("train", "eval")
+            sides: tuple[Split, ...] = ("train", "eval")
             for side in sides:
                 (out / rows_file(kind, side)).write_bytes(b"")
             continue

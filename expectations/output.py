@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from expectations.report.row_details import Details
-from expectations.row_facts import Facts
-from preflow.data.files.original_rows import Originals
+from expectations.report.row_details import RowDetails
+from expectations.row_facts import RowFacts
+from preflow.data.files.original_rows import OriginalRows
 from preflow.data.rows import Source
 from preflow.data.text import row_json
-from preflow.data.validated import QUARANTINE, Kind, SetAside, rows_file
+from preflow.data.validated import QUARANTINE, DataKind, QuarantinedRow, rows_file
 from preflow.findings import FINDINGS
 
 _NAMES = tuple(FINDINGS)
 
 
-def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
+def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
     """Write the rows of one kind; those set aside are added to the quarantine.
 
     Args:
@@ -27,7 +27,7 @@ def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_],
         held: Rows that evaluate, shape ``(N,)``.
         out: The validate stage's folder.
     """
-    kind, details, originals = facts.columns.kind, Details(facts), Originals(facts.columns.origins)
+    kind, details, originals = facts.columns.kind, RowDetails(facts), OriginalRows(facts.columns.origins)
     fine = facts.fine
     with (
         (out / rows_file(kind, "train")).open("wb") as train,
@@ -43,15 +43,17 @@ def write_kind(facts: Facts, reason: NDArray[np.int16], held: NDArray[np.bool_],
             for at in np.flatnonzero(~used).tolist():
                 row = start + at
                 if fine[row]:
-                    quarantine.write(_set_aside(details, originals, _NAMES[reason[row]], row, lines[at], kind))
+                    quarantine.write(_quarantined(details, originals, _NAMES[reason[row]], row, lines[at], kind))
                 else:  # was written as it shall stand there when it could not be converted
                     quarantine.write(lines[at])
             start = rows.stop
 
 
-def _set_aside(details: Details, originals: Originals, finding: str, row: int, line: bytes, kind: Kind) -> bytes:
+def _quarantined(
+    details: RowDetails, originals: OriginalRows, finding: str, row: int, line: bytes, kind: DataKind
+) -> bytes:
     found = json.loads(line)
-    aside = SetAside(
+    aside = QuarantinedRow(
         kind,
         Source(found["file"], found["row"]),
         finding,

@@ -17,12 +17,12 @@ from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk, Part, chunks
 from preflow.data.files.sources import DataSource, is_hub, source_names
 from preflow.data.quality.rows.ingest import FINE
-from preflow.data.quality.rows.row_checks import Order, Surveyed, survey
+from preflow.data.quality.rows.row_checks import ChunkMeasures, ChunkTask, measure_chunk
 from preflow.data.quality.rows.word_hashes import combine
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.quality.sets.near_duplicates import at_odds, first_of, near, near_elsewhere, wins
 from preflow.data.quality.sets.similarity import prompts_alike, rows_alike
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 from preflow.observer import Observer
 
 Bools = NDArray[np.bool_]
@@ -37,7 +37,7 @@ _FRAME_BYTES = 400
 
 
 @dataclass(slots=True)
-class Facts:
+class RowFacts:
     """What is known of the rows of one kind.
 
     Attributes:
@@ -106,7 +106,7 @@ class Facts:
 
 
 def read_kind(
-    kind: Kind,
+    kind: DataKind,
     sources: dict[Part, Sequence[DataSource]],
     folder: Path,
     settings: ValidationSettings,
@@ -132,12 +132,12 @@ def read_kind(
         kind, folder, names=dict(zip(names, parts, strict=True)), origins=dict(zip(names, every, strict=True))
     )
 
-    def orders() -> Iterator[Order]:
+    def orders() -> Iterator[ChunkTask]:
         number = 0
         for index, (source, name) in enumerate(zip(every, names, strict=True)):
             part: Part = "train" if index < len(sources["train"]) else "eval"
             for chunk in chunks(source, name, part):
-                yield Order(kind, chunk, number, columns.rows_file(number), settings)
+                yield ChunkTask(kind, chunk, number, columns.rows_file(number), settings)
                 number += 1
 
     size = sum(Path(source.path).stat().st_size for source in every if not is_hub(source.path))
@@ -145,14 +145,14 @@ def read_kind(
         columns.append(file, found)
         observer.progress(min(columns.size, size), max(size, 1), f"bytes of {kind} read")
     if not columns.files:  # no row at all: the columns are there and empty
-        empty = Order(kind, Chunk("", "train"), 0, columns.rows_file(0), settings)
-        columns.append("", survey(empty))
+        empty = ChunkTask(kind, Chunk("", "train"), 0, columns.rows_file(0), settings)
+        columns.append("", measure_chunk(empty))
     columns.close()
     observer.progress(max(size, 1), max(size, 1), f"bytes of {kind} read")
     return columns
 
 
-def _surveyed(orders: Iterator[Order], workers: int) -> Iterator[tuple[str, Surveyed]]:
+def _surveyed(orders: Iterator[ChunkTask], workers: int) -> Iterator[tuple[str, ChunkMeasures]]:
     if workers == 1:
         yield from map(_survey, orders)
         return
@@ -161,14 +161,14 @@ def _surveyed(orders: Iterator[Order], workers: int) -> Iterator[tuple[str, Surv
     yield from pool(delayed(_survey)(order) for order in orders)
 
 
-def _survey(order: Order) -> tuple[str, Surveyed]:
-    return order.chunk.file, survey(order)
+def _survey(order: ChunkTask) -> tuple[str, ChunkMeasures]:
+    return order.chunk.file, measure_chunk(order)
 
 
-def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Columns | None) -> Facts:
+def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Columns | None) -> RowFacts:
     """Compare rows with each other: copies, verdicts at odds, one answer to many prompts, benchmark prompts."""
     memory = settings.memory_mb * 2**20
-    facts = Facts(columns, settings)
+    facts = RowFacts(columns, settings)
     fine, named = facts.fine, columns.get("part").astype(bool)
     parts = [mask for mask in (fine & ~named, fine & named) if mask.any()]
     copies, facts.partners = _exact_copies(columns, parts, memory)
@@ -199,7 +199,7 @@ def _exact_copies(columns: Columns, parts: list[Bools], memory: int) -> tuple[Bo
     return partner >= 0, partner
 
 
-def _compare_verdicts(facts: Facts, prompts: NDArray[np.uint64], memory: int) -> None:
+def _compare_verdicts(facts: RowFacts, prompts: NDArray[np.uint64], memory: int) -> None:
     chosen, rejected = (facts.columns.get("answers", side) for side in (0, 1))
     sides = (combine(prompts, chosen), combine(prompts, rejected))
     fine = facts.fine
@@ -217,7 +217,7 @@ def _conflicts(prompts: NDArray[np.uint64], answers: NDArray[np.uint64], fine: B
     return np.asarray(fine & marked[first])
 
 
-def _in_benchmark(facts: Facts, benchmark: Columns | None) -> Bools:
+def _in_benchmark(facts: RowFacts, benchmark: Columns | None) -> Bools:
     columns, count = facts.columns, len(facts)
     facts.benchmark = np.full(count, -1, np.int64)
     if benchmark is None or not benchmark.total:
@@ -230,7 +230,7 @@ def _in_benchmark(facts: Facts, benchmark: Columns | None) -> Bools:
     return facts.benchmark >= 0
 
 
-def nearly_leaking(facts: Facts, train: Bools, others: Sequence[tuple[Facts, Bools]]) -> Bools:
+def nearly_leaking(facts: RowFacts, train: Bools, others: Sequence[tuple[RowFacts, Bools]]) -> Bools:
     """Rows that would train though their prompt is nearly one that is held out, in any kind of row."""
     found = np.zeros(len(facts), bool)
     for other, held in others:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from expectations.row_facts import Facts
+from expectations.row_facts import RowFacts
 from preflow.data.quality.rows.row_checks import OPENINGS
 from preflow.data.quality.sets.label_cues import distributions, length_bias, openings, prompt_shares, shallow_cues
 from preflow.data.quality.sets.similarity import parts_of
@@ -32,7 +32,7 @@ class SetMeasures:
     rows: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
-def measure_set(facts: Facts, used: NDArray[np.bool_], train: NDArray[np.bool_]) -> SetMeasures:
+def measure_set(facts: RowFacts, used: NDArray[np.bool_], train: NDArray[np.bool_]) -> SetMeasures:
     """Measure the usable rows of one kind.
 
     Args:
@@ -69,7 +69,7 @@ def measure_set(facts: Facts, used: NDArray[np.bool_], train: NDArray[np.bool_])
 
 
 def _measure_cues(
-    facts: Facts,
+    facts: RowFacts,
     used: NDArray[np.bool_],
     values: dict[str, float | None],
     shown: dict[str, Any],
@@ -89,7 +89,7 @@ def _measure_cues(
     shown["one_sided_opening"] = [entry for entry, _ in found]
 
 
-def _openings(facts: Facts, used: NDArray[np.bool_]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
+def _openings(facts: RowFacts, used: NDArray[np.bool_]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
     """Phrases that open many answers and their rows; of phrases that begin alike the one that says most."""
     found = []
     for length in OPENINGS:
@@ -105,7 +105,7 @@ def _openings(facts: Facts, used: NDArray[np.bool_]) -> list[tuple[dict[str, Any
     return [(entry, rows) for entry, rows in found if not any(says_more(other, entry) for other, _ in found)]
 
 
-def _first_words(facts: Facts, side: str, row: int, count: int) -> str:
+def _first_words(facts: RowFacts, side: str, row: int, count: int) -> str:
     """How an answer begins."""
     (values,) = facts.columns.values([row])
     return " ".join(folded_words(parts_of(values)[1 if side == "chosen" else 2])[:count])

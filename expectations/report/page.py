@@ -6,9 +6,9 @@ from typing import Any
 
 from expectations.report.style import STYLE
 from expectations.report.summary import limit_of, said
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 
-_KINDS: tuple[Kind, ...] = ("demonstrations", "preferences")
+_KINDS: tuple[DataKind, ...] = ("demonstrations", "preferences")
 _SEVERITIES = {"stop": "stops the run", "set_aside": "set aside", "warn": "warning"}
 _COLORS = {"chosen": "var(--one)", "completion": "var(--one)", "pairs": "var(--one)", "rejected": "var(--two)"}
 _PARTS = (("train", "var(--one)"), ("eval", "var(--three)"), ("set_aside", "var(--two)"))
@@ -41,7 +41,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
 
 
-def _kind(kind: Kind, found: Mapping[str, Any]) -> str:
+def _kind(kind: DataKind, found: Mapping[str, Any]) -> str:
     names = {"rows_in": "rows in", "train": "to train on", "eval": "held out", "set_aside": "set aside"}
     dots = {key: f'<i style="background:{color}"></i>' for key, color in _PARTS}
     numbers = "".join(

@@ -4,7 +4,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from expectations.row_facts import Facts
+from expectations.row_facts import RowFacts
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
 from preflow.data.quality.sets.similarity import parts_of
 from preflow.findings import FINDINGS
@@ -31,10 +31,10 @@ _WORDS = {
 }
 
 
-class Details:
+class RowDetails:
     """Says what is wrong with rows of one kind."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: RowFacts) -> None:
         self._facts = facts
         self._rows: dict[int, dict[str, NDArray[Any]]] = {}
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expectations.report.row_details import Details
-from expectations.row_facts import Facts
+from expectations.report.row_details import RowDetails
+from expectations.row_facts import RowFacts
 from expectations.set_measures import SetMeasures
 from preflow.config.validation import ValidationSettings
 from preflow.data.quality.sets.similarity import parts_of
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 from preflow.findings import FINDINGS, setting_of
 
 #: The report for people, in the validate stage's folder.
@@ -24,12 +24,12 @@ _CHARACTERS = 80
 #: Fewer held-out pairs give an accuracy whose 95 % interval is wider than 0.26 (Wilson 1927, at 0.5).
 FEW_HELD_OUT = 50
 _LEAKS = ("leaks_into_evaluation", "nearly_leaks_into_evaluation")
-_METRIC_NAMES: dict[Kind, str] = {"demonstrations": "demonstrations", "preferences": "pairs"}
-_SETTING: dict[Kind, str] = {"demonstrations": "sft", "preferences": "dpo"}
+_METRIC_NAMES: dict[DataKind, str] = {"demonstrations": "demonstrations", "preferences": "pairs"}
+_SETTING: dict[DataKind, str] = {"demonstrations": "sft", "preferences": "dpo"}
 
 
 def kind_report(
-    facts: Facts,
+    facts: RowFacts,
     failing: Mapping[str, NDArray[np.int64]],
     reason: NDArray[np.int16],
     held: NDArray[np.bool_],
@@ -50,7 +50,7 @@ def kind_report(
     Raises:
         RuntimeError: Rows in are not rows used + rows set aside: an error of the program.
     """
-    details = Details(facts)
+    details = RowDetails(facts)
     held_out, train = int(held.sum()), int(((reason < 0) & ~held).sum())
     by_reason = np.bincount(reason[reason >= 0], minlength=len(FINDINGS))
     if len(facts) != train + held_out + by_reason.sum():
@@ -73,7 +73,7 @@ def kind_report(
     }
 
 
-def _files(facts: Facts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+def _files(facts: RowFacts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     """By file: the part of the recipe that names it, its rows, and how many of them are used."""
     rows, fit = (facts.columns.count_by_source(chosen) for chosen in (np.ones(len(facts), bool), used))
     return {
@@ -81,7 +81,7 @@ def _files(facts: Facts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _entry(facts: Facts, details: Details, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+def _entry(facts: RowFacts, details: RowDetails, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
     rows = np.sort(rows)
     setting = setting_of(name, facts.columns.kind)
     examples = []
@@ -112,7 +112,7 @@ def _cut(text: str, *, whole: bool) -> str:
     return " ".join(words[:_WORDS])[:_CHARACTERS] + (" …" if len(words) > _WORDS else "")
 
 
-def critical_findings(kind: Kind, report: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
+def critical_findings(kind: DataKind, report: Mapping[str, Any], settings: ValidationSettings) -> list[str]:
     """What makes the whole set of one kind unfit, in words."""
     rows_in, findings = report["rows_in"], report["findings"]
     if rows_in == 0:
@@ -209,7 +209,7 @@ def named_findings(report: Mapping[str, Any]) -> str:
     )
 
 
-def summary(kind: Kind, report: Mapping[str, Any]) -> str:
+def summary(kind: DataKind, report: Mapping[str, Any]) -> str:
     """One line for a person."""
     line = (
         f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {report['eval']} held out, "
@@ -238,7 +238,7 @@ def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:
 
 def advice(reports: Mapping[str, Any]) -> list[str]:
     """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
-    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    kinds: tuple[DataKind, ...] = ("demonstrations", "preferences")
     warned = [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]
     return [*remarks(reports), *warned]
 
@@ -246,7 +246,7 @@ def advice(reports: Mapping[str, Any]) -> list[str]:
 def finding_rows(reports: Mapping[str, Any]) -> list[dict[str, str]]:
     """One line per finding, the worst first: for a table that people read."""
     order = ("stop", "set_aside", "warn")
-    kinds: tuple[Kind, ...] = ("demonstrations", "preferences")
+    kinds: tuple[DataKind, ...] = ("demonstrations", "preferences")
     lines = [(kind, name, entry) for kind in kinds for name, entry in reports.get(kind, {}).get("findings", {}).items()]
     return [
         {
@@ -261,7 +261,7 @@ def finding_rows(reports: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def metrics(reports: Mapping[Kind, Mapping[str, Any]]) -> dict[str, float]:
+def metrics(reports: Mapping[DataKind, Mapping[str, Any]]) -> dict[str, float]:
     """The counts as flat metrics: ``data/pairs_in``, ``data/pairs_used``, ``data/pairs_blank_text``, ..."""
     values = {}
     for kind, report in reports.items():

@@ -17,7 +17,7 @@ _COUNTS = ("element_count", "missing_count", "unexpected_count")
 
 
 @dataclass(slots=True)
-class Outcome:
+class SuiteResult:
     """What a suite found.
 
     Attributes:
@@ -41,7 +41,7 @@ def finding_of(expectation: Expectation) -> str:
     return str(expectation.meta["finding"])
 
 
-def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Outcome:
+def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> SuiteResult:
     """Validate frames of facts, each with one pass of one suite, and add their results up.
 
     Args:
@@ -52,7 +52,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Out
         RuntimeError: Great Expectations could not evaluate an expectation: an error of the program.
     """
     if not suite.expectations:
-        return Outcome()
+        return SuiteResult()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     definition = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
@@ -71,7 +71,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Out
                 merged.append(_lasting(result))
             else:
                 _add(merged[place], result)
-    return Outcome({name: np.concatenate(parts) for name, parts in found.items()}, merged)
+    return SuiteResult({name: np.concatenate(parts) for name, parts in found.items()}, merged)
 
 
 def _rows(result: dict[str, Any]) -> NDArray[np.int64]:
@@ -106,7 +106,7 @@ def _add(total: dict[str, Any], result: dict[str, Any]) -> None:
         total["result"][key] += result["result"].get(key, 0)
 
 
-def as_result(name: str, outcomes: Iterable[Outcome], rows: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
+def as_result(name: str, outcomes: Iterable[SuiteResult], rows: dict[str, dict[str, list[int]]]) -> dict[str, Any]:
     """The results of all suites of one kind as one validation result.
 
     Args:

@@ -6,7 +6,7 @@ from great_expectations.expectations.expectation import Expectation
 from expectations.suites.custom import at_least, below, never, no_problem
 from expectations.suites.running import new_suite
 from preflow.config.validation import ValidationSettings
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 from preflow.findings import FORM, setting_of
 
 
@@ -34,7 +34,7 @@ def lengths_suite(name: str, limit: int, settings: ValidationSettings) -> gx.Exp
     return new_suite(f"{name}: lengths", settings, [below("too_many_tokens", limit, settings, reached=False)])
 
 
-def of_sets(kind: Kind, settings: ValidationSettings) -> list[Expectation]:
+def of_sets(kind: DataKind, settings: ValidationSettings) -> list[Expectation]:
     """Of all usable rows together; the frame has one row."""
     few = "fewer_rows_than_recommended"
     recommended = getattr(settings, setting_of(few, kind) or "")

@@ -22,9 +22,9 @@ from flows.running.output_folder import result_folder
 from flows.running.preparation import data_sources
 from flows.running.terminal import parse_overrides
 from preflow.config.loading import load_recipe, recipe_for_data
-from preflow.data.files.reader import fed_back, read_rows
+from preflow.data.files.reader import from_quarantine, read_rows
 from preflow.data.files.sources import DataSource, resolve_sources
-from preflow.data.validated import QUARANTINE, REPORT, Kind
+from preflow.data.validated import QUARANTINE, REPORT, DataKind
 from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
 from preflow.specs import ValidateSpec
@@ -32,7 +32,7 @@ from tasks.runtime.progress import ProgressBars, ProgressObserver
 
 _UNFIT, _USAGE_ERROR = 1, 2
 _NAMED = 4
-_KINDS: tuple[Kind, ...] = ("demonstrations", "preferences")
+_KINDS: tuple[DataKind, ...] = ("demonstrations", "preferences")
 _STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
 _COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
 _SEVERITIES = {"stop": "stops", "set_aside": "set aside", "warn": "warning"}
@@ -143,10 +143,10 @@ def _is_recipe(path: Path) -> bool:
     return True
 
 
-def _guess(sources: tuple[DataSource, ...]) -> Kind:
+def _guess(sources: tuple[DataSource, ...]) -> DataKind:
     """Pairs where one of the first rows has a chosen answer, else demonstrations."""
     for source in sources:
-        for raw in map(fed_back, islice(read_rows(source), 100)):
+        for raw in map(from_quarantine, islice(read_rows(source), 100)):
             if raw.values.keys() & {"chosen", "rejected"}:
                 return "preferences"
             if raw.values.keys() & {"completion", "messages", "conversations"}:
@@ -170,7 +170,7 @@ def show(report: dict[str, Any], folder: Path, console: Console) -> None:
         console.print(f"{label:<10} {folder / name}", markup=False, soft_wrap=True)
 
 
-def _show_kind(kind: Kind, found: dict[str, Any], console: Console) -> None:
+def _show_kind(kind: DataKind, found: dict[str, Any], console: Console) -> None:
     counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
     title = f"{kind}: {counts} + {found['set_aside']:,} set aside"
     if not found["findings"]:

@@ -43,7 +43,7 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     Raises:
         DataUnfitError: A stage has no row to train on.
     """
-    from preflow.data.splits import Side, split, split_key
+    from preflow.data.splits import SplitRows, assign_splits, split_key
     from preflow.data.tokens.chat_template import Renderer
     from preflow.estimates.training import common_tokens
     from preflow.models.loading import load_tokenizer
@@ -54,10 +54,10 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
         rows = _named(prepared, stage)
         named = np.array([of_eval for _, of_eval in rows], bool)
         keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
-        sides.append(Side(keys, named, None if settings.eval_dataset else settings.eval_split))
+        sides.append(SplitRows(keys, named, None if settings.eval_dataset else settings.eval_split))
         found[stage] = [row for row, _ in rows]
     shared: dict[str, Rows] = {}
-    for (stage, settings), (held, leaking) in zip(prepared.recipe.training_sections, split(sides), strict=True):
+    for (stage, settings), (held, leaking) in zip(prepared.recipe.training_sections, assign_splits(sides), strict=True):
         parts = [
             _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
             for mask in (~held & ~leaking, held)
@@ -74,7 +74,7 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
 
 
 def first_turn(row: "Demonstration | Pair") -> str:
-    """What a row is split by."""
+    """The first user turn, whose hash splits the rows."""
     from preflow.data.rows import Demonstration, first_user_turn
 
     return first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt)

@@ -1,6 +1,6 @@
-"""Which rows train and which are held out: by a hash of the normalised prompt, for all kinds of rows together.
+"""Which rows train and which are held out: by a hash of the normalised prompt, for demonstrations and pairs together.
 
-The hash knows no seed and no row number, so adding rows moves none, and the same prompt falls on the same side as
+The hash depends on no seed and no row number, so adding rows moves none, and a prompt falls into the same split as
 demonstration and as pair.
 """
 
@@ -11,37 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preflow.data.rows import Demonstration, Pair, first_user_turn
 from preflow.data.text import normalise
 
-_HASH_DIGITS = 13  # 52 bits: the most hexadecimal digits that a float holds exactly
-
-
-def prompt_key(first_turn: str) -> str:
-    """SHA-256 of the normalised first user turn, in hexadecimal."""
-    return hashlib.sha256(normalise(first_turn).encode("utf-8")).hexdigest()
-
-
-def is_held_out(key: str, share: float) -> bool:
-    """Whether a prompt is held out when ``share`` (0 to 1) of all prompts are.
-
-    A larger share holds out the same prompts and more.
-    """
-    return int(key[:_HASH_DIGITS], 16) < share * float(16**_HASH_DIGITS)
-
-
-def row_key(row: Demonstration | Pair) -> str:
-    """The prompt key of a row."""
-    return prompt_key(first_user_turn(row.messages if isinstance(row, Demonstration) else row.prompt))
+#: Leading bits of a key that are compared with the share: a multiple of four that a float holds exactly.
+_BITS = 52
 
 
 def split_key(first_turn: str) -> int:
-    """The first 64 bits of the prompt key: what the split of many rows works on."""
+    """The first 64 bits of the SHA-256 of a row's normalised first user turn."""
     return int.from_bytes(hashlib.sha256(normalise(first_turn).encode("utf-8")).digest()[:8], "big")
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SplitRows:
     """The usable rows of one kind, before they are split.
 
     Attributes:
@@ -55,20 +37,22 @@ class Side:
     share: float | None
 
     def held_out(self) -> NDArray[np.bool_]:
-        """Which rows evaluate, shape ``(N,)``."""
+        """Which rows are held out, shape ``(N,)``; a larger share holds out the same prompts and more."""
         if self.share is None:
             return self.named
-        # The same 52 bits, and the same comparison, as ``is_held_out``.
-        return (self.keys >> np.uint64(64 - 4 * _HASH_DIGITS)).astype(np.float64) < self.share * 16.0**_HASH_DIGITS
+        return (self.keys >> np.uint64(64 - _BITS)).astype(np.float64) < self.share * 2.0**_BITS
 
 
-def split(sides: Sequence[Side]) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Part rows into training and evaluation so that no prompt is on both sides, whatever its kind.
+def assign_splits(kinds: Sequence[SplitRows]) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Part rows into training and evaluation so that no prompt is in both splits, whatever the kind of its rows.
+
+    Args:
+        kinds: The usable rows of each kind.
 
     Returns:
         For each kind two masks, shape ``(N,)`` each: rows that evaluate, and rows that would train but leave because
         their prompt is held out, in any kind. All other rows train.
     """
-    held = [side.held_out() for side in sides]
-    keys = np.unique(np.concatenate([side.keys[mask] for side, mask in zip(sides, held, strict=True)]))
-    return [(mask, np.isin(side.keys, keys) & ~mask) for side, mask in zip(sides, held, strict=True)]
+    held = [rows.held_out() for rows in kinds]
+    keys = np.unique(np.concatenate([rows.keys[mask] for rows, mask in zip(kinds, held, strict=True)]))
+    return [(mask, np.isin(rows.keys, keys) & ~mask) for rows, mask in zip(kinds, held, strict=True)]

@@ -20,15 +20,15 @@ from preflow.artifacts import Artifact
 from preflow.data.rows import Demonstration, Pair, Source
 from preflow.data.text import row_json
 
-Side = Literal["train", "eval"]
-Kind = Literal["demonstrations", "preferences"]
+Split = Literal["train", "eval"]
+DataKind = Literal["demonstrations", "preferences"]
 QUARANTINE = "quarantine.jsonl"
 REPORT = "report.json"
 Row = TypeVar("Row", Demonstration, Pair)
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantinedRow:
     """A row that does not pass.
 
     Attributes:
@@ -40,7 +40,7 @@ class SetAside:
         measure: The number that failed its threshold; none where there is none.
     """
 
-    kind: Kind
+    kind: DataKind
     source: Source
     finding: str
     detail: str
@@ -60,12 +60,12 @@ class SetAside:
         }
 
 
-def rows_file(kind: Kind, side: Side) -> str:
+def rows_file(kind: DataKind, side: Split) -> str:
     """Name of the file that holds the rows of one kind and side."""
     return f"{kind}.{side}.jsonl"
 
 
-def write_rows(path: Path, rows: Iterable[Demonstration | Pair | SetAside]) -> None:
+def write_rows(path: Path, rows: Iterable[Demonstration | Pair | QuarantinedRow]) -> None:
     """Write rows, one JSON object per line.
 
     Text that no encoding can write (a lone surrogate in a row set aside) becomes its JSON escape, so that it reads
@@ -75,17 +75,17 @@ def write_rows(path: Path, rows: Iterable[Demonstration | Pair | SetAside]) -> N
         handle.writelines(row_json(row.to_json()) for row in rows)
 
 
-def load_demonstrations(artifact: Artifact, side: Side) -> list[Demonstration]:
+def load_demonstrations(artifact: Artifact, side: Split) -> list[Demonstration]:
     """The validated demonstrations of one side; empty where the recipe has none."""
     return _load(artifact.file(rows_file("demonstrations", side)), Demonstration.from_json)
 
 
-def load_pairs(artifact: Artifact, side: Side) -> list[Pair]:
+def load_pairs(artifact: Artifact, side: Split) -> list[Pair]:
     """The validated pairs of one side; empty where the recipe has none."""
     return _load(artifact.file(rows_file("preferences", side)), Pair.from_json)
 
 
-def each_pair(artifact: Artifact, side: Side) -> Iterator[Pair]:
+def each_pair(artifact: Artifact, side: Split) -> Iterator[Pair]:
     """What ``load_pairs`` gives, one after the other: a large set is never whole in memory."""
     with artifact.file(rows_file("preferences", side)).open(encoding="utf-8") as handle:
         for line in handle:

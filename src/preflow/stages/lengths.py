@@ -13,14 +13,14 @@ import numpy as np
 from preflow.artifacts import write_json
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import Counts, tokenize_demonstrations, tokenize_pairs
-from preflow.data.validated import Side, load_demonstrations, load_pairs
+from preflow.data.tokens.tokenize import RowCounts, tokenize_demonstrations, tokenize_pairs
+from preflow.data.validated import Split, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataUnfitError
 from preflow.models.loading import load_tokenizer, position_limit
 from preflow.observer import Observer
 from preflow.specs import LengthsSpec
 
-_SIDES: tuple[tuple[Side, str], ...] = (("train", "training"), ("eval", "held-out"))
+_SIDES: tuple[tuple[Split, str], ...] = (("train", "training"), ("eval", "held-out"))
 _PERCENTILES = (50, 95, 100)
 
 
@@ -70,8 +70,8 @@ def _require_positions(spec: LengthsSpec) -> None:
 
 
 def _demonstrations(
-    spec: LengthsSpec, settings: SftSettings, renderer: Renderer, side: Side, observer: Observer
-) -> tuple[list[int], Counts]:
+    spec: LengthsSpec, settings: SftSettings, renderer: Renderer, side: Split, observer: Observer
+) -> tuple[list[int], RowCounts]:
     rows = load_demonstrations(spec.data, side)
     tokenized, counts = tokenize_demonstrations(
         rows, renderer, settings.max_seq_length, settings.overlong_response, observer
@@ -80,14 +80,14 @@ def _demonstrations(
 
 
 def _pairs(
-    spec: LengthsSpec, settings: DpoSettings, renderer: Renderer, side: Side, observer: Observer
-) -> tuple[list[int], Counts]:
+    spec: LengthsSpec, settings: DpoSettings, renderer: Renderer, side: Split, observer: Observer
+) -> tuple[list[int], RowCounts]:
     rows = load_pairs(spec.data, side)
     tokenized, counts = tokenize_pairs(rows, renderer, settings.max_seq_length, settings.overlong_response, observer)
     return [len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids)) for row in tokenized], counts
 
 
-def _require(counts: Counts, stage: str, what: str, settings: SftSettings | DpoSettings, *, needed: bool) -> None:
+def _require(counts: RowCounts, stage: str, what: str, settings: SftSettings | DpoSettings, *, needed: bool) -> None:
     if needed and not counts.used:
         raise DataUnfitError(
             f"{stage}: no {what} is left within {stage}.max_seq_length {settings.max_seq_length}, before anything is "
@@ -95,7 +95,7 @@ def _require(counts: Counts, stage: str, what: str, settings: SftSettings | DpoS
         )
 
 
-def _entry(tokens: Sequence[int], counts: Counts) -> dict[str, Any]:
+def _entry(tokens: Sequence[int], counts: RowCounts) -> dict[str, Any]:
     # A percentile that is one of the lengths, so that it is a whole number of tokens.
     values = np.percentile(tokens, _PERCENTILES, method="inverted_cdf").tolist() if tokens else []
     percentiles = {f"p{p}": int(value) for p, value in zip(_PERCENTILES, values, strict=False)}

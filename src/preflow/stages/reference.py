@@ -10,7 +10,7 @@ from torch import Tensor
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import Counts, tokenize_pairs
+from preflow.data.tokens.tokenize import RowCounts, tokenize_pairs
 from preflow.data.validated import each_pair
 from preflow.distributed import current_ranks, shut_down
 from preflow.environment import logprobs_url
@@ -151,11 +151,11 @@ def _require_same(numbers: str, precision: Precision) -> None:
         )
 
 
-def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, Counts]]:
+def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, RowCounts]]:
     """Training and held-out pairs, and what became of the rows of each side."""
     sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
     tokenized: dict[str, PairTokens] = {}
-    counts: dict[str, Counts] = {}
+    counts: dict[str, RowCounts] = {}
     for side, name in sides:
         tokenized[side], counts[side] = _tokenize(spec, side)
         observer.note(f"reference, {side} pairs: {counts[side]}")
@@ -164,11 +164,11 @@ def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, 
     return tokenized, counts
 
 
-def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[PairTokens, Counts]:
+def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[PairTokens, RowCounts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
-    rows, counts, parts = each_pair(spec.data, side), Counts(), []
+    rows, counts, parts = each_pair(spec.data, side), RowCounts(), []
     while some := list(islice(rows, _TOKENIZED_ROWS)):
         tokenized, of_some = tokenize_pairs(some, renderer, settings.max_seq_length, settings.overlong_response)
         parts.append(PairTokens.of(tokenized))

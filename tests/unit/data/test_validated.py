@@ -6,7 +6,7 @@ from preflow.artifacts import Artifact
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import Demonstration, Message, Pair, Source
-from preflow.data.validated import SetAside, load_demonstrations, load_pairs, rows_file, write_rows
+from preflow.data.validated import QuarantinedRow, load_demonstrations, load_pairs, rows_file, write_rows
 
 ANSWER = (Message("assistant", "line\u2028separator, \r\n é 😀"),)
 
@@ -23,6 +23,6 @@ def test_rows_survive_the_folder(tmp_path: Path) -> None:
 
 def test_a_row_set_aside_for_its_encoding_reads_back_as_it_was(tmp_path: Path) -> None:
     values = {"prompt": "half a pair: \ud83d, and é", "completion": "x"}
-    write_rows(tmp_path / "q.jsonl", [SetAside("demonstrations", Source("d", 1), "bad_encoding", "...", values)])
+    write_rows(tmp_path / "q.jsonl", [QuarantinedRow("demonstrations", Source("d", 1), "bad_encoding", "...", values)])
     (row,) = read_rows(resolve_sources([str(tmp_path / "q.jsonl")])[0])
     assert row.values["values"] == values

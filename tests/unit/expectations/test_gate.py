@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from expectations.report.summary import advice, finding_rows
+from expectations.suites.running import SuiteResult
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.sources import resolve_sources
-from preflow.data.splits import row_key
 from preflow.data.validated import load_demonstrations, load_pairs
 from preflow.errors import DataFileError, DataUnfitError
 from preflow.specs import ValidateSpec
+from tests.unit.data.prompt_hashes import row_hash
 from tests.unit.expectations.gate_support import ALL_OPEN_ALIKE, gate, pairs, quarantined, shown, spec, write
 
 
@@ -31,8 +32,8 @@ def test_clean_rows_all_come_out_on_one_side_each(tmp_path: Path) -> None:
     assert sorted(row.source.row for row in [*train, *held]) == list(range(1, 101))
     assert held
     assert report["verdict"] == "fit"
-    trained = {row_key(row) for row in train} | {row_key(row) for row in load_demonstrations(artifact, "train")}
-    measured = {row_key(row) for row in held} | {row_key(row) for row in load_demonstrations(artifact, "eval")}
+    trained = {row_hash(row) for row in train} | {row_hash(row) for row in load_demonstrations(artifact, "train")}
+    measured = {row_hash(row) for row in held} | {row_hash(row) for row in load_demonstrations(artifact, "eval")}
     assert not trained & measured
     metrics = artifact.load("metrics.json")
     assert metrics["data/pairs_in"] == metrics["data/pairs_used"] == 100.0
@@ -162,6 +163,15 @@ def test_a_system_column_reaches_the_model_and_tools_are_set_aside(tmp_path: Pat
     assert [pair.prompt[0].content for pair in used if pair.prompt[0].role == "system"] == ["Be kind."]
     assert quarantined(tmp_path / "out") == {("p.jsonl", 62): "needs_tools"}
     assert report["preferences"]["files"] == {"p.jsonl": {"part": "train", "rows_in": 62, "used": 61}}
+
+
+def test_a_suite_that_lets_unusable_rows_pass_is_an_error_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("expectations.gate.run_suite", lambda frames, suite: SuiteResult())
+    rows = [*pairs(60), {"prompt": "x", "chosen": "", "rejected": "y"}, {"prompt": "x"}, "["]
+    with pytest.raises(RuntimeError, match=r"the suite of preferences let 3 rows pass"):
+        gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
 
 
 def test_a_broken_file_stops_by_name(tmp_path: Path) -> None:

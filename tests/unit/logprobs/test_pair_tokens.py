@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preflow.data.rows import Source
-from preflow.data.tokens.tokenize import Counts, TokenizedPair
+from preflow.data.tokens.tokenize import RowCounts, TokenizedPair
 from preflow.logprobs import pair_tokens, row_buffer
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks
@@ -56,9 +56,9 @@ def test_every_response_gets_its_own_value(
 
 
 def test_counts_of_parts_add_up() -> None:
-    whole = Counts()
+    whole = RowCounts()
     for start in (0, 4):
-        part = Counts(rows_in=4, used=2)
+        part = RowCounts(rows_in=4, used=2)
         for row in range(start, start + 2):
             part.drop("prompt_too_long", Source("p.jsonl", row))
         part.change("response_cut", Source("p.jsonl", start))

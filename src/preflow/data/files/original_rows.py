@@ -5,12 +5,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from preflow.data.files.reader import RawRow, fed_back, jsonl_row, open_text, read_rows, unreadable
+from preflow.data.files.reader import RawRow, from_quarantine, jsonl_row, open_text, read_rows, unreadable
 from preflow.data.files.sources import DataSource, file_kind, is_hub
 from preflow.errors import DataFileError
 
 
-class Originals:
+class OriginalRows:
     """Reads rows again, in the order of the files; lines between them are passed over without being parsed.
 
     Args:
@@ -39,7 +39,7 @@ class Originals:
         raw = self._line(row) if self._lines is not None else next((raw for raw in self._rows if raw.row >= row), None)
         if raw is None:
             raise DataFileError(f"{self._sources[file].path} has changed while it was read: it has no row {row} now")
-        return fed_back(raw).values
+        return from_quarantine(raw).values
 
     def _open(self, file: str) -> None:
         source = self._sources[file]

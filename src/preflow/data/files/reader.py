@@ -209,7 +209,7 @@ def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
     return _careful_row(line, name, number)
 
 
-def fed_back(raw: RawRow) -> RawRow:
+def from_quarantine(raw: RawRow) -> RawRow:
     """The row that a line of the gate's quarantine holds; any other row as it is."""
     held = raw.values.get("values")
     if raw.malformed is not None or not isinstance(held, dict) or not raw.values.keys() >= _QUARANTINED:

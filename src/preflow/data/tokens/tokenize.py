@@ -50,7 +50,7 @@ class TokenizedPair:
 
 
 @dataclass(slots=True)
-class Counts:
+class RowCounts:
     """What became of the rows of one step: rows in = used + dropped, by reason.
 
     Attributes:
@@ -77,7 +77,7 @@ class Counts:
         self.changed[reason] += 1
         self._example(reason, source)
 
-    def add(self, later: "Counts") -> None:
+    def add(self, later: "RowCounts") -> None:
         """Count the rows that follow too."""
         self.rows_in += later.rows_in
         self.used += later.used
@@ -128,7 +128,7 @@ def tokenize_demonstrations(
     max_seq_length: int,
     overlong: Overlong,
     observer: Observer | None = None,
-) -> tuple[list[TokenizedDemonstration], Counts]:
+) -> tuple[list[TokenizedDemonstration], RowCounts]:
     """Render and tokenize demonstrations.
 
     Args:
@@ -158,7 +158,7 @@ def tokenize_pairs(
     max_seq_length: int,
     overlong: Overlong,
     observer: Observer | None = None,
-) -> tuple[list[TokenizedPair], Counts]:
+) -> tuple[list[TokenizedPair], RowCounts]:
     """Render and tokenize pairs; like ``tokenize_demonstrations``, with both responses held to the limit.
 
     Cutting can make two responses equal, which teaches nothing: such a row is set aside (``equal_when_cut``).
@@ -167,10 +167,10 @@ def tokenize_pairs(
 
 
 def _tokenize(
-    rows: Sequence[R], tokenize: Callable[[R, Counts], T | None], observer: Observer | None
-) -> tuple[list[T], Counts]:
+    rows: Sequence[R], tokenize: Callable[[R, RowCounts], T | None], observer: Observer | None
+) -> tuple[list[T], RowCounts]:
     observer = observer or Silent()
-    counts = Counts(rows_in=len(rows))
+    counts = RowCounts(rows_in=len(rows))
     out: list[T] = []
     for done, row in enumerate(rows, 1):
         try:
@@ -187,7 +187,7 @@ def _tokenize(
 
 
 def _demonstration(
-    row: Demonstration, renderer: Renderer, limit: int, overlong: Overlong, counts: Counts
+    row: Demonstration, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts
 ) -> TokenizedDemonstration | None:
     messages, context = row.messages, row.context
     rendered = renderer.conversation(messages, context)
@@ -207,7 +207,7 @@ def _demonstration(
     return TokenizedDemonstration(ids[:limit], mask[:limit], row.source)
 
 
-def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts: Counts) -> TokenizedPair | None:
+def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts) -> TokenizedPair | None:
     prompt = row.prompt
     ids, chosen, rejected = _sides(row, prompt, renderer)
     while len(ids) + max(len(chosen), len(rejected)) > limit:
@@ -261,7 +261,7 @@ def _without_oldest_turns(prompt: Sequence[Message]) -> tuple[Message, ...] | No
     return None if start is None else (*system, *rest[start:])
 
 
-def _may_cut(prompt_length: int, limit: int, overlong: Overlong, source: Source, counts: Counts) -> bool:
+def _may_cut(prompt_length: int, limit: int, overlong: Overlong, source: Source, counts: RowCounts) -> bool:
     """Decide on a response that does not fit, and count it."""
     if prompt_length >= limit:
         counts.drop("prompt_too_long", source)

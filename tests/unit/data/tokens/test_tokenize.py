@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import Counts, Overlong, tokenize_demonstrations, tokenize_pairs
+from preflow.data.tokens.tokenize import Overlong, RowCounts, tokenize_demonstrations, tokenize_pairs
 from preflow.errors import DataError, TemplateError
 from tests.unit.data.tokens.tokenizers import make_tokenizer
 
@@ -106,11 +106,11 @@ def test_a_pair_is_cut_on_the_side_that_is_too_long() -> None:
 
 def test_counts_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(DataError, match="3 rows in"):
-        Counts(rows_in=3, used=1).check()
+        RowCounts(rows_in=3, used=1).check()
 
 
 def test_counts_name_the_first_rows_of_each_reason() -> None:
-    counts = Counts(rows_in=9, used=2)
+    counts = RowCounts(rows_in=9, used=2)
     for row in range(7):
         counts.drop("prompt_too_long", Source("f", row))
     assert counts.to_json()["examples"] == {"prompt_too_long": ["f:0", "f:1", "f:2", "f:3", "f:4"]}

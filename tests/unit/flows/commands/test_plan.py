@@ -25,16 +25,16 @@ from flows.running.preparation import PreparedRun, prepare_run
 from flows.running.terminal import parse_overrides
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.data.splits import is_held_out, prompt_key
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
-from preflow.data.validated import Side, load_demonstrations, load_pairs
+from preflow.data.validated import Split, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError, ModelError
 from preflow.estimates.memory import Memory
 from preflow.estimates.scoring import proof_memory
 from preflow.models.loading import load_tokenizer
 from preflow.observer import Silent
 from tasks.runtime.progress import CONSOLE
+from tests.unit.data.prompt_hashes import is_held_out, prompt_hash
 
 
 @pytest.fixture
@@ -231,14 +231,14 @@ def test_rows_train_and_are_held_out_as_the_gate_has_it(tiny_recipe_file: Callab
     preferences, demonstrations = tmp_path / "preferences.jsonl", tmp_path / "demonstrations.jsonl"
     rows = sorted(preferences.read_text().splitlines(), key=len)
     preferences.write_text("\n".join(rows) + "\n")
-    prompt = next(p for p in (json.loads(row)["prompt"] for row in rows) if is_held_out(prompt_key(p), 0.2))
+    prompt = next(p for p in (json.loads(row)["prompt"] for row in rows) if is_held_out(prompt_hash(p), 0.2))
     with demonstrations.open("a") as more:
         more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
     plan = prepare_run(file, {"sft.eval_split": "0.01"})
     model = read_model(plan.recipe)
     data, seen = gated(plan, tmp_path / "gate"), lengths(plan, model)
     renderer = Renderer(load_tokenizer(model, plan.recipe), plan.recipe.template)
-    sides: tuple[Side, ...] = ("train", "eval")
+    sides: tuple[Split, ...] = ("train", "eval")
     for side in sides:
         texts, _ = tokenize_demonstrations(load_demonstrations(data, side), renderer, 256, "drop")
         pairs, _ = tokenize_pairs(load_pairs(data, side), renderer, 256, "drop")

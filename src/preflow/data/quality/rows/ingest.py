@@ -11,24 +11,24 @@ from json.encoder import encode_basestring
 from typing import TypeVar
 
 from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
-from preflow.data.files.reader import RawRow, fed_back
+from preflow.data.files.reader import RawRow, from_quarantine
 from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
 from preflow.data.text import is_blank, row_json
-from preflow.data.validated import Kind, SetAside
+from preflow.data.validated import DataKind, QuarantinedRow
 from preflow.findings import FORM
 
 #: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
 FINE = 0
 PROBLEMS = ("fine", *FORM)
 #: Texts of a row: its prompt and its answers.
-SIDES: dict[Kind, int] = {"demonstrations": 2, "preferences": 3}
+SIDES: dict[DataKind, int] = {"demonstrations": 2, "preferences": 3}
 #: Distinct values of the column ``source`` that are counted in a chunk.
 _SOURCES = 2000
 Row = TypeVar("Row", Demonstration, Pair)
 
 
 @dataclass(slots=True)
-class Texts:
+class ChunkTexts:
     """The rows of a chunk, taken apart; a row with a problem has empty texts.
 
     Attributes:
@@ -42,7 +42,7 @@ class Texts:
         sources: Rows by the value of their column ``source``.
     """
 
-    kind: Kind
+    kind: DataKind
     lines: list[bytes] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[int] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Texts:
     sources: Counter[str] = field(default_factory=Counter)
 
 
-def take_in(kind: Kind, file: str, rows: Iterable[RawRow]) -> Texts:
+def ingest(kind: DataKind, file: str, rows: Iterable[RawRow]) -> ChunkTexts:
     """Take in the rows of one file.
 
     Args:
@@ -60,12 +60,12 @@ def take_in(kind: Kind, file: str, rows: Iterable[RawRow]) -> Texts:
         file: Name of the file, as findings give it.
         rows: As they stand there.
     """
-    texts = Texts(kind)
+    texts = ChunkTexts(kind)
     quick, careful = (_quick_pair, _pair) if kind == "preferences" else (_quick_demonstration, _demonstration)
     quoted = encode_basestring(file)
     for raw in rows:
         if not quick(texts, raw, quoted):
-            held = fed_back(raw)
+            held = from_quarantine(raw)
             if held is raw or not quick(texts, held, quoted):
                 careful(texts, held)
             raw = held  # noqa: PLW2901 - a row of a quarantine is what it holds
@@ -75,7 +75,7 @@ def take_in(kind: Kind, file: str, rows: Iterable[RawRow]) -> Texts:
     return texts
 
 
-def _quick_pair(texts: Texts, raw: RawRow, file: str) -> bool:
+def _quick_pair(texts: ChunkTexts, raw: RawRow, file: str) -> bool:
     """Take in a row of plain texts; false, and nothing is added, for any other."""
     values = raw.values
     prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
@@ -92,7 +92,7 @@ def _quick_pair(texts: Texts, raw: RawRow, file: str) -> bool:
     return _keep(texts, raw, line, (prompt, chosen, rejected))
 
 
-def _quick_demonstration(texts: Texts, raw: RawRow, file: str) -> bool:
+def _quick_demonstration(texts: ChunkTexts, raw: RawRow, file: str) -> bool:
     values = raw.values
     prompt, answer = values.get("prompt"), values.get("completion")
     if not (type(prompt) is type(answer) is str) or raw.malformed is not None or is_conditioned(raw):
@@ -109,19 +109,19 @@ def _quick_demonstration(texts: Texts, raw: RawRow, file: str) -> bool:
     return _keep(texts, raw, line, (prompt, answer))
 
 
-def _pair(texts: Texts, raw: RawRow) -> None:
+def _pair(texts: ChunkTexts, raw: RawRow) -> None:
     pair = _converted(texts, raw, to_pair)
     if pair is not None:
         _keep_converted(texts, raw, pair, pair.prompt, (pair.chosen[0].content, pair.rejected[0].content))
 
 
-def _demonstration(texts: Texts, raw: RawRow) -> None:
+def _demonstration(texts: ChunkTexts, raw: RawRow) -> None:
     shown = _converted(texts, raw, to_demonstration)
     if shown is not None:
         _keep_converted(texts, raw, shown, shown.messages[:-1], (shown.messages[-1].content,))
 
 
-def _converted(texts: Texts, raw: RawRow, convert: Callable[[RawRow], Row]) -> Row | None:
+def _converted(texts: ChunkTexts, raw: RawRow, convert: Callable[[RawRow], Row]) -> Row | None:
     """The row in the internal form; none where it cannot be used, which is then noted."""
     try:
         return convert(raw)
@@ -131,7 +131,7 @@ def _converted(texts: Texts, raw: RawRow, convert: Callable[[RawRow], Row]) -> R
 
 
 def _keep_converted(
-    texts: Texts, raw: RawRow, row: Demonstration | Pair, prompt: tuple[Message, ...], answers: tuple[str, ...]
+    texts: ChunkTexts, raw: RawRow, row: Demonstration | Pair, prompt: tuple[Message, ...], answers: tuple[str, ...]
 ) -> None:
     asked = prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
     first = first_user_turn(prompt)
@@ -142,7 +142,7 @@ def _keep_converted(
     _keep(texts, raw, json.dumps(row.to_json(), ensure_ascii=False) + "\n", (asked, *answers))
 
 
-def _keep(texts: Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
+def _keep(texts: ChunkTexts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
     """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
     try:
         texts.lines.append(line.encode("utf-8"))
@@ -154,8 +154,8 @@ def _keep(texts: Texts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
     return True
 
 
-def _refuse(texts: Texts, raw: RawRow, problem: RowProblem) -> None:
-    row = SetAside(texts.kind, Source(raw.file, raw.row), problem.finding, problem.detail, raw.values)
+def _refuse(texts: ChunkTexts, raw: RawRow, problem: RowProblem) -> None:
+    row = QuarantinedRow(texts.kind, Source(raw.file, raw.row), problem.finding, problem.detail, raw.values)
     texts.lines.append(row_json(row.to_json()))
     texts.numbers.append(raw.row)
     texts.problems.append(PROBLEMS.index(problem.finding))

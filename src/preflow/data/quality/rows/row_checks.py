@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
-from preflow.data.quality.rows.ingest import FINE, SIDES, Texts, take_in
+from preflow.data.quality.rows.ingest import FINE, SIDES, ChunkTexts, ingest
 from preflow.data.quality.rows.prompt_echo import beginnings, repeats, whole_similarity
 from preflow.data.quality.rows.word_hashes import Words, bands, combine
 from preflow.data.quality.wording.equivalence import may_be_alike, no_clear_winner
@@ -27,7 +27,7 @@ from preflow.data.quality.wording.paraphrase import LEAST_LETTERS, shared_meanin
 from preflow.data.quality.wording.typos import unwrap
 from preflow.data.splits import split_key
 from preflow.data.text import folded_words, normalise, visible
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 
 #: Shallow marks of form, by name: one bit each, in this order.
 CUES = (
@@ -47,7 +47,7 @@ _LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ChunkTask:
     """What to look at.
 
     Attributes:
@@ -58,7 +58,7 @@ class Order:
         settings: Thresholds.
     """
 
-    kind: Kind
+    kind: DataKind
     chunk: Chunk
     number: int
     file: Path
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(slots=True)
-class Surveyed:
+class ChunkMeasures:
     """What was found in a chunk.
 
     Attributes:
@@ -80,13 +80,13 @@ class Surveyed:
     size: int = 0
 
 
-def survey(order: Order) -> Surveyed:
+def measure_chunk(order: ChunkTask) -> ChunkMeasures:
     """Look at one chunk and write its rows.
 
     Raises:
         DataFileError: The file has changed since it was cut into chunks.
     """
-    texts = take_in(order.kind, order.chunk.file, order.chunk.read())
+    texts = ingest(order.kind, order.chunk.file, order.chunk.read())
     order.file.write_bytes(b"".join(texts.lines))
     sizes = np.fromiter(map(len, texts.lines), np.int64)
     columns: dict[str, NDArray[Any]] = {
@@ -97,10 +97,10 @@ def survey(order: Order) -> Surveyed:
         "part": np.full(len(sizes), order.chunk.part == "eval", bool),
     }
     columns |= _measure(order, texts)
-    return Surveyed(columns, texts.sources, int(sizes.sum()))
+    return ChunkMeasures(columns, texts.sources, int(sizes.sum()))
 
 
-def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
+def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
     """Everything that is measured of the rows of a chunk."""
     step = SIDES[order.kind]
     words = Words.of(texts.sides)
@@ -150,7 +150,7 @@ def _measure(order: Order, texts: Texts) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _exact_keys(texts: Texts) -> NDArray[np.uint64]:
+def _exact_keys(texts: ChunkTexts) -> NDArray[np.uint64]:
     """A hash of what a row says, to the letter, whatever columns it was written in."""
     said = (xxh3_64_intdigest(line[: line.rfind(b', "file": ')]) for line in texts.lines)
     return np.fromiter(said, np.uint64, len(texts.lines))
@@ -182,7 +182,7 @@ def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
     return found
 
 
-def _text_checks(texts: Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _text_checks(texts: ChunkTexts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """Control characters and mojibake, row by row."""
     count = len(texts.lines)
     control, mojibake = np.zeros(count, bool), np.zeros(count, bool)
@@ -195,7 +195,7 @@ def _text_checks(texts: Texts, step: int, fine: NDArray[np.bool_]) -> dict[str, 
     return {"control": control, "mojibake": mojibake}
 
 
-def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str, NDArray[Any]]:
+def _personal(settings: ValidationSettings, texts: ChunkTexts, step: int) -> dict[str, NDArray[Any]]:
     """E-mail addresses, phone numbers and secrets, row by row."""
     from preflow.data.quality.rows.personal_data import has_email, has_phone, has_secret
 
@@ -208,7 +208,7 @@ def _personal(settings: ValidationSettings, texts: Texts, step: int) -> dict[str
 
 
 def _compare(
-    settings: ValidationSettings, texts: Texts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
+    settings: ValidationSettings, texts: ChunkTexts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """How alike chosen and rejected are."""
     chosen, rejected = texts.sides[1::3], texts.sides[2::3]
@@ -237,7 +237,7 @@ def _compare(
     return {"similarity": similarity, "same_answers": same, "alike": alike, "unclear": unclear, "meaning": meaning}
 
 
-def _repeats(texts: Texts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
+def _repeats(texts: ChunkTexts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
     """Whether an answer repeats the prompt, or the user's last turn where the prompt has others before it."""
     found = np.zeros(len(texts.lines), bool)
     prompts, *answers = [(texts.sides[side::step], words.every(side, step)) for side in range(step)]

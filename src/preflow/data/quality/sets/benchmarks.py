@@ -9,7 +9,7 @@ from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.files.reader import RawRow, read_rows
 from preflow.data.files.sources import DataSource, source_names
-from preflow.data.quality.rows.row_checks import Order, survey
+from preflow.data.quality.rows.row_checks import ChunkTask, measure_chunk
 from preflow.data.quality.sets.column_store import Columns
 from preflow.errors import DataFileError
 
@@ -34,10 +34,10 @@ def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: Valid
         rows = _prompts(source, name)
         while batch := tuple(islice(rows, _ROWS)):
             number = len(columns.files)
-            order = Order(
+            order = ChunkTask(
                 "demonstrations", Chunk(name, "eval", rows=batch), number, columns.rows_file(number), settings
             )
-            columns.append(name, survey(order))
+            columns.append(name, measure_chunk(order))
     columns.close()
     return columns
 

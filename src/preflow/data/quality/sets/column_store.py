@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflow.data.files.sources import DataSource
-from preflow.data.quality.rows.row_checks import Surveyed
+from preflow.data.quality.rows.row_checks import ChunkMeasures
 from preflow.data.rows import Source
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 
 _OPEN_FILES = 200
 
@@ -38,7 +38,7 @@ class Columns:
         size: Bytes of all rows.
     """
 
-    kind: Kind
+    kind: DataKind
     folder: Path
     files: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Columns:
         """Where a chunk's rows lie."""
         return self.folder / f"rows-{chunk:06d}.jsonl"
 
-    def append(self, file: str, found: Surveyed) -> None:
+    def append(self, file: str, found: ChunkMeasures) -> None:
         """Add a chunk's columns."""
         for name, values in found.columns.items():
             parts = values if values.ndim == 2 else values[np.newaxis]

@@ -15,10 +15,10 @@ from preflow.data.files.chunks import Chunk, chunks
 from preflow.data.files.reader import RawRow, jsonl_row
 from preflow.data.files.sources import resolve_sources
 from preflow.data.quality.rows.ingest import PROBLEMS
-from preflow.data.quality.rows.row_checks import Order, survey
+from preflow.data.quality.rows.row_checks import ChunkTask, measure_chunk
 from preflow.data.quality.rows.word_hashes import SLOTS, Words, bands
 from preflow.data.text import folded_words
-from preflow.data.validated import Kind
+from preflow.data.validated import DataKind
 from preflow.errors import DataFileError
 
 TEXT = st.text(max_size=12)
@@ -28,17 +28,17 @@ ROWS = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUE), max_size=6)
 TMP = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def order(kind: Kind, chunk: Chunk, folder: Path) -> Order:
-    return Order(kind, chunk, 0, folder / "rows.jsonl", ValidationSettings())
+def order(kind: DataKind, chunk: Chunk, folder: Path) -> ChunkTask:
+    return ChunkTask(kind, chunk, 0, folder / "rows.jsonl", ValidationSettings())
 
 
 @TMP
 @given(ROWS, st.sampled_from(["preferences", "demonstrations"]))
 def test_the_quick_way_gives_the_rows_of_the_careful_way(
-    tmp_path: Path, rows: list[dict[str, Any]], kind: Kind
+    tmp_path: Path, rows: list[dict[str, Any]], kind: DataKind
 ) -> None:
     raws = tuple(RawRow("f", number, row) for number, row in enumerate(rows, 1))
-    found = survey(order(kind, Chunk("f", "train", rows=raws), tmp_path))
+    found = measure_chunk(order(kind, Chunk("f", "train", rows=raws), tmp_path))
     lines = (tmp_path / "rows.jsonl").read_bytes().split(b"\n")[:-1]
     assert len(lines) == len(rows) == len(found.columns["row"])
     for raw, line, problem in zip(raws, lines, found.columns["problem"], strict=True):
@@ -47,7 +47,7 @@ def test_the_quick_way_gives_the_rows_of_the_careful_way(
         assert careful is None or line.decode() == careful
 
 
-def converted(raw: RawRow, kind: Kind) -> tuple[str, str | None]:
+def converted(raw: RawRow, kind: DataKind) -> tuple[str, str | None]:
     """What is wrong with a row, and the row as the validated files hold it."""
     try:
         row = to_pair(raw) if kind == "preferences" else to_demonstration(raw)
@@ -85,7 +85,7 @@ def test_whatever_bytes_a_file_holds_it_gives_rows_or_a_clear_error(tmp_path: Pa
     complaint = name
     try:
         for chunk in chunks(source, name, "train"):
-            survey(order("preferences", chunk, tmp_path))
+            measure_chunk(order("preferences", chunk, tmp_path))
     except DataFileError as error:
         complaint = str(error)
     assert name in complaint
@@ -152,7 +152,7 @@ def test_an_answer_repeats_what_it_says_on_its_own(tmp_path: Path, prompt: str, 
     raws = tuple(
         RawRow("f", 1, {"prompt": prompt, "chosen": c, "rejected": r}) for c, r in ((answer, "A"), ("B", answer))
     )
-    found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path))
+    found = measure_chunk(order("preferences", Chunk("f", "train", rows=raws), tmp_path))
     assert found.columns["repeats"].tolist() == [repeats, repeats]
 
 
@@ -163,8 +163,8 @@ def test_answers_that_only_begin_alike_are_not_similar(tmp_path: Path) -> None:
     pairs = [(f"{begin} {ends[0]}", f"{begin} {ends[1]}"), (f"{begin} {ends[0]} so", f"{begin} {ends[0]}")]
     assert len(begin) > 2000
     raws = tuple(RawRow("f", n, {"prompt": "p", "chosen": c, "rejected": r}) for n, (c, r) in enumerate(pairs, 1))
-    found = survey(order("preferences", Chunk("f", "train", rows=raws), tmp_path)).columns
+    found = measure_chunk(order("preferences", Chunk("f", "train", rows=raws), tmp_path)).columns
     assert np.isnan(found["alike"]).tolist() == [True, False]
     raws = tuple(RawRow("f", n, {"prompt": c, "completion": r}) for n, (c, r) in enumerate(pairs, 1))
-    found = survey(order("demonstrations", Chunk("f", "train", rows=raws), tmp_path)).columns
+    found = measure_chunk(order("demonstrations", Chunk("f", "train", rows=raws), tmp_path)).columns
     assert found["repeats"].tolist() == [False, True]

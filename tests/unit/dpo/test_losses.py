@@ -1,4 +1,4 @@
-"""TRL's loss on stored reference values gives numbers derived by hand (test_equivalence.py has all of them)."""
+"""TRL's loss on stored reference values gives numbers derived by hand (tests/unit/equivalence has all of them)."""
 
 import math
 from pathlib import Path

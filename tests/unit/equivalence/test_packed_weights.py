@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from preflow.config import Recipe
 from preflow.models.loading import load_weights
 from tests.conftest import make_model
-from tests.unit.equivalence import two_ways as ways_module
-from tests.unit.equivalence.test_equivalence import assert_alike, moved
-from tests.unit.equivalence.two_ways import CPU, two_ways
+from tests.unit.equivalence import trainer_pairs
+from tests.unit.equivalence.comparison import assert_same_step, moved
+from tests.unit.equivalence.trainer_pairs import CPU, dpo_trainers
 from tests.unit.models.architectures import EDGES, rows_of
 
 
@@ -31,16 +31,16 @@ def test_gradients_over_packed_weights_equal_padded_ones(
 ) -> None:
     """TRL casts such an adapter to bfloat16, which Preflow undoes; here its trainer gets the same numbers back."""
     make_model(tmp_path / "model", width=64)
-    monkeypatch.setattr(ways_module, "model_of", partial(four_bit, tmp_path / "model"))
+    monkeypatch.setattr(trainer_pairs, "model_of", partial(four_bit, tmp_path / "model"))
     rows = rows_of(EDGES, 0, common)
-    ways = two_ways("llama", rows, tmp_path, lora=True)
-    for parameter in ways.theirs.model.parameters():
+    trainers = dpo_trainers("llama", rows, tmp_path, lora=True)
+    for parameter in trainers.trl.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    moved(ways)
-    exact = {name: p for name, p in ways.ours.model.named_parameters() if p.requires_grad}
-    for name, parameter in ways.theirs.model.named_parameters():
+    moved(trainers)
+    exact = {name: p for name, p in trainers.preflow.model.named_parameters() if p.requires_grad}
+    for name, parameter in trainers.trl.model.named_parameters():
         if parameter.requires_grad:
             parameter.data = exact[name].data.clone()
-    assert any(type(module).__name__ == "Linear4bit" for module in ways.ours.model.modules())
-    assert_alike(ways, rows)
+    assert any(type(module).__name__ == "Linear4bit" for module in trainers.preflow.model.modules())
+    assert_same_step(trainers, rows)

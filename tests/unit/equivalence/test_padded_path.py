@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from preflow.observer import Silent
-from tests.unit.equivalence import two_ways as ways_module
-from tests.unit.equivalence.test_equivalence import assert_alike, moved
-from tests.unit.equivalence.two_ways import two_sft_ways, two_ways
+from tests.unit.equivalence import trainer_pairs
+from tests.unit.equivalence.comparison import assert_same_step, moved
+from tests.unit.equivalence.trainer_pairs import dpo_trainers, sft_trainers
 from tests.unit.models.architectures import EDGES, PADDED, move, rows_of, trained
 
 
@@ -20,36 +20,36 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def note(self, message: str) -> None:
             told.append(message)
 
-    monkeypatch.setattr(ways_module, "Silent", Heard)
+    monkeypatch.setattr(trainer_pairs, "Silent", Heard)
     return told
 
 
-def wide(kind: str) -> list[bool]:
+def wide(architecture: str) -> list[bool]:
     """With an adapter or whole; PEFT itself refuses to adapt Mamba's convolution."""
-    return [True, False] if kind == "gpt_neox" else [False]
+    return [True, False] if architecture == "gpt_neox" else [False]
 
 
-CASES = [(kind, lora) for kind in PADDED for lora in wide(kind)]
+CASES = [(architecture, lora) for architecture in PADDED for lora in wide(architecture)]
 
 
-@pytest.mark.parametrize(("kind", "lora"), CASES)
-def test_pairs_are_padded_and_told_of(kind: str, lora: bool, tmp_path: Path, notes: list[str]) -> None:
-    ways = moved(two_ways(kind, rows_of(EDGES, 0), tmp_path, lora=lora))
+@pytest.mark.parametrize(("architecture", "lora"), CASES)
+def test_pairs_are_padded_and_told_of(architecture: str, lora: bool, tmp_path: Path, notes: list[str]) -> None:
+    trainers = moved(dpo_trainers(architecture, rows_of(EDGES, 0), tmp_path, lora=lora))
     (note,) = notes
     assert note.startswith("dpo: rows are padded and prompts run twice, once per response: ")
-    assert kind in note
-    assert_alike(ways, rows_of(EDGES, 0))
+    assert architecture in note
+    assert_same_step(trainers, rows_of(EDGES, 0))
 
 
-@pytest.mark.parametrize(("kind", "lora"), CASES)
-def test_demonstrations_are_padded_and_told_of(kind: str, lora: bool, tmp_path: Path, notes: list[str]) -> None:
+@pytest.mark.parametrize(("architecture", "lora"), CASES)
+def test_demonstrations_are_padded_and_told_of(architecture: str, lora: bool, tmp_path: Path, notes: list[str]) -> None:
     rows = rows_of(EDGES, 0)
-    ways = two_sft_ways(kind, rows, tmp_path, lora=lora)
+    trainers = sft_trainers(architecture, rows, tmp_path, lora=lora)
     (note,) = notes
     assert note.startswith("sft: rows are padded")
-    assert kind in note
+    assert architecture in note
     found = []
-    for trainer in ways.both:
+    for trainer in trainers.both:
         move(trainer.model)
         trainer.model.train()
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))]))
@@ -57,8 +57,8 @@ def test_demonstrations_are_padded_and_told_of(kind: str, lora: bool, tmp_path: 
         loss.backward()
         gradients = {name: p.grad for name, p in trained(trainer.model).items() if p.grad is not None}
         found.append((float(loss.detach()), gradients))
-    (theirs, expected), (ours, got) = found
-    assert ours == pytest.approx(theirs, rel=1e-5)
+    (trl, expected), (preflow, got) = found
+    assert preflow == pytest.approx(trl, rel=1e-5)
     assert got.keys() == expected.keys() != set()
     for name, gradient in expected.items():
         assert float((got[name] - gradient).norm()) <= 1e-4 * float(gradient.norm()), name

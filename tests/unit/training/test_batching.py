@@ -21,7 +21,7 @@ from preflow.stages.sft import CheckedSFTTrainer, run_sft
 from preflow.training.batching import LengthSampler, TokenBudgetBatching, smaller_batch, split_to_count, within_budget
 from preflow.training.loop import run_training
 from tests.unit.conftest import Run
-from tests.unit.equivalence.two_ways import two_sft_ways, two_ways
+from tests.unit.equivalence.trainer_pairs import dpo_trainers, sft_trainers
 from tests.unit.models.architectures import move, rows_of
 from tests.unit.support import COMMON, recipe_for
 
@@ -142,24 +142,24 @@ def test_every_smaller_budget_changes_the_forward_that_failed(
 def test_a_budget_changes_no_metric(tmp_path: Path, stage: str) -> None:
     """Steps of a long row and three short ones, in two forwards and more, against TRL as shipped in one."""
     rows = rows_of([(40, 14, 14, False), (2, 1, 3, False), (3, 2, 1, False), (4, 1, 2, False)] * 3, 3)
-    make: Any = two_ways if stage == "dpo" else two_sft_ways
-    ways = make("llama", rows, tmp_path, lora=True, per_device_train_batch_size=4, max_steps=3, learning_rate=1e-2)
-    ways.ours.budget = 70 if stage == "dpo" else 55
+    make: Any = dpo_trainers if stage == "dpo" else sft_trainers
+    trainers = make("llama", rows, tmp_path, lora=True, per_device_train_batch_size=4, max_steps=3, learning_rate=1e-2)
+    trainers.preflow.budget = 70 if stage == "dpo" else 55
     forwards: list[list[list[int]]] = []
-    within = ways.ours._forwards
+    within = trainers.preflow._forwards
 
     def shared(given: list[int]) -> list[list[int]]:
         forwards.append(within(given))
         return forwards[-1]
 
-    ways.ours._forwards = shared
-    for trainer in ways.both:
+    trainers.preflow._forwards = shared
+    for trainer in trainers.both:
         move(trainer.model)  # where the policy is the reference, rounding alone decides which answer is preferred
-    theirs, ours = (run_training(trainer, tmp_path / str(i)) for i, trainer in enumerate(ways.both))
+    trl, preflow = (run_training(trainer, tmp_path / str(i)) for i, trainer in enumerate(trainers.both))
     assert {len(part) for parts in forwards for part in parts} != {4}, "nothing was shared out"
-    assert [set(entry) for entry in ours] == [set(entry) for entry in theirs]
-    assert {"entropy", "mean_token_accuracy"} <= set(ours[0])
-    for mine, shipped in zip(ours, theirs, strict=True):
+    assert [set(entry) for entry in preflow] == [set(entry) for entry in trl]
+    assert {"entropy", "mean_token_accuracy"} <= set(preflow[0])
+    for mine, shipped in zip(preflow, trl, strict=True):
         assert mine == pytest.approx(shipped, rel=1e-4, abs=1e-4)
 
 

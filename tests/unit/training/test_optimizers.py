@@ -18,7 +18,7 @@ from preflow.observer import Silent
 from preflow.stages.dpo import make_trainer
 from preflow.training.loop import run_training
 from tests.conftest import make_tokenizer
-from tests.unit.equivalence.two_ways import CPU, scored, spec_of
+from tests.unit.equivalence.trainer_pairs import CPU, spec_of, with_reference
 from tests.unit.models.architectures import EDGES, rows_of
 
 #: Every matrix of its adapter of rank 16 has 4096 numbers or more: bitsandbytes leaves smaller ones in 32 bits.
@@ -35,7 +35,7 @@ def trained_with(optim: str, out: Path, *, lora: bool) -> Any:
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(CONFIG, dtype=torch.float32)  # type: ignore[no-untyped-call]
     spec, rows = spec_of("dpo", lora, {"optim": optim, "max_steps": 4, "lora_r": 16}), rows_of(EDGES, 0)
-    pairs = scored(model.eval(), rows)
+    pairs = with_reference(model.eval(), rows)
     policy = new_adapter(model, spec.recipe.dpo, 42) if lora else model
     trainer = make_trainer(spec, policy, make_tokenizer(), pairs, out, Silent())
     run_training(trainer, out)

@@ -1,6 +1,6 @@
 """Who sees whom in a row without padding, which models may take one, and SFT's numbers in it.
 
-``tests/unit/stages/test_equivalence.py`` compares pairs with TRL's trainer.
+``tests/unit/equivalence`` compares pairs with TRL's trainer.
 """
 
 from functools import partial

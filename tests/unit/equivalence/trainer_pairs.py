@@ -1,4 +1,4 @@
-"""The same training two ways: TRL's trainers as shipped, padded and with a live reference, and Preflow's own ones."""
+"""TRL's trainers as shipped, padded and with a live reference, beside Preflow's own over the same weights and rows."""
 
 import copy
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-class TrlsTrainer(DPOTrainer):
+class TrlTrainer(DPOTrainer):
     """As shipped, on token ids: TRL itself would tokenize texts."""
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
@@ -45,31 +45,31 @@ class TrlsTrainer(DPOTrainer):
 
 
 @dataclass(frozen=True)
-class TwoWays:
+class TrainerPair:
     """Both trainers over the same weights.
 
     Attributes:
-        theirs: TRL's, in DPO with the reference as a second adapter or a second model.
-        ours: Preflow's.
-        reference: What both start from.
+        trl: TRL's, in DPO with the reference as a second adapter or a second model.
+        preflow: Preflow's.
+        reference: The model that both start from.
     """
 
-    theirs: Any
-    ours: Any
+    trl: Any
+    preflow: Any
     reference: Any
 
     @property
     def both(self) -> tuple[Any, Any]:
         """TRL's trainer and Preflow's."""
-        return self.theirs, self.ours
+        return self.trl, self.preflow
 
     def batches(self, rows: Sequence[Pair]) -> tuple[Any, Any]:
         """Pairs as each trainer's own collator gives them."""
-        stored = as_dataset(scored(self.reference, rows), self.ours.ld_alpha)
-        return self.theirs.data_collator(list(rows)), self.ours.data_collator([stored[i] for i in range(len(rows))])
+        stored = as_dataset(with_reference(self.reference, rows), self.preflow.ld_alpha)
+        return self.trl.data_collator(list(rows)), self.preflow.data_collator([stored[i] for i in range(len(rows))])
 
 
-def scored(reference: Any, rows: Sequence[Pair]) -> list[ScoredPair]:
+def with_reference(reference: Any, rows: Sequence[Pair]) -> list[ScoredPair]:
     """Rows with the values that the reference stage would store."""
     groups = [(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in rows]
     values = [[each.tolist() for each in both] for both in scores(reference, groups, CPU)]
@@ -85,7 +85,7 @@ def arguments(out: Path, changes: dict[str, Any]) -> dict[str, Any]:
     log = {"logging_steps": 1, "logging_first_step": True, "seed": SEED, "data_seed": SEED}
     device = {"use_cpu": True, "bf16": False, "max_length": None}
     schedule = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1}
-    return {"output_dir": str(out / "theirs"), **quiet, **log, **device, **schedule, **COMMON, **changes}
+    return {"output_dir": str(out / "trl"), **quiet, **log, **device, **schedule, **COMMON, **changes}
 
 
 def spec_of(stage: str, lora: bool, changes: dict[str, Any]) -> Any:
@@ -94,42 +94,43 @@ def spec_of(stage: str, lora: bool, changes: dict[str, Any]) -> Any:
     return SimpleNamespace(recipe=Recipe.model_validate({**recipe, stage: {**COMMON, **changes}}))
 
 
-def two_ways(kind: str, rows: Sequence[Pair], out: Path, *, lora: bool, **changes: Any) -> TwoWays:
+def dpo_trainers(architecture: str, rows: Sequence[Pair], out: Path, *, lora: bool, **changes: Any) -> TrainerPair:
     """Make both DPO trainers.
 
     Args:
-        kind: Of model.
+        architecture: One of ``architectures.CONFIGS`` or ``PADDED``.
         rows: To train on.
         out: Where checkpoints go.
         lora: Whether an adapter is trained, or all weights.
         changes: Settings of both, under TRL's names.
     """
-    tokenizer, reference, model = make_tokenizer(), model_of(kind, lora=lora).eval(), model_of(kind, lora=lora)
-    theirs = TrlsTrainer(
+    tokenizer, reference = make_tokenizer(), model_of(architecture, lora=lora).eval()
+    model = model_of(architecture, lora=lora)
+    trl = TrlTrainer(
         model=model,
         ref_model=None if lora else copy.deepcopy(model),
         args=DPOConfig(**arguments(out, changes)),
         train_dataset=Dataset.from_list([dict(row) for row in rows]),
         processing_class=tokenizer,
     )
-    spec, pairs = spec_of("dpo", lora, changes), scored(reference, rows)
-    ours = make_trainer(spec, model_of(kind, lora=lora), tokenizer, pairs, out / "ours", Silent())
-    return TwoWays(theirs, ours, reference)
+    spec, pairs = spec_of("dpo", lora, changes), with_reference(reference, rows)
+    preflow = make_trainer(spec, model_of(architecture, lora=lora), tokenizer, pairs, out / "preflow", Silent())
+    return TrainerPair(trl, preflow, reference)
 
 
-def two_sft_ways(kind: str, rows: Sequence[Pair], out: Path, *, lora: bool, **changes: Any) -> TwoWays:
-    """Make both SFT trainers, on the prompts and chosen responses of pairs. Arguments as of ``two_ways``."""
-    tokenizer, reference = make_tokenizer(), model_of(kind, lora=lora)
+def sft_trainers(architecture: str, rows: Sequence[Pair], out: Path, *, lora: bool, **changes: Any) -> TrainerPair:
+    """Make both SFT trainers, on the prompts and chosen responses of pairs. Arguments as of ``dpo_trainers``."""
+    tokenizer, reference = make_tokenizer(), model_of(architecture, lora=lora)
     ids = [row["prompt_ids"] + row["chosen_ids"] for row in rows]
     masks = [[False] * len(row["prompt_ids"]) + [True] * len(row["chosen_ids"]) for row in rows]
     labels = [[t if counts else -100 for t, counts in zip(*each, strict=True)] for each in zip(ids, masks, strict=True)]
-    theirs = SFTTrainer(
-        model=model_of(kind, lora=lora),
+    trl = SFTTrainer(
+        model=model_of(architecture, lora=lora),
         args=SFTConfig(**arguments(out, changes)),
         train_dataset=Dataset.from_dict({"input_ids": ids, "labels": labels}),
         processing_class=tokenizer,
     )
     tokenized = [TokenizedDemonstration(*each, Source("-", 1)) for each in zip(ids, masks, strict=True)]
-    spec, model = spec_of("sft", lora, changes), model_of(kind, lora=lora)
-    ours = sft._trainer(spec, model, tokenizer, tokenized, out / "ours", Silent())
-    return TwoWays(theirs, ours, reference)
+    spec, model = spec_of("sft", lora, changes), model_of(architecture, lora=lora)
+    preflow = sft._trainer(spec, model, tokenizer, tokenized, out / "preflow", Silent())
+    return TrainerPair(trl, preflow, reference)

@@ -1,10 +1,8 @@
 """``python -m flows.validate``: the same as ``preflow validate``."""
 
-from flows.commands.validate import main
+from flows.commands.validate import main, run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 if __name__ == "__main__":
-    import typer
-
-    typer.run(main)
+    run()

@@ -6,7 +6,6 @@ it points to was read again, byte for byte.
 """
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,18 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
 from preflow.artifacts import Artifact, find
-from preflow.config.loading import distribution, optional_packages
 from preflow.environment import preflow_home, store_folder
+from preflow.fingerprints.code import code_digest
 from preflow.fingerprints.files import json_digest
-from preflow.specs import STAGES, DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
-from tasks.runtime.code_digest import code_digest
+from preflow.specs import STAGES, LengthsSpec, StageSpec, ValidateSpec
+from tasks.runtime.libraries import library_versions
 
-#: Libraries whose version can change a stage's numbers.
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "trl", "peft", "bitsandbytes")
+#: What specifications bring with them: methods of these are called on values that no stage makes itself.
+GIVEN = (
+    "preflow.artifacts:Artifact",
+    "preflow.data.files.sources:DataSource",
+    "preflow.models.resolve:ModelRef",
+)
 #: Where Prefect keeps the small values that tasks return.
 RESULTS = Path(os.environ.get("PREFECT_HOME") or preflow_home() / "prefect") / "storage"
 
@@ -38,8 +41,8 @@ def identity(stage: str, spec: StageSpec) -> str:
             "stage": stage,
             "inputs": spec.inputs(),
             "options": spec.options(),
-            "code": [code_digest(module) for module in (STAGES[stage].module, *_launching(spec))],
-            "versions": library_versions(spec),
+            "code": code_digest(*roots(stage, launches=_launches(stage, spec))),
+            "versions": library_versions(stage, spec, launches=_launches(stage, spec)),
             "precision": _precision(spec),
         }
     )
@@ -54,31 +57,29 @@ def _precision(spec: StageSpec) -> str | None:
     return choose_precision(spec.recipe).label()
 
 
-def _launching(spec: StageSpec) -> tuple[str, ...]:
-    """The module under which a stage computes in processes of its own, if it does."""
-    launches = isinstance(spec, SftSpec | ReferenceSpec | DpoSpec) and (
-        spec.recipe.launch.num_processes > 1 or spec.recipe.launch.config is not None
-    )
-    return ("preflow.stages.worker",) if launches else ()
+def _launches(stage: str, spec: StageSpec) -> bool:
+    """Whether a stage computes in ranks of a launch."""
+    if not STAGES[stage].launches or isinstance(spec, ValidateSpec):
+        return False
+    return spec.recipe.launch.num_processes > 1 or spec.recipe.launch.config is not None
 
 
-def library_versions(spec: StageSpec) -> dict[str, str | None]:
-    """The installed version of each library that counts, none for one that is absent."""
-    asked = set() if isinstance(spec, ValidateSpec) else {part for part, *_ in optional_packages(spec.recipe)}
-    launching = ("deepspeed",) if _launching(spec) else ()
-    return {name: _version(name) for name in (*LIBRARIES, *launching, *sorted(map(distribution, asked)))}
+def roots(stage: str, *, launches: bool) -> tuple[str, ...]:
+    """The functions from which all code of a stage is reached, and the classes that it is given.
+
+    Args:
+        stage: A key of ``STAGES``.
+        launches: Whether it computes in ranks of a launch.
+    """
+    info = STAGES[stage]
+    inside = "preflow.stages.reference:prepare" if stage == "reference" else "preflow.stages.worker:join_training"
+    launch = (inside, "tasks.runtime.launcher:launch_options") if launches else ()
+    return (f"{info.module}:{info.function}", *GIVEN, *launch)
 
 
 def place(stage: str, spec: StageSpec) -> Path:
     """The folder in the store that holds, or will hold, a stage's artifact."""
     return store_folder() / stage / identity(stage, spec)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def verified_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

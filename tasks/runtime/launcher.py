@@ -70,8 +70,18 @@ def _run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, o
 def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
     """What starts the processes.
 
+    Raises:
+        ConfigError: As ``launch_options``.
+    """
+    start = [sys.executable, "-m", "accelerate.commands.launch", *launch_options(recipe, spec.parent)]
+    return [*start, "-m", "preflow.stages.worker", stage, str(spec), str(out)]
+
+
+def launch_options(recipe: Recipe, folder: Path) -> list[str]:
+    """How accelerate launches a recipe's processes.
+
     All that accelerate would take from elsewhere is said: the precision is the recipe's, and where the recipe names no
-    configuration one is written beside ``spec``. Without one accelerate reads the user's own, which no artifact's
+    configuration one is written into ``folder``. Without one accelerate reads the user's own, which no artifact's
     identity knows of.
 
     Raises:
@@ -83,10 +93,9 @@ def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
     said = launched_precision(recipe.launch.config) if recipe.launch.config is not None else "no"
     if said not in ("no", precision.mixed()):
         wrong_precision(recipe, said)
-    config = recipe.launch.config or str(_own_config(spec.parent, cpu=precision.device.type == "cpu"))
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(recipe.launch.num_processes)]
-    start += ["--config_file", config, "--mixed_precision", precision.mixed()]
-    return [*start, "-m", "preflow.stages.worker", stage, str(spec), str(out)]
+    config = recipe.launch.config or str(_own_config(folder, cpu=precision.device.type == "cpu"))
+    processes = ["--num_processes", str(recipe.launch.num_processes)]
+    return [*processes, "--config_file", config, "--mixed_precision", precision.mixed()]
 
 
 def _own_config(folder: Path, *, cpu: bool) -> Path:

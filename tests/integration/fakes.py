@@ -37,7 +37,7 @@ def install(real: frozenset[str] = frozenset()) -> None:
         setattr(module, function, fake)
         sys.modules[name] = module
     preflow.models.resolve.resolve_model = _resolve_model
-    vars(tasks.runtime.caching)["code_digest"] = lambda module: f"code of the fake {module}"
+    vars(tasks.runtime.caching)["code_digest"] = lambda *roots: f"code of the fake {roots[0]}"
 
 
 def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
@@ -132,8 +132,7 @@ def _die_if_asked(stage: str) -> None:
 
 if __name__ == "__main__":
     install()
-    import typer
+    from flows.running.terminal import run_from_terminal
+    from flows.two_stage import two_stage
 
-    from flows.commands.run import main
-
-    typer.run(main)
+    run_from_terminal(two_stage)

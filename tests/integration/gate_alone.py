@@ -17,19 +17,14 @@ def print_tables() -> None:
 
 if __name__ == "__main__":
     install(real=frozenset({"expectations.gate"}))
-    import typer
-
-    import flows.two_stage
-    from flows.commands.run import main
-
-    flow = flows.two_stage.two_stage
+    from flows.running.terminal import run_from_terminal
+    from flows.two_stage import two_stage
 
     def pipeline(recipe: str, overrides: dict[str, object]) -> object:
         """The flow, and then what it left in the server, while the server still runs."""
         try:
-            return flow(recipe, overrides)
+            return two_stage(recipe, overrides)
         finally:
             print_tables()
 
-    vars(flows.two_stage)["two_stage"] = pipeline
-    typer.run(main)
+    run_from_terminal(pipeline)  # type: ignore[arg-type]

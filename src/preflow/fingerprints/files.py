@@ -1,7 +1,5 @@
 """SHA-256 of files and of JSON values, and a cache of digests that saves reading large files again."""
 
-import ast
-import functools
 import hashlib
 import json
 import os
@@ -88,12 +86,12 @@ class DigestCache:
         record = self._folder / f"{json_digest(str(path))[:32]}.json"
         local = _is_local(path)
         if local:
-            remembered = _read_record(record)
-            if remembered.get("stamp") == stamp:
+            remembered = read_record(record)
+            if remembered.get("stamp") == stamp and "sha256" in remembered:
                 return str(remembered["sha256"])
         digest = file_digest(path)
         if local and file_stamp(path) == stamp and not _is_young(stamp, taken):
-            _replace(record, json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}))
+            replace_file(record, json.dumps({"path": str(path), "stamp": stamp, "sha256": digest}))
         return digest
 
 
@@ -101,15 +99,17 @@ def _is_young(stamp: list[int], taken: int) -> bool:
     return taken - max(stamp[-2:]) < _YOUNG_NS
 
 
-def _read_record(record: Path) -> dict[str, Any]:
+def read_record(record: Path) -> dict[str, Any]:
+    """What a small JSON file of ours holds; nothing where there is none, or none that can be read."""
     try:
         value = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) and {"stamp", "sha256"} <= value.keys() else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file as a whole, so that nobody reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     partial.write_text(text, encoding="utf-8")
@@ -123,15 +123,3 @@ def _is_local(path: Path) -> bool:
     places = (resolved, *resolved.parents)  # a single file can be a mount too
     kinds = (mounts[place] for place in places if place in mounts)
     return next(kinds, "") in _LOCAL
-
-
-@functools.lru_cache(maxsize=32)
-def code_essence(source: str) -> str:
-    """Python source as its syntax tree in text: comments, docstrings, formatting and positions do not count."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # Bare strings are a function's docstring, and those under the fields of a class.
-            kept = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
-            node.body = kept
-    return ast.dump(tree)

@@ -12,15 +12,13 @@ import torch
 from preflow.config import Recipe
 from preflow.environment import digests_folder
 from preflow.errors import ModelError
-from preflow.fingerprints.code import source_text
-from preflow.fingerprints.files import DigestCache, code_essence, file_stamp, json_digest
-from preflow.maths import logprobs
-from preflow.models import adapters, loading, precision, scoring
-from preflow.models.cpu import lora_linear
-from preflow.models.loading import is_adapter
-from preflow.models.packed import attention, layout
+from preflow.fingerprints.code import code_digest
+from preflow.fingerprints.files import DigestCache, file_stamp, json_digest
+from preflow.models.cpu.lora_linear import fuse_lora
+from preflow.models.loading import is_adapter, load_policy
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef, weights_files
+from preflow.models.scoring import scores
 
 #: Files besides the weights that decide what these compute. The tokenizer's are not among them: token ids are in every
 #: row's own key.
@@ -124,16 +122,20 @@ def _version(package: str) -> str:
     return version(package) if find_spec(package) else ""
 
 
+def computing() -> tuple[str, ...]:
+    """The functions that compute a value: they load the model, put its adapter's layers together, and score."""
+    return tuple(f"{each.__module__}:{each.__name__}" for each in (load_policy, fuse_lora, scores))
+
+
 def numerics(precision_label: str) -> dict[str, Any]:
     """What else the bits of a value depend on: device, dtypes, the code that computes it and its libraries."""
     import peft
     import transformers
 
-    modules: tuple[Any, ...] = (scoring, layout, attention, lora_linear, loading, precision, adapters, logprobs)
     cuda: Any = torch.backends.cuda
     mkldnn: Any = torch.backends.mkldnn
     return {
-        "code": json_digest([code_essence(source_text(Path(module.__file__))) for module in modules]),
+        "code": code_digest(*computing()),
         "bitsandbytes": _version("bitsandbytes"),
         "precision": precision_label,
         "matmul": [

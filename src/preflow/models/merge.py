@@ -23,6 +23,8 @@ from preflow.models.resolve import ModelRef
 from preflow.models.scoring import PromptResponse, response_logprobs
 
 Result = TypeVar("Result")
+#: Mean nats per token by which a merged model may differ before it is refused.
+LIMIT = 0.02
 
 
 def merge(
@@ -32,7 +34,7 @@ def merge(
     precision: Precision,
     rows: Sequence[PromptResponse],
     out: Path,
-    limit: float,
+    limit: float = LIMIT,
 ) -> float:
     """Write merged weights with the tokenizer, if they say what the trained model says.
 
@@ -43,7 +45,7 @@ def merge(
         precision: Where and in which numbers.
         rows: Prompts with responses to compare on, at least one.
         out: A folder that does not exist yet.
-        limit: Mean nats per token by which it may differ before it is refused.
+        limit: Largest drift.
 
     Returns:
         The drift: mean absolute difference of a response token's log-prob, nats.

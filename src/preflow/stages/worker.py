@@ -75,14 +75,17 @@ def main(stage: str, spec_file: str, out: str) -> None:
             ReferenceSpec.model_validate_json(text), Lines() if distributed.current_ranks().index == 0 else Silent()
         )
         return
-    load_full_weights_on_every_rank()
     info = STAGES[stage]
     run: Callable[[StageSpec, Path, Observer], None] = getattr(import_module(info.module), info.function)
-    # The trainer would find out that processes belong together only later.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
-    observer = Lines() if state.is_main_process else Silent()
+    observer = Lines() if join_training().is_main_process else Silent()
     run(info.spec.model_validate_json(text), Path(out), observer)
     distributed.shut_down()
+
+
+def join_training() -> PartialState:
+    """Make this process one of the ranks that train together; the trainer would find that out only later."""
+    load_full_weights_on_every_rank()
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def _end_with_input() -> None:

@@ -9,7 +9,6 @@ import torch
 import preflow
 from preflow.config import Recipe
 from preflow.errors import CodeChangedError, ModelError
-from preflow.fingerprints.code import source_text
 from preflow.logprobs import identity
 from preflow.models.loading import load_policy
 from preflow.models.precision import choose_precision
@@ -18,6 +17,7 @@ from preflow.observer import Silent
 from preflow.stages import reference
 from tests.conftest import make_model
 from tests.unit.logprobs.stale_bench import GROUPS, Bench, write_adapter
+from tests.unit.source_copies import SourceCopy
 from tests.unit.support import recipe_for
 
 
@@ -54,18 +54,17 @@ def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.Monke
     assert identity.identify(base, None, recipe, precision).digest() != before
 
 
-def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, before = source_text, "return token_logprobs("
-    monkeypatch.setattr(
-        identity, "source_text", lambda path: original(path).replace(before, "return 2 * " + before[7:])
-    )
-    assert bench.ask() == len(GROUPS)
+def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = SourceCopy(tmp_path)
+    with copy.edited("preflow/models/scoring.py", "return token_logprobs(", "return 2 * token_logprobs("):
+        monkeypatch.setattr(identity, "code_digest", copy.graph().digest)
+        assert bench.ask() == len(GROUPS)
 
 
 def test_code_that_was_changed_while_it_runs_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its values would be stored as those of what the file says now."""
     monkeypatch.setattr(preflow, "STARTED_NS", 0)
-    with pytest.raises(CodeChangedError, match=r"scoring\.py was changed at .*Start again"):
+    with pytest.raises(CodeChangedError, match=r"preflow/.*\.py was changed at .*Start again"):
         bench.ask()
 
 

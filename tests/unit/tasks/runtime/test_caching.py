@@ -11,12 +11,12 @@ import torch
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
 from preflow.data.files.sources import DataSource
+from preflow.fingerprints.code import code_digest
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
-from tasks.runtime import caching
+from tasks.runtime import caching, libraries
 from tasks.runtime.caching import identity
-from tasks.runtime.code_digest import code_digest
 
 FILES = [f"{kind}.{side}.jsonl" for kind in ("demonstrations", "preferences") for side in ("train", "eval")]
 
@@ -136,14 +136,16 @@ def test_the_version_of_what_a_recipe_uses_misses(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], package: str
 ) -> None:
     before = sft(**changes)
-    own = caching._version
-    monkeypatch.setattr(caching, "_version", lambda name: "99" if name == package else own(name))
+    own = libraries._version
+    monkeypatch.setattr(libraries, "_version", lambda name: "99" if name == package else own(name))
     assert sft(**changes) != before
 
 
 def test_the_code_of_a_launch_counts_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sft(), sft(launch={"num_processes": 2})
-    monkeypatch.setattr(caching, "code_digest", lambda name: "new" if name.endswith(".worker") else code_digest(name))
+    before, own = (sft(), sft(launch={"num_processes": 2})), code_digest
+    monkeypatch.setattr(
+        caching, "code_digest", lambda *roots: "new" if any(".worker:" in root for root in roots) else own(*roots)
+    )
     after = sft(), sft(launch={"num_processes": 2})
     assert after[0] == before[0]
     assert after[1] != before[1]
@@ -162,13 +164,13 @@ def test_dpo_depends_on_the_sft_model_and_the_reference() -> None:
 
 def test_a_library_version_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sft()
-    monkeypatch.setattr(caching, "_version", lambda name: "0.0")
+    monkeypatch.setattr(libraries, "_version", lambda name: "0.0")
     assert sft() != before
 
 
 def test_changed_code_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sft()
-    monkeypatch.setattr(caching, "code_digest", lambda module: f"{module} changed")
+    monkeypatch.setattr(caching, "code_digest", lambda *roots: f"{roots} changed")
     assert sft() != before
 
 

@@ -1,0 +1,83 @@
+"""The libraries whose versions can change what a stage computes: one table, and what a recipe adds to it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from preflow.config.loading import distribution, optional_packages
+from preflow.specs import LengthsSpec, StageSpec, ValidateSpec
+
+_TOKENS = ("transformers", "tokenizers", "jinja2")
+_FORWARD = ("torch", "accelerate", "peft")
+#: By stage, what it always uses.
+LIBRARIES = {
+    "validate": (
+        *("great-expectations", "ftfy", "rapidfuzz", "xxhash", "datasets", "pyarrow", "orjson"),
+        *("numpy", "pandas", "scipy"),
+    ),
+    "lengths": (*_TOKENS, "numpy"),
+    "sft": (*_TOKENS, *_FORWARD, "trl"),
+    "reference": (*_TOKENS, *_FORWARD),
+    "dpo": (*_TOKENS, *_FORWARD, "trl"),
+    "evaluate": (*_TOKENS, *_FORWARD, "numpy"),
+}
+PERSONAL_DATA = ("detect-secrets", "phonenumbers")
+LAUNCHED = ("deepspeed",)
+#: What stages import without taking a number from it; where ``LIBRARIES`` names one, it counts there all the same.
+DECIDES_NOTHING = {
+    "datasets": "holds the rows of a training; its own random fingerprint caches nothing",
+    "filelock": "lets processes take turns",
+    "fsspec": "carries the bytes of the store, each of which is digested",
+    "httpx2": "names the errors of the network",
+    "joblib": "spreads work over processes",
+    "matplotlib": "draws an evaluation's pictures, from which nothing is read",
+    "numpy": "holds lengths and row numbers beside a training",
+    "psutil": "names the file system of a remembered digest",
+    "pyarrow": "holds the tables of the store, which gives back what was put in",
+    "safetensors": "holds weights, whose bytes it does not change",
+}
+#: Quantized weights name what computes with them; one that is not listed stands for all of these.
+_QUANTIZERS = {"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel", "torchao": "torchao"}
+
+
+def library_versions(stage: str, spec: StageSpec, *, launches: bool) -> dict[str, str | None]:
+    """The installed version of each library that counts, none for one that is absent; and of Python.
+
+    Args:
+        stage: A key of ``LIBRARIES``.
+        spec: What the stage is asked to do.
+        launches: Whether it computes in ranks of a launch.
+    """
+    names = sorted({*LIBRARIES[stage], *_chosen(stage, spec), *(LAUNCHED if launches else ())})
+    python = ".".join(map(str, sys.version_info[:2]))  # it adds floats up in another way from 3.12 on
+    return {"python": python, **{name: _version(name) for name in names}}
+
+
+def _chosen(stage: str, spec: StageSpec) -> Iterator[str]:
+    """What the recipe, the settings or the model's own files ask for."""
+    if isinstance(spec, ValidateSpec):
+        yield from PERSONAL_DATA if spec.settings.personal_data else ()
+        yield from _TOKENS if spec.tokenizer is not None else ()
+        return
+    if isinstance(spec, LengthsSpec):
+        return
+    for package, setting, _ in optional_packages(spec.recipe):
+        if ".optim" not in setting or setting.startswith(f"{stage}."):
+            yield distribution(package)
+    yield from _quantizers(Path(spec.base.path) / "config.json")
+
+
+def _quantizers(config: Path) -> Iterator[str]:
+    if config.is_file():
+        kind = (json.loads(config.read_text(encoding="utf-8")).get("quantization_config") or {}).get("quant_method")
+        if kind is not None:
+            yield from [_QUANTIZERS[kind]] if kind in _QUANTIZERS else sorted(set(_QUANTIZERS.values()))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

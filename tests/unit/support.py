@@ -65,6 +65,17 @@ class Heard(Silent):
         self.values.update(values)
 
 
+class Notes(Silent):
+    """Keeps every note."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Keep it."""
+        self.told.append(message)
+
+
 def rows(numbers: range | list[int], long: bool = False) -> list[Pair]:
     """Pairs, each of its number alone; every third one has a long prompt where asked."""
     texts = [

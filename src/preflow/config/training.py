@@ -75,6 +75,10 @@ class TrainingSettings(Frozen):
     a mean over tokens, is refused. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory, same numbers."""
+    cpu_kernels: Literal["auto", "off"] = "auto"
+    """Layers and allocator settings of Preflow's own for training on a CPU in float32: the same numbers but for
+    rounding, in less time. ``auto`` uses them with the versions of torch that they are tested with; ``off`` trains on
+    the plain modules of torch, transformers and PEFT. Try ``off`` first where a training on a CPU looks wrong."""
     max_seq_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and response together. Longer rows lose their oldest whole turns first."""
     overlong_response: Literal["drop", "cut"] = "drop"

@@ -17,6 +17,7 @@ import torch
 from preflow.config import Launch, Recipe
 from preflow.config.training import DpoSettings, TrainingSettings
 from preflow.estimates.flops import Shape, Work
+from preflow.models.cpu.switch import kernels_wanted
 from preflow.models.precision import Precision
 
 #: Bytes per number of AdamW's two moments, by a part of the optimizer's name. (8 bits have a scale per 256 numbers.)
@@ -99,12 +100,13 @@ class _Way:
         """The way that a stage goes."""
         rank = settings.lora_r if recipe.tuning == "lora" else 0
         cpu, autocast = precision.device.type == "cpu", precision.compute is torch.bfloat16
-        lean = shape.lean and cpu and not autocast and precision.weights is torch.float32
+        kernels = kernels_wanted(settings)
+        lean = kernels and shape.lean and cpu and not autocast and precision.weights is torch.float32
         off = isinstance(settings, DpoSettings) and settings.disable_dropout
         drops = rank > 0 and settings.lora_dropout > 0 and not off
         whole_mlp = rank > 0 and not recipe.use_4bit and not drops and shape.adapted == 7 * shape.layers
         pairs = shape.packed and isinstance(settings, DpoSettings)
-        own_head = cpu and rank > 0 and shape.packed and not autocast
+        own_head = kernels and cpu and rank > 0 and shape.packed and not autocast
         return _Way(rank, cpu, autocast, recipe.use_4bit, drops, lean, lean and whole_mlp, own_head, pairs)
 
 

@@ -12,6 +12,7 @@ from preflow.config.training import TrainingSettings
 from preflow.errors import UnknownShapeError
 from preflow.estimates.flops import Shape, Work, forward_flops, packed_pair, sequence, shape_of, training_flops
 from preflow.estimates.memory import Memory, peak_memory
+from preflow.models.cpu.switch import kernels_wanted
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
@@ -155,7 +156,7 @@ def forecast(
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     forwards = _forwards(rows, recipe, settings, packed=shape.packed, common=common)
     whole = sum(forwards, Work(0, 0, 0))
-    products = head_products(shape, rank, precision)
+    products = head_products(shape, rank, precision, kernels=kernels_wanted(settings))
     arithmetic = training_flops(shape, whole, rank, head_products=products, recompute=settings.gradient_checkpointing)
     return Forecast(
         rows=len(rows),
@@ -168,9 +169,9 @@ def forecast(
     )
 
 
-def head_products(shape: Shape, rank: int, precision: Precision) -> int:
+def head_products(shape: Shape, rank: int, precision: Precision, *, kernels: bool = True) -> int:
     """Matrix products of the head's backward: one where its forward ends the gradient, else logits are made again."""
-    own = precision.device.type == "cpu" and precision.compute is torch.float32
+    own = kernels and precision.device.type == "cpu" and precision.compute is torch.float32
     return 1 if rank and own and shape.packed else 2 if rank else 3
 
 

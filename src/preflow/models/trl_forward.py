@@ -6,6 +6,7 @@ from the per-token results. The functions here stand between that call and TRL's
 
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
-from preflow.models.cpu.logprob_head import Scores, score
+from preflow.models.cpu import logprob_head
+from preflow.models.cpu.logprob_head import Scores
 from preflow.models.cpu.lora_linear import trains
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.attention import no_mask, register_packed_attention
@@ -58,7 +60,7 @@ def score_responses_only(model: LanguageModel) -> None:
     _replace_forward(model, forward)
 
 
-def pack_pairs(model: LanguageModel, *, wpo: bool = False) -> None:
+def pack_pairs(model: LanguageModel, *, wpo: bool = False, cpu_kernels: bool = True) -> None:
     """Run a DPO batch as one row without padding, each prompt once for both responses, and what all begin with once.
 
     The model must have TRL's fused head. It is called with right-padded ``input_ids`` of shape ``(2B, T)``, the first
@@ -68,21 +70,23 @@ def pack_pairs(model: LanguageModel, *, wpo: bool = False) -> None:
     Args:
         model: A causal language model that ``attention.unsupported_reason`` lets through.
         wpo: Whether WPO's ``log_sum_sq_probs`` is wanted.
+        cpu_kernels: Whether a frozen head may be scored by ``models/cpu/logprob_head.py``.
     """
     padded_forward = model.forward
     register_packed_attention(model)
+    score = partial(_score, wpo=wpo, cpu_kernels=cpu_kernels)
 
     def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         if not fused_lm_head or kwargs.get("labels") is None:
             return padded_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
         ids, attention, labels = (kwargs.pop(name) for name in ("input_ids", "attention_mask", "labels"))
         groups, places = _take_apart(ids, attention, labels)
-        return _as_one_row(self, in_one_row(groups, ids.device, share=True), places, labels, wpo, kwargs)
+        return _as_one_row(self, in_one_row(groups, ids.device, share=True), places, labels, score, kwargs)
 
     _replace_forward(model, forward)
 
 
-def pack_sequences(model: LanguageModel) -> None:
+def pack_sequences(model: LanguageModel, *, cpu_kernels: bool = True) -> None:
     """Run an SFT batch as one row without padding, up to the last token that counts of each of its rows.
 
     The model must have TRL's fused head. It is called with ``input_ids`` and ``labels`` of shape ``(B, T)``, padded on
@@ -90,9 +94,11 @@ def pack_sequences(model: LanguageModel) -> None:
 
     Args:
         model: A causal language model that ``attention.unsupported_reason`` lets through.
+        cpu_kernels: Whether a frozen head may be scored by ``models/cpu/logprob_head.py``.
     """
     padded_forward = model.forward
     register_packed_attention(model)
+    score = partial(_score, wpo=False, cpu_kernels=cpu_kernels)
 
     def forward(self: LanguageModel, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         labels = kwargs.get("labels")
@@ -102,12 +108,14 @@ def pack_sequences(model: LanguageModel) -> None:
         places = (labels[:, 1:] != IGNORED).flatten().nonzero().squeeze(-1)
         dropped = ("input_ids", "attention_mask", "labels", "num_items_in_batch")
         rest = {name: value for name, value in kwargs.items() if name not in dropped}
-        return _as_one_row(self, whole_sequences(ids, labels), places, labels, False, rest)
+        return _as_one_row(self, whole_sequences(ids, labels), places, labels, score, rest)
 
     _replace_forward(model, forward)
 
 
-def _as_one_row(model: LanguageModel, row: PackedRow, places: Tensor, labels: Tensor, wpo: bool, options: Any) -> Any:
+def _as_one_row(
+    model: LanguageModel, row: PackedRow, places: Tensor, labels: Tensor, score: Callable[..., Scores], options: Any
+) -> Any:
     """Run a row and put its per-token results where TRL looks for them.
 
     Args:
@@ -115,7 +123,7 @@ def _as_one_row(model: LanguageModel, row: PackedRow, places: Tensor, labels: Te
         row: What to run; S of its tokens are scored.
         places: Where each scored token stands in ``(B, T - 1)``, flat, shape ``(S,)``.
         labels: TRL's, shape ``(B, T)``.
-        wpo: Whether ``log_sum_sq_probs`` is wanted.
+        score: Gives the results of the model, hidden states ``(S, E)`` and targets ``(S,)``: ``_score``.
         options: The call's other arguments.
     """
     states = model.base_model(
@@ -125,7 +133,7 @@ def _as_one_row(model: LanguageModel, row: PackedRow, places: Tensor, labels: Te
         layout=row.layout,
         **options,
     ).last_hidden_state
-    scores = _score(model, states[0, row.scored], row.targets, wpo)
+    scores = score(model, states[0, row.scored], row.targets)
     mask = labels[:, 1:] != IGNORED
     values: dict[str, Any] = {
         name: None if v is None else v.new_zeros(mask.numel()).index_put((places,), v).view(mask.shape)
@@ -135,19 +143,19 @@ def _as_one_row(model: LanguageModel, row: PackedRow, places: Tensor, labels: Te
     return FusedCausalLMOutput(loss=loss, label_mask=mask, **values)
 
 
-def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, wpo: bool) -> Scores:
+def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, *, wpo: bool, cpu_kernels: bool) -> Scores:
     """Score tokens under a model's head: by a forward that ends the gradient, or, where the head trains, TRL's way."""
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     softcap = getattr(config, "final_logit_softcapping", None)
-    frozen = not trains(head) and hidden.dtype == head.weight.dtype == torch.float32
+    own = cpu_kernels and not trains(head) and hidden.dtype == head.weight.dtype == torch.float32
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
     # Before the trainer shares the weights out there is nothing to gather, though DeepSpeed is switched on already.
     with maybe_gather_lm_head_ctx(*(each for each in (head.weight, head.bias) if in_zero(each))):
         weight, bias = (in_whole(each, hidden.dtype) for each in (head.weight, head.bias))
         assert weight is not None
-        if frozen and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            return score(hidden, weight, bias, targets, softcap, wpo)
+        if own and hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return logprob_head.score(hidden, weight, bias, targets, softcap, wpo)
         return Scores(*ChunkedLogProbFunction.apply(hidden, weight, bias, targets, *options))  # type: ignore[no-untyped-call]
 
 

@@ -25,6 +25,7 @@ from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
+from preflow.models.cpu.switch import kernels_wanted, untested_torch
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer, without_dropout
 from preflow.models.packed.attention import unsupported_reason
 from preflow.models.precision import Precision, choose_precision
@@ -141,7 +142,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
         observer.note(f"dpo: {what}, so KL is not looked at and dpo.kl_limit stops nothing")
     ended = guard.stopped_before(resume_point(out / SCRATCH))
     if ended is None:
-        log = run_training(trainer, out, observer, predicted)
+        log = run_training(trainer, out, observer, predicted, keep_heap=kernels_wanted(settings))
         ended = trainer.state
     else:
         log = clean_log(ended.log_history)
@@ -251,10 +252,14 @@ def make_trainer(
     inner = inner_model(policy)
     reason = unsupported_reason(inner)
     trainer.batch(settings, _tokens(pairs, packed=reason is None), padded=reason is not None)
+    kernels = kernels_wanted(settings)
+    if note := untested_torch(settings, precision.device):
+        observer.note(f"dpo: {note}")
     if reason is None:
-        pack_pairs(inner, wpo=settings.use_weighting)
-        fuse_lora(policy)
-        use_cpu_kernels(policy)
+        pack_pairs(inner, wpo=settings.use_weighting, cpu_kernels=kernels)
+        if kernels:
+            fuse_lora(policy)
+            use_cpu_kernels(policy)
     else:
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")

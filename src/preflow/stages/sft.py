@@ -16,6 +16,7 @@ from preflow.estimates.training import common_tokens, foreseen
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
+from preflow.models.cpu.switch import kernels_wanted, untested_torch
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.packed.attention import unsupported_reason
 from preflow.models.precision import choose_precision
@@ -82,7 +83,7 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     predicted = foreseen(inner_model(model), recipe, settings, lengths, precision, common, targets)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are shared out
-    log = run_training(trainer, out, observer, predicted)
+    log = run_training(trainer, out, observer, predicted, keep_heap=kernels_wanted(settings))
     save_model(model, tokenizer, spec.base, out / "model")
     if not trainer.is_world_process_zero():
         return
@@ -128,10 +129,14 @@ def _trainer(
     inner = inner_model(trainer.model)
     reason = unsupported_reason(inner)
     trainer.batch(settings, [len(row.input_ids) for row in rows], padded=reason is not None)
+    kernels = kernels_wanted(settings)
+    if note := untested_torch(settings, precision.device):
+        observer.note(f"sft: {note}")
     if reason is None:
-        pack_sequences(inner)
-        fuse_lora(trainer.model)
-        use_cpu_kernels(trainer.model)
+        pack_sequences(inner, cpu_kernels=kernels)
+        if kernels:
+            fuse_lora(trainer.model)
+            use_cpu_kernels(trainer.model)
     else:
         score_responses_only(inner)
         observer.note(f"sft: rows are padded to the longest of their batch: {reason}")

@@ -6,7 +6,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,7 +99,12 @@ class PredictedMemory(Protocol):
 
 
 def run_training(
-    trainer: Trainer, out: Path, observer: Observer | None = None, predicted: PredictedMemory | None = None
+    trainer: Trainer,
+    out: Path,
+    observer: Observer | None = None,
+    predicted: PredictedMemory | None = None,
+    *,
+    keep_heap: bool = True,
 ) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one, and return the log of every step.
 
@@ -107,7 +112,8 @@ def run_training(
         trainer: TRL's, ready.
         out: The stage's partial folder.
         observer: Hears how much memory training took above the loaded model, where one process holds all of that.
-        predicted: What it was foreseen to take; nothing is said of memory without.
+        predicted: What it was estimated to take; without it memory is not reported.
+        keep_heap: Whether the allocator's settings may be changed while it runs, where that saves time or memory.
 
     Raises:
         NonFiniteLossError: The loss or the gradient's norm became NaN or infinite.
@@ -115,14 +121,20 @@ def run_training(
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
-    hold = freed_memory_returned if _saves_memory(trainer) else freed_memory_kept
-    if predicted is not None and hold is freed_memory_kept and memory.device.type == "cpu" and sys.platform == "linux":
-        trainer.add_callback(_HeapWithinForecast(memory, predicted.training))
-    with hold(trainer.args.device):
+    with _heap(trainer, memory, predicted) if keep_heap else nullcontext():
         trainer.train(resume_from_checkpoint=resume_point(scratch))
     if observer is not None and predicted is not None:
         _tell_memory(trainer, observer, memory, predicted)
     return clean_log(trainer.state.log_history)
+
+
+def _heap(trainer: Trainer, memory: PeakMemory, predicted: PredictedMemory | None) -> AbstractContextManager[None]:
+    """What becomes of freed memory while a trainer runs."""
+    if _saves_memory(trainer):
+        return freed_memory_returned(trainer.args.device)
+    if predicted is not None and memory.device.type == "cpu" and sys.platform == "linux":
+        trainer.add_callback(_HeapWithinForecast(memory, predicted.training))
+    return freed_memory_kept(trainer.args.device)
 
 
 def _tell_memory(trainer: Trainer, observer: Observer, memory: PeakMemory, predicted: PredictedMemory) -> None:

@@ -8,122 +8,19 @@ are known by their class; those of other classes, dtypes and devices keep their 
 
 import types
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 from transformers.activations import SiLUActivation
 
-from preflow.models.cpu.lora_linear import usable
+from preflow.models.cpu.lora_linear import Lora, flat, lora_linears, lora_of, project, project_back, unflat
 from preflow.models.cpu.rotary_attention import rotary_attention
 from preflow.models.loading import LanguageModel
 
 _KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 _SILU = ("silu", "swish")
-
-
-class Lora(NamedTuple):
-    """A LoRA layer: ``weight (out, in)``, ``bias (out,)``, ``a (r, in)``, ``b (out, r)`` and the scale of ``b a``."""
-
-    weight: Tensor
-    bias: Tensor | None
-    a: Tensor
-    b: Tensor
-    scale: float
-
-
-def _project(x: Tensor, layers: Sequence[Lora]) -> tuple[list[Tensor], Tensor]:
-    """Results of layers over the same ``x (N, in)``, and ``x`` times all their ``a``: shape ``(N, sum of r)``."""
-    low = x @ torch.cat([layer.a for layer in layers]).t()
-    outs = [_times(x, layer.weight, layer.bias) for layer in layers]
-    for out, layer, narrow in zip(outs, layers, _ranks(low, layers), strict=True):
-        out.addmm_(narrow, layer.b.t(), alpha=layer.scale)
-    return outs, low
-
-
-def _project_back(
-    grads: Sequence[Tensor], x: Tensor, low: Tensor, layers: Sequence[Lora], wants_x: bool
-) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
-    """Gradients of ``x`` (where wanted), of every ``a`` and of every ``b``."""
-    narrow = torch.empty_like(low)
-    for grad, layer, part in zip(grads, layers, _ranks(narrow, layers), strict=True):
-        torch.mm(grad, layer.b, out=part).mul_(layer.scale)
-    grad_x = None
-    if wants_x:
-        grad_x = narrow @ torch.cat([layer.a for layer in layers])
-        for grad, layer in zip(grads, layers, strict=True):
-            grad_x = _plus_times(grad_x, grad, layer.weight.t())
-    grad_a = (narrow.t() @ x).split([len(layer.a) for layer in layers])  # type: ignore[no-untyped-call]
-    parts = zip(grads, layers, _ranks(low, layers), strict=True)
-    return grad_x, list(grad_a), [(part.t() @ grad).mul_(layer.scale).t() for grad, layer, part in parts]
-
-
-def _times(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``x (N, in)`` times the transpose of ``weight (out, in)``, plus ``bias (out,)``."""
-    if _by_one_dnn(x):
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-        return out
-    return linear(x, weight, bias)
-
-
-def _plus_times(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """``total (N, out)`` plus ``x (N, in)`` times the transpose of ``weight (out, in)``; ``total`` is used up."""
-    if _by_one_dnn(x):
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x.contiguous(), total, weight, None, "add")
-        return out
-    return total.addmm_(x, weight.t())
-
-
-def _by_one_dnn(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and _one_dnn_is_faster()
-
-
-@cache
-def _one_dnn_is_faster() -> bool:
-    """Whether products go by oneDNN. MKL, behind ``linear``, leaves the wider registers of others' processors unused.
-
-    On Intel's own MKL is the faster one, by a fifth where the weight is not transposed.
-    """
-    mkl, one_dnn = torch.backends.mkl, torch.backends.mkldnn
-    intels = "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
-    return one_dnn.is_available() and not (intels and mkl.is_available())  # type: ignore[no-untyped-call]
-
-
-def _ranks(low: Tensor, layers: Sequence[Lora]) -> tuple[Tensor, ...]:
-    return torch.split(low, [len(layer.a) for layer in layers], 1)
-
-
-def _flat(layers: Sequence[Lora]) -> list[Tensor | None]:
-    """Tensors of some layers one after another: autograd sees tensors only where they are arguments themselves."""
-    return [tensor for layer in layers for tensor in layer[:4]]
-
-
-def _layers(flat: Sequence[Any], scales: Sequence[float]) -> list[Lora]:
-    starts = range(0, len(flat), 4)
-    return [
-        Lora(flat[i], flat[i + 1], flat[i + 2], flat[i + 3], scale) for i, scale in zip(starts, scales, strict=True)
-    ]
-
-
-class _LoraLinears(torch.autograd.Function):
-    """Several LoRA layers over the same ``x (N, in)``; gives the result of each."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], *flat: Tensor | None) -> tuple[Tensor, ...]:
-        outs, low = _project(x, _layers(flat, scales))
-        ctx.save_for_backward(x, low, *flat)
-        ctx.scales = scales
-        return tuple(outs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, *flat = ctx.saved_tensors
-        wants_x = ctx.needs_input_grad[0]
-        grad_x, grad_a, grad_b = _project_back(grads, x, low, _layers(flat, ctx.scales), wants_x)
-        rest = [each for a, b in zip(grad_a, grad_b, strict=True) for each in (None, None, a, b)]
-        return grad_x, None, *rest
 
 
 class _GatedMlp(torch.autograd.Function):
@@ -133,26 +30,26 @@ class _GatedMlp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: list[float], *flat: Tensor | None) -> Tensor:
-        layers = _layers(flat, scales)
-        (gate, up), low = _project(x, layers[:2])
-        (out,), low_down = _project(silu(gate).mul_(up), layers[2:])
-        ctx.save_for_backward(x, gate, up, low, low_down, *flat)
+    def forward(ctx: Any, x: Tensor, scales: list[float], *tensors: Tensor | None) -> Tensor:
+        layers = unflat(tensors, scales)
+        (gate, up), low = project(x, layers[:2])
+        (out,), low_down = project(silu(gate).mul_(up), layers[2:])
+        ctx.save_for_backward(x, gate, up, low, low_down, *tensors)
         ctx.scales = scales
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gate, up, low, low_down, *flat = ctx.saved_tensors
-        layers = _layers(flat, ctx.scales)
+        x, gate, up, low, low_down, *tensors = ctx.saved_tensors
+        layers = unflat(tensors, ctx.scales)
         active = silu(gate)
-        inner, down_a, down_b = _project_back([grad], active * up, low_down, layers[2:], wants_x=True)
+        inner, down_a, down_b = project_back([grad], active * up, low_down, layers[2:], wants_x=True)
         assert inner is not None, "asked for"
         grad_up = active.mul_(inner)
         grad_gate = inner.mul_(up)
         torch.ops.aten.silu_backward.grad_input(inner, gate, grad_input=grad_gate)
         wants_x = ctx.needs_input_grad[0]
-        grad_x, grad_a, grad_b = _project_back([grad_gate, grad_up], x, low, layers[:2], wants_x)
+        grad_x, grad_a, grad_b = project_back([grad_gate, grad_up], x, low, layers[:2], wants_x)
         rest = [g for a, b in zip([*grad_a, *down_a], [*grad_b, *down_b], strict=True) for g in (None, None, a, b)]
         return grad_x, None, *rest
 
@@ -219,8 +116,8 @@ def _mlp(own: Any) -> Any:
         layers = _loras((self.gate_proj, self.up_proj, self.down_proj), x)
         if layers is None:
             return own(x)
-        flat = x.reshape(-1, x.shape[-1])
-        out = _GatedMlp.apply(flat, [layer.scale for layer in layers], *_flat(layers))  # type: ignore[no-untyped-call]
+        rows = x.reshape(-1, x.shape[-1])
+        out = _GatedMlp.apply(rows, [layer.scale for layer in layers], *flat(layers))  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], out.shape[-1])
 
     return forward
@@ -266,8 +163,7 @@ def _projected(projections: Sequence[Any], x: Tensor) -> Sequence[Tensor]:
     layers = _loras(projections, x)
     if layers is None:
         return [projection(x) for projection in projections]
-    outs: Sequence[Tensor] = _LoraLinears.apply(x, [layer.scale for layer in layers], *_flat(layers))  # type: ignore[no-untyped-call]
-    return outs
+    return lora_linears(x, layers)
 
 
 def _plain(*tensors: Tensor) -> bool:
@@ -276,12 +172,11 @@ def _plain(*tensors: Tensor) -> bool:
 
 
 def _loras(modules: Sequence[Any], x: Tensor) -> list[Lora] | None:
-    """What fused LoRA layers consist of, or None where one of them cannot go through ``_project``."""
+    """What fused LoRA layers consist of, or None where one of them cannot go through ``project``."""
     layers = []
     for module in modules:
-        if not _plain(x) or not hasattr(module.forward, "fused") or not usable(module, module.active_adapters, x):
+        layer = lora_of(module, x) if _plain(x) and hasattr(module.forward, "fused") else None
+        if layer is None:
             return None
-        base, name = module.get_base_layer(), module.active_adapters[0]
-        a, b = module.lora_A[name].weight, module.lora_B[name].weight
-        layers.append(Lora(base.weight, base.bias, a, b, module.scaling[name]))
+        layers.append(layer)
     return layers

@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from preflow.models.cpu.operators import flash_attention, flash_attention_backward
 from preflow.models.packed.layout import Layout
-
-_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def rotary_attention(
@@ -60,7 +58,7 @@ class _RotaryAttention(torch.autograd.Function):
         for part in _parts(layout):
             given = _heads(_asking(query, part)), _heads(_seen(key, part)), _heads(_seen(value, part))
             mask = _mask(layout, part, query.dtype)
-            out, log_sums = _FLASH(*given, 0.0, part.is_prompt, attn_mask=mask, scale=scale)
+            out, log_sums = flash_attention(*given, causal=part.is_prompt, mask=mask, scale=scale)
             outs.append(_own(out[0].transpose(0, 1), part))
             sums.append(_own(log_sums[0].t(), part))
         out, log_sums = torch.cat(outs), torch.cat(sums)
@@ -76,8 +74,9 @@ class _RotaryAttention(torch.autograd.Function):
             given = _heads(_asking(query, part)), _heads(_seen(key, part)), _heads(_seen(value, part))
             results = _heads(_asking(out, part)), _asking(sums, part).t()[None]
             mask = _mask(ctx.layout, part, query.dtype)
-            of_query, *of_seen = _FLASH_BACKWARD(
-                _heads(_asking_grad(grad, part)), *given, *results, 0.0, part.is_prompt, attn_mask=mask, scale=ctx.scale
+            asked = _heads(_asking_grad(grad, part))
+            of_query, *of_seen = flash_attention_backward(
+                asked, given, results, causal=part.is_prompt, mask=mask, scale=ctx.scale
             )
             of_queries.append(_own(of_query[0].transpose(0, 1), part))
             for total, each in zip(totals, of_seen, strict=True):

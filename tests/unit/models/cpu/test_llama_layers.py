@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
-from preflow.models.cpu import llama_layers, logprob_head
+from preflow.models.cpu import llama_layers, logprob_head, lora_linear
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.cpu.rotary_attention import rotary_attention
@@ -55,8 +55,8 @@ def test_gradients_are_those_of_the_formulas() -> None:
     function: Any = llama_layers._RmsNorm.apply
     assert torch.autograd.gradcheck(lambda x: function(x, double(7).detach() * 0 + 1.5, 1e-3), double(5, 7))
     three = [*layer(5, 7, 2, bias=True), *layer(5, 3, 3), *layer(5, 4, 1)]
-    function = llama_layers._LoraLinears.apply
-    assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], *flat), (double(6, 5), *three))
+    function = lora_linear._LoraLinears.apply
+    assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], True, *flat), (double(6, 5), *three))
     gated = [*layer(5, 7, 2), *layer(5, 7, 3, bias=True), *layer(7, 5, 1)]
     function = llama_layers._GatedMlp.apply
     assert torch.autograd.gradcheck(lambda x, *flat: function(x, [0.5, 2.0, 1.0], *flat), (double(6, 5), *gated))
@@ -135,7 +135,7 @@ def outputs(model: Any, cache: bool = False) -> torch.Tensor:
 @pytest.mark.parametrize("one_dnn", [True, False])
 def test_models_are_the_same(kind: str, some: list[str] | None, one_dnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an adapter on every matrix, and on some of those that share their input; by either library."""
-    monkeypatch.setattr(llama_layers, "_one_dnn_is_faster", lambda: one_dnn)
+    monkeypatch.setattr(lora_linear, "_one_dnn_is_faster", lambda: one_dnn)
     model = adapted(kind, target_modules=some or "all-linear")
     expected, gradients = outputs(model), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     use_cpu_kernels(model)
@@ -158,23 +158,24 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("_RmsNorm", "_GatedMlp", "_LoraLinears"):
+    for name in ("_RmsNorm", "_GatedMlp"):
         function = getattr(llama_layers, name)
         monkeypatch.setattr(function, "apply", noted(name, function.apply))
-    monkeypatch.setattr("preflow.models.cpu.llama_layers.rotary_attention", noted("attention", rotary_attention))
+    for name, function in (("lora_linears", lora_linear.lora_linears), ("rotary_attention", rotary_attention)):
+        monkeypatch.setattr(f"preflow.models.cpu.llama_layers.{name}", noted(name, function))
     return names
 
 
-ALL = {"_RmsNorm", "_GatedMlp", "_LoraLinears", "attention"}
+ALL = {"_RmsNorm", "_GatedMlp", "lora_linears", "rotary_attention"}
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({}, ALL),
-        ({"lora_dropout": 0.5}, {"_RmsNorm", "attention"}),
-        ({"use_dora": True}, {"_RmsNorm", "attention"}),
-        ({"target_modules": ["q_proj", "down_proj"]}, {"_RmsNorm", "attention"}),
+        ({"lora_dropout": 0.5}, {"_RmsNorm", "rotary_attention"}),
+        ({"use_dora": True}, {"_RmsNorm", "rotary_attention"}),
+        ({"target_modules": ["q_proj", "down_proj"]}, {"_RmsNorm", "rotary_attention"}),
         ({"dtype": torch.bfloat16}, set()),
         ({"dtype": torch.float64}, set()),
     ],
@@ -209,16 +210,16 @@ def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(names) == ALL
     names.clear()
     outputs(model, cache=True)
-    assert "attention" not in names
+    assert "rotary_attention" not in names
     windowed = adapted("mistral")
     use_cpu_kernels(windowed)
     names.clear()
     outputs(windowed)  # groups of 8 and 4 tokens, a window of 5
-    assert "attention" not in names
+    assert "rotary_attention" not in names
     windowed.base_model.model.config.sliding_window = 8
     expected = outputs(adapted("mistral"))
     assert not torch.allclose(outputs(windowed), expected, atol=1e-4), "the window of 5 hides something"
-    assert "attention" in names
+    assert "rotary_attention" in names
 
 
 def test_a_fresh_adapter_changes_no_bit_of_an_mlp() -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk, Part, chunks
-from preflow.data.files.sources import DataSource, is_hub, source_names
+from preflow.data.files.hub_datasets import is_hub
+from preflow.data.files.sources import DataSource, source_names
 from preflow.data.quality.rows.ingest import FINE
 from preflow.data.quality.rows.row_checks import ChunkMeasures, ChunkTask, measure_chunk
 from preflow.data.quality.rows.word_hashes import combine

@@ -22,7 +22,8 @@ from flows.running.output_folder import result_folder
 from flows.running.preparation import data_sources
 from flows.running.terminal import parse_overrides
 from preflow.config.loading import load_recipe, recipe_for_data
-from preflow.data.files.reader import from_quarantine, read_rows
+from preflow.data.files.jsonl import from_quarantine
+from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import DataSource, resolve_sources
 from preflow.data.validated import QUARANTINE, REPORT, DataKind
 from preflow.environment import preflow_home

@@ -11,8 +11,9 @@ from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Template, numbers
 from preflow.config.validation import ValidationSettings
-from preflow.data.files.sources import DataSource, file_kind
+from preflow.data.files.sources import DataSource
 from preflow.data.validated import rows_file
+from preflow.formats import file_format
 from preflow.models.resolve import ModelRef
 
 #: The fields of ``ValidateSpec`` that name files.
@@ -45,7 +46,7 @@ class ValidateSpec(Frozen):
     def inputs(self) -> dict[str, Any]:
         """Digests of the files, in order, and how they are read; their names do not matter otherwise."""
         return {
-            name: [[source.digest, *(file_kind(Path(source.path)) or ())] for source in getattr(self, name)]
+            name: [[source.digest, *(file_format(Path(source.path)) or ())] for source in getattr(self, name)]
             for name in _FILES
         }
 

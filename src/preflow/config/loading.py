@@ -17,9 +17,8 @@ from preflow.config.recipe import EvaluationSettings, Recipe
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.config.validation import ValidationSettings
 from preflow.errors import ConfigError, MissingDependencyError
+from preflow.formats import DATA_SUFFIXES
 
-#: Ends of the names of data files: such an entry is a file, never a hub data set.
-_PATH_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".gz", ".zst")
 #: Optimizers that need nothing but torch, so that transformers' whole list need not be loaded to know them.
 _PLAIN_OPTIMIZERS = frozenset({"adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor"})
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -263,5 +262,5 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
 def _resolve(folder: Path, entry: str) -> str:
     """An absolute path for a file or folder, or the entry itself for a hub data set (``owner/name``)."""
     local = (folder / Path(entry).expanduser()).resolve()
-    looks_local = entry.startswith((".", "/", "~")) or entry.endswith(_PATH_SUFFIXES)
+    looks_local = entry.startswith((".", "/", "~")) or entry.endswith(DATA_SUFFIXES)
     return str(local) if local.exists() or looks_local else entry

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from preflow.data.files.reader import RawRow
+from preflow.data.files.raw_rows import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Role, Source
 from preflow.data.text import is_blank, printable, quoted
 from preflow.findings import FORM

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preflow.data.conversion import RowProblem, to_demonstration, to_pair
-from preflow.data.files.reader import RawRow
+from preflow.data.files.raw_rows import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Source
 
 U, A, B = Message("user", "Hi"), Message("assistant", "Hello"), Message("assistant", "What?")

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from preflow.data.files.reader import RawRow, jsonl_row, open_text, read_rows, unreadable
-from preflow.data.files.sources import DataSource, file_kind, is_hub
+from preflow.data.files.hub_datasets import is_hub
+from preflow.data.files.jsonl import jsonl_row
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import DataSource
+from preflow.data.files.text_files import data_file_errors, mark_bytes, open_text
 from preflow.errors import DataFileError
+from preflow.formats import file_format
 
 Part = Literal["train", "eval"]
 #: Bytes of text in a chunk.
@@ -48,7 +53,7 @@ class Chunk:
             return self.text.split(b"\n")
         assert self.text is not None, "read() asked"
         path, start, size = self.text
-        with unreadable(Path(path)), Path(path).open("rb") as stream:
+        with data_file_errors(Path(path)), Path(path).open("rb") as stream:
             stream.seek(start)
             text = stream.read(size)
         if len(text) != size:
@@ -63,9 +68,9 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
         DataFileError: The file cannot be read or is not of the kind that its name says; names file and line.
     """
     path = Path(source.path)
-    kind = None if is_hub(source.path) else file_kind(path)
-    if kind is not None and kind[0] == "jsonl":
-        yield from _text_chunks(path, kind[1], name, part)
+    form = None if is_hub(source.path) else file_format(path)
+    if form is not None and form[0] == "jsonl":
+        yield from _text_chunks(path, form[1], name, part)
         return
     batch: list[RawRow] = []
     size = 0
@@ -88,19 +93,13 @@ def _characters(value: Any, deepest: int = 8) -> int:
     return sum(_characters(held, deepest - 1) for held in (value.values() if isinstance(value, dict) else value))
 
 
-def _text_chunks(path: Path, packing: str | None, name: str, part: Part) -> Iterator[Chunk]:
-    with unreadable(path, packing) as after, open_text(path, packing) as stream:
-        start = 0 if packing else _mark_bytes(path)
+def _text_chunks(path: Path, compression: str | None, name: str, part: Part) -> Iterator[Chunk]:
+    with data_file_errors(path, compression) as after, open_text(path, compression) as stream:
+        start = 0 if compression else mark_bytes(path)
         number = 1
         while lines := stream.readlines(CHUNK_BYTES):
             size = sum(map(len, lines))
-            yield Chunk(name, part, number, b"".join(lines) if packing else (str(path.resolve()), start, size))
+            yield Chunk(name, part, number, b"".join(lines) if compression else (str(path.resolve()), start, size))
             number += len(lines)
             start += size
             after[0] = number - 1
-
-
-def _mark_bytes(path: Path) -> int:
-    """Bytes of a UTF-8 byte order mark, which ``open_text`` skips."""
-    with path.open("rb") as stream:
-        return 3 if stream.read(3) == b"\xef\xbb\xbf" else 0

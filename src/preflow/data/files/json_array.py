@@ -1,18 +1,46 @@
-"""The elements of a JSON file that is one array, one after the other, without holding the file in memory.
+"""Rows of a JSON file that is one array, one after the other, without holding the file in memory.
 
 The standard library's decoder reads each element, so that its messages, lone surrogates, constants and hooks are those
-of any other row; only the brackets and commas between elements are read here.
+of any other row; only the brackets and commas between elements are read here. A streaming parser such as ijson would
+give neither the row, line and column of an error nor lone surrogates.
 """
 
 import codecs
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
+
+from preflow.data.files.jsonl import DECODER, object_row, read_jsonl
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.text_files import READ_AHEAD, open_text
+from preflow.errors import DataFileError
 
 _READ = 1 << 20
 _SPACE = " \t\r\n"
 #: The longest thing that the end of what was read can cut in two: ``-Infinity``, or an escaped pair of surrogates.
 _CUT = 16
+
+
+def read_json(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
+    """The rows of an array of objects; a file of one object per line, as many tools write ``.json``, is read as JSONL.
+
+    Raises:
+        DataFileError: Not a JSON array; names line and column.
+    """
+    with open_text(path, compression) as stream:
+        if not stream.peek(READ_AHEAD).lstrip().startswith(b"["):
+            yield from read_jsonl(path, compression, name)
+            return
+        rows = enumerate(elements(stream, DECODER), 1)
+        while True:
+            try:
+                number, value = next(rows, (0, None))
+            except ValueError as error:
+                raise DataFileError(f"{path} is not valid JSON: {error}") from error
+            if not number:
+                return
+            yield object_row(value, name, number)
 
 
 def elements(stream: BinaryIO, decoder: json.JSONDecoder) -> Iterator[Any]:

@@ -5,9 +5,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from preflow.data.files.reader import RawRow, from_quarantine, jsonl_row, open_text, read_rows, unreadable
-from preflow.data.files.sources import DataSource, file_kind, is_hub
+from preflow.data.files.hub_datasets import is_hub
+from preflow.data.files.jsonl import from_quarantine, jsonl_row
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import DataSource
+from preflow.data.files.text_files import data_file_errors, open_text
 from preflow.errors import DataFileError
+from preflow.formats import file_format
 
 
 class OriginalRows:
@@ -44,10 +49,10 @@ class OriginalRows:
     def _open(self, file: str) -> None:
         source = self._sources[file]
         path = Path(source.path)
-        kind = None if is_hub(source.path) else file_kind(path)
+        form = None if is_hub(source.path) else file_format(path)
         self._file, self._passed = file, 0
-        if kind is not None and kind[0] == "jsonl":
-            self._lines = _lines(path, kind[1])
+        if form is not None and form[0] == "jsonl":
+            self._lines = _lines(path, form[1])
         else:
             self._lines, self._rows = None, read_rows(source, file)
 
@@ -58,6 +63,6 @@ class OriginalRows:
         return None if line is None else jsonl_row(line, self._file, row)
 
 
-def _lines(path: Path, packing: str | None) -> Iterator[bytes]:
-    with unreadable(path), open_text(path, packing) as stream:
+def _lines(path: Path, compression: str | None) -> Iterator[bytes]:
+    with data_file_errors(path), open_text(path, compression) as stream:
         yield from stream

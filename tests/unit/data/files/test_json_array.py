@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from preflow.data.files import json_array
 from preflow.data.files.json_array import elements
-from preflow.data.files.reader import parse_json, read_rows
+from preflow.data.files.jsonl import parse_json
+from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import DataFileError
 

@@ -11,7 +11,8 @@ from json.encoder import encode_basestring
 from typing import TypeVar
 
 from preflow.data.conversion import RowProblem, is_conditioned, to_demonstration, to_pair
-from preflow.data.files.reader import RawRow, from_quarantine
+from preflow.data.files.jsonl import from_quarantine
+from preflow.data.files.raw_rows import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Source, first_user_turn
 from preflow.data.text import is_blank, row_json
 from preflow.data.validated import DataKind, QuarantinedRow

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from preflow.config.validation import ValidationSettings
 from preflow.data.conversion import RowProblem, to_demonstration, to_pair
 from preflow.data.files.chunks import Chunk, chunks
-from preflow.data.files.reader import RawRow, jsonl_row
+from preflow.data.files.jsonl import jsonl_row
+from preflow.data.files.raw_rows import RawRow
 from preflow.data.files.sources import resolve_sources
 from preflow.data.quality.rows.ingest import PROBLEMS
 from preflow.data.quality.rows.row_checks import ChunkTask, measure_chunk

@@ -1,0 +1,63 @@
+"""Every format of a data file: the ends of its names, whether it may be compressed, and how its first bytes look.
+
+A new format is one line here and a reader in ``preflow.data.files.reader``; recipes, folders and messages use this
+table.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+FormatName = Literal["jsonl", "json", "csv", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of data files.
+
+    Attributes:
+        name: What readers and identities call it.
+        suffixes: Ends of the names of such files.
+        compressible: Whether such a file may also be compressed as a whole; Parquet compresses its own columns.
+        magic: The first bytes of every such file, where they are fixed.
+    """
+
+    name: FormatName
+    suffixes: tuple[str, ...]
+    compressible: bool = True
+    magic: bytes | None = None
+
+
+#: Every format, in the order in which messages list them.
+FORMATS = (
+    Format("jsonl", (".jsonl", ".ndjson")),
+    Format("json", (".json",)),
+    Format("csv", (".csv",)),
+    Format("parquet", (".parquet",), compressible=False, magic=b"PAR1"),
+)
+#: Suffixes of compressed files and the name of the compression.
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_BY_SUFFIX = {suffix: form for form in FORMATS for suffix in form.suffixes}
+#: Ends of the names of data files: such an entry of a recipe is a file, never a hub data set.
+DATA_SUFFIXES = (*_BY_SUFFIX, *COMPRESSIONS)
+
+
+def file_format(path: PurePath) -> tuple[FormatName, str | None] | None:
+    """The format of a data file and its compression, by its name; none where the name gives neither.
+
+    Returns:
+        For ``a.jsonl.gz``: ``("jsonl", "gzip")``.
+    """
+    name = path.name.lower()
+    for suffix, compression in COMPRESSIONS.items():
+        if name.endswith(suffix):
+            found = _BY_SUFFIX.get(PurePath(name.removesuffix(suffix)).suffix)
+            return (found.name, compression) if found is not None and found.compressible else None
+    found = _BY_SUFFIX.get(PurePath(name).suffix)
+    return None if found is None else (found.name, None)
+
+
+def known_suffixes() -> str:
+    """The suffixes as messages list them."""
+    text = ", ".join(suffix for form in FORMATS for suffix in form.suffixes)
+    return f"{text} (text files also compressed: {', '.join(COMPRESSIONS)})"

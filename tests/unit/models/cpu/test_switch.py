@@ -21,7 +21,7 @@ from preflow.training.loop import run_training
 from tests.conftest import make_tokenizer
 from tests.unit.conftest import Run
 from tests.unit.equivalence.comparison import value_and_gradients
-from tests.unit.equivalence.trainer_pairs import scored, spec_of
+from tests.unit.equivalence.trainer_pairs import spec_of, with_reference
 from tests.unit.models.architectures import EDGES, model_of, move, rows_of
 from tests.unit.support import Notes
 
@@ -32,7 +32,9 @@ def trainer_of(stage: str, out: Path, notes: Notes, **changes: Any) -> Any:
     """A stage's own trainer over the tiny llama with an adapter."""
     spec, model, tokenizer = spec_of(stage, True, changes), model_of("llama", lora=True), make_tokenizer()
     if stage == "dpo":
-        return make_trainer(spec, model, tokenizer, scored(model_of("llama", lora=True).eval(), ROWS), out, notes)
+        return make_trainer(
+            spec, model, tokenizer, with_reference(model_of("llama", lora=True).eval(), ROWS), out, notes
+        )
     whole = [(row["prompt_ids"] + row["chosen_ids"], len(row["prompt_ids"])) for row in ROWS]
     masks = [[place >= prompt for place in range(len(ids))] for ids, prompt in whole]
     rows = [TokenizedDemonstration(ids, mask, Source("-", 1)) for (ids, _), mask in zip(whole, masks, strict=True)]

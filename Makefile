@@ -96,6 +96,11 @@ bench: env ## All benchmarks; each prints one JSON line last
 		python -m "bench.$$name" || exit 1; \
 	done
 
+.PHONY: docs
+docs: env ## The documentation, into build/site; a broken link or an undocumented setting fails
+	@$(ACTIVATE) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
+	@echo "wrote build/site/index.html"
+
 ##@ Regenerating files that are kept in the repository
 
 .PHONY: data

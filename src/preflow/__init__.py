@@ -1,9 +1,7 @@
-"""Preflow: demonstrations and preference pairs in, an aligned and evaluated language model out.
+"""The library: demonstrations and preference pairs in, an aligned and evaluated language model out.
 
-The library knows no Prefect, no MLflow and no Great Expectations; the packages ``flows``, ``tasks`` and
-``expectations`` beside it do. Inside, imports go one way::
-
-    stages -> data | models -> maths -> artifacts -> config | errors | home | observer
+What computes a result belongs here; Prefect, MLflow and Great Expectations do not (``tasks``, ``flows`` and
+``expectations`` use them). Which package may import which is held by the contracts in ``pyproject.toml``.
 """
 
 import time

@@ -1,0 +1,217 @@
+"""Parts of pages that are made from the code: settings, findings, packages, import rules.
+
+A page names a part by ``<!-- generated: NAME -->`` on a line of its own; MkDocs calls :func:`on_page_markdown`, which
+puts the part there. Nothing generated is committed, so that no page can be out of date.
+"""
+
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from docs.tools import tree
+from docs.tools.words import GLOSSARY, ROOT
+from preflow.config import EvaluationSettings, Launch, Recipe
+from preflow.config.base import COSMETIC
+from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
+from preflow.config.validation import ValidationSettings
+from preflow.findings import FINDINGS, setting_of
+
+_MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+#: Settings by section of a recipe, with those of its class that another section's table shows already.
+SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
+    "": (Recipe, None),
+    "launch": (Launch, None),
+    "sft and dpo": (TrainingSettings, None),
+    "sft": (SftSettings, TrainingSettings),
+    "dpo": (DpoSettings, TrainingSettings),
+    "validation": (ValidationSettings, None),
+    "evaluation": (EvaluationSettings, None),
+}
+_BOUNDS = {
+    "ge": "at least {}",
+    "gt": "above {}",
+    "le": "at most {}",
+    "lt": "below {}",
+    "min_length": "at least {} long",
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the generated parts into a page (a hook of MkDocs).
+
+    Args:
+        markdown: The page.
+
+    Raises:
+        KeyError: A part that nothing generates.
+    """
+    return _MARKER.sub(lambda marker: PARTS[marker[1]](), markdown)
+
+
+def settings() -> str:
+    """All settings, section by section."""
+    parts = []
+    for section, (model, shown) in SECTIONS.items():
+        fields = {
+            name: field
+            for name, field in model.model_fields.items()
+            if not (shown and name in shown.model_fields and _same(field, shown.model_fields[name]))
+        }
+        parts.append(f"## {f'`{section}:`' if section.isalpha() else section or 'Top level'}\n\n{_summary(model)}\n")
+        parts.append(
+            _table(
+                ("setting", "type", "default", "meaning"),
+                ((f"`{name}`", *_setting(name, field)) for name, field in fields.items() if not _is_section(field)),
+            )
+        )
+    return "\n".join(parts)
+
+
+def findings() -> str:
+    """All findings of data validation, by what they are about."""
+    scopes = {"form": "The form of a row", "row": "The text of a row", "rows": "Several rows", "set": "The whole set"}
+    parts = []
+    for scope, title in scopes.items():
+        rows = []
+        for name, finding in FINDINGS.items():
+            if finding.scope == scope:
+                names = dict.fromkeys(setting_of(name, kind) for kind in ("preferences", "demonstrations"))
+                rows.append(
+                    (
+                        f"`{name}`",
+                        f"`{finding.severity}`",
+                        finding.what,
+                        ", ".join(f"`{each}`" for each in names if each),
+                    )
+                )
+        head = ("finding", "severity", "meaning", "threshold")
+        used = len(head) if any(row[-1] for row in rows) else len(head) - 1
+        parts.append(f"## {title}\n\n{_table(head[:used], (row[:used] for row in rows))}")
+    return "\n".join(parts)
+
+
+def glossary() -> str:
+    """All terms, and the private words with the terms to use."""
+    read = yaml.safe_load(GLOSSARY.read_text("utf-8"))
+    terms = _table(("term", "meaning"), ((f"**{each['term']}**", each["meaning"]) for each in read["terms"]))
+    words = _table(("not", "but"), ((each["word"], each["use"]) for each in read["private_words"]))
+    return f"{terms}\n## Words that are not used\n\n`make lint` fails on these.\n\n{words}"
+
+
+def packages() -> str:
+    """Every folder and what belongs there."""
+    rows = ((f"`{folder.path}/`", folder.text) for folder in tree.folders() if folder.depth < tree.DEEP)
+    return _table(("folder", "what belongs there"), rows)
+
+
+def import_rules() -> str:
+    """The import contracts of pyproject.toml."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    parts = []
+    for contract in contracts:
+        parts.append(f"**{contract['name']}**\n")
+        if contract["type"] == "layers":
+            inside = "".join(f" in `{each}`" for each in contract.get("containers", ()))
+            parts.append(f"Each line{inside} may import the lines below it:\n\n```text")
+            parts += [re.sub(r"[()]", "", layer) for layer in contract["layers"]]
+            parts.append("```\n")
+        elif contract["type"] == "forbidden":
+            one = ", ".join(f"`{each}`" for each in contract["source_modules"])
+            other = ", ".join(f"`{each}`" for each in contract["forbidden_modules"])
+            parts.append(f"{one} may not import {other}.\n")
+        else:
+            parts.append(f"Holds in {', '.join(f'`{each}`' for each in contract['ancestors'])}.\n")
+    return "\n".join(parts)
+
+
+#: What a page may name.
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "findings": findings,
+    "glossary": glossary,
+    "packages": packages,
+    "import-rules": import_rules,
+}
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A text as one cell: reStructuredText's literals as Markdown's, no line break, no column mark."""
+    return " ".join(text.replace("``", "`").replace("|", "\\|").split())
+
+
+def _summary(model: type[BaseModel]) -> str:
+    """The first sentence of a class's docstring."""
+    return re.split(r"(?<=\.)\s", inspect.getdoc(model) or "")[0].replace("``", "`")
+
+
+def _is_section(field: FieldInfo) -> bool:
+    """Whether a field holds a section with settings of its own."""
+    choices = get_args(field.annotation) or (field.annotation,)
+    return any(isinstance(choice, type) and issubclass(choice, BaseModel) for choice in choices)
+
+
+def _same(one: FieldInfo, other: FieldInfo) -> bool:
+    """Whether two fields say the same."""
+    return (one.annotation, one.default, one.description) == (other.annotation, other.default, other.description)
+
+
+def _setting(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    """Type with bounds, default and meaning of a setting."""
+    if not field.description:
+        raise ValueError(f"the setting {name} has no docstring under it")
+    bounds = [
+        text.format(f"`{getattr(each, key)}`")
+        for each in field.metadata
+        for key, text in _BOUNDS.items()
+        if getattr(each, key, None) is not None
+    ]
+    default = "required" if field.default is PydanticUndefined else f"`{_value(field.default)}`"
+    meaning = field.description
+    if field.json_schema_extra == COSMETIC:
+        meaning += " *(Changing it recomputes nothing by itself.)*"
+    return ", ".join([_type(field.annotation), *bounds]), default, meaning
+
+
+def _value(value: Any) -> str:
+    """A default as YAML writes it."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, tuple | frozenset):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(each)}" for key, each in value.items()) + "}"
+    return {None: "null", True: "true", False: "false", "": '""'}.get(value, str(value))
+
+
+def _type(annotation: Any) -> str:
+    """A type for people: choices one by one, ``null`` where a setting may be left open."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inside[0])
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in inside)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_type(each) for each in inside if each is not NoneType)) + (
+            " or `null`" if NoneType in inside else ""
+        )
+    if origin in (tuple, list):
+        return f"list of {_type(inside[0])}"
+    if origin is dict:
+        return f"table of {_type(inside[0])} to {_type(inside[1])}"
+    names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,4 +1,4 @@
-"""Parts of pages that are made from the code: settings, findings, packages, import rules.
+"""Parts of pages that are made from the code: settings, findings, commands, packages, import rules.
 
 A page names a part by ``<!-- generated: NAME -->`` on a line of its own; MkDocs calls :func:`on_page_markdown`, which
 puts the part there. Nothing generated is committed, so that no page can be out of date.
@@ -12,6 +12,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -99,6 +100,14 @@ def findings() -> str:
     return "\n".join(parts)
 
 
+def commands() -> str:
+    """All subcommands of ``preflow`` with their arguments and options."""
+    from flows.commands.app import build  # importing flows sets the environment of a run
+
+    root = typer.main.get_command(build())
+    return "\n".join(_command(root, "preflow", 2))
+
+
 def glossary() -> str:
     """All terms, and the private words with the terms to use."""
     read = yaml.safe_load(GLOSSARY.read_text("utf-8"))
@@ -137,6 +146,7 @@ def import_rules() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "findings": findings,
+    "commands": commands,
     "glossary": glossary,
     "packages": packages,
     "import-rules": import_rules,
@@ -215,3 +225,25 @@ def _type(annotation: Any) -> str:
         return f"table of {_type(inside[0])} to {_type(inside[1])}"
     names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _command(command: Any, name: str, level: int) -> list[str]:
+    """A command's help as Markdown, and that of its subcommands.
+
+    Args:
+        command: A command of click, or of the copy of click that Typer may bring.
+        name: As it is typed.
+        level: Of its heading.
+    """
+    context = command.context_class(command, info_name=name)
+    usage = " ".join(command.collect_usage_pieces(context))
+    text = inspect.cleandoc(command.help or "").replace("``", "`").replace("\b\n", "")
+    parts = [f"{'#' * level} {name}\n\n```text\n{name} {usage}\n```\n", f"{text}\n"]
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    if rows := [(f"`{record[0]}`", record[1]) for record in records if record and record[0] != "--help"]:
+        parts.append(_table(("option", "meaning"), rows))
+    for child in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        found = command.get_command(context, child)
+        if not found.hidden:
+            parts += _command(found, f"{name} {child}", level if level > 2 else level + 1)
+    return parts

@@ -50,6 +50,16 @@ def test_every_finding_has_a_row_with_its_severity() -> None:
     }
 
 
+def test_every_subcommand_has_its_usage_and_its_options() -> None:
+    made = pages.commands()
+
+    for module in (ROOT / "flows" / "commands").glob("[a-z]*.py"):
+        if module.stem != "app":
+            assert f"\npreflow {module.stem} [OPTIONS]" in made, module
+    assert "\npreflow store show [OPTIONS]" in made
+    assert "| `--set NAME=VALUE` | Override a setting" in made.split("### preflow run")[1].split("\n### ")[0]
+
+
 def test_the_architecture_page_has_every_import_contract() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     names = re.findall(r'^name = "(.*)"$', text.split("[tool.importlinter]")[1], re.MULTILINE)

@@ -21,8 +21,10 @@ from preflow.data.quality.rows.ingest import FINE
 from preflow.data.quality.rows.row_checks import ChunkMeasures, ChunkTask, measure_chunk
 from preflow.data.quality.rows.word_hashes import combine
 from preflow.data.quality.sets.column_store import Columns
-from preflow.data.quality.sets.near_duplicates import at_odds, first_of, near, near_elsewhere, wins
+from preflow.data.quality.sets.key_groups import first_occurrences
+from preflow.data.quality.sets.near_duplicates import near_rows, near_rows_of_another_set
 from preflow.data.quality.sets.similarity import prompts_alike, rows_alike
+from preflow.data.quality.sets.verdicts import contradictions_and_cycles, win_counts
 from preflow.data.validated import DataKind
 from preflow.observer import Observer
 
@@ -175,7 +177,7 @@ def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Colu
     copies, facts.partners = _exact_copies(columns, parts, memory)
     facts.rows["duplicate_row"] = copies
     unique, least = fine & ~copies & ~named, min(settings.near_copy, settings.near_duplicate)
-    partner, similarity = near(columns, "row", unique, memory, _AGREE, rows_alike(columns), least)
+    partner, similarity = near_rows(columns, "row", unique, memory, _AGREE, rows_alike(columns), least)
     facts.partners = np.where(copies, facts.partners, partner)
     copied = similarity >= settings.near_copy
     facts.rows["near_copy"] = np.where(copied, similarity, np.nan).astype(np.float32)
@@ -194,7 +196,7 @@ def _exact_copies(columns: Columns, parts: list[Bools], memory: int) -> tuple[Bo
     keys = columns.get("key")
     partner = np.full(len(keys), -1, np.int64)
     for part in parts:
-        first = first_of(keys, part, memory)
+        first = first_occurrences(keys, part, memory)
         later = part & (first < np.arange(len(keys)))
         partner[later] = first[later]
     return partner >= 0, partner
@@ -204,14 +206,16 @@ def _compare_verdicts(facts: RowFacts, prompts: NDArray[np.uint64], memory: int)
     chosen, rejected = (facts.columns.get("answers", side) for side in (0, 1))
     sides = (combine(prompts, chosen), combine(prompts, rejected))
     fine = facts.fine
-    facts.rows["contradiction"], facts.rows["preference_cycle"] = at_odds(prompts, *sides, fine, memory)
-    count, share = wins(prompts, chosen, rejected, fine)
+    facts.rows["contradiction"], facts.rows["preference_cycle"] = contradictions_and_cycles(
+        prompts, *sides, fine, memory
+    )
+    count, share = win_counts(prompts, chosen, rejected, fine)
     facts.rows["wins_everywhere"] = np.where(share >= facts.settings.wins_everywhere_share, count, 0).astype(np.int32)
 
 
 def _conflicts(prompts: NDArray[np.uint64], answers: NDArray[np.uint64], fine: Bools, memory: int) -> Bools:
     """Rows whose prompt has another completion elsewhere."""
-    first = first_of(prompts, fine, memory)
+    first = first_occurrences(prompts, fine, memory)
     differs = fine & (answers != answers[first])
     marked = np.zeros(len(prompts) + 1, bool)  # the last place takes the -1 of rows that do not count
     marked[first[differs]] = True
@@ -224,7 +228,7 @@ def _in_benchmark(facts: RowFacts, benchmark: Columns | None) -> Bools:
     if benchmark is None or not benchmark.total:
         return np.zeros(count, bool)
     train = facts.fine & ~columns.get("part").astype(bool)
-    facts.benchmark = near_elsewhere(
+    facts.benchmark = near_rows_of_another_set(
         columns, train, benchmark, np.ones(benchmark.total, bool), _AGREE_PROMPTS, prompts_alike(columns, benchmark),
         facts.settings.near_prompt,
     )  # fmt: skip
@@ -236,7 +240,7 @@ def nearly_leaking(facts: RowFacts, train: Bools, others: Sequence[tuple[RowFact
     found = np.zeros(len(facts), bool)
     for other, held in others:
         compare = prompts_alike(facts.columns, other.columns)
-        found |= near_elsewhere(
+        found |= near_rows_of_another_set(
             facts.columns, train & ~found, other.columns, held, _AGREE_PROMPTS, compare, facts.settings.near_prompt
         ) >= 0  # fmt: skip
     return found

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from preflow.data.quality.rows.row_checks import CUES
 from preflow.data.quality.sets.column_store import Columns
-from preflow.data.quality.sets.near_duplicates import sorted_groups
+from preflow.data.quality.sets.key_groups import sorted_groups
 from preflow.maths.intervals import wilson
 
 Bools = NDArray[np.bool_]

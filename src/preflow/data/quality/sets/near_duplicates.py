@@ -1,4 +1,4 @@
-"""Rows that belong together: equal, nearly equal, or at odds. Everything here takes time about linear in the rows."""
+"""Rows that are nearly equal, in one set or in two, found in time about linear in the rows."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,53 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preflow.data.quality.sets.column_store import Columns
+from preflow.data.quality.sets.key_groups import Bools, Index, partitions, sorted_groups
 
-Index = NDArray[np.int64]
-Keys = NDArray[np.uint64]
-Bools = NDArray[np.bool_]
 #: Similarity of rows a and b of two lists, shape ``(M,)``.
 Compare = Callable[[Index, Index], NDArray[np.float32]]
-#: Bytes of memory that sorting takes per row.
-_SORT_BYTES = 40
 
 
-def partitions(keys: NDArray[np.uint64], among: Bools, memory: int) -> Iterator[Index]:
-    """Rows in parts such that equal keys are in one part and each part can be sorted in the memory given.
-
-    Args:
-        keys: Shape ``(N,)``.
-        among: Rows that count, shape ``(N,)``.
-        memory: Bytes.
-    """
-    count = int(among.sum())
-    parts = max(1, -(-count * _SORT_BYTES // max(memory, 1)))
-    if parts == 1:
-        yield np.flatnonzero(among)
-        return
-    for part in range(parts):
-        yield np.flatnonzero(among & (keys % np.uint64(parts) == part))
-
-
-def sorted_groups(keys: Keys, rows: Index) -> tuple[Index, NDArray[np.bool_]]:
-    """Rows sorted by key (equal keys in the order of the rows), and whether each begins a group."""
-    order = np.argsort(keys[rows], kind="stable")
-    rows = rows[order]
-    found = keys[rows]
-    return rows, np.concatenate([[True], found[1:] != found[:-1]]) if len(rows) else np.zeros(0, bool)
-
-
-def first_of(keys: Keys, among: Bools, memory: int) -> Index:
-    """For each row the first with the same key, itself where there is none before; -1 for rows that do not count."""
-    first = np.full(len(keys), -1, np.int64)
-    for part in partitions(keys, among, memory):
-        rows, begins = sorted_groups(keys, part)
-        if len(rows):
-            heads = rows[begins]
-            first[rows] = heads[np.cumsum(begins) - 1]
-    return first
-
-
-def near(
+def near_rows(
     columns: Columns, name: str, among: Bools, memory: int, agree: float, compare: Compare, least: float
 ) -> tuple[Index, NDArray[np.float32]]:
     """For each row an earlier one that is nearly the same.
@@ -80,7 +40,7 @@ def near(
     for later, earlier in _candidates(columns, name, among, partner, memory):
         fresh = (numbers[later] == numbers[earlier]) & (tried[later] != earlier)
         left, right = later[fresh], earlier[fresh]
-        promising = agreement(columns, name, left, columns, right) >= agree
+        promising = signature_agreement(columns, name, left, columns, right) >= agree
         left, right = left[promising], right[promising]
         tried[left] = right
         if len(left):
@@ -118,7 +78,7 @@ def _blocks(left: Index, right: Index, size: int = 1 << 16) -> Iterator[tuple[In
         yield left[start : start + size], right[start : start + size]
 
 
-def agreement(columns: Columns, name: str, left: Index, others: Columns, right: Index) -> NDArray[np.float32]:
+def signature_agreement(columns: Columns, name: str, left: Index, others: Columns, right: Index) -> NDArray[np.float32]:
     """Share of equal slots of the signatures of two sets' rows, shape ``(M,)``: an estimate of their Jaccard index."""
     parts = columns.parts(f"{name}_slots")
     total = np.zeros(len(left), np.float32)
@@ -127,7 +87,7 @@ def agreement(columns: Columns, name: str, left: Index, others: Columns, right: 
     return total / np.float32(max(parts, 1))
 
 
-def near_elsewhere(
+def near_rows_of_another_set(
     columns: Columns, among: Bools, others: Columns, other_among: Bools, agree: float, compare: Compare, least: float
 ) -> Index:
     """For each row of a set a row of another set whose prompt is nearly the same; -1 where there is none."""
@@ -145,68 +105,7 @@ def near_elsewhere(
         place = np.searchsorted(theirs[order], ours[met])
         for left, right in _blocks(here[met], there[order[place]]):
             same = numbers[left] == other_numbers[right]
-            same[same] = agreement(columns, "prompt", left[same], others, right[same]) >= agree
+            same[same] = signature_agreement(columns, "prompt", left[same], others, right[same]) >= agree
             found = compare(left[same], right[same]) >= least
             partner[left[same][found]] = right[same][found]
     return partner
-
-
-def at_odds(prompts: Keys, chosen: Keys, rejected: Keys, among: Bools, memory: int) -> tuple[Bools, Bools]:
-    """Rows whose verdict another row contradicts, and rows whose verdicts go round in a longer circle.
-
-    Each prompt's answers are the nodes of a graph, each row an edge from rejected to chosen. An edge inside a strongly
-    connected component (Tarjan 1972) lies on a circle.
-
-    Args:
-        prompts: Hash of the prompt of each row, shape ``(N,)``.
-        chosen: Hash of prompt and chosen answer.
-        rejected: Hash of prompt and rejected answer.
-        among: Rows that count.
-        memory: Bytes.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    opposed, circle = np.zeros(len(prompts), bool), np.zeros(len(prompts), bool)
-    usable = among & (chosen != rejected)
-    for part in partitions(prompts, usable, memory // 3):
-        rows = _repeated(prompts, part)
-        if not len(rows):
-            continue
-        nodes, at = np.unique(np.concatenate([chosen[rows], rejected[rows]]), return_inverse=True)
-        winners, losers = at[: len(rows)], at[len(rows) :]
-        graph = coo_array((np.ones(len(rows), np.int8), (losers, winners)), shape=(len(nodes), len(nodes)))
-        _, component = connected_components(graph, directed=True, connection="strong")
-        inside = component[winners] == component[losers]
-        edges = losers.astype(np.int64) * len(nodes) + winners
-        back = np.isin(winners.astype(np.int64) * len(nodes) + losers, edges)
-        opposed[rows[back]] = True
-        circle[rows[inside & ~back]] = True
-    return opposed, circle
-
-
-def _repeated(keys: Keys, part: Index) -> Index:
-    """Rows whose key another row has too."""
-    rows, begins = sorted_groups(keys, part)
-    if not len(rows):
-        return rows
-    alone = begins & np.concatenate([begins[1:], [True]])
-    return np.sort(rows[~alone])
-
-
-def wins(prompts: Keys, chosen: Keys, rejected: Keys, among: Bools) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each row, against how many distinct prompts its chosen answer wins, and its share of all its comparisons."""
-    count = np.zeros(len(prompts), np.int64)
-    share = np.zeros(len(prompts), np.float32)
-    rows = _repeated(chosen, np.flatnonzero(among))
-    if not len(rows):
-        return count, share
-    answers, at = np.unique(chosen[rows], return_inverse=True)
-    both = np.unique(np.stack([at.astype(np.uint64), prompts[rows]], axis=1), axis=0)
-    distinct = np.bincount(both[:, 0].astype(np.int64), minlength=len(answers))
-    won = np.bincount(at, minlength=len(answers))
-    place = np.searchsorted(answers, rejected[among])
-    place[place == len(answers)] = 0
-    lost = np.bincount(place[answers[place] == rejected[among]], minlength=len(answers))
-    count[rows], share[rows] = distinct[at], (won / (won + lost))[at]
-    return count, share

@@ -1,40 +1,14 @@
-"""A small table of English words that say the same in nearly every short answer, and words that add nothing.
+"""English words that mean the same in nearly every short answer, and words that add nothing.
 
-Written by hand for ``no_clear_winner``. A word belongs here only where putting one for the other changes no fact:
-colours, names, numbers and degrees do not. Each group is one meaning; its forms are
-made alike (``bigger``/``larger``).
+Written by hand for ``no_clear_winner``; the groups are in ``synonyms.txt``. A word belongs there only where putting one
+for the other changes no fact: colours, names, numbers and degrees do not.
 """
 
 import re
+from pathlib import Path
 
-_ADJECTIVES = """
-beautiful pretty lovely gorgeous|big large|quick fast rapid speedy|glad happy joyful|smart clever intelligent bright
-small little|difficult tough challenging|easy simple effortless|great excellent wonderful fantastic superb terrific
-tasty delicious yummy|scary frightening|sad unhappy|angry mad furious|tired exhausted weary|rich wealthy|ill sick
-strange odd weird peculiar|famous renowned|calm peaceful tranquil|funny humorous amusing|loyal faithful
-important significant crucial|correct right accurate|wrong incorrect|silent quiet|huge enormous gigantic
-tiny minuscule|interesting fascinating|boring dull tedious|brave courageous|polite courteous|enough sufficient
-kind nice friendly|helpful useful|clean spotless|bad poor|awful terrible dreadful horrible|elegant graceful|entire whole
-"""
-_NOUNS = """
-car automobile|movie film|kid child|shop store|home house|doctor physician|picture image|street road|error mistake
-job task|student pupil|lawyer attorney|pal friend|gift present|trip journey|buyer customer|ocean sea|stone rock
-sofa couch|infant baby|rubbish garbage trash|aid help assistance|method way|issue problem|reply answer response
-"""
-_VERBS = """
-begin start commence|help aid assist|buy purchase|end finish conclude|look appear seem|like enjoy love|require need
-speak talk|shut close|choose select pick|improve better boost|repair fix|allow permit let|keep retain|ask inquire
-occur happen|get obtain receive|try attempt|say state|show display|build construct|use employ utilize|jump leap
-reply respond
-"""
-_OTHER = """
-children kids|bought purchased|began started commenced|spoke talked|said stated|got obtained received
-chose selected picked|built constructed|shut closed|kept retained|hi hello hey|sure certainly|can may
-somebody someone|everybody everyone|nobody none|often frequently|maybe perhaps|nearly almost|also too|called known
-thanks thank|ok okay|anyone anybody
-many numerous|quickly fast rapidly|about around approximately roughly|since because|however but
-mum mom mother|dad father|till until|towards toward|amid among
-"""
+#: Part of speech, as the tables give it, to the endings of its words.
+ENDINGS = {"a": ("", "er", "est", "ly"), "n": ("", "s"), "v": ("", "s", "ed", "ing"), "w": ("",)}
 #: Words that an answer may have or lack and still say the same.
 FILLERS = frozenset(
     (  # noqa: SIM905
@@ -82,22 +56,21 @@ def with_endings(word: str, endings: tuple[str, ...]) -> list[str]:
     return [_ending(word, ending) for ending in endings]
 
 
+def table_lines(name: str) -> list[tuple[str, str]]:
+    """Part of speech and words of each group of a table in this folder; lines that begin with ``#`` are comments."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return [(line[0], line[1:]) for line in text.splitlines() if line and not line.startswith("#")]
+
+
 def _table() -> dict[str, str]:
-    """Each word to the first of its meaning."""
+    """Each word to the first of its group."""
     found: dict[str, str] = {}
-    forms = (
-        (_ADJECTIVES, ("", "er", "est", "ly")),
-        (_NOUNS, ("", "s")),
-        (_VERBS, ("", "s", "ed", "ing")),
-        (_OTHER, ("",)),
-    )
-    for lines, endings in forms:
-        for line in lines.replace("\n", "|").split("|"):
-            words = line.split()
-            for ending in endings if words else ():
-                first = _ending(words[0], ending)
-                for word in words:
-                    found.setdefault(_ending(word, ending), found.get(first, first))
+    for part_of_speech, line in table_lines("synonyms.txt"):
+        words = line.split()
+        for ending in ENDINGS[part_of_speech]:
+            first = _ending(words[0], ending)
+            for word in words:
+                found.setdefault(_ending(word, ending), found.get(first, first))
     return found
 
 

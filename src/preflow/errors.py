@@ -1,38 +1,53 @@
 """Every error that Preflow raises on purpose.
 
-Each class also inherits its standard-library kin, so ``except ValueError`` keeps working::
+Each class also inherits from a class of the standard library, so ``except ValueError`` keeps working::
 
     PreflowError
-    ├── ConfigError (ValueError)              a recipe that cannot be run
-    │   └── MissingDependencyError (ImportError)
-    ├── DataError (ValueError)                rows or files that cannot be used
-    │   ├── DataFileError                     a file that cannot be read: file, line, reason
-    │   │   └── DataDownloadError             the same call may go through later
-    │   ├── DataUnfitError                    the set as a whole is unfit: critical findings
-    │   └── TemplateError                     the chat template does what training cannot follow
-    ├── ArtifactError (RuntimeError)          a stage folder that is not what its manifest says
-    ├── ModelError (RuntimeError)             weights that cannot be loaded or used
-    │   ├── ModelNotFoundError (FileNotFoundError)
-    │   │   └── ModelDownloadError            the same call may go through later
-    │   ├── UnsafeWeightsError                weights in a format that can run code
-    │   └── DpoCheckpointError                a DPO checkpoint where an SFT model belongs
-    ├── ProofError (RuntimeError)             DPO must not start: the reference is not what it should be
-    │   ├── PolicyMismatchError               the policy at step 0 is not the reference
-    │   ├── StoredValueError                  a stored log-prob is not what the SFT model gives
-    │   ├── ForgottenSftError                 the reference is the base model, not the SFT model
-    │   ├── AdapterDtypeError                 the adapter trains in another dtype than the reference was computed in
-    │   └── NothingTrainableError             no parameter would change
-    ├── UiError (RuntimeError)                a user interface that cannot be started
-    └── TrainingError (RuntimeError)          training broke
-        ├── NonFiniteLossError                the loss, a gradient or a weight is NaN or infinite
-        └── RuinedModelError                  the last step left a model that says less than guessing does
+    ├── ConfigError (ValueError)                a recipe that cannot be run
+    │   └── MissingDependencyError (ImportError)  an optional package is not installed
+    ├── DataError (ValueError)                  rows or files that cannot be used
+    │   ├── DataFileError                       a file that cannot be read: file, line, reason
+    │   │   └── DataDownloadError               another attempt may succeed
+    │   ├── DataUnfitError                      the set as a whole is unfit, as the report says
+    │   └── TemplateError                       the chat template does what training cannot follow
+    ├── ArtifactError (RuntimeError)            a stage folder that differs from its manifest
+    ├── CodeChangedError (RuntimeError)         Preflow's sources were edited during a run
+    ├── ModelError (RuntimeError)               weights that cannot be loaded or used
+    │   ├── UnknownShapeError                   memory and FLOPs cannot be estimated
+    │   ├── ModelNotFoundError (FileNotFoundError)  no folder, packaged model or hub model
+    │   │   └── ModelDownloadError              another attempt may succeed
+    │   ├── UnsafeWeightsError                  weights in a format that can run code
+    │   └── DpoCheckpointError                  a DPO checkpoint where an SFT model belongs
+    ├── ProofError (RuntimeError)               the checks before the first DPO step failed
+    │   ├── PolicyMismatchError                 the policy at step 0 is not the reference
+    │   ├── StoredValueError                    a stored log-prob is not what the SFT model gives
+    │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
+    │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
+    │   └── NothingTrainableError               no parameter would change
+    ├── UiError (RuntimeError)                  the MLflow or Prefect UI cannot be started
+    └── TrainingError (RuntimeError)            training broke
+        ├── NonFiniteLossError                  the loss, a gradient or a weight is NaN or infinite
+        └── RuinedModelError                    the model fits its rows worse than guessing does
 
-Messages say what was got, where, what was expected, and what to do.
+A message has at most two sentences: what was got and expected, and one remedy. The troubleshooting page has the rest;
+every printed error names its entry there.
 """
+
+#: The page with one entry for each class.
+TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 class PreflowError(Exception):
     """Root of every error that Preflow raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message, with the place in the documentation that explains this class."""
+        return f"{self.message} (see {TROUBLESHOOTING}#{type(self).__name__.lower()})"
+
+    @property
+    def message(self) -> str:
+        """The message alone, for an error that quotes it."""
+        return super().__str__()
 
 
 class ConfigError(PreflowError, ValueError):
@@ -56,7 +71,7 @@ class DataDownloadError(DataFileError):
 
 
 class DataUnfitError(DataError):
-    """The data set as a whole is unfit for training: critical findings of the gate."""
+    """The data set as a whole is unfit for training: a finding of severity ``stop``, or no row left."""
 
 
 class TemplateError(DataError):
@@ -76,7 +91,7 @@ class ModelError(PreflowError, RuntimeError):
 
 
 class UnknownShapeError(ModelError):
-    """A model of which neither memory nor arithmetic can be foreseen; it may train all the same."""
+    """A model whose memory and FLOPs cannot be estimated; it can train all the same."""
 
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
@@ -96,7 +111,7 @@ class DpoCheckpointError(ModelError):
 
 
 class ProofError(PreflowError, RuntimeError):
-    """The proof before the first DPO step failed, so DPO must not start."""
+    """A check before the first DPO step failed, so DPO must not start."""
 
 
 class PolicyMismatchError(ProofError):

@@ -114,14 +114,14 @@ def worst(gaps: Sequence[Gap]) -> Gap:
 
 
 def remedy(reference: Artifact) -> str:
-    """What to do where a reference artifact holds wrong values: they came from the shared store, and lie there too."""
+    """How to remove wrong values of a reference artifact: they came from the shared store, which holds them too."""
     delete = f"delete the reference artifact ({reference.path}) and run again"
     if not reference.file(STORE_FILE).is_file():  # not made from the store
         return delete
     name = reference.load(STORE_FILE)["reference"]
     return (
         "remove this reference's values from the store (`python -m preflow.stages.reference prune --reference "
-        f"{name}`), {delete}: they are computed again"
+        f"{name}`), {delete}"
     )
 
 
@@ -142,9 +142,8 @@ def check_stored(gaps: Sequence[Gap], reference: Artifact) -> float:
     if not gap.tolerances <= 1:
         raise StoredValueError(
             f"stored reference log-prob of {gap.source} is {gap.expected:.6f} nats, an independent forward of the "
-            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance). The stored values "
-            f"are not this model's: {remedy(reference)}. If that happens again, the device or its libraries compute "
-            "wrong values"
+            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance): the stored "
+            f"values are not this model's. To compute them again, {remedy(reference)}"
         )
     return gap.tolerances
 
@@ -180,8 +179,7 @@ def check_not_forgotten(gaps: Sequence[Gap]) -> float:
         raise ForgottenSftError(
             f"the reference equals the base model on all {len(gaps)} responses probed (at most {gap.tolerances:.2f} "
             f"tolerances at {gap.source}, expected more than {FORGOTTEN:g}): the SFT weights were lost on loading, or "
-            "SFT did not train. Check the SFT stage's loss curve and that its adapter was loaded with "
-            "PeftModel.from_pretrained over the base, not AutoModelForCausalLM with a new peft_config"
+            "SFT did not train. Check the SFT loss, and that PeftModel.from_pretrained loads its adapter"
         )
     return gap.tolerances
 
@@ -276,9 +274,7 @@ def check_policy(
             raise PolicyMismatchError(
                 f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
                 f"{gap.expected:.6f} ({gap.tolerances:.1f} times the tolerance): the policy does not start from the "
-                "reference. Likely causes: the SFT adapter was overwritten by a new one, another base model, an "
-                "adapter cast to a narrower dtype, or dropout left on: start DPO from the SFT artifact itself. If it "
-                f"does, the stored values are wrong: {remedy(reference)}"
+                f"reference. Start DPO from the SFT artifact itself; if it does, {remedy(reference)}"
             )
         largest = max(largest, gap.tolerances)
         done += len(rows)

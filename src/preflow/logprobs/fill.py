@@ -181,9 +181,8 @@ class _Filling:
                     raise ModelError(
                         f"{self._store.reference.label} gives {value} as log-prob of token {response[place]} (token "
                         f"{place + 1} of a response of {len(response)}, to the prompt of {len(prompt)} tokens that "
-                        f"ends in {list(prompt[-8:])}): expected a finite number of at most 0. Nothing of this shard "
-                        "was stored. Look for NaN or infinite weights in the model, for a dtype whose range it "
-                        "leaves (float16), and for a faulty device; then run again"
+                        f"ends in {list(prompt[-8:])}): expected a finite number of at most 0. Check the model for "
+                        "NaN or infinite weights; nothing of this shard was stored"
                     )
 
 

@@ -57,8 +57,8 @@ class ReferenceIdentity:
             path = Path(name)
             if not path.is_file() or file_stamp(path) != stamp:
                 raise ModelError(
-                    f"{name} was changed while log-probs were computed with it: expected the file to stay as it was. "
-                    "What was computed since the last shard is thrown away; start again when nothing writes there"
+                    f"{name} was changed while log-probs were computed with it: what was computed since the last shard "
+                    "is discarded. Run again when nothing writes to the model's folder"
                 )
 
 
@@ -113,8 +113,8 @@ def _require_own_code(config: dict[str, Any], file: Path) -> None:
     places = [str(place) for place in (config.get("auto_map") or {}).values() if "--" in str(place)]
     if places:
         raise ModelError(
-            f"{file} takes the model's code from another repository ({places[0]}), where it can change unseen. Put "
-            "that repository's .py files beside the weights, and leave only what follows '--' in auto_map"
+            f"{file} takes the model's code from another repository ({places[0]}), where it can change "
+            "unnoticed. Put its .py files beside the weights, and leave only what follows '--' in auto_map"
         )
 
 

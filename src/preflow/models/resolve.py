@@ -150,8 +150,8 @@ def refuse_dpo_checkpoint(folder: Path) -> None:
         reason = "its trainer_state.json logs rewards/margins"
     if reason is not None:
         raise DpoCheckpointError(
-            f"{folder} is a checkpoint of a DPO run: {reason}. Starting DPO from it would make the half-trained model "
-            "its own reference. Give the SFT model itself; an interrupted Preflow run goes on by starting it again"
+            f"{folder} is a checkpoint of a DPO run, expected an SFT model: {reason}. Give the SFT model itself; to "
+            "resume a Preflow run, start it again"
         )
 
 

@@ -145,9 +145,9 @@ def _require_same(numbers: str, precision: Precision) -> None:
     """
     if precision.label() != numbers:
         raise ModelError(
-            f"log-probs were to be computed in {numbers}, but while they were the setting became {precision.label()}. "
-            "What was computed since the last shard is thrown away; set it before the run, or find what sets it "
-            "(torch.set_float32_matmul_precision, torch.backends, the environment)"
+            f"the precision changed from {numbers} to {precision.label()} while log-probs were computed: what was "
+            "computed since the last shard is discarded. Set it before the run, or find the code that calls "
+            "torch.set_float32_matmul_precision or changes torch.backends"
         )
 
 

@@ -246,7 +246,7 @@ class StageCallback(TrainerCallback):
         for name in ("loss", "grad_norm"):
             if not math.isfinite(numbers.get(name, 0.0)):
                 raise NonFiniteLossError(
-                    f"{self.stage}: {name} is {numbers[name]} at step {state.global_step}. The last whole checkpoint "
+                    f"{self.stage}: {name} is {numbers[name]} at step {state.global_step}; the last whole checkpoint "
                     f"is kept in {args.output_dir}. Lower the learning rate, or look for broken rows"
                 )
         self.observer.metrics({f"{self.stage}/{k}": v for k, v in numbers.items()}, state.global_step)

@@ -129,14 +129,14 @@ class NumericalChecks:
     def _after(self) -> str:
         trainer: Any = self
         return (
-            f"after step {trainer.state.global_step}, whose loss and gradient were numbers: the step was too large. "
+            f"after step {trainer.state.global_step}, whose loss and gradient were finite: the step was too large; "
             f"{self._kept()}. Lower the learning rate ({trainer.args.learning_rate:g})"
         )
 
     def _kept(self) -> str:
         trainer: Any = self
         kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
-        return f"The last checkpoint is kept in {trainer.args.output_dir}" if kept else "No checkpoint was written yet"
+        return f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
 
     def _guilty(self, rows: Sequence[int], broken: Sequence[int], breaks: Callable[[int], bool]) -> list[int]:
         """Which rows of all processes break alone; where none does, all that ``broken`` says."""
@@ -171,11 +171,9 @@ class NumericalChecks:
         value = next((seen for seen in distributed.all_gather_objects(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        kept = self._kept()
-        last = kept[0].lower() + kept[1:]
         return NonFiniteLossError(
             f"{self.stage}: the {what} is {value} at step {trainer.state.global_step + 1}, expected a number, on "
-            f"{', '.join(names)}{more}. The weights were not touched by it; {last}. "
+            f"{', '.join(names)}{more}; the weights are unchanged, and {self._kept()}. "
             f"Look at those rows, or lower the learning rate or max_grad_norm"
         )
 

@@ -73,7 +73,7 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
     own = module.run_training
     seen: list[Any] = []
 
-    def broken(trainer: Any, out: Path, *rest: Any) -> Any:
+    def broken(trainer: Any, out: Path, *rest: Any, **options: Any) -> Any:
         break_row(trainer, step=5, place=1)
         compute = trainer.compute_loss
 
@@ -82,13 +82,13 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
             return compute(model, inputs, *args, **kwargs)
 
         trainer.compute_loss = noted
-        return own(trainer, out, *rest)
+        return own(trainer, out, *rest, **options)
 
     monkeypatch.setattr(module, "run_training", broken)
     told = named_by(prepared, tmp_path, stage)
     source = SOURCES[stage]
     assert f"{stage}: the loss is nan at step 5" in told
-    assert f"{source}:{seen[-1]}." in told.replace(f"{source}:{seen[-1]} ", f"{source}:{seen[-1]}.")
+    assert f"{source}:{seen[-1]};" in told.replace(f"{source}:{seen[-1]} ", f"{source}:{seen[-1]};")
     checkpoint = resume_point(tmp_path / SCRATCH)
     assert checkpoint is not None
     assert checkpoint.endswith("checkpoint-4")
@@ -131,7 +131,7 @@ def test_the_row_of_a_broken_gradient_is_named(
     own = module.run_training
     seen: list[int] = []
 
-    def broken(trainer: Any, out: Path, *rest: Any) -> Any:
+    def broken(trainer: Any, out: Path, *rest: Any, **options: Any) -> Any:
         compute, inner, bad = trainer.compute_loss, trainer.model, []
         forward = inner.forward
 
@@ -150,9 +150,9 @@ def test_the_row_of_a_broken_gradient_is_named(
             return output
 
         trainer.compute_loss, inner.forward = noted, half_broken
-        return own(trainer, out, *rest)
+        return own(trainer, out, *rest, **options)
 
     monkeypatch.setattr(module, "run_training", broken)
     told = named_by(prepared, tmp_path, stage, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     assert f"{stage}: the gradient is " in told
-    assert f"{SOURCES[stage]}:{seen[0]}. " in told
+    assert f"{SOURCES[stage]}:{seen[0]}; " in told

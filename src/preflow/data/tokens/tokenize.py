@@ -176,7 +176,7 @@ def _tokenize(
         try:
             tokenized = tokenize(row, counts)
         except TemplateError as error:
-            raise TemplateError(f"{row.source}: {error}") from error
+            raise TemplateError(f"{row.source}: {error.message}") from error
         if tokenized is not None:
             out.append(tokenized)
         if done % _PROGRESS_EVERY == 0 or done == len(rows):

@@ -71,7 +71,7 @@ def test_a_complaint_names_line_column_and_the_last_good_row(tmp_path: Path, cas
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataFileError) as caught:
         list(read_rows(resolve_sources([str(tmp_path / "a.json")])[0]))
-    assert str(caught.value) == f"{tmp_path / 'a.json'} is not valid JSON: {complaint}"
+    assert caught.value.message == f"{tmp_path / 'a.json'} is not valid JSON: {complaint}"
 
 
 def test_a_byte_that_is_no_utf8_is_named_by_its_place_in_the_file() -> None:

@@ -1,4 +1,4 @@
-"""Parts of pages that are made from the code: settings, findings, commands, packages, import rules.
+"""Parts of pages that are made from the code: settings, findings, commands, formats, packages, import rules.
 
 A page names a part by ``<!-- generated: NAME -->`` on a line of its own; MkDocs calls :func:`on_page_markdown`, which
 puts the part there. Nothing generated is committed, so that no page can be out of date.
@@ -25,6 +25,7 @@ from preflow.config.base import COSMETIC
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.findings import FINDINGS, setting_of
+from preflow.formats import COMPRESSIONS, FORMATS
 
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 #: Settings by section of a recipe, with those of its class that another section's table shows already.
@@ -108,6 +109,16 @@ def commands() -> str:
     return "\n".join(_command(root, "preflow", 2))
 
 
+def formats() -> str:
+    """All formats of data files."""
+    packed = ", ".join(f"`{suffix}`" for suffix in COMPRESSIONS)
+    rows = (
+        (form.name, ", ".join(f"`{suffix}`" for suffix in form.suffixes), packed if form.compressible else "")
+        for form in FORMATS
+    )
+    return _table(("format", "file names end in", "may be followed by"), rows)
+
+
 def glossary() -> str:
     """All terms, and the private words with the terms to use."""
     read = yaml.safe_load(GLOSSARY.read_text("utf-8"))
@@ -147,6 +158,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "findings": findings,
     "commands": commands,
+    "formats": formats,
     "glossary": glossary,
     "packages": packages,
     "import-rules": import_rules,

@@ -50,6 +50,13 @@ def test_every_finding_has_a_row_with_its_severity() -> None:
     }
 
 
+def test_every_format_has_its_suffixes_and_compressions() -> None:
+    made = pages.formats()
+
+    assert "| jsonl | `.jsonl`, `.ndjson` | `.gz`, `.zst` |" in made
+    assert "| parquet | `.parquet` |  |" in made
+
+
 def test_every_subcommand_has_its_usage_and_its_options() -> None:
     made = pages.commands()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs.tools import tree
+from docs.tools.words import ROOT
 
 
 def test_the_readme_has_the_tree_as_it_is_now() -> None:
@@ -23,7 +24,7 @@ def test_every_package_of_the_source_is_among_the_folders() -> None:
     listed = {folder.path for folder in tree.folders()}
 
     for top in ("src/preflow", "flows", "tasks", "expectations"):
-        packages = {file.parent.relative_to(tree.ROOT).as_posix() for file in (tree.ROOT / top).rglob("__init__.py")}
+        packages = {file.parent.relative_to(ROOT).as_posix() for file in (ROOT / top).rglob("__init__.py")}
         assert packages <= listed, packages - listed
 
 

@@ -1,6 +1,6 @@
 """The whole chain: validate, fine-tune, store the reference, align, evaluate.
 
-``python -m flows.two_stage RECIPE --set dpo.beta=0.2`` runs it; ``--help`` says more.
+``preflow run RECIPE --set dpo.beta=0.2`` runs it, ``python -m flows.two_stage`` does the same.
 """
 
 from typing import Any
@@ -48,6 +48,8 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
 
 
 if __name__ == "__main__":
-    from flows.running.terminal import run_from_terminal
+    import typer
 
-    run_from_terminal(two_stage)
+    from flows.running.terminal import pipeline_command
+
+    typer.run(pipeline_command(lambda: two_stage))

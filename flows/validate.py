@@ -1,8 +1,10 @@
 """``python -m flows.validate``: the same as ``preflow validate``."""
 
-from flows.commands.validate import main, run
+from flows.commands.validate import main
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    run()
+    import typer
+
+    typer.run(main)

@@ -1,19 +1,20 @@
-"""``python -m flows.export RECIPE``: a finished run's model as one folder of plain weights, checked on the way."""
+"""``preflow export RECIPE``: a finished run's model as one folder of plain weights, checked on the way."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.running.terminal import parse_overrides
-from preflow.config.loading import load_recipe
-from preflow.errors import ConfigError, PreflowError
-from preflow.models.merge import LIMIT, merge
-from preflow.models.scoring import PromptResponse
-from tasks.runtime.progress import CONSOLE
-from tasks.tracking.past_runs import PastRun, log_drift, past_run
+from flows.running.terminal import Overrides, clear_errors, parse_overrides
+from preflow.errors import ConfigError
 
+if TYPE_CHECKING:
+    from preflow.models.scoring import PromptResponse
+    from tasks.tracking.past_runs import PastRun
+
+#: Mean nats per token by which a merged model may differ before it is refused.
+LIMIT = 0.02
 #: Responses on which the merged model is compared with the trained one.
 _RESPONSES = 32
 
@@ -23,26 +24,24 @@ def main(
     to: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
     run: Annotated[str | None, typer.Option(help="MLflow id of the pipeline run; the latest one otherwise.")] = None,
     limit: Annotated[float, typer.Option(help="Largest drift, nats per token.", min=0.0)] = LIMIT,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe file.")
-    ] = None,
+    changes: Overrides = None,
 ) -> None:
     """Merge base and adapter; say how far the log-probs are from the trained model's, and refuse a larger drift."""
-    try:
-        found = past_run(load_recipe(recipe, parse_overrides(changes or [])).name, run)
+    from preflow.config.loading import load_recipe
+    from tasks.tracking.past_runs import log_drift, past_run
+
+    with clear_errors():
+        found = past_run(load_recipe(recipe, parse_overrides(changes)).name, run)
         drift = export(found, to, limit)
         log_drift(found, drift)
-    except PreflowError as error:
-        CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
-        raise typer.Exit(2) from None
-    CONSOLE.print(
+    typer.echo(
         f"{to}: merged weights of run {found.run_id}. Their log-probs differ from the trained model's by {drift:.2g} "
         f"nats per token (limit {limit:g}).",
-        markup=False,
+        err=True,
     )
 
 
-def export(run: PastRun, to: Path, limit: float = LIMIT) -> float:
+def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
     """Write a run's last model as whole weights with its tokenizer.
 
     Args:
@@ -57,6 +56,7 @@ def export(run: PastRun, to: Path, limit: float = LIMIT) -> float:
         ConfigError: The folder exists, or the run trained whole weights.
         ModelError: The merged model drifts further; nothing is left.
     """
+    from preflow.models.merge import merge
     from preflow.models.precision import choose_precision
     from preflow.models.resolve import resolve_model
     from preflow.observer import Silent
@@ -71,7 +71,7 @@ def export(run: PastRun, to: Path, limit: float = LIMIT) -> float:
     return merge(base, trained, run.recipe, choose_precision(run.recipe), _rows(run), to, limit)
 
 
-def _rows(run: PastRun) -> Sequence[PromptResponse]:
+def _rows(run: "PastRun") -> "Sequence[PromptResponse]":
     """Held-out responses with their prompts, of the run's own data."""
     from preflow.logprobs.scored_pairs import read_pairs
 
@@ -85,7 +85,7 @@ def _rows(run: PastRun) -> Sequence[PromptResponse]:
     return rows
 
 
-def _demonstrations(run: PastRun) -> list[PromptResponse]:
+def _demonstrations(run: "PastRun") -> "list[PromptResponse]":
     from preflow.data.tokens.chat_template import Renderer
     from preflow.data.tokens.tokenize import tokenize_demonstrations
     from preflow.data.validated import load_demonstrations
@@ -99,7 +99,3 @@ def _demonstrations(run: PastRun) -> list[PromptResponse]:
     held_out = load_demonstrations(run.artifacts["validate"], "eval")[:_RESPONSES]
     rows, _ = tokenize_demonstrations(held_out, renderer, settings.max_seq_length, settings.overlong_response)
     return [(row.input_ids[: (start := row.response_mask.index(True))], row.input_ids[start:]) for row in rows]
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""``python -m flows.ui``: the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
+"""``preflow ui``: the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
 
 import ctypes
 import os
@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated
 
-import httpx
 import typer
 
 from flows.running.addresses import HOST, MLFLOW_PORT, PREFECT_PORT, mlflow_server, prefect_server
+from flows.running.terminal import clear_errors
 from preflow.environment import mlflow_uri, preflow_home
-from preflow.errors import PreflowError, UiError
-from tasks.runtime.progress import CONSOLE
-from tasks.tracking.runs import find_run, prepare_store, run_address
+from preflow.errors import UiError
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120
@@ -48,19 +46,16 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` ends the servers
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl-C
     try:
-        with _mlflow(which, mlflow_port) as mlflow, _prefect(which, prefect_port) as prefect:
+        with clear_errors(), _mlflow(which, mlflow_port) as mlflow, _prefect(which, prefect_port) as prefect:
             if mlflow:
                 _present("MLflow", _mlflow_page(mlflow, run if which is Which.mlflow else None), browser)
             if prefect:
                 page = f"/runs/flow-run/{run}" if run and which is Which.prefect else "/dashboard"
                 _present("Prefect", prefect + page, browser)
-            CONSOLE.print("Ctrl-C stops")
+            typer.echo("Ctrl-C stops", err=True)
             signal.pause()
-    except PreflowError as error:
-        CONSOLE.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        CONSOLE.print("stopped")
+        typer.echo("stopped", err=True)
 
 
 @contextmanager
@@ -68,6 +63,8 @@ def _mlflow(which: Which, port: int) -> Iterator[str | None]:
     if which is Which.prefect or mlflow_server():
         yield None if which is Which.prefect else mlflow_server()
         return
+    from tasks.tracking.runs import prepare_store
+
     prepare_store()
     command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(), "--host", HOST]
     command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
@@ -86,11 +83,13 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
 
 
 def _mlflow_page(server: str, run: str | None) -> str:
+    from tasks.tracking.runs import find_run, run_address
+
     return server if run is None else run_address(find_run(run), server)
 
 
 def _present(name: str, url: str, browser: bool) -> None:
-    CONSOLE.print(f"{name:<8} {url}", soft_wrap=True, markup=False)
+    typer.echo(f"{name:<8} {url}", err=True)
     screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if browser and screen:
         webbrowser.open(url)
@@ -100,7 +99,7 @@ def _present(name: str, url: str, browser: bool) -> None:
 def _server(name: str, arguments: list[str], port: int, health: str) -> Iterator[str]:
     """Run a server in a process group of its own, which ends with this block or with this process."""
     _require_free(name, port)
-    CONSOLE.print(f"starting {name} ...", markup=False)
+    typer.echo(f"starting {name} ...", err=True)
     log = preflow_home() / "logs" / f"{name.lower()}-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
@@ -140,6 +139,8 @@ def _die_with_parent() -> None:
 
 
 def _wait_until_healthy(name: str, process: subprocess.Popen[bytes], url: str) -> None:
+    import httpx
+
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -163,7 +164,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
         except subprocess.TimeoutExpired:
             continue
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""Is a data file good? ``python -m flows.validate RECIPE_OR_FILE ...`` says so, names every bad row, and parts them.
+"""``preflow validate RECIPE_OR_FILE ...``: is a data file good? Names every bad row and sets it aside.
 
 It starts no server, loads no model, and records no run. Exit codes: 0 the data are fit, 1 they are unfit, 2 they could
 not be checked (a recipe or a file that cannot be read).
@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -18,22 +18,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.running.output_folder import result_folder
-from flows.running.preparation import data_sources
-from flows.running.terminal import parse_overrides
-from preflow.config.loading import load_recipe, recipe_for_data
-from preflow.data.files.jsonl import from_quarantine
-from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource, resolve_sources
-from preflow.data.validated import QUARANTINE, REPORT, DataKind
+from flows.running.terminal import USAGE_ERROR, parse_overrides
 from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
-from preflow.specs import ValidateSpec
-from tasks.runtime.progress import ProgressBars, ProgressObserver
 
-_UNFIT, _USAGE_ERROR = 1, 2
+if TYPE_CHECKING:
+    from preflow.data.files.sources import DataSource
+    from preflow.data.validated import DataKind
+    from preflow.specs import ValidateSpec
+
+_UNFIT = 1
 _NAMED = 4
-_KINDS: tuple[DataKind, ...] = ("demonstrations", "preferences")
+_KINDS: "tuple[DataKind, ...]" = ("demonstrations", "preferences")
 _STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
 _COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
 _SEVERITIES = {"stop": "stops", "set_aside": "set aside", "warn": "warning"}
@@ -58,12 +54,14 @@ def main(
     max_seq_length: Annotated[int | None, typer.Option(help="Most tokens of a row; the recipe's if not given.")] = None,
 ) -> None:
     """Check demonstrations and preference pairs before anything is trained on them."""
+    from preflow.data.validated import REPORT
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # no terminal can show every name of a file or column
             stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=True, highlight=False)
     try:
-        spec, name = _spec(what, kind, parse_overrides(changes or []), tokenizer, max_seq_length)
+        spec, name = _spec(what, kind, parse_overrides(changes), tokenizer, max_seq_length)
         folder = out or preflow_home() / "validation" / name
         _check(spec, folder, console, quiet=as_json)
     except PreflowError as error:
@@ -84,12 +82,14 @@ def _fail(error: PreflowError, *, as_json: bool, console: Console) -> None:
         )
     else:
         console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(_USAGE_ERROR) from None
+    raise typer.Exit(USAGE_ERROR) from None
 
 
-def _check(spec: ValidateSpec, folder: Path, console: Console, *, quiet: bool) -> None:
+def _check(spec: "ValidateSpec", folder: Path, console: Console, *, quiet: bool) -> None:
     """Run the gate into a folder; an unfit set leaves its report there like a fit one."""
     from expectations.gate import run_gate
+    from flows.running.output_folder import result_folder
+    from tasks.runtime.progress import ProgressBars, ProgressObserver
 
     bars = ProgressBars(Console(stderr=True, quiet=True) if quiet else console, transient=True)
     with result_folder(folder, spec.sources()) as partial, bars, suppress(DataUnfitError):  # the report says why
@@ -98,8 +98,12 @@ def _check(spec: ValidateSpec, folder: Path, console: Console, *, quiet: bool) -
 
 def _spec(
     what: list[str], kind: str | None, overrides: dict[str, Any], tokenizer: str | None, limit: int | None
-) -> tuple[ValidateSpec, str]:
+) -> "tuple[ValidateSpec, str]":
     """What to check, and a name for the folder."""
+    from flows.running.preparation import data_sources
+    from preflow.config.loading import load_recipe, recipe_for_data
+    from preflow.data.files.sources import resolve_sources
+
     if len(what) == 1 and _is_recipe(Path(what[0])):
         recipe = load_recipe(what[0], overrides)
     else:
@@ -144,8 +148,11 @@ def _is_recipe(path: Path) -> bool:
     return True
 
 
-def _guess(sources: tuple[DataSource, ...]) -> DataKind:
+def _guess(sources: "tuple[DataSource, ...]") -> "DataKind":
     """Pairs where one of the first rows has a chosen answer, else demonstrations."""
+    from preflow.data.files.jsonl import from_quarantine
+    from preflow.data.files.reader import read_rows
+
     for source in sources:
         for raw in map(from_quarantine, islice(read_rows(source), 100)):
             if raw.values.keys() & {"chosen", "rejected"}:
@@ -157,6 +164,8 @@ def _guess(sources: tuple[DataSource, ...]) -> DataKind:
 
 def show(report: dict[str, Any], folder: Path, console: Console) -> None:
     """Print the verdict, a table of findings for each kind, and where the files are."""
+    from preflow.data.validated import QUARANTINE, REPORT
+
     fit = report["verdict"] == "fit"
     console.print()
     console.print("The data are fit." if fit else "The data are unfit.", style="bold green" if fit else "bold red")
@@ -171,7 +180,7 @@ def show(report: dict[str, Any], folder: Path, console: Console) -> None:
         console.print(f"{label:<10} {folder / name}", markup=False, soft_wrap=True)
 
 
-def _show_kind(kind: DataKind, found: dict[str, Any], console: Console) -> None:
+def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> None:
     counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
     title = f"{kind}: {counts} + {found['set_aside']:,} set aside"
     if not found["findings"]:
@@ -195,14 +204,3 @@ def _first(rows: dict[str, list[int]]) -> str:
     file, numbers = next(iter(rows.items()), ("", []))
     more = len(numbers) > _NAMED or len(rows) > 1
     return f"{file}: {', '.join(map(str, numbers[:_NAMED]))}{', ...' if more else ''}" if numbers else ""
-
-
-def run() -> None:
-    """The command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    app()
-
-
-if __name__ == "__main__":
-    run()

@@ -2,8 +2,6 @@
 
 import os
 
-from prefect.settings import PREFECT_API_URL
-
 from preflow.environment import mlflow_uri, without_login
 
 HOST = "127.0.0.1"
@@ -29,5 +27,7 @@ def mlflow_address() -> str:
 
 def prefect_server() -> str | None:
     """The UI of the Prefect server that is configured; none where flows run embedded."""
+    from prefect.settings import PREFECT_API_URL
+
     api = PREFECT_API_URL.value()
     return None if api is None else str(api).rstrip("/").removesuffix("/api")

@@ -1,54 +1,92 @@
-"""The command line of a flow: one recipe, overrides, errors in one clear text."""
+"""What commands share at a terminal: a flow as a command, ``--set``, errors in one clear text.
+
+Importing it loads nothing heavy.
+"""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from prefect.logging.configuration import setup_logging
 
-from flows.running.embedded_server import own_server
-from flows.running.preparation import RunResult, prepare_run
-from flows.running.summary import show
 from preflow.errors import ConfigError, PreflowError
-from tasks.runtime.progress import CONSOLE
-from tasks.runtime.reporting import to_terminal
 
-_SET_HELP = "Override a setting; repeatable. A relative path starts at the recipe's folder, as in the recipe itself."
-_USAGE_ERROR = 2
+if TYPE_CHECKING:
+    from flows.running.preparation import RunResult
+
+#: Exit code where the arguments, the recipe or the data cannot be used.
+USAGE_ERROR = 2
 _INTERRUPTED = 128 + signal.SIGINT
+_SET_HELP = "Override a setting; repeatable. A relative path starts at the recipe's folder, as in the recipe itself."
+#: The option that every command with a recipe has.
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)]
+#: The argument that names a recipe.
+RecipeName = Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file, or the name of a packaged one.")]
 
 
-def run_from_terminal(pipeline: Callable[..., RunResult]) -> None:
-    """Run a flow with the arguments of this process."""
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Print what Preflow raises on purpose as one text, without a traceback, and end with exit code 2."""
+    try:
+        yield
+    except PreflowError as error:
+        from tasks.runtime.progress import CONSOLE
 
-    def command(
-        recipe: Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file.")],
-        changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)] = None,
-    ) -> None:
+        CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(USAGE_ERROR) from None
+
+
+def parse_overrides(changes: Sequence[str] | None) -> dict[str, Any]:
+    """Dotted names to values, as ``--set NAME=VALUE`` gives them; the text is read as YAML later.
+
+    Raises:
+        ConfigError: One of them has no name or no equals sign.
+    """
+    overrides: dict[str, Any] = {}
+    for change in changes or ():
+        name, equals, value = change.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {change}: expected NAME=VALUE, for example --set dpo.beta=0.2")
+        overrides[name.strip()] = value
+    return overrides
+
+
+def pipeline_command(load: "Callable[[], Callable[..., RunResult]]") -> Callable[..., None]:
+    """A command that runs a flow on one recipe, with overrides, until its summary is printed.
+
+    Args:
+        load: Gives the flow, which takes the recipe and the overrides; called when the recipe is known to be sound.
+    """
+
+    def main(recipe: RecipeName, changes: Overrides = None) -> None:
         """Turn demonstrations and preference pairs into an aligned, evaluated language model."""
-        quiet_prefect()
         # Leaving in order ends the embedded server too; Prefect hands the signal on when it has noted it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         signal.signal(signal.SIGINT, _interrupted)
         try:
-            overrides = parse_overrides(changes or [])
-            prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
-            own_server()
-            result = pipeline(recipe, overrides)
-        except PreflowError as error:
-            CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
-            raise typer.Exit(_USAGE_ERROR) from None
+            with clear_errors():
+                _run(load, recipe, parse_overrides(changes))
         except KeyboardInterrupt:
-            CONSOLE.print("stopped; the same command goes on from here", style="yellow", markup=False)
+            typer.secho("stopped; the same command goes on from here", fg="yellow", err=True)
             raise typer.Exit(_INTERRUPTED) from None
-        show(result)
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    app()
+    return main
+
+
+def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides: dict[str, Any]) -> None:
+    from flows.running.preparation import prepare_run
+
+    prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
+
+    from flows.running.embedded_server import own_server
+    from flows.running.summary import show
+
+    quiet_prefect()
+    own_server()
+    show(load()(recipe, overrides))
 
 
 def _interrupted(*_: object) -> None:
@@ -57,26 +95,15 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def parse_overrides(changes: list[str]) -> dict[str, Any]:
-    """Dotted names to values, as ``--set NAME=VALUE`` gives them; the text is read as YAML later.
-
-    Raises:
-        ConfigError: One of them has no name or no equals sign.
-    """
-    overrides: dict[str, Any] = {}
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {change}: expected NAME=VALUE, for example --set dpo.beta=0.2")
-        overrides[name.strip()] = value
-    return overrides
-
-
 def quiet_prefect() -> None:
     """Leave the terminal to what is written for people; Prefect's UI keeps its whole log.
 
     ``PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL=INFO`` brings Prefect's own lines back.
     """
+    from prefect.logging.configuration import setup_logging
+
+    from tasks.runtime.reporting import to_terminal
+
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     setup_logging()
     to_terminal()

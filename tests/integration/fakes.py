@@ -132,7 +132,8 @@ def _die_if_asked(stage: str) -> None:
 
 if __name__ == "__main__":
     install()
-    from flows.running.terminal import run_from_terminal
-    from flows.two_stage import two_stage
+    import typer
 
-    run_from_terminal(two_stage)
+    from flows.commands.run import main
+
+    typer.run(main)

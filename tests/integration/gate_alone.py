@@ -17,14 +17,19 @@ def print_tables() -> None:
 
 if __name__ == "__main__":
     install(real=frozenset({"expectations.gate"}))
-    from flows.running.terminal import run_from_terminal
-    from flows.two_stage import two_stage
+    import typer
+
+    import flows.two_stage
+    from flows.commands.run import main
+
+    flow = flows.two_stage.two_stage
 
     def pipeline(recipe: str, overrides: dict[str, object]) -> object:
         """The flow, and then what it left in the server, while the server still runs."""
         try:
-            return two_stage(recipe, overrides)
+            return flow(recipe, overrides)
         finally:
             print_tables()
 
-    run_from_terminal(pipeline)  # type: ignore[arg-type]
+    vars(flows.two_stage)["two_stage"] = pipeline
+    typer.run(main)

@@ -1,10 +1,9 @@
-"""The tool for the log-prob store: ``python -m preflow.stages.reference``."""
+"""The tool for the log-prob store: ``preflow store``, or ``python -m preflow.stages.reference``."""
 
 import re
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pyarrow as pa
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
@@ -12,10 +11,11 @@ from rich.table import Table
 
 from preflow.environment import logprobs_url, without_login
 from preflow.errors import ArtifactError
-from preflow.logprobs.inventory import ASIDE, StoredReference, different, inventory
-from preflow.logprobs.key_index import Keys
-from preflow.logprobs.store import key_column
 from preflow.units import duration, size
+
+if TYPE_CHECKING:
+    from preflow.logprobs.inventory import StoredReference
+    from preflow.logprobs.key_index import Keys
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="The store of reference log-probs.")
 _DAY = 24 * 3600.0
@@ -28,6 +28,8 @@ _URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or 
 @app.command()
 def show(url: _URL = None) -> None:
     """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
+    from preflow.logprobs.inventory import inventory
+
     place = url or logprobs_url()
     found, others = inventory(place)
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
@@ -68,6 +70,8 @@ def prune(
         raise typer.BadParameter("nothing says what to remove: give --older-than DAYS, --reference NAME, or both")
     if reference == "":  # a script's variable that is not set; every name begins with it
         raise typer.BadParameter("--reference is empty: give the beginning of a name that `show` prints")
+    from preflow.logprobs.inventory import inventory
+
     place = url or logprobs_url()
     found, others = inventory(place)
     _say_others(others)
@@ -86,7 +90,7 @@ def prune(
         _OUT.print(f"{stored.name[:12]}: {verb} {removed:,} of {stored.rows:,} responses{more}", soft_wrap=True)
 
 
-def _prune(stored: StoredReference, before: float | None, *, dry_run: bool) -> tuple[int, int]:
+def _prune(stored: "StoredReference", before: float | None, *, dry_run: bool) -> tuple[int, int]:
     """Remove a reference's rows that were computed before a time, or all; gives how many rows and damaged files.
 
     Args:
@@ -94,6 +98,11 @@ def _prune(stored: StoredReference, before: float | None, *, dry_run: bool) -> t
         before: Seconds since 1970.
         dry_run: Only count.
     """
+    import pyarrow as pa
+
+    from preflow.logprobs.inventory import ASIDE, different
+    from preflow.logprobs.store import key_column
+
     folder = stored.folder
     if before is None:
         if not dry_run:

@@ -23,8 +23,6 @@ from preflow.models.resolve import ModelRef
 from preflow.models.scoring import PromptResponse, response_logprobs
 
 Result = TypeVar("Result")
-#: Mean nats per token by which a merged model may differ before it is refused.
-LIMIT = 0.02
 
 
 def merge(
@@ -34,7 +32,7 @@ def merge(
     precision: Precision,
     rows: Sequence[PromptResponse],
     out: Path,
-    limit: float = LIMIT,
+    limit: float,
 ) -> float:
     """Write merged weights with the tokenizer, if they say what the trained model says.
 
@@ -45,7 +43,7 @@ def merge(
         precision: Where and in which numbers.
         rows: Prompts with responses to compare on, at least one.
         out: A folder that does not exist yet.
-        limit: Largest drift.
+        limit: Mean nats per token by which it may differ before it is refused.
 
     Returns:
         The drift: mean absolute difference of a response token's log-prob, nats.

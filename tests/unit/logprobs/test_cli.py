@@ -190,7 +190,7 @@ def test_a_store_behind_a_url_is_shown_and_pruned(tmp_path: Path, scheme: str) -
 
 
 def test_no_login_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preflow.logprobs.cli.inventory", lambda url: ([], []))
+    monkeypatch.setattr("preflow.logprobs.inventory.inventory", lambda url: ([], []))
     for arguments in (("show",), ("prune", "--older-than", "1")):
         for url in ("ftp://me:secret@host/store", "dir::ftp://me:secret@host/store"):
             shown = tool(*arguments, "--url", url).output

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flows.commands.export import export
+from flows.commands.export import LIMIT, export
 from preflow.artifacts import build
 from preflow.config import Recipe
 from preflow.errors import ModelError
 from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_policy, load_weights
-from preflow.models.merge import LIMIT, merge
+from preflow.models.merge import merge
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import resolve_model
 from preflow.models.scoring import response_logprobs

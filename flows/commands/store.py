@@ -1,0 +1,5 @@
+"""``preflow store show | prune``: the store of reference log-probs; also ``python -m preflow.stages.reference``."""
+
+from preflow.logprobs.cli import app
+
+__all__ = ["app"]

@@ -4,11 +4,11 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from preflow.config import Recipe
-from preflow.models.precision import Precision, choose_precision
-
 if TYPE_CHECKING:
     import torch
+
+    from preflow.config import Recipe
+    from preflow.models.precision import Precision
 
 #: Share of a device's memory that a run can have; the driver and fragmentation take the rest.
 USABLE = 0.92
@@ -27,15 +27,17 @@ class Device(NamedTuple):
     """What a stage is to run on."""
 
     name: str
-    precision: Precision
+    precision: "Precision"
     room: float
     """Bytes that a stage may take."""
     rate: float | None
     """Operations per second; none where nobody has measured any."""
 
 
-def device_for(recipe: Recipe, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> Device:
+def device_for(recipe: "Recipe", memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> Device:
     """The device found, with its measured rate, or one of so many GB, whose rate nobody has measured here."""
+    from preflow.models.precision import choose_precision
+
     given = None if rate is None else rate * 1e12
     if memory is not None:
         what, precision = ("a card", on_a_card(recipe)) if kind is Kind.AUTO else ("a CPU", on_a_cpu(recipe))
@@ -45,18 +47,22 @@ def device_for(recipe: Recipe, memory: float | None, rate: float | None, kind: K
     return Device(f"this machine ({here.device.type}, {found / 1e9:.0f} GB)", here, found * USABLE, speed)
 
 
-def on_a_card(recipe: Recipe) -> Precision:
+def on_a_card(recipe: "Recipe") -> "Precision":
     """In which numbers a card computes a recipe: bfloat16, unless the recipe says otherwise."""
     import torch
+
+    from preflow.models.precision import Precision
 
     compute = torch.float32 if recipe.bf16 is False else torch.bfloat16
     weights = torch.float32 if recipe.tuning == "full" else compute
     return Precision(torch.device("cuda"), weights, compute)
 
 
-def on_a_cpu(recipe: Recipe) -> Precision:
+def on_a_cpu(recipe: "Recipe") -> "Precision":
     """In which numbers a CPU computes a recipe: float32, unless the recipe asks for bfloat16."""
     import torch
+
+    from preflow.models.precision import Precision
 
     compute = torch.bfloat16 if recipe.bf16 is True else torch.float32
     weights = torch.float32 if recipe.tuning == "full" else compute
@@ -74,7 +80,7 @@ def found_memory(device: "torch.device") -> float:
     return float(machine_memory())
 
 
-def measured_rate(precision: Precision) -> float:
+def measured_rate(precision: "Precision") -> float:
     """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of four."""
     import torch
 

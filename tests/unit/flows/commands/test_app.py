@@ -45,6 +45,28 @@ def test_a_subcommand_says_what_it_does(name: str) -> None:
     assert f"preflow {name}" in done.output or f"root {name}" in done.output
 
 
+HEAVY = (
+    *("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "prefect", "mlflow"),
+    *("great_expectations", "pandas", "pyarrow", "numpy", "httpx", "preflow.config", "preflow.specs"),
+)
+
+
+def test_no_help_loads_what_only_work_needs() -> None:
+    """Every command's module is imported for ``preflow --help``, and its help needs no more."""
+    code = f"""
+import sys
+from flows.commands.app import build
+for name in {SUBCOMMANDS}:
+    try:
+        build()([name, "--help"], prog_name="preflow")
+    except SystemExit as end:
+        assert end.code == 0
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_an_unknown_subcommand_is_a_usage_error() -> None:
     done = CliRunner().invoke(application.build(), ["runn", "recipe.yaml"])
     assert done.exit_code == 2

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from expectations.gate import run_gate
 from flows.commands import plan as plan_command
-from flows.planning import devices
+from flows.planning import devices, tables
 from flows.planning.row_lengths import lengths, read_model
 from flows.running.preparation import PreparedRun, prepare_run
 from flows.running.terminal import parse_overrides
@@ -109,19 +109,19 @@ def test_a_forecast_is_printed_without_loading_weights(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     with CONSOLE.capture() as printed:
-        plan_command.show(prepare_run(tiny_recipe_file()), memory=None, rate=1.0)
+        tables.show(prepare_run(tiny_recipe_file()), memory=None, rate=1.0)
     assert "sft: fits this machine" in printed.get()
     assert "reference: fits this machine" in printed.get()
     assert "evaluate: fits this machine" in printed.get()
     with CONSOLE.capture() as printed:
-        plan_command.show(prepare_run(tiny_recipe_file()), memory=1e-6, rate=1.0)
+        tables.show(prepare_run(tiny_recipe_file()), memory=1e-6, rate=1.0)
     assert "dpo: does NOT fit a card of 1e-06 GB" in printed.get()
 
 
 def test_times_are_operations_at_the_given_rate(tiny_recipe_file: Callable[..., Path]) -> None:
     """At 10 MFLOP/s, in minutes: of training what it trains with, of what only scores its forward."""
     with CONSOLE.capture() as printed:
-        plan_command.show(prepare_run(tiny_recipe_file()), memory=None, rate=1e-5)
+        tables.show(prepare_run(tiny_recipe_file()), memory=None, rate=1e-5)
     rows = [[cell.strip() for cell in re.split("[│|]", line)] for line in printed.get().splitlines()]
     timed = {cells[1]: cells for cells in rows if cells[-2:][0].endswith("min")}
     assert {"sft", "dpo", "dpo: proof", "reference", "evaluate"} <= set(timed)
@@ -136,14 +136,14 @@ def test_parts_of_memory_and_the_cards_that_have_room_are_told() -> None:
     memory = Memory(**{name: gib * 2.0**30 for name, gib in {**parts, "workspace": 0.75, "heap": 1.75}.items()})
     small = Memory(*[0.0] * 7)
     device = devices.device_for(Recipe.model_validate({"model_name": "m"}), 24, None)
-    tables = plan_command.Tables(Table(), {}, [])
-    assert tables.add_memory("dpo", memory, lambda room: memory, device)
-    assert tables.add_memory("evaluate", memory, lambda room: small if room < 15e9 else memory, device)
-    assert not tables.add_memory("sft", memory, lambda room: memory, device._replace(room=19e9))
-    assert tables.verdicts[0].endswith("GB it fits 24, 80, 141")
-    assert tables.verdicts[1].endswith("GB it fits 12, 16, 24, 80, 141")
+    forecast = tables.Tables(Table(), {}, [])
+    assert forecast.add_memory("dpo", memory, lambda room: memory, device)
+    assert forecast.add_memory("evaluate", memory, lambda room: small if room < 15e9 else memory, device)
+    assert not forecast.add_memory("sft", memory, lambda room: memory, device._replace(room=19e9))
+    assert forecast.verdicts[0].endswith("GB it fits 24, 80, 141")
+    assert forecast.verdicts[1].endswith("GB it fits 12, 16, 24, 80, 141")
     with CONSOLE.capture() as printed:
-        CONSOLE.print(tables.parts(device))
+        CONSOLE.print(forecast.parts(device))
     found = dict(re.findall(r"│ (\w+) +│ +([\d.]+) ", printed.get()))
     shown = {"workspace": "0.75", "heap": "1.75", "logits": "0.50", "peak": "18.00"}
     assert found == {"weights": "1.00", "adapter": "2.00", "gradients": "3.00", "optimizer": "4.00",
@@ -156,11 +156,11 @@ def test_a_card_that_is_only_named_gets_no_time_of_this_machine(
     """What this machine's CPU can do says nothing about a card; with its own rate it has a time."""
     monkeypatch.setattr(devices, "measured_rate", lambda: pytest.fail("this machine's rate was asked for"))
     with CONSOLE.capture() as printed:
-        plan_command.show(prepare_run(tiny_recipe_file()), memory=24, rate=None)
+        tables.show(prepare_run(tiny_recipe_file()), memory=24, rate=None)
     assert " min" not in printed.get()
     assert "Give --rate" in printed.get()
     with CONSOLE.capture() as printed:
-        plan_command.show(prepare_run(tiny_recipe_file()), memory=24, rate=100.0)
+        tables.show(prepare_run(tiny_recipe_file()), memory=24, rate=100.0)
     assert " min" in printed.get()
     assert "100.00 TFLOP/s (given)" in " ".join(printed.get().split())
 
@@ -200,7 +200,7 @@ def test_a_rate_is_measured_in_the_numbers_that_the_recipe_computes_in(monkeypat
 def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[..., Path]) -> None:
     """Whole weights in float32, pair by pair, on a card of a tenth of a megabyte more than packed ones take."""
     plan = prepare_run(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
-    shapes = plan_command.shapes_of(plan.recipe, read_model(plan.recipe))
+    shapes = tables.shapes_of(plan.recipe, read_model(plan.recipe))
     packed = plan.recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
     assert plan.recipe.dpo is not None
     rows = lengths(plan, read_model(plan.recipe))["dpo"].train
@@ -209,7 +209,7 @@ def test_a_proof_that_does_not_fit_names_what_would(tiny_recipe_file: Callable[.
     needs = [proof_memory(shapes["dpo"], r, plan.recipe.dpo, rows, card, room=0.0).total for r in ways]
     assert needs[1] < needs[0] < proof_memory(shapes["dpo"], plan.recipe, plan.recipe.dpo, rows, card).total
     with CONSOLE.capture() as printed:
-        plan_command.show(plan, memory=sum(needs) / 2 / 1e9 / devices.USABLE, rate=1.0)
+        tables.show(plan, memory=sum(needs) / 2 / 1e9 / devices.USABLE, rate=1.0)
     told = " ".join(printed.get().split())
     assert "dpo: proof: does NOT fit" in told
     assert "GB; nearest setting that does: tuning: lora" in told.partition("dpo: proof: does NOT fit")[2]
@@ -259,10 +259,10 @@ def test_a_plan_starts_from_an_adapter_as_a_run_does(
     changes = {"model_name": str(tmp_path / "adapter"), "sft.lora_alpha": 32, "dpo.lora_alpha": 32}
     plan = prepare_run(tiny_recipe_file(), changes)
     model = read_model(plan.recipe)
-    shape = plan_command.shapes_of(plan.recipe, model)["dpo"]
+    shape = tables.shapes_of(plan.recipe, model)["dpo"]
     assert shape.adapted == 2 * base.config.num_hidden_layers
     with CONSOLE.capture() as printed:
-        plan_command.show(plan, memory=12, rate=1.0)
+        tables.show(plan, memory=12, rate=1.0)
     assert "dpo: fits a card of 12 GB" in printed.get()
     with pytest.raises(ConfigError, match="lora_r is 8 but the adapter"):
         read_model(prepare_run(tiny_recipe_file(), {**changes, "sft.lora_r": 8, "dpo.lora_r": 8}).recipe)
@@ -288,7 +288,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
     """Rows trained on and steps; every stage has its line, and so have proof and looks."""
     plan = prepare_run(tiny_recipe_file())
     with CONSOLE.capture() as printed:
-        plan_command.show(plan, memory=None, rate=1.0)
+        tables.show(plan, memory=None, rate=1.0)
     lines = {
         cells[1]: cells[2:-1]
         for line in printed.get().partition("At the peak, on")[0].splitlines()
@@ -317,7 +317,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_error(
     plan = prepare_run(tiny_recipe_file())
     plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update=options)})
     with pytest.raises(ModelError, match=told):
-        plan_command.show(plan, memory=16, rate=1.0)
+        tables.show(plan, memory=16, rate=1.0)
 
 
 def test_a_folder_without_a_configuration_is_one_clear_error(
@@ -326,4 +326,4 @@ def test_a_folder_without_a_configuration_is_one_clear_error(
     plan = prepare_run(tiny_recipe_file())
     plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"model_name": str(tmp_path)})})
     with pytest.raises(ModelError, match="no configuration can be read"):
-        plan_command.show(plan, memory=16, rate=1.0)
+        tables.show(plan, memory=16, rate=1.0)

@@ -4,6 +4,8 @@ A setting, its checks and the reading of recipe files belong here; what computes
 package loads no torch.
 """
 
-from preflow.config.recipe import EvaluationSettings, Launch, Recipe, recipe_schema
+from preflow.config.evaluation import EvaluationSettings
+from preflow.config.launch import Launch
+from preflow.config.recipe import Recipe, recipe_schema
 
 __all__ = ["EvaluationSettings", "Launch", "Recipe", "recipe_schema"]

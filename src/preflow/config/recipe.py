@@ -8,62 +8,21 @@ tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), 
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from preflow.config.base import COSMETIC, Frozen, Template, numbers
+from preflow.config.evaluation import EvaluationSettings
+from preflow.config.launch import Launch
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
-from preflow.fingerprints.files import file_digest, json_digest
+from preflow.fingerprints.files import json_digest
 
 Strategy = Literal["two-stage", "sft", "dpo"]
 TrainingStage = Literal["sft", "dpo"]
 _ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
-
-
-class EvaluationSettings(Frozen):
-    """What is measured at the end."""
-
-    kl_prompts: int = Field(default=64, ge=0)
-    """Held-out prompts on which responses are sampled for the KL; 0 leaves KL out."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Longest sampled response; the share that reaches it is reported."""
-    generation_batch_size: int = Field(default=16, ge=1)
-    """Prompts generated together."""
-    kl_limit: float = Field(default=10.0, gt=0)
-    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
-    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
-    bootstrap_samples: int = Field(default=2000, ge=100)
-    """Resamples of the bootstrap intervals (Efron 1979)."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
-    """Coverage of every interval."""
-    length_match: float = Field(default=0.15, ge=0.0)
-    """Pairs whose response lengths differ by at most this share of the longer one count as length-matched."""
-    sample_prompts: tuple[str, ...] = ()
-    """Prompts answered by every model in the summary; held-out prompts fill up to three."""
-
-
-class Launch(Frozen):
-    """Several processes for the training stages and the reference log-probs, by ``accelerate launch``."""
-
-    num_processes: int = Field(default=1, ge=1)
-    """Processes in all, one per GPU. The rows of an optimizer step are ``per_device_train_batch_size`` times
-    ``gradient_accumulation_steps`` times this."""
-    config: str | None = None
-    """A configuration file of accelerate, by its path from the recipe's own folder (``infra/accelerate/`` has some for
-    DDP, FSDP and DeepSpeed); where not given, one process per GPU of this machine, each with the whole model. The
-    user's own default of accelerate is never read, and the precision is ``bf16``'s, whatever else is said."""
-
-    def identity(self) -> dict[str, Any]:
-        """How many processes, and what the configuration says, wherever it lies."""
-        config = Path(self.config) if self.config is not None else None
-        return {
-            "num_processes": self.num_processes,
-            "config": file_digest(config) if config is not None and config.is_file() else self.config,
-        }
 
 
 class Recipe(Frozen):

@@ -7,27 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from preflow.config.base import COSMETIC, Frozen, Names, one_or_many
+from preflow.config.losses import LOSSES, LossType
 
-LossType = Literal[
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
-    "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-]  # fmt: skip
+#: One loss of TRL's, or several.
 Losses = Annotated[
     tuple[LossType, ...],
     Field(min_length=1),
     BeforeValidator(one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
 ]
-#: Losses that TRL 1.16 defines for every f-divergence.
-_ANY_DIVERGENCE = frozenset({"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"})
-#: Losses whose value depends on which rows share a forward.
-_BY_FORWARD = frozenset({"sft", "aot", "aot_unpaired"})
-#: Losses that TRL 1.16 cannot weight pair by pair, and why.
-_UNWEIGHTED = {
-    "aot": "which compares sorted batches and has no weight per pair",
-    "aot_unpaired": "which compares sorted batches and has no weight per pair",
-    "sft": "a mean over the tokens of a batch, which has no weight per pair",
-    "hinge": "whose values TRL 1.16 changes in place before their gradient is taken",
-}
 
 
 class TrainingSettings(Frozen):
@@ -191,32 +178,34 @@ class DpoSettings(TrainingSettings):
                 "loss_type is 'exo_pair' but label_smoothing is 0.0: EXO needs a value above 0 (1e-3 in "
                 "arXiv:2402.00856)"
             )
-        if self.label_smoothing > 0 and not {"robust", "exo_pair", "aot", "aot_unpaired"} & set(self.loss_type):
+        losses = {name: LOSSES[name] for name in self.loss_type}
+        if self.label_smoothing > 0 and not any(loss.smoothing for loss in losses.values()):
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing} but loss_type {', '.join(self.loss_type)} ignores it: "
                 "conservative DPO is loss_type: robust"
             )
-        unweighted = {name: why for name, why in _UNWEIGHTED.items() if name in self.loss_type}
+        unweighted = {name: loss.unweighted for name, loss in losses.items() if loss.unweighted is not None}
         if self.use_weighting and unweighted:
             name, why = next(iter(unweighted.items()))
             raise ValueError(f"use_weighting is true but loss_type has {name}, {why}: set use_weighting: false")
-        compared = _BY_FORWARD & set(self.loss_type)
+        compared = sorted(name for name, loss in losses.items() if not loss.per_pair)
         if self.auto_find_batch_size and compared:
             raise ValueError(
-                f"auto_find_batch_size is true but loss_type has {', '.join(sorted(compared))}, whose value depends on "
-                "which rows share a forward: a smaller batch would train on another loss. Give a "
-                "per_device_train_batch_size that fits (python -m flows.plan RECIPE says which)"
+                f"auto_find_batch_size is true but loss_type has {', '.join(compared)}, whose value depends on which "
+                "rows share a forward. Give a per_device_train_batch_size that fits (python -m flows.plan RECIPE "
+                "suggests one)"
             )
-        if self.max_tokens_per_batch is not None and "sft" in self.loss_type:
+        if self.max_tokens_per_batch is not None and any(loss.token_mean for loss in losses.values()):
             raise ValueError(
                 f"max_tokens_per_batch is {self.max_tokens_per_batch} but loss_type has sft, a mean over the tokens of "
                 "a forward, which depends on how a step is shared out: give per_device_train_batch_size and "
                 "gradient_accumulation_steps instead"
             )
-        others = set(self.loss_type) - _ANY_DIVERGENCE
+        others = sorted(name for name, loss in losses.items() if not loss.divergences)
         if self.f_divergence_type != "reverse_kl" and others:
+            defined = ", ".join(sorted(name for name, loss in LOSSES.items() if loss.divergences))
             raise ValueError(
-                f"f_divergence_type is '{self.f_divergence_type}' but loss_type has {', '.join(sorted(others))}, which "
-                f"TRL defines for reverse_kl alone; others go with {', '.join(sorted(_ANY_DIVERGENCE))}"
+                f"f_divergence_type is '{self.f_divergence_type}' but loss_type has {', '.join(others)}, which TRL "
+                f"defines for reverse_kl alone; others go with {defined}"
             )
         return self

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from preflow.config.advice import advice
-from preflow.config.loading import load_recipe, require_runnable
+from preflow.config.loading import load_recipe
+from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
 from tests.unit.config.recipe_files import TWO_STAGE, load, refused
@@ -44,7 +45,7 @@ def test_an_unknown_optimizer_is_refused_at_once(tmp_path: Path, optim: str, par
 def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load(tmp_path, {**TWO_STAGE, "optim": "paged_adamw_8bit"})
     require_runnable(recipe)
-    monkeypatch.setattr("preflow.config.loading.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("preflow.config.requirements.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"sft\.optim: paged_adamw_8bit.*bitsandbytes"):
         require_runnable(recipe)
 
@@ -62,7 +63,7 @@ def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pyte
 def test_an_optimizer_whose_package_is_missing_is_refused_before_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optim: str, package: str
 ) -> None:
-    monkeypatch.setattr("preflow.config.loading.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("preflow.config.requirements.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=rf"sft\.optim: {optim}.*pip install {package},"):
         require_runnable(load(tmp_path, {**TWO_STAGE, "optim": optim}))
 

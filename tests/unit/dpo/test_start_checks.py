@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from preflow.artifacts import Artifact, build
-from preflow.config.training import LossType
+from preflow.config.losses import LOSSES
 from preflow.dpo import start_checks
 from preflow.errors import (
     AdapterDtypeError,
@@ -210,7 +210,7 @@ AT_THE_START = {
 }
 
 
-@pytest.mark.parametrize("loss_type", get_args(LossType))
+@pytest.mark.parametrize("loss_type", LOSSES)
 def test_the_proof_holds_for_every_loss(prepared: Run, tmp_path: Path, loss_type: str) -> None:
     """Row by row the policy equals the stored values; where a formula is at hand, the loss is what follows from it."""
     assert prepared.recipe.dpo is not None

@@ -3,18 +3,18 @@
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase
 
-from preflow.config.training import LossType
+from preflow.config.losses import LOSSES
 from preflow.maths.logprobs import tolerance
 from tests.unit.equivalence.trainer_pairs import TrainerPair, dpo_trainers
 from tests.unit.models.architectures import EDGES, Pair, move, rows_of, trained
 
-LOSSES = get_args(LossType)
+LOSS_TYPES = tuple(LOSSES)
 #: Losses that need or use label smoothing.
 SMOOTHED_LOSSES = {"exo_pair", "robust", "aot", "aot_unpaired"}
 #: What TRL's losses and metrics read of a forward.

@@ -15,7 +15,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.unit.equivalence.comparison import (
     DRAWN,
-    LOSSES,
+    LOSS_TYPES,
     assert_same_step,
     moved,
     moved_trainers,
@@ -38,10 +38,10 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def test_every_loss_is_tested() -> None:
-    assert len(LOSSES) == 15
+    assert len(LOSS_TYPES) == 15
 
 
-@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @settings(max_examples=4, **DRAWN)
 @example(rows=rows_of(EDGES, 0))
 @example(rows=rows_of(EDGES, 0, 9))

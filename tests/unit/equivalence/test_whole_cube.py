@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preflow.models.packed.attention import KNOWN
-from tests.unit.equivalence.comparison import DRAWN, LOSSES, assert_same_step, moved_trainers, set_loss
+from tests.unit.equivalence.comparison import DRAWN, LOSS_TYPES, assert_same_step, moved_trainers, set_loss
 from tests.unit.models.architectures import EDGES, Pair, batches, rows_of
 
 pytestmark = pytest.mark.nightly
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.nightly
 @pytest.mark.parametrize("architecture", KNOWN)
 def test_every_loss_of_every_architecture_equals_trls(architecture: str, lora: bool) -> None:
     trainers = moved_trainers(architecture, lora)
-    for loss_type in LOSSES:
+    for loss_type in LOSS_TYPES:
         set_loss(trainers, loss_type)
         assert_same_step(trainers, rows_of(EDGES, 3))
 
@@ -26,7 +26,7 @@ def test_every_loss_of_every_architecture_equals_trls(architecture: str, lora: b
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize("architecture", KNOWN)
 @settings(max_examples=15, **DRAWN)
-@given(rows=batches, loss_type=st.sampled_from(LOSSES))
+@given(rows=batches, loss_type=st.sampled_from(LOSS_TYPES))
 def test_any_loss_of_any_architecture_equals_trls(
     architecture: str, lora: bool, rows: list[Pair], loss_type: str
 ) -> None:

@@ -1,0 +1,27 @@
+"""Settings of the evaluation: the section ``evaluation:`` of a recipe."""
+
+from pydantic import Field
+
+from preflow.config.base import Frozen
+
+
+class EvaluationSettings(Frozen):
+    """What is measured at the end."""
+
+    kl_prompts: int = Field(default=64, ge=0)
+    """Held-out prompts on which responses are sampled for the KL; 0 leaves KL out."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest sampled response; the share that reaches it is reported."""
+    generation_batch_size: int = Field(default=16, ge=1)
+    """Prompts generated together."""
+    kl_limit: float = Field(default=10.0, gt=0)
+    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
+    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
+    bootstrap_samples: int = Field(default=2000, ge=100)
+    """Resamples of the bootstrap intervals (Efron 1979)."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of every interval."""
+    length_match: float = Field(default=0.15, ge=0.0)
+    """Pairs whose response lengths differ by at most this share of the longer one count as length-matched."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts answered by every model in the summary; held-out prompts fill up to three."""

@@ -172,12 +172,12 @@ def _lines(report: Mapping[str, Any], severity: str) -> list[tuple[str, str]]:
 
 def _line(name: str, entry: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     where = f" {entry['count']} ({_first_rows(entry)})" if entry["count"] else ""
-    measured = said(name, report["measures"].get(name))
-    limit = limit_of(entry) if FINDINGS[name].scope == "set" else ""
+    measured = measure_text(report["measures"].get(name))
+    limit = threshold_text(entry) if FINDINGS[name].scope == "set" else ""
     return f"{name}{where}: {entry['what']}{'; ' + measured if measured else ''}{f' ({limit})' if limit else ''}"
 
 
-def limit_of(entry: Mapping[str, Any]) -> str:
+def threshold_text(entry: Mapping[str, Any]) -> str:
     """The threshold of a finding with the name that a recipe gives it; empty where it has none."""
     if entry["threshold"] is None:
         return ""
@@ -185,15 +185,15 @@ def limit_of(entry: Mapping[str, Any]) -> str:
     return f"{section}{entry['setting']}: {entry['threshold']}"
 
 
-def said(name: str, measured: Any) -> str:
+def measure_text(measured: Any) -> str:
     """A measure of the set in words."""
     cues = [measured] if isinstance(measured, dict) and "cue" in measured else measured
     if isinstance(cues, list):
-        told = sorted(cues, key=lambda cue: -cue["low"])[:3]
+        strongest = sorted(cues, key=lambda cue: -cue["low"])[:3]
         return "; ".join(
             f"'{cue['cue']}' marks {cue['side']} in {cue['value']:.2f} [{cue['low']:.2f}, {cue['high']:.2f}] of "
             f"{cue['pairs']} pairs"
-            for cue in told
+            for cue in strongest
         )
     if not measured:
         return ""

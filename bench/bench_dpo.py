@@ -37,6 +37,7 @@ from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_pairs
+from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset
 from preflow.estimates.flops import Shape, Work, forward_flops, shape_of, training_flops
 from preflow.estimates.training import head_products, work_of_batch
 from preflow.logprobs.scored_pairs import ScoredPair
@@ -51,7 +52,6 @@ from preflow.models.resolve import resolve_model
 from preflow.models.scoring import group_logprobs
 from preflow.models.trl_forward import pack_pairs
 from preflow.observer import Silent
-from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 
 BATCH = 4
 #: A model of about 1B parameters, built from its configuration: random weights do for speed.

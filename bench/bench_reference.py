@@ -32,6 +32,7 @@ from preflow.data.rows import Pair
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_pairs
 from preflow.data.validated import rows_file, write_rows
+from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset
 from preflow.logprobs.fill import fill
 from preflow.logprobs.identity import identify
 from preflow.logprobs.scored_pairs import ScoredPair
@@ -43,7 +44,6 @@ from preflow.models.resolve import ModelRef, resolve_model
 from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.specs import ReferenceSpec
-from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 from preflow.stages.reference import run_reference
 
 #: TRL's default batch.

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from preflow.estimates.flops import Shape
-from preflow.models.memory import PeakMemory, freed_memory_kept, hand_back
+from preflow.models.heap import freed_memory_kept, hand_back
+from preflow.models.peak_memory import PeakMemory
 from preflow.models.precision import Precision
 
 #: After a step the threads of a process wait at work for the next one this long at most, on the others' cores.

@@ -26,7 +26,7 @@ from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks
 from preflow.logprobs.shards import SCHEMA, ShardFolder, open_store
 from preflow.logprobs.store import LogprobStore
-from preflow.models.memory import PeakMemory
+from preflow.models.peak_memory import PeakMemory
 
 REFERENCE = ReferenceIdentity({"weights": "w"}, "a model", {})
 #: Rows of a merged shard.
@@ -79,7 +79,7 @@ def write(folder: Path, rows: int) -> None:
 
 def read(folder: Path, rows: int) -> dict[str, float]:
     """Read it back."""
-    from preflow.stages.dpo import as_dataset  # imports torch and TRL, as any training does
+    from preflow.dpo.trainer import as_dataset  # imports torch and TRL, as any training does
 
     memory = PeakMemory(torch.device("cpu"))
     pairs = tokens(rows // 2)

@@ -73,7 +73,7 @@ def found_memory(device: "torch.device") -> float:
     """Bytes of the GPU found, or of this machine or container."""
     import torch
 
-    from preflow.models.memory import machine_memory
+    from preflow.models.peak_memory import machine_memory
 
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(0).total_memory)

@@ -27,7 +27,7 @@ def in_processes(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Ca
 
     def run(spec: Spec, out: Path, observer: Observer) -> None:
         if spec.recipe.launch.num_processes > 1:
-            from preflow.training.batching import retry_with_smaller_batches
+            from preflow.training.out_of_memory import retry_with_smaller_batches
 
             retry_with_smaller_batches(
                 spec.recipe, stage, lambda recipe: _run_ranks(stage, _with(spec, recipe), out, observer), observer

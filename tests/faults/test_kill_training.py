@@ -16,7 +16,7 @@ from preflow.config import Launch
 from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages.sft import run_sft
-from preflow.training.loop import resume_point
+from preflow.training.checkpoints import resume_point
 from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 
 SCRIPT = """

@@ -26,8 +26,8 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from preflow.stages.worker import load_full_weights_on_every_rank
-from preflow.training.batching import retry_with_smaller_batches
-from preflow.training.loop import apply_precision
+from preflow.training.arguments import apply_precision
+from preflow.training.out_of_memory import retry_with_smaller_batches
 from tasks.runtime.launcher import _accelerate, command, in_processes
 from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.support import COMMON, recipe_for, rows

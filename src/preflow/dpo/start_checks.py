@@ -35,7 +35,7 @@ from preflow.logprobs.store import STORE_FILE
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
-from preflow.models.memory import run_in_halving_batches
+from preflow.models.out_of_memory import run_in_halving_batches
 from preflow.models.precision import Precision
 from preflow.models.scoring import PromptResponse
 from preflow.observer import Observer

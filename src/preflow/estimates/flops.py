@@ -13,9 +13,8 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from preflow.errors import ConfigError, UnknownShapeError
-from preflow.models.cpu.llama_layers import supports
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.attention import unsupported_reason
+from preflow.models.packed.support import all_layers_have_cpu_kernels, unsupported_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Shape:
         heads: Query heads.
         vocabulary: Tokens V.
         lean: Whether its layers are of the kind that ``fast_layers.use_cpu_kernels`` knows.
-        packed: Whether several of its rows run as one without padding (``attention.unsupported_reason``).
+        packed: Whether several of its rows run as one without padding (``support.unsupported_reason``).
     """
 
     parameters: int
@@ -120,7 +119,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
         keys=keys * width,
         heads=heads,
         vocabulary=text.vocab_size,
-        lean=supports(text),
+        lean=all_layers_have_cpu_kernels(text),
         packed=packed,
     )
 

@@ -16,7 +16,9 @@ from preflow.models.cpu.switch import kernels_wanted
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
-from preflow.training.batching import LengthSampler, smaller_batch, within_budget
+from preflow.training.out_of_memory import smaller_batch
+from preflow.training.sampler import LengthSampler
+from preflow.training.token_budget import within_budget
 
 #: Tokens of a row: a pair's (prompt, chosen, rejected), a demonstration's (all, response).
 Lengths = tuple[int, ...]

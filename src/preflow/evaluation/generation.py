@@ -17,7 +17,7 @@ from preflow.evaluation.models import ModelSet
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
 from preflow.models.loading import position_limit
-from preflow.models.memory import run_in_halving_batches
+from preflow.models.out_of_memory import run_in_halving_batches
 from preflow.models.scoring import PromptResponse, all_response_logits
 from preflow.observer import Observer
 from preflow.specs import EvaluateSpec

@@ -9,7 +9,7 @@ from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
 from preflow.errors import ModelError
-from preflow.models.memory import free_unused
+from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef
 

@@ -17,7 +17,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from preflow.config import Recipe
 from preflow.errors import ModelError
 from preflow.models.loading import LanguageModel, attach_adapter, load_policy, load_tokenizer, load_weights
-from preflow.models.memory import free_unused
+from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef
 from preflow.models.scoring import PromptResponse, response_logprobs

@@ -18,8 +18,9 @@ from torch import Tensor
 from preflow.maths.logprobs import token_logprobs
 from preflow.models.adapters import inner_model, keeping
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.attention import no_mask, register_packed_attention, unsupported_reason
+from preflow.models.packed.attention import no_mask, register_packed_attention
 from preflow.models.packed.layout import PromptResponses, in_one_row
+from preflow.models.packed.support import unsupported_reason
 from preflow.models.precision import Precision
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ def batch_logprobs(
 ) -> list[list[Tensor]]:
     """Log-probs of the responses to several prompts from one forward of one row without padding.
 
-    Only for architectures that ``attention.unsupported_reason`` lets through.
+    Only for architectures that ``support.unsupported_reason`` lets through.
 
     Args:
         model: A causal language model in evaluation mode.

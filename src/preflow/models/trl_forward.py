@@ -68,7 +68,7 @@ def pack_pairs(model: LanguageModel, *, wpo: bool = False, cpu_kernels: bool = T
     does; every other call goes through unchanged.
 
     Args:
-        model: A causal language model that ``attention.unsupported_reason`` lets through.
+        model: A causal language model that ``support.unsupported_reason`` lets through.
         wpo: Whether WPO's ``log_sum_sq_probs`` is wanted.
         cpu_kernels: Whether a frozen head may be scored by ``models/cpu/logprob_head.py``.
     """
@@ -93,7 +93,7 @@ def pack_sequences(model: LanguageModel, *, cpu_kernels: bool = True) -> None:
     the right, and gives what TRL's own forward gives; every other call goes through unchanged.
 
     Args:
-        model: A causal language model that ``attention.unsupported_reason`` lets through.
+        model: A causal language model that ``support.unsupported_reason`` lets through.
         cpu_kernels: Whether a frozen head may be scored by ``models/cpu/logprob_head.py``.
     """
     padded_forward = model.forward

@@ -18,22 +18,18 @@ from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.cpu.switch import kernels_wanted, untested_torch
 from preflow.models.loading import load_policy, load_tokenizer
-from preflow.models.packed.attention import unsupported_reason
+from preflow.models.packed.support import unsupported_reason
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import adapted_modules
 from preflow.models.trl_forward import pack_sequences, score_responses_only
 from preflow.observer import Observer
 from preflow.specs import SftSpec
-from preflow.training.batching import TokenBudgetBatching, retry_with_smaller_batches
-from preflow.training.loop import (
-    StageCallback,
-    apply_precision,
-    final_mean,
-    preserve_trainable_weights,
-    run_training,
-    training_arguments,
-)
+from preflow.training.arguments import apply_precision, preserve_trainable_weights, training_arguments
+from preflow.training.callbacks import StageCallback
+from preflow.training.loop import final_mean, run_training
 from preflow.training.numerical_checks import ROW, NumericalChecks
+from preflow.training.out_of_memory import retry_with_smaller_batches
+from preflow.training.token_budget import TokenBudgetBatching
 
 
 class CheckedSFTTrainer(NumericalChecks, TokenBudgetBatching, SFTTrainer):

@@ -49,7 +49,7 @@ class NumericalChecks:
     stage = "training"
     sources: Sequence[str] = ()
     #: Whether a guard of its own judges the last step.
-    guarded = False
+    judged_elsewhere = False
 
     def watch(self, stage: str, sources: Sequence[str]) -> None:
         """Name the stage and, per row of the data set, the file and row it came from."""
@@ -187,7 +187,7 @@ class _StepHooks(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.watched.check_weights()
-        if state.global_step == state.max_steps and not self.watched.guarded:
+        if state.global_step == state.max_steps and not self.watched.judged_elsewhere:
             self.watched.check_end()
 
 

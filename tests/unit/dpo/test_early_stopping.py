@@ -19,7 +19,7 @@ from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import kl_divergence, merged_kl
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
-from preflow.training.loop import resume_point
+from preflow.training.checkpoints import resume_point
 from tests.unit.conftest import Run
 from tests.unit.support import COMMON, recipe_for
 
@@ -195,7 +195,7 @@ def test_a_look_runs_no_more_pairs_together_than_training_may(
 def test_a_run_without_a_look_says_that_nothing_limits_kl(prepared: Run, tmp_path: Path) -> None:
     heard = Heard()
     run_dpo(spec_with(prepared, eval_pairs=0, max_steps=1), tmp_path, heard)
-    assert "dpo: dpo.eval_pairs is 0, so KL is not looked at and dpo.kl_limit stops nothing" in heard.notes
+    assert "dpo: dpo.eval_pairs is 0, so KL is not measured and dpo.kl_limit stops nothing" in heard.notes
 
 
 @pytest.mark.slow

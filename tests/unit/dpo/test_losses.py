@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from preflow.dpo.start import load_start
+from preflow.dpo.trainer import make_trainer
 from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
-from preflow.stages.dpo import load_start, make_trainer
 from tests.unit.conftest import Run
 
 

@@ -10,6 +10,7 @@ import torch
 
 from preflow import distributed
 from preflow.dpo import start_checks
+from preflow.dpo.trainer import make_trainer, policy_scores
 from preflow.errors import (
     NothingTrainableError,
     PolicyMismatchError,
@@ -18,7 +19,6 @@ from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import LanguageModel, load_tokenizer
 from preflow.models.precision import Precision, choose_precision
 from preflow.observer import Silent
-from preflow.stages.dpo import make_trainer, policy_scores
 from tests.unit.conftest import Run
 from tests.unit.dpo.starts import adapter, base, going_on, half_precision, merged_with_new_adapter, overwritten
 

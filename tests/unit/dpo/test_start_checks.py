@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from preflow.artifacts import Artifact, build
 from preflow.config.losses import LOSSES
 from preflow.dpo import start_checks
+from preflow.dpo.start import load_start, prove_reference
+from preflow.dpo.trainer import make_trainer, policy_scores
 from preflow.errors import (
     AdapterDtypeError,
     DpoCheckpointError,
@@ -33,7 +35,7 @@ from preflow.observer import Silent
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages import dpo as dpo_stage
 from preflow.stages import reference as reference_stage
-from preflow.stages.dpo import load_start, make_trainer, policy_scores, prove_reference, run_dpo
+from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from tests.unit.conftest import Run
@@ -182,7 +184,7 @@ def test_an_adapter_cast_by_the_trainer_is_refused(prepared: Run) -> None:
 
 
 def test_the_stage_checks_the_dtypes(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = dpo_stage.make_trainer
+    make = make_trainer
 
     def casting(*arguments: Any) -> Any:
         trainer = make(*arguments)

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preflow.maths.logprobs import tolerance
-from preflow.models.packed.attention import KNOWN
+from preflow.models.packed.support import PACKED
 from tests.unit.equivalence.comparison import (
     DRAWN,
     OUTPUTS,
@@ -26,11 +26,11 @@ from tests.unit.models.architectures import CONFIGS, EDGES, Pair, batches, rows_
 
 #: Run with the fast tests: few passes on the CPU, and soft caps and windows.
 FAST = ("llama", "gemma2")
-ARCHITECTURES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in KNOWN]
+ARCHITECTURES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in PACKED]
 
 
 def test_every_known_architecture_is_tested() -> None:
-    assert set(CONFIGS) == set(KNOWN)
+    assert set(CONFIGS) == set(PACKED)
 
 
 @pytest.mark.parametrize("lora", [True, False])
@@ -66,7 +66,7 @@ def test_token_outputs_and_their_gradients_equal_padded_ones(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize("architecture", KNOWN)
+@pytest.mark.parametrize("architecture", PACKED)
 def test_one_step_equals_trls(architecture: str, lora: bool) -> None:
     """Loss, metrics and gradients as the trainers themselves compute them, once for each architecture."""
     trainers = moved_trainers(architecture, lora, use_weighting=True)

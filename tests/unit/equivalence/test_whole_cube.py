@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preflow.models.packed.attention import KNOWN
+from preflow.models.packed.support import PACKED
 from tests.unit.equivalence.comparison import DRAWN, LOSS_TYPES, assert_same_step, moved_trainers, set_loss
 from tests.unit.models.architectures import EDGES, Pair, batches, rows_of
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.nightly
 
 
 @pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize("architecture", KNOWN)
+@pytest.mark.parametrize("architecture", PACKED)
 def test_every_loss_of_every_architecture_equals_trls(architecture: str, lora: bool) -> None:
     trainers = moved_trainers(architecture, lora)
     for loss_type in LOSS_TYPES:
@@ -24,7 +24,7 @@ def test_every_loss_of_every_architecture_equals_trls(architecture: str, lora: b
 
 
 @pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize("architecture", KNOWN)
+@pytest.mark.parametrize("architecture", PACKED)
 @settings(max_examples=15, **DRAWN)
 @given(rows=batches, loss_type=st.sampled_from(LOSS_TYPES))
 def test_any_loss_of_any_architecture_equals_trls(

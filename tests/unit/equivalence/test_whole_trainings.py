@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from preflow.models.packed.attention import KNOWN
+from preflow.models.packed.support import PACKED
 from preflow.training.loop import run_training
 from tests.unit.equivalence.test_architectures import FAST
 from tests.unit.equivalence.trainer_pairs import TrainerPair, dpo_trainers, sft_trainers
@@ -45,8 +45,8 @@ CASES = [
     nightly(dpo_trainers, "gemma2", False, {}),
     nightly(sft_trainers, "llama", False, CHECKPOINTED),
     nightly(sft_trainers, "gpt2", True, CHECKPOINTED),
-    *[nightly(dpo_trainers, name, lora, {}) for name in KNOWN if name not in FAST for lora in (True, False)],
-    *[nightly(sft_trainers, name, place % 2 == 0, {}) for place, name in enumerate(KNOWN) if name != "llama"],
+    *[nightly(dpo_trainers, name, lora, {}) for name in PACKED if name not in FAST for lora in (True, False)],
+    *[nightly(sft_trainers, name, place % 2 == 0, {}) for place, name in enumerate(PACKED) if name != "llama"],
 ]
 
 

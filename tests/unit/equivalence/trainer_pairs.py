@@ -17,12 +17,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from preflow.config import Recipe
 from preflow.data.rows import Source
 from preflow.data.tokens.tokenize import TokenizedDemonstration
+from preflow.dpo.trainer import as_dataset, make_trainer
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.models.precision import Precision
 from preflow.models.scoring import scores
 from preflow.observer import Silent
 from preflow.stages import sft
-from preflow.stages.dpo import as_dataset, make_trainer
 from tests.conftest import make_tokenizer
 from tests.unit.models.architectures import Pair, model_of
 

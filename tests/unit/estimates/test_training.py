@@ -27,7 +27,7 @@ from preflow.estimates.memory import peak_memory
 from preflow.estimates.training import common_tokens, forecast, foreseen, work_of_batch
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
-from preflow.models.memory import PeakMemory
+from preflow.models.peak_memory import PeakMemory
 from preflow.models.precision import Precision
 from preflow.models.trl_forward import pack_pairs
 

@@ -10,6 +10,7 @@ import torch
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
+from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair
 from preflow.maths.logprobs import tolerance
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
@@ -18,7 +19,6 @@ from preflow.models.precision import Precision, choose_precision
 from preflow.models.resolve import ModelRef, resolve_model
 from preflow.models.scoring import batches, packed_length, scores
 from preflow.observer import Silent
-from preflow.stages.dpo import StoredReferenceTrainer, as_dataset
 from preflow.stages.reference import score_groups
 from tests.conftest import make_model
 from tests.unit.conftest import Run

@@ -14,8 +14,8 @@ from trl.trainer.utils import add_fused_lm_head
 from preflow.dpo.start_checks import independent_logprob
 from preflow.maths.logprobs import tolerance
 from preflow.models import scoring
-from preflow.models.packed.attention import KNOWN, unsupported_reason
 from preflow.models.packed.layout import PromptResponses
+from preflow.models.packed.support import PACKED, unsupported_reason
 from preflow.models.precision import Precision
 from preflow.models.scoring import batch_logprobs, group_logprobs, packed_length, response_logprobs, scores
 from preflow.models.trl_forward import score_responses_only
@@ -63,7 +63,7 @@ def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> N
     assert independent_logprob(model, row, CPU) == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("kind", PACKED)
 @settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(rows=batches)
 def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:

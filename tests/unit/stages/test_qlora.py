@@ -22,7 +22,7 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.training.loop import preserve_trainable_weights
+from preflow.training.arguments import preserve_trainable_weights
 from tasks.tracking.past_runs import PastRun
 from tests.conftest import make_model
 from tests.unit.conftest import Run

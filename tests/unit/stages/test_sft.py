@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from preflow.models import memory
+from preflow.models import peak_memory
 from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages import sft
-from preflow.training import loop
+from preflow.training import callbacks
 from tests.unit.conftest import Run
 from tests.unit.support import COMMON, recipe_for
 
@@ -26,7 +26,7 @@ def test_labels_are_the_responses_and_nothing_else(
 ) -> None:
     seen: list[Any] = []
 
-    def catch(trainer: Any, *rest: Any) -> None:
+    def catch(trainer: Any, *rest: Any, **options: Any) -> None:
         seen.append(trainer)
         raise Enough
 
@@ -65,7 +65,7 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
 ) -> None:
     """One note stands for the figure, and no number is made up; root may write to any file, so here there is none."""
     if not measurable:
-        monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+        monkeypatch.setattr(peak_memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
     settings: Any = prepared.recipe.sft
     recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 1})})
     told = Told()
@@ -87,7 +87,7 @@ def test_a_heap_that_outgrows_the_forecast_is_handed_back(
     settings: Any = prepared.recipe.sft
     recipe = prepared.recipe.model_copy(update={"sft": settings.model_copy(update={"max_steps": 3})})
     handed: list[int] = []
-    monkeypatch.setattr(loop, "hand_back", lambda: handed.append(1))
+    monkeypatch.setattr(callbacks, "hand_back", lambda: handed.append(1))
     kept: list[torch.Tensor] = []
 
     class Keeping(Silent):

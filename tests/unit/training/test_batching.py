@@ -14,12 +14,15 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from preflow.config.training import SftSettings
+from preflow.dpo.trainer import StoredReferenceTrainer
 from preflow.observer import Silent
 from preflow.specs import SftSpec
-from preflow.stages.dpo import StoredReferenceTrainer, run_dpo
+from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import CheckedSFTTrainer, run_sft
-from preflow.training.batching import LengthSampler, TokenBudgetBatching, smaller_batch, split_to_count, within_budget
 from preflow.training.loop import run_training
+from preflow.training.out_of_memory import smaller_batch
+from preflow.training.sampler import LengthSampler
+from preflow.training.token_budget import TokenBudgetBatching, split_to_count, within_budget
 from tests.unit.conftest import Run
 from tests.unit.equivalence.trainer_pairs import dpo_trainers, sft_trainers
 from tests.unit.models.architectures import move, rows_of

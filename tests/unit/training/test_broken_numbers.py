@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from preflow.artifacts import SCRATCH
+from preflow.dpo.start import load_start
+from preflow.dpo.trainer import make_trainer
 from preflow.errors import NonFiniteLossError
 from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_tokenizer
@@ -19,7 +21,7 @@ from preflow.specs import SftSpec
 from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
-from preflow.training.loop import resume_point
+from preflow.training.checkpoints import resume_point
 from tests.unit.conftest import Run
 from tests.unit.support import COMMON, recipe_for
 
@@ -98,8 +100,8 @@ def test_a_broken_row_is_named_and_the_last_checkpoint_is_whole(
 def test_a_broken_gradient_never_reaches_the_weights(prepared: Run, tmp_path: Path) -> None:
     spec = spec_with(prepared, eval_steps=0)
     pairs = read_pairs(prepared.reference.file("train.parquet"))
-    model = dpo.load_start(spec, spec.recipe.dpo, choose_precision(spec.recipe))
-    trainer = dpo.make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
+    model = load_start(spec, spec.recipe.dpo, choose_precision(spec.recipe))
+    trainer = make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
     policy: Any = trainer.model
     weights = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in weights.items()}

@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 
 from preflow.artifacts import SCRATCH
 from preflow.config.training import DpoSettings
+from preflow.dpo.start import load_start
+from preflow.dpo.trainer import make_trainer
 from preflow.errors import NonFiniteLossError, RuinedModelError
 from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_tokenizer
@@ -21,7 +23,7 @@ from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
 from preflow.training import numerical_checks
-from preflow.training.loop import resume_point
+from preflow.training.checkpoints import resume_point
 from tests.unit.conftest import Run
 from tests.unit.support import COMMON, recipe_for
 
@@ -96,8 +98,8 @@ def test_nats_per_token_are_those_of_chosen_responses(prepared: Run, tmp_path: P
     """At step 0 the policy is the reference, so both numbers are the mean of the stored values of chosen tokens."""
     spec = prepared.dpo()
     pairs = read_pairs(prepared.reference.file("train.parquet"))
-    model = dpo.load_start(spec, cast(DpoSettings, spec.recipe.dpo), choose_precision(spec.recipe))
-    trainer: Any = dpo.make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
+    model = load_start(spec, cast(DpoSettings, spec.recipe.dpo), choose_precision(spec.recipe))
+    trainer: Any = make_trainer(spec, model, load_tokenizer(prepared.base, spec.recipe), pairs, tmp_path, Silent())
     values = [value for pair in pairs[:3] for value in pair.ref_chosen]
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
     assert trainer._nats(trainer.model, batch) == pytest.approx([-sum(values) / len(values)] * 2, rel=1e-5)

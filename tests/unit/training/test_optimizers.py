@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama import LlamaConfig
 
 from preflow.config.training import DpoSettings
+from preflow.dpo.trainer import make_trainer
 from preflow.estimates.flops import shape_of
 from preflow.estimates.memory import peak_memory
 from preflow.estimates.training import work_of
 from preflow.models.adapters import new_adapter
 from preflow.observer import Silent
-from preflow.stages.dpo import make_trainer
 from preflow.training.loop import run_training
 from tests.conftest import make_tokenizer
 from tests.unit.equivalence.trainer_pairs import CPU, spec_of, with_reference

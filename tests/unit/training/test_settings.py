@@ -8,12 +8,13 @@ import torch
 from peft import PeftModel
 
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
+from preflow.dpo.start import load_start
+from preflow.dpo.trainer import as_dataset, make_trainer
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
-from preflow.stages.dpo import as_dataset, load_start, make_trainer
-from preflow.training.loop import training_arguments
+from preflow.training.arguments import training_arguments
 from tests.unit.conftest import Run
 from tests.unit.support import recipe_for
 

@@ -18,9 +18,7 @@ from transformers.activations import SiLUActivation
 from preflow.models.cpu.lora_linear import Lora, flat, lora_linears, lora_of, project, project_back, unflat
 from preflow.models.cpu.rotary_attention import rotary_attention
 from preflow.models.loading import LanguageModel
-
-_KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
-_SILU = ("silu", "swish")
+from preflow.models.packed.support import ARCHITECTURES
 
 
 class _GatedMlp(torch.autograd.Function):
@@ -79,24 +77,20 @@ def use_cpu_kernels(model: LanguageModel) -> None:
     Call it after ``fuse_lora``. Values change in their last bits: models that score for the store are left alone.
     """
     forwards: dict[str, Callable[[Any], Any]] = {"RMSNorm": _norm, "MLP": _mlp, "Attention": _attention}
-    homes = {f"transformers.models.{kind}.modeling_{kind}" for kind in _KINDS}
+    homes = {f"transformers.models.{name}.modeling_{name}": each.cpu_layers for name, each in ARCHITECTURES.items()}
     for module in model.modules():
-        if type(module).__module__ not in homes or hasattr(module.forward, "fast"):
+        if hasattr(module.forward, "fast"):
             continue
-        for ending, make in forwards.items():
+        for ending in homes.get(type(module).__module__, ()):
+            make = forwards[ending]
             if type(module).__name__.endswith(ending) and _expected(module, ending):
                 forward = make(module.forward)
                 forward.fast = True
                 module.forward = types.MethodType(forward, module)
 
 
-def supports(config: Any) -> bool:
-    """Whether norms, MLPs and attention of a text model are all among those that ``use_cpu_kernels`` replaces."""
-    return config.model_type in _KINDS[:4] and getattr(config, "hidden_act", None) in _SILU
-
-
 def _expected(module: Any, ending: str) -> bool:
-    """Whether a module has the parts that its forward here reads (Phi-3's MLP and attention have others)."""
+    """Whether a module has the parts that its forward here reads (an MLP with another activation has others)."""
     if ending == "MLP":
         return hasattr(module, "gate_proj") and type(module.act_fn) in (torch.nn.SiLU, SiLUActivation)
     return ending == "RMSNorm" or hasattr(module, "q_proj")

@@ -19,48 +19,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import Layout
+from preflow.models.packed.support import ATTENTION
 
-#: Kinds of models, as transformers names them, whose packed numbers are proven equal to padded ones by a test.
-KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "phi", "phi3")
-_NAMES = {"sdpa": "preflow_sdpa", "eager": "preflow_eager"}
-_EXPRESSED = {"full_attention", "sliding_attention"}
-#: Packages whose modules compute as they did when this was proven; a repository's own code is another.
-_PROVEN = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "deepspeed", "trl", "preflow")
 #: Heads below this width have no FlexAttention: torch 2.13 refuses to compile it.
 _NARROWEST = 16
-#: Rotary embeddings whose angles depend on the longest row of a batch.
-_BATCH_DEPENDENT = ("dynamic", "longrope")
-
-
-def unsupported_reason(model: LanguageModel) -> str | None:
-    """Why a model cannot take rows of several pairs, or None if it can."""
-    config = model.config
-    if config.model_type not in KNOWN:
-        return f"architecture {config.model_type!r} is not among those proven ({', '.join(KNOWN)})"
-    if config._attn_implementation not in (*_NAMES, *_NAMES.values()):
-        return f"attention {config._attn_implementation!r} takes no layout; use 'sdpa' or 'eager'"
-    unknown = set(getattr(config, "layer_types", None) or ()) - _EXPRESSED
-    if unknown:
-        return f"layers of kind {', '.join(sorted(unknown))} carry state that a layout does not separate"
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
-    depends = [kind for kind in _BATCH_DEPENDENT if kind in kinds]
-    if depends:
-        return f"its rotary embedding ({', '.join(depends)}) depends on the longest row of a batch"
-    if getattr(config, "reorder_and_upcast_attn", False) or getattr(config, "use_bidirectional_attention", False):
-        return "it computes attention in a way of its own (reorder_and_upcast_attn or use_bidirectional_attention)"
-    return _foreign_code(model)
-
-
-def _foreign_code(model: LanguageModel) -> str | None:
-    """What is said of modules that do not compute by the code that the proofs are about: their own, or patched."""
-    modules = list(model.modules())
-    patched = [(type(module), vars(module)["forward"]) for module in modules if "forward" in vars(module)]
-    for kind, forward in [*((kind, kind.forward) for kind in {type(module) for module in modules}), *patched]:
-        home = str(getattr(getattr(forward, "func", forward), "__module__", "an unknown module"))
-        if home.partition(".")[0] not in _PROVEN:
-            return f"its {kind.__name__} runs code of {home}, which may not heed a layout"
-    return None
 
 
 def register_packed_attention(model: LanguageModel) -> None:
@@ -70,7 +32,7 @@ def register_packed_attention(model: LanguageModel) -> None:
     AttentionMaskInterface.register("preflow_sdpa", sdpa_mask)
     AttentionMaskInterface.register("preflow_eager", eager_mask)
     name = model.config._attn_implementation
-    model.config._attn_implementation = _NAMES.get(name, name)
+    model.config._attn_implementation = ATTENTION.get(name, name)
 
 
 def no_mask(device: torch.device) -> Tensor:

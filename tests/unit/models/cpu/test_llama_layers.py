@@ -16,7 +16,7 @@ from preflow.models.cpu import llama_layers, logprob_head, lora_linear
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.cpu.rotary_attention import rotary_attention
-from preflow.models.memory import freed_memory_kept
+from preflow.models.heap import freed_memory_kept
 from preflow.models.packed.layout import Layout, in_one_row
 from tests.unit.models.architectures import CONFIGS
 

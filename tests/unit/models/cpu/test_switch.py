@@ -10,13 +10,13 @@ import torch
 from preflow.config.training import SftSettings
 from preflow.data.rows import Source
 from preflow.data.tokens.tokenize import TokenizedDemonstration
+from preflow.dpo.trainer import make_trainer
 from preflow.models.adapters import inner_model
 from preflow.models.cpu import logprob_head, switch
 from preflow.models.cpu.operators import holds_for
-from preflow.models.memory import freed_memory_kept
+from preflow.models.heap import freed_memory_kept
 from preflow.specs import SftSpec
 from preflow.stages import sft
-from preflow.stages.dpo import make_trainer
 from preflow.training.loop import run_training
 from tests.conftest import make_tokenizer
 from tests.unit.conftest import Run

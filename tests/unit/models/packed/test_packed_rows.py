@@ -21,8 +21,8 @@ from trl.trainer.utils import add_fused_lm_head
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.packed import attention
-from preflow.models.packed.attention import unsupported_reason
 from preflow.models.packed.layout import Layout, PromptResponses, common_beginning, in_one_row
+from preflow.models.packed.support import unsupported_reason
 from preflow.models.trl_forward import pack_pairs, pack_sequences
 from tests.unit.models.architectures import EDGES, GROUPED, forward, model_of, move, rows_of, trained
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from preflow.models import memory
-from preflow.models.memory import PeakMemory, machine_memory
+from preflow.models import peak_memory
+from preflow.models.peak_memory import PeakMemory, machine_memory
 
 WHOLE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -29,5 +29,5 @@ def test_a_containers_limit_counts(tmp_path: Path, name: str, limit: str, expect
 
 
 def test_where_nothing_can_be_measured_no_number_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setattr(peak_memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
     assert PeakMemory(torch.device("cpu")).above_idle() is None

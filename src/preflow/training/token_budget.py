@@ -1,59 +1,24 @@
-"""Which rows share a forward, and how many: shuffled by seed, within a token budget, and halved where memory ends."""
+"""Which rows share a forward: rows of like length together, and a step's rows within a budget of tokens."""
 
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from accelerate.utils.memory import should_reduce_batch_size
 
 from preflow import distributed
-from preflow.config import Recipe
 from preflow.config.training import TrainingSettings
 from preflow.errors import ConfigError
 from preflow.models.packed.layout import IGNORED
-from preflow.observer import Observer
 from preflow.training.numerical_checks import ROW
+from preflow.training.sampler import LengthSampler
 from preflow.training.step_metrics import weighted_step_metrics, weights_of
 
-Result = TypeVar("Result")
-_FEW_TOKENS = 16
 #: In a batch: the rows of this process and how many all have, where that is not as many rows in each.
 _SHARE = "share"
-_SIZE = re.compile(r"This forward had (\d+) tokens in (\d+) rows\.")
-
-
-class LengthSampler(Sampler[int]):
-    """All rows once an epoch, rows of like length near each other, in an order that seed and epoch alone decide."""
-
-    def __init__(self, lengths: Sequence[int], rows: int, seed: int) -> None:
-        """Sample.
-
-        Args:
-            lengths: Tokens of every row.
-            rows: Rows per optimizer step; within these, order is by length.
-            seed: Of the order.
-        """
-        self.lengths, self.rows, self.seed, self.epoch = list(lengths), rows, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew; the loader calls it before each epoch, since ``TokenBudgetBatching`` sets it as its sampler."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Rows per epoch."""
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        """Row numbers."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order: list[int] = get_length_grouped_indices(self.lengths, self.rows, generator=generator)  # type: ignore[no-untyped-call]
-        return iter(order)
 
 
 class TokenBudgetBatching:
@@ -233,62 +198,3 @@ def split_to_count(parts: Sequence[Sequence[int]], count: int) -> list[list[int]
         found.remove(largest)
         found += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
     return found
-
-
-def smaller_batch(settings: TrainingSettings, error: BaseException | None = None) -> dict[str, int] | None:
-    """The settings of the next smaller forward with the same rows per optimizer step; None where there is none.
-
-    Args:
-        settings: Under which memory ran out.
-        error: What said so. Where it names the forward's size, a budget is halved from there: a step may hold far fewer
-            tokens than the budget, and a try that changes nothing loads and proves everything again.
-    """
-    budget = settings.max_tokens_per_batch
-    if budget is not None:
-        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        # Of several processes each may have told its own.
-        failed = [(int(tokens), int(rows)) for tokens, rows in _SIZE.findall(text)]
-        less = min([budget, *(tokens for tokens, _ in failed)]) // 2
-        alone = any(rows == 1 for _, rows in failed)
-        # Below the shortest of rows that there are, every row runs alone anyway.
-        return None if alone or less < _FEW_TOKENS else {"max_tokens_per_batch": less}
-    rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    fitting = [size for size in range(1, settings.per_device_train_batch_size // 2 + 1) if rows % size == 0]
-    if not fitting:
-        return None
-    return {"per_device_train_batch_size": fitting[-1], "gradient_accumulation_steps": rows // fitting[-1]}
-
-
-def retry_with_smaller_batches(
-    recipe: Recipe, stage: str, work: Callable[[Recipe], Result], observer: Observer
-) -> Result:
-    """Do a training stage's work, with smaller batches when memory runs out and the recipe allows it.
-
-    The work starts again from the last whole checkpoint; every optimizer step sees the same rows. Of several processes
-    none tries again alone, since the others would wait for it in the midst of a step: all end, and whoever launched
-    them launches them again.
-
-    Args:
-        recipe: Whose section ``stage`` says how large batches are.
-        stage: ``sft`` or ``dpo``.
-        work: Loads, trains and writes; given the recipe with the batch to try.
-        observer: Told of every smaller try.
-    """
-    while True:
-        settings: TrainingSettings = getattr(recipe, stage)
-        try:
-            return work(recipe)
-        except RuntimeError as error:
-            less = smaller_batch(settings, error)
-            again = (
-                settings.auto_find_batch_size and should_reduce_batch_size(error) and not distributed.is_distributed()
-            )
-            if not again or less is None:
-                raise
-        clear_device_cache(garbage_collection=True)
-        tried = ", ".join(f"{name} {value}" for name, value in less.items())
-        before = ", ".join(f"{name} {getattr(settings, name)}" for name in less)
-        observer.note(
-            f"{stage}: out of memory with {before}; trying {tried}, so that an optimizer step still sees the same rows"
-        )
-        recipe = recipe.model_copy(update={stage: settings.model_copy(update=less)})

@@ -24,10 +24,15 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_in
 PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
 	if "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
 
-# Which tests `make test` runs: everything, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
-MARK ?= not gpu
-# Processes that `make test` shares the test files out to; tests that need a GPU have it to themselves.
+# Which tests `make test` runs: all but the nightly ones, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
+MARK ?= not gpu and not nightly
+# Processes that share the tests; tests that need a GPU have it to themselves. One that has run out of tests takes over
+# half of the other's.
 WORKERS ?= $(if $(findstring not gpu,$(MARK)),2,0)
+PYTEST := OMP_NUM_THREADS=1 python -m pytest
+SHARED := --dist worksteal
+# Seconds that the call of a test of `make test` may take, alone on two cores; `make budget` fails on a longer one.
+BUDGET ?= 20
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
@@ -81,12 +86,28 @@ imports: env ## Import rules
 .PHONY: fast
 fast: env ## Tests that take seconds and start no server
 	@echo "==> fast tests"
-	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m pytest -q -n auto --dist loadfile \
-		-m "not slow and not gpu and not server" $(ARGS)
+	@$(ACTIVATE) $(PYTEST) -q -n auto $(SHARED) -m "not slow and not gpu and not server and not nightly" $(ARGS)
 
 .PHONY: test
-test: env ## All tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)
-	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadfile -m "$(MARK)" $(ARGS)
+test: env ## All but the nightly tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)
+	@$(ACTIVATE) $(PYTEST) -n $(WORKERS) $(SHARED) -m "$(MARK)" $(ARGS)
+
+.PHONY: nightly
+nightly: env ## The exhaustive rest: long repetitions, the time of each test, breaks of the source
+	@echo "==> nightly tests"
+	@$(ACTIVATE) $(PYTEST) -n 2 $(SHARED) -m "nightly and not gpu" $(ARGS)
+	@$(MAKE) budget
+	@$(MAKE) breaks
+
+.PHONY: budget
+budget: env ## The tests of `make test` one by one; fails where the call of one takes over 20 s (BUDGET=...)
+	@echo "==> the time of each test"
+	@$(ACTIVATE) $(PYTEST) -q -n 0 -m "$(MARK)" --durations=20 --budget=$(BUDGET)
+
+.PHONY: breaks
+breaks: env ## Break the source line by line; fails where no test notices (ARGS=... names breaks)
+	@echo "==> breaks"
+	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m tests.breaks $(ARGS)
 
 .PHONY: bench
 bench: env ## All benchmarks; each prints one JSON line last

@@ -30,6 +30,38 @@ CHATML = (
 WORDS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,!?'-\n"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--budget``: the seconds that the call of one test may take."""
+    parser.addoption(
+        "--budget", type=float, metavar="SECONDS", help="fail the run where the call of a test takes longer"
+    )
+
+
+def over_budget(config: pytest.Config) -> list[tuple[float, str]]:
+    """Seconds and name of each test whose call took longer than the budget, longest first; none without a budget."""
+    budget = config.getoption("--budget")
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if budget is None or reporter is None:  # a worker of xdist has no reporter: the process that started it counts
+        return []
+    reports = [report for each in reporter.stats.values() for report in each if getattr(report, "when", None) == "call"]
+    return sorted(((r.duration, r.nodeid) for r in reports if r.duration > budget), reverse=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test over the budget fails the run, not the test: on a busy machine every test takes longer."""
+    if over_budget(session.config):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the tests over the budget."""
+    for seconds, name in over_budget(config):
+        terminalreporter.write_line(
+            f"over the budget of {config.getoption('--budget'):g} s: {seconds:.1f} s {name}", red=True
+        )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip GPU tests, saying so, where there is no GPU."""
     if not torch.cuda.is_available():

@@ -49,23 +49,24 @@ TRL: dict[str, Any] = {
 NAMES = {"warmup_ratio": "warmup_steps"}
 #: Settings that are used elsewhere, each with the test that would miss it.
 ELSEWHERE = {
-    "dataset": "tests/unit/flows/test_plan.py",
+    "dataset": "tests/unit/flows/commands/test_plan.py",
     "eval_dataset": "tests/unit/expectations",
     "eval_split": "tests/unit/expectations",
-    "max_seq_length": "tests/unit/data/test_tokens.py",
-    "overlong_response": "tests/unit/data/test_tokens.py",
+    "max_seq_length": "tests/unit/data/tokens/test_tokenize.py",
+    "overlong_response": "tests/unit/data/tokens/test_tokenize.py",
     "lora_r": "here",
     "lora_alpha": "here",
     "lora_dropout": "here",
     "lora_target_modules": "here",
-    "auto_find_batch_size": "tests/unit/stages/test_batching.py",
-    "batching": "tests/unit/stages/test_batching.py",
-    "max_tokens_per_batch": "tests/unit/stages/test_batching.py",
-    "eval_steps": "tests/unit/stages/test_guards.py",
-    "eval_pairs": "tests/unit/stages/test_guards.py",
-    "kl_limit": "tests/unit/stages/test_guards.py",
-    "early_stop_patience": "tests/unit/stages/test_guards.py",
-    "proof_sample": "tests/unit/stages/test_proof.py",
+    "cpu_kernels": "tests/unit/models/cpu/test_switch.py",
+    "auto_find_batch_size": "tests/unit/training/test_batching.py",
+    "batching": "tests/unit/training/test_batching.py",
+    "max_tokens_per_batch": "tests/unit/training/test_batching.py",
+    "eval_steps": "tests/unit/dpo/test_early_stopping.py",
+    "eval_pairs": "tests/unit/dpo/test_early_stopping.py",
+    "kl_limit": "tests/unit/dpo/test_early_stopping.py",
+    "early_stop_patience": "tests/unit/dpo/test_early_stopping.py",
+    "proof_sample": "tests/unit/dpo/test_start_checks.py",
 }
 
 
@@ -77,6 +78,7 @@ def plain(value: Any) -> Any:
 def test_no_setting_is_forgotten_here() -> None:
     assert set(DpoSettings.model_fields) == {*SHARED, *TRL, *ELSEWHERE}
     assert set(SftSettings.model_fields) <= {*SHARED, *ELSEWHERE}
+    assert all((Path(__file__).parents[3] / place).exists() for place in ELSEWHERE.values() if place != "here")
     for name, value in {**SHARED, **TRL}.items():
         assert DpoSettings.model_fields[name].default != value, f"{name}: the value here is the default"
 

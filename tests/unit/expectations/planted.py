@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.data.quality.wording.said_again import HELD_BACK
+from tests.unit.data.quality.wording.paraphrases import HELD_BACK
 from tests.unit.expectations.planted_forms import UNSEEN, as_asked, mistype, repeated, spoil, unclear
 
 Row = dict[str, Any]
-Plant = Callable[["Field"], None]
+Plant = Callable[["PlantedRows"], None]
 
 
 @dataclass
-class Field:
+class PlantedRows:
     """Clean rows into which defects are planted.
 
     Attributes:
@@ -50,7 +50,7 @@ class Field:
         return pair(self.rng)
 
 
-SAID_AGAIN = [pair for pair in HELD_BACK if pair["kind"].endswith("said again")]
+PARAPHRASES = [pair for pair in HELD_BACK if pair["kind"].endswith("said again")]
 
 
 def words(rng: random.Random, low: int, high: int) -> str:
@@ -115,7 +115,7 @@ def turns(row: Row) -> Row:
 def form(change: Callable[[random.Random, Row], Row | str]) -> Plant:
     """A defect of single rows."""
 
-    def plant(place: Field) -> None:
+    def plant(place: PlantedRows) -> None:
         for _ in range(place.each):
             place.put(change(place.rng, place.clean()))
 
@@ -174,7 +174,7 @@ def _too_long(rng: random.Random, row: Row) -> Row:
     return {**row, "rejected": (row["rejected"] + " ") * 3000}
 
 
-def _duplicates(place: Field) -> None:
+def _duplicates(place: PlantedRows) -> None:
     for _ in range(place.each):
         row = place.clean()
         first, second = sorted([place.free[-1], place.free[-2]])
@@ -183,7 +183,7 @@ def _duplicates(place: Field) -> None:
         place.put(turns(row) if place.rng.random() < 0.5 else dict(row))
 
 
-def _near_copies(place: Field) -> None:
+def _near_copies(place: PlantedRows) -> None:
     for _ in range(place.each):
         row = place.clean()
         place.free[-2:] = sorted(place.free[-2:], reverse=True)
@@ -193,7 +193,7 @@ def _near_copies(place: Field) -> None:
         place.put(turns(copy) if place.rng.random() < 0.3 else copy)
 
 
-def _contradictions(place: Field) -> None:
+def _contradictions(place: PlantedRows) -> None:
     for _ in range(place.each // 2):
         row = place.clean()
         swapped = {"prompt": row["prompt"], "chosen": row["rejected"], "rejected": row["chosen"]}
@@ -203,20 +203,20 @@ def _contradictions(place: Field) -> None:
         place.put(swapped)
 
 
-def _cycles(place: Field) -> None:
+def _cycles(place: PlantedRows) -> None:
     for _ in range(place.each // 3):
         prompt, *answers = (words(place.rng, 12, 20) for _ in range(4))
         for better, worse in zip(answers, [*answers[1:], answers[0]], strict=True):
             place.put({"prompt": prompt, "chosen": better, "rejected": worse})
 
 
-def _wins(place: Field) -> None:
+def _wins(place: PlantedRows) -> None:
     answer = words(place.rng, 6, 9)
     for _ in range(place.each):
         place.put({**place.clean(), "chosen": respell(place.rng, answer) if place.rng.random() < 0.3 else answer})
 
 
-def _leaks(place: Field) -> None:
+def _leaks(place: PlantedRows) -> None:
     for _ in range(place.each):
         row = place.clean()
         if place.rng.random() < 0.2:
@@ -226,7 +226,7 @@ def _leaks(place: Field) -> None:
         place.put({**place.clean(), "prompt": prompt})
 
 
-def _in_benchmark(place: Field) -> None:
+def _in_benchmark(place: PlantedRows) -> None:
     for number in range(place.each):
         row = place.clean()
         asked = row["prompt"]
@@ -258,9 +258,9 @@ def _overlong(rng: random.Random, row: Row) -> Row:
     return long
 
 
-def _said_again(rng: random.Random, row: Row) -> Row:
+def _paraphrased(rng: random.Random, row: Row) -> Row:
     """Answers written twice, with the marks and spaces of another hand."""
-    written = rng.choice(SAID_AGAIN)
+    written = rng.choice(PARAPHRASES)
     sides = [written["a"], written["b"]]
     rng.shuffle(sides)
     changes = (str, str, str.lower, lambda text: text.rstrip("."), lambda text: text.replace(" ", "  ", 1))
@@ -294,15 +294,15 @@ KINDS: dict[str, tuple[Plant, set[str]]] = {
     "benchmark leak": (_in_benchmark, {"in_benchmark"}),
     "too many tokens": (form(_overlong), {"too_many_tokens"}),
     "no clear winner": (form(_unclear), {"no_clear_winner", "too_similar"}),
-    "said in other words": (form(_said_again), {"same_in_other_words"}),
+    "said in other words": (form(_paraphrased), {"same_in_other_words"}),
 }
 
 
-def plant(count: int, each: int, seed: int) -> Field:
+def plant(count: int, each: int, seed: int) -> PlantedRows:
     """Clean rows, and ``each`` rows of every kind of defect among them."""
     rng = random.Random(seed)
     rows: list[Row | str] = [pair(rng) for _ in range(count)]
-    place = Field(rng, rows, each, free=rng.sample(range(count), count))
+    place = PlantedRows(rng, rows, each, free=rng.sample(range(count), count))
     place.held_out = [pair(rng) for _ in range(60)]
     for kind, (put, _) in KINDS.items():
         place.kind = kind

@@ -1,6 +1,6 @@
-"""Rows taken in: each in the internal form as a line, or refused by name, and its texts for measuring.
+"""Raw rows to lines in the internal form, or to a named problem, and their texts for measuring.
 
-Rows of plain text, nearly all of most files, are written without being converted; the others go the careful way.
+Rows of plain text, nearly all of most files, are written without being converted; the others are converted.
 """
 
 import json
@@ -30,7 +30,7 @@ Row = TypeVar("Row", Demonstration, Pair)
 
 @dataclass(slots=True)
 class ChunkTexts:
-    """The rows of a chunk, taken apart; a row with a problem has empty texts.
+    """The rows of a chunk in parts; a row with a problem has empty texts.
 
     Attributes:
         kind: What the rows are read as.
@@ -54,12 +54,12 @@ class ChunkTexts:
 
 
 def ingest(kind: DataKind, file: str, rows: Iterable[RawRow]) -> ChunkTexts:
-    """Take in the rows of one file.
+    """Convert the rows of one file.
 
     Args:
         kind: What they are read as.
         file: Name of the file, as findings give it.
-        rows: As they stand there.
+        rows: As the file holds them.
     """
     texts = ChunkTexts(kind)
     quick, careful = (_quick_pair, _pair) if kind == "preferences" else (_quick_demonstration, _demonstration)
@@ -77,13 +77,15 @@ def ingest(kind: DataKind, file: str, rows: Iterable[RawRow]) -> ChunkTexts:
 
 
 def _quick_pair(texts: ChunkTexts, raw: RawRow, file: str) -> bool:
-    """Take in a row of plain texts; false, and nothing is added, for any other."""
+    """Add a row of plain texts; false, and nothing is added, for any other."""
     values = raw.values
     prompt, chosen, rejected = values.get("prompt"), values.get("chosen"), values.get("rejected")
     if not (type(prompt) is type(chosen) is type(rejected) is str) or raw.malformed is not None or is_conditioned(raw):
         return False
     if is_blank(prompt) or is_blank(chosen) or is_blank(rejected):
         return False
+    # The bytes of json.dumps(Pair.to_json()) at 1.5 to 2.6 times its rate. orjson would be far quicker still, but writes
+    # no space after a comma or colon: every validated file, and the digests that later stages know it by, would change.
     line = (
         f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '
         f'"chosen": [{{"role": "assistant", "content": {encode_basestring(chosen)}}}], '

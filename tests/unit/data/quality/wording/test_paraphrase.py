@@ -12,7 +12,7 @@ from preflow.config.validation import ValidationSettings
 from preflow.data.quality.wording.antonyms import exclude_each_other
 from preflow.data.quality.wording.equivalence import meant
 from preflow.data.quality.wording.paraphrase import LEAST_LETTERS, TABLE, alignment, shared_meaning
-from tests.unit.data.quality.wording.said_again import HELD_BACK
+from tests.unit.data.quality.wording.paraphrases import HELD_BACK
 
 LEAST = ValidationSettings().same_in_other_words
 AGAIN = ("sentence said again", "sentences said again")
@@ -27,7 +27,7 @@ def shares() -> dict[str, float]:
     return {kind: called[kind] / asked[kind] for kind in asked}
 
 
-def test_what_is_said_again_is_found() -> None:
+def test_what_is_paraphrased_is_found() -> None:
     assert all(shares()[kind] >= 0.7 for kind in AGAIN), shares()
 
 

@@ -8,6 +8,6 @@ import json
 from pathlib import Path
 
 PAIRS: list[dict[str, str]] = [
-    json.loads(line) for line in Path(__file__).with_name("said_again.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line) for line in Path(__file__).with_name("paraphrases.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 SEEN, HELD_BACK = PAIRS[0::2], PAIRS[1::2]

@@ -1,8 +1,8 @@
-"""Speed and memory of the data gate against the work that cannot be avoided, measured in the same run.
+"""Speed and memory of data validation against the work that cannot be avoided, measured in the same run.
 
 ``python -m bench.bench_validation [--quick]`` makes files of 10,000, 100,000 and 1,000,000 pairs of 0.5 kB, prints
 rows per second of each, and one JSON line last. The limit is the sum of three passes on one core: reading and parsing
-the file, one string similarity per row over both responses, one MinHash signature per row. The gate runs in a process
+the file, one string similarity per row over both responses, one MinHash signature per row. Validation runs in a process
 of its own, without a tokenizer; its memory is that of the process and its workers above what its imports take.
 
 ``--tokenizer FOLDER`` also measures counting tokens against the tokenizer's own batch call on the same texts, in turns.
@@ -44,7 +44,7 @@ def main(
     child: Annotated[Path | None, typer.Option(hidden=True)] = None,
     data_limit_mb: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Measure the gate."""
+    """Measure validation."""
     if child is not None:
         gate(child, memory_mb, data_limit_mb)
         return
@@ -74,11 +74,11 @@ def main(
 
 
 def measure(rows: int, place: Path, memory_mb: int | None) -> dict[str, float]:
-    """Make a file, measure the limit and the gate on it."""
+    """Make a file, measure the limit and validation on it."""
     file = place / f"pairs-{rows}.jsonl"
     make(file, rows)
     begin = time.process_time()
-    limit = sum(avoidable_by_nobody(file).values())
+    limit = sum(unavoidable_work(file).values())
     limit_cpu = time.process_time() - begin
     found = run_gate_apart(file, memory_mb)
     size = file.stat().st_size
@@ -87,9 +87,9 @@ def measure(rows: int, place: Path, memory_mb: int | None) -> dict[str, float]:
 
 
 def count(folder: str, place: Path) -> dict[str, float]:
-    """Count tokens by the gate and by the tokenizer's own batch call in turns, on the same cores, both loaded before.
+    """Count tokens by validation and by the tokenizer's own batch call in turns, on the same cores, both loaded before.
 
-    The gate reads the rows from its own files; the tokenizer gets their texts from memory, in batches of the same size.
+    Validation reads the rows from its own files; the tokenizer gets their texts from memory, in like batches.
     """
     import numpy as np
 
@@ -154,7 +154,7 @@ def make(file: Path, rows: int, times: int = 1) -> None:
             handle.write(json.dumps(row) + "\n")
 
 
-def avoidable_by_nobody(file: Path) -> dict[str, float]:
+def unavoidable_work(file: Path) -> dict[str, float]:
     """Seconds of reading, comparing and signing every row once, on one core."""
     import orjson
     from rapidfuzz import fuzz
@@ -185,20 +185,20 @@ def _timed(work: Callable[[dict[str, str]], Any], rows: list[dict[str, str]]) ->
 
 
 def run_gate_apart(file: Path, memory_mb: int | None, data_limit_mb: int | None = None) -> dict[str, float]:
-    """Seconds and bytes of the gate on one file, in a process of its own."""
+    """Seconds and bytes of validation on one file, in a process of its own."""
     command = [sys.executable, "-m", "bench.bench_validation", "--child", str(file)]
     for option, value in (("--memory-mb", memory_mb), ("--data-limit-mb", data_limit_mb)):
         command += [option, str(value)] if value is not None else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"the gate failed on {file}:\n{done.stderr[-4000:]}")
+        raise RuntimeError(f"validation failed on {file}:\n{done.stderr[-4000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
-    """Run the gate here and print its seconds and its memory above the imports as JSON.
+    """Run validation here and print its seconds and its memory above the imports as JSON.
 
     With ``data_limit_mb`` the kernel refuses this process more private memory than that above the imports, and each of
     its workers likewise.
@@ -228,7 +228,7 @@ def gate(file: Path, memory_mb: int | None, data_limit_mb: int | None) -> None:
 
 
 def warm_up(settings: Any) -> None:
-    """Import what the gate imports where it is used."""
+    """Import what validation imports where it is used."""
     from expectations.gate import run_gate
     from preflow.data.files.sources import resolve_sources
     from preflow.observer import Silent
@@ -268,7 +268,7 @@ class Watch:
     def __init__(self) -> None:
         self.start = self.peak = self._now()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._measure, daemon=True)
 
     def __enter__(self) -> "Watch":
         self._thread.start()
@@ -278,7 +278,7 @@ class Watch:
         self._done.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         while not self._done.wait(_WATCH_SECONDS):
             self.peak = max(self.peak, self._now())
 

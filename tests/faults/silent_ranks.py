@@ -1,4 +1,4 @@
-"""A process of a launch that works for long without a word: run in place of ``preflow.stages.worker``."""
+"""A rank that works for long without output: run in place of ``preflow.stages.worker``."""
 
 import sys
 import time

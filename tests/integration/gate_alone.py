@@ -1,4 +1,4 @@
-"""The pipeline with the real data gate and fakes behind it; prints what Prefect's server then holds as tables."""
+"""The pipeline with real data validation and fakes behind it; prints what Prefect's server then holds as tables."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A process of a launch whose weights are sharded over CPUs: run as a module in place of ``preflow.stages.worker``.
+"""A rank whose weights are sharded over CPUs: run as a module in place of ``preflow.stages.worker``.
 
 torch's FSDP 2 and DeepSpeed's ZeRO 3 run on CPUs with gloo; accelerate alone takes them for GPUs only. Told otherwise,
 all else is as shipped.

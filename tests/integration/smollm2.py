@@ -24,7 +24,7 @@ from tests.integration.conftest import ROOT
 NAME = "SmolLM2-135M-Instruct"
 
 
-class Heard(Silent):
+class Recorder(Silent):
     """Remembers notes and numbers."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ def _made_here() -> TemporaryDirectory[str]:
 
 
 def demo_rows(folder: Path, answers: int, pairs: int, held_out: int, times: int = 1) -> Artifact:
-    """The first rows of the demo's files, as the gate leaves them; every turn says its text so many times."""
+    """The first rows of the demo's files, as validation leaves them; every turn says its text so many times."""
 
     def repeated(turns: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(replace(turn, content=" ".join([turn.content] * times)) for turn in turns)

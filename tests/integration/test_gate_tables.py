@@ -1,4 +1,4 @@
-"""What the data gate found stands as a table in Prefect, read back from the server that the flow ran against."""
+"""What data validation found is a table in Prefect, read back from the server that the flow ran against."""
 
 import json
 from pathlib import Path

@@ -27,15 +27,15 @@ from preflow.observer import Silent
 from preflow.specs import DpoSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
-from tests.integration.smollm2 import Heard, demo_rows, dpo_spec, recipe_for
+from tests.integration.smollm2 import Recorder, demo_rows, dpo_spec, recipe_for
 
 
 def stopped(spec: DpoSpec, out: Path) -> dict[str, float]:
     """Metrics of a DPO that the limit of 10 nats stops, which it says."""
-    heard = Heard()
+    recorder = Recorder()
     out.mkdir()
-    run_dpo(spec, out, heard)
-    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    run_dpo(spec, out, recorder)
+    (note,) = [note for note in recorder.notes if "stopped at step" in note]
     assert "dpo.kl_limit 10" in note
     metrics: dict[str, float] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics
@@ -56,11 +56,13 @@ def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: P
     metrics = stopped(spec, out)
     assert metrics["dpo/stopped_at_step"] < 12
     assert metrics["dpo/eval_kl"] > 10
-    looks = {e["step"]: e for e in json.loads((out / "training.json").read_text(encoding="utf-8")) if "eval_kl" in e}
+    evaluations = {
+        e["step"]: e for e in json.loads((out / "training.json").read_text(encoding="utf-8")) if "eval_kl" in e
+    }
     kept = int(metrics["dpo/kept_step"])
     assert 0 < kept < metrics["dpo/stopped_at_step"], "nothing was learnt within the limit"
-    assert looks[kept]["eval_reward_accuracy"] > 0.5
-    assert looks[kept]["eval_kl"] <= (whole := divergence(spec, out / "model")) + 1e-3, "no lower bound"
+    assert evaluations[kept]["eval_reward_accuracy"] > 0.5
+    assert evaluations[kept]["eval_kl"] <= (whole := divergence(spec, out / "model")) + 1e-3, "no lower bound"
     assert whole <= 10
 
 
@@ -78,7 +80,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.slow
 def test_a_last_step_that_ruins_the_model_is_no_success(tmp_path: Path) -> None:
-    """500 times the usual rate in SFT: loss and gradient of every step are numbers, and nobody looks."""
+    """500 times the usual rate in SFT: every loss and gradient is finite, and nothing is evaluated."""
     constant = {"warmup_ratio": 0.0, "lr_scheduler_type": "constant"}
     recipe = recipe_for("sft", learning_rate=0.1, max_steps=2, per_device_train_batch_size=2, **constant)
     spec = SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=demo_rows(tmp_path, 4, 1, 1))
@@ -88,9 +90,9 @@ def test_a_last_step_that_ruins_the_model_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) -> None:
-    """5e-4 and nothing else changed of what guards and schedules a training: a look every 20 steps, the limit of
-    10 nats, a cosine after a tenth of warm-up. Few pairs, one by one, save time. What is kept is within the limit.
+def test_a_forced_learning_rate_is_stopped_by_the_default_evaluations(tmp_path: Path) -> None:
+    """5e-4, and the defaults of what limits and schedules a training: an evaluation every 20 steps, 10 nats,
+    a cosine after a tenth of warm-up. Few pairs, one by one, save time. What is kept is within the limit.
     """
     recipe = recipe_for(
         "dpo", learning_rate=5e-4, per_device_train_batch_size=1, max_steps=40, proof_sample=1,
@@ -106,7 +108,7 @@ def test_a_forced_learning_rate_is_stopped_at_the_default_looks(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 @pytest.mark.parametrize("way", WAYS)
-def test_tensors_are_what_was_foreseen(tmp_path: Path, stage: str, way: str) -> None:
+def test_tensors_are_what_was_estimated(tmp_path: Path, stage: str, way: str) -> None:
     """PyTorch allocates within 5 % of what was predicted, by its own profiler: the same in every run, on any machine.
 
     On SmolLM2's first eight layers, or a model of 32M parameters.
@@ -130,7 +132,7 @@ def profiled(self: Trainer, train: Callable[..., Any], peaks: list[int], **argum
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str) -> None:
+def test_memory_is_what_was_estimated(tmp_path: Path, stage: str) -> None:
     """What the process takes above the loaded SmolLM2 is within 15 % of what was predicted; both go to MLflow.
 
     In a process of its own: what other tests, or the making of the model, left in this one would count.
@@ -145,8 +147,8 @@ def test_memory_is_what_was_foreseen(tmp_path: Path, stage: str) -> None:
 def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[str, Any], model: str) -> Recipe:
     """Two steps on eight rows, on a model that is made here."""
     one_batch = {"per_device_train_batch_size": 8, "max_steps": 2, **section}
-    looks = {"eval_pairs": 0, "proof_sample": 1, "disable_dropout": False} if stage == "dpo" else {}
-    recipe = recipe_for(stage, **one_batch, **looks)
+    evaluations = {"eval_pairs": 0, "proof_sample": 1, "disable_dropout": False} if stage == "dpo" else {}
+    recipe = recipe_for(stage, **one_batch, **evaluations)
     make = {"middling": middling, "short": first_layers}.get(model)
     named = {} if make is None else {"model_name": str(make(recipe, tmp_path / "model"))}
     return recipe.model_copy(update={**top, **named})
@@ -154,13 +156,13 @@ def small_recipe(tmp_path: Path, stage: str, top: dict[str, Any], section: dict[
 
 def memory_numbers(tmp_path: Path, stage: str, recipe: Recipe) -> dict[str, float]:
     """What a training tells the observer: GiB predicted and measured among it."""
-    data, out, heard = demo_rows(tmp_path, 8, 8, 1, times=3), tmp_path / "out", Heard()
+    data, out, recorder = demo_rows(tmp_path, 8, 8, 1, times=3), tmp_path / "out", Recorder()
     out.mkdir()
     if stage == "dpo":
-        run_dpo(dpo_spec(recipe, data, tmp_path), out, heard)
+        run_dpo(dpo_spec(recipe, data, tmp_path), out, recorder)
     else:
-        run_sft(SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=data), out, heard)
-    return heard.numbers
+        run_sft(SftSpec(recipe=recipe, base=resolve_model(recipe, Silent()), data=data), out, recorder)
+    return recorder.numbers
 
 
 def first_layers(recipe: Recipe, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Several processes of one launch fill a store: disjoint rows, each computed once, all found by the stage."""
+"""Several ranks fill a store: disjoint rows, each computed once, all found by the stage."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from preflow.stages.reference import run_reference
 from tasks.runtime.launcher import filled
 from tests.integration.test_launch import CPU
 from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
-from tests.unit.support import Heard, rows
+from tests.unit.support import Recorder, rows
 
 PAIRS = 3 * SHARD_GROUPS + 4
 
@@ -65,9 +65,9 @@ def test_ranks_compute_every_row_once(
     check_fill_stats(usage[0])
     if place == "url":  # in a folder, a rank that comes late may find that the other took its share too
         assert min(usage[0][f"rank_{number}_rows_computed"] for number in range(2)) > 0
-    heard = Heard()
-    build(tmp_path / "reference", lambda out: run_reference(spec, out, heard))
-    assert heard.values["scoring/rows_computed"] == 0
+    recorder = Recorder()
+    build(tmp_path / "reference", lambda out: run_reference(spec, out, recorder))
+    assert recorder.values["scoring/rows_computed"] == 0
 
 
 @pytest.mark.slow
@@ -76,25 +76,25 @@ def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the recipe's ``launch:`` says; settings that share weights out among ranks must not reach them."""
+    """As the recipe's ``launch:`` says; settings that shard weights over ranks must not reach them."""
     data = build(tmp_path / "data", write_pairs)
     launch = Launch(num_processes=2, config=CPU)
     recipe = prepared.recipe.model_copy(update={"launch": launch})
     spec = ReferenceSpec(recipe=recipe, base=prepared.base, data=data, sft=prepared.sft)
-    heard = Heard()
+    recorder = Recorder()
     with monkeypatch.context() as patch:
         for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED"):
             patch.setenv(name, "true")
-        launched = build(tmp_path / "launched", lambda out: filled(run_reference)(spec, out, heard))
-    scoring = {name.removeprefix("scoring/"): value for name, value in heard.values.items()}
+        launched = build(tmp_path / "launched", lambda out: filled(run_reference)(spec, out, recorder))
+    scoring = {name.removeprefix("scoring/"): value for name, value in recorder.values.items()}
     check_fill_stats(scoring)
-    assert heard.values["assembling/rows_computed"] == 0
-    assert heard.values["assembling/rows_hit"] == PAIRS
+    assert recorder.values["assembling/rows_computed"] == 0
+    assert recorder.values["assembling/rows_hit"] == PAIRS
     (usage,) = (json.loads(path.read_text()) for path in Path(logprobs_url()).rglob("usage-*.json"))
     assert usage["rows_asked"] == PAIRS
     monkeypatch.setenv("PREFLOW_LOGPROBS", str(tmp_path / "another store"))
-    alone = build(tmp_path / "alone", lambda out: filled(run_reference)(with_one(spec), out, heard))
-    assert heard.values["scoring/rows_computed"] == PAIRS
+    alone = build(tmp_path / "alone", lambda out: filled(run_reference)(with_one(spec), out, recorder))
+    assert recorder.values["scoring/rows_computed"] == PAIRS
     for side in ("train", "eval"):
         assert list(read_pairs(launched.file(f"{side}.parquet"))) == list(read_pairs(alone.file(f"{side}.parquet")))
 

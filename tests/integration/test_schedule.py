@@ -54,7 +54,7 @@ def test_a_schedule_makes_runs_that_a_worker_runs_to_their_end(
         f"no scheduled run ended within {PATIENCE} s\n{server_log[-3000:]}\n{log.read_text()[-3000:]}"
     )
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
-    assert ended["auto_scheduled"], "the run was made by somebody else than the scheduler"
+    assert ended["auto_scheduled"], "the run was made by something else than the scheduler"
     assert ended["parameters"]["overrides"] == {"dpo.beta": 0.2}
 
 

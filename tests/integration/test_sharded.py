@@ -28,7 +28,7 @@ WITHOUT_DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
 )
 KINDS = ["fsdp", pytest.param("deepspeed-zero3", marks=WITHOUT_DEEPSPEED)]
-#: What the Trainer leaves in a checkpoint where the weights were really shared out.
+#: What the Trainer leaves in a checkpoint where the weights were really sharded.
 TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "*zero_pp_rank_1*optim_states.pt"}
 
 
@@ -46,7 +46,7 @@ def on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe_in(run: Run, kind: str | None, tuning: str, **dpo: Any) -> Recipe:
-    """Four rows a step, in one process or shared out over two."""
+    """Four rows a step, in one process or distributed over two ranks."""
     processes = 1 if kind is None else 2
     section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
     recipe = recipe_for(run.base, tuning=tuning, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4, **dpo})
@@ -66,9 +66,9 @@ def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
 def same(one: Path, two: Path) -> None:
     """Losses, looks, and the model's files with their weights."""
     logs = [json.loads((out / "training.json").read_text()) for out in (one, two)]
-    losses, looks = ([[e[name] for e in log if name in e] for log in logs] for name in ("loss", "eval_kl"))
+    losses, evaluations = ([[e[name] for e in log if name in e] for log in logs] for name in ("loss", "eval_kl"))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert looks[1] == pytest.approx(looks[0], rel=1e-3, abs=1e-6)
+    assert evaluations[1] == pytest.approx(evaluations[0], rel=1e-3, abs=1e-6)
     names = [sorted(p.name for p in (out / "model").iterdir()) for out in (one, two)]
     assert names[0] == names[1]
     (file,) = (name for name in names[0] if name.endswith(".safetensors"))
@@ -124,11 +124,11 @@ def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path
     assert list(two.rglob(TRACES[kind])), "nothing was sharded"
     shutil.rmtree(two / SCRATCH / "checkpoint-4")
     shutil.move(two / "model", tmp_path / "before")
-    heard = Progress()
+    recorder = Progress()
     tasks.runtime.launcher.in_processes("dpo", run_dpo)(
-        prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, heard
+        prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, recorder
     )
-    assert heard.steps == [3, 4]
+    assert recorder.steps == [3, 4]
     same(one, two)
 
 
@@ -156,7 +156,7 @@ def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
         train(spec, tmp_path / "out")
     errors = {line for line in str(caught.value).splitlines() if "NonFiniteLossError" in line}
     assert len({line.partition("NonFiniteLossError")[2] for line in errors}) == 1, errors
-    assert len(errors) == 2, "both processes say so"
+    assert len(errors) == 2, "both ranks report it"
     (message,) = {line.partition("NonFiniteLossError")[2] for line in errors}
     assert "sft: the loss is nan at step" in message
     assert "on d.jsonl:7. " in message

@@ -54,7 +54,7 @@ def write_data(out: Path) -> None:
     write_rows(out / rows_file("preferences", "eval"), pairs[TRAIN_PAIRS:])
 
 
-class Heard(Silent):
+class Recorder(Silent):
     """Keeps the last value of every metric."""
 
     def __init__(self) -> None:

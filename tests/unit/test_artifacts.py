@@ -64,7 +64,7 @@ def damage(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [edit, remove, add, damage])
-def test_a_broken_folder_is_set_aside_and_made_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+def test_a_broken_folder_is_renamed_and_made_again(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     whole = build(tmp_path / "x", write)
     harm(tmp_path / "x")
     with pytest.raises(ArtifactError):

@@ -1,4 +1,4 @@
-"""All state lies under one folder, unless the user says otherwise."""
+"""All state is kept under one folder, unless the user names another."""
 
 import json
 import os

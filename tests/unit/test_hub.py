@@ -1,4 +1,4 @@
-"""Trouble with the hub that may pass is told from a refusal."""
+"""A hub's temporary failure is distinguished from a refusal."""
 
 import datasets
 import httpx2

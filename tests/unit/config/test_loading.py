@@ -157,7 +157,7 @@ def test_json_recipes_keep_their_emoji(tmp_path: Path) -> None:
         load_recipe(tmp_path / "twice.json")
 
 
-def test_a_file_name_that_is_no_experiment_name_is_mended(tmp_path: Path) -> None:
+def test_a_file_name_that_is_no_experiment_name_is_changed_to_one(tmp_path: Path) -> None:
     (tmp_path / "my run (2).yaml").write_text("strategy: dpo", encoding="utf-8")
     assert load_recipe(tmp_path / "my run (2).yaml").name == "my run -2"
 
@@ -267,7 +267,7 @@ def test_a_launch_in_another_precision_than_the_recipes_is_refused(
 def test_a_token_budget_under_deepspeed_is_refused_when_the_recipe_is_read(
     tmp_path: Path, kind: str, budget: str, fits: bool
 ) -> None:
-    """Not after SFT and the reference, in the processes of the launch."""
+    """Not after SFT and the reference, in the ranks."""
     (tmp_path / "launched.yaml").write_text(f"distributed_type: {kind}", encoding="utf-8")
     text = (
         "{model_name: m, sft: {dataset: s.jsonl}, launch: {config: launched.yaml}, "

@@ -1,4 +1,4 @@
-"""Settings that are wrong say so at once, by name; those that are right mean what they say."""
+"""Settings that are wrong are refused at once, by name; those that are right mean what they say."""
 
 import json
 import subprocess

@@ -69,7 +69,7 @@ def test_a_system_column_leads_the_prompt_of_a_pair(values: dict[str, Any]) -> N
     assert pair == Pair((Message("system", "Be kind."), U), (A,), (B,), HERE)
 
 
-def test_the_common_beginning_of_conversations_is_the_prompt() -> None:
+def test_the_shared_prefix_of_conversations_is_the_prompt() -> None:
     row = to_pair(raw(chosen=[SYSTEM, u, a, u, a], rejected=[SYSTEM, u, a, u, b]))
     assert row == Pair((Message("system", ""), U, A, U), (A,), (B,), HERE)
 

@@ -21,7 +21,7 @@ def test_rows_survive_the_folder(tmp_path: Path) -> None:
     assert load_pairs(artifact, "eval") == [pair]
 
 
-def test_a_row_set_aside_for_its_encoding_reads_back_as_it_was(tmp_path: Path) -> None:
+def test_a_row_quarantined_for_its_encoding_reads_back_as_it_was(tmp_path: Path) -> None:
     values = {"prompt": "half a pair: \ud83d, and é", "completion": "x"}
     write_rows(tmp_path / "q.jsonl", [QuarantinedRow("demonstrations", Source("d", 1), "bad_encoding", "...", values)])
     (row,) = read_rows(resolve_sources([str(tmp_path / "q.jsonl")])[0])

@@ -1,4 +1,4 @@
-"""Models that no layout is proven for train padded, by Preflow's own trainers, with TRL's numbers, and are told of."""
+"""Models that no layout is proven for train padded, by Preflow's own trainers, with TRL's numbers, and a note names them."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from tests.unit.models.architectures import EDGES, PADDED, move, rows_of, traine
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What an observer is told while trainers are made."""
+    """The notes to an observer while trainers are made."""
     told: list[str] = []
 
-    class Heard(Silent):
+    class Recorder(Silent):
         def note(self, message: str) -> None:
             told.append(message)
 
-    monkeypatch.setattr(trainer_pairs, "Silent", Heard)
+    monkeypatch.setattr(trainer_pairs, "Silent", Recorder)
     return told
 
 

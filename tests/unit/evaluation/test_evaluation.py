@@ -128,7 +128,7 @@ def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None
     assert report["dpo"]["kl_sft"]["value"] == pytest.approx(sum(totals) / 2, rel=1e-3)
 
 
-def test_sampling_takes_fewer_at_once_where_memory_ends(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_takes_fewer_at_once_when_out_of_memory(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     models, asked, notes = ModelSet(spec), [], []
     own = generation.generate
 
@@ -138,14 +138,14 @@ def test_sampling_takes_fewer_at_once_where_memory_ends(spec: EvaluateSpec, monk
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return own(models, name, prompts, *args, **options)
 
-    class Heard(Silent):
+    class Recorder(Silent):
         def note(self, message: str) -> None:
             notes.append(message)
 
     monkeypatch.setattr(generation, "generate", small_card)
     prompts = held_out_prompts(spec, models)[0][:5]
     settings = EvaluationSettings(max_new_tokens=4, generation_batch_size=8)
-    rows = generation._sampled(models, "base", prompts, settings, Heard())
+    rows = generation._sampled(models, "base", prompts, settings, Recorder())
     assert [prompt for prompt, _ in rows] == [prompt.ids for prompt in prompts]
     assert asked == [5, 2, 2, 1]
     assert notes == ["evaluate: out of memory with 5 answers at once; trying 2"]
@@ -246,7 +246,7 @@ def test_a_kl_of_one_prompt_has_no_error(spec: EvaluateSpec) -> None:
         assert ("se" in report["dpo"]["kl_sft"]) == (count == 2)
 
 
-def test_a_run_that_its_guards_stopped_is_called_so(spec: EvaluateSpec, tmp_path: Path) -> None:
+def test_a_run_that_early_stopping_ended_is_reported_as_such(spec: EvaluateSpec, tmp_path: Path) -> None:
     def stopped(out: Path) -> None:
         assert spec.dpo is not None
         shutil.copytree(spec.dpo.path, out, dirs_exist_ok=True)
@@ -261,8 +261,8 @@ def test_a_run_that_its_guards_stopped_is_called_so(spec: EvaluateSpec, tmp_path
         assert any("weights of step 3 were kept" in warning for warning in warnings) == warns
 
 
-def test_whole_weights_take_turns_on_a_device(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three models of 8B parameters in float32 would not fit on one card."""
+def test_full_weights_take_turns_on_a_device(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three models of 8B parameters in float32 would not fit on one GPU."""
     models = ModelSet(spec)
     models.precision = Precision(torch.device("cuda"), torch.float32, torch.float32)
 

@@ -1,4 +1,4 @@
-"""What several tests of the gate build alike: rows, files, a run of the gate, what it set aside."""
+"""What several tests of validation share: rows, files, a run of validation, what it quarantined."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from preflow.specs import ValidateSpec
 
 
 class Listener(Silent):
-    """Keeps what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

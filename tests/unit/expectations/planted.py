@@ -40,7 +40,7 @@ class PlantedRows:
         return self.free.pop()
 
     def put(self, row: Row | str, *, named: bool = True) -> None:
-        """Plant a row; ``named`` says that the gate must name it."""
+        """Plant a row; ``named`` says that validation must name it."""
         place = self.take()
         self.rows[place] = row
         self.planted.setdefault(self.kind if named else "companion", []).append(place)
@@ -108,8 +108,8 @@ def restyle(rng: random.Random, text: str) -> str:
 def turns(row: Row) -> Row:
     """The same pair as messages."""
     user = [{"role": "user", "content": row["prompt"]}]
-    sides = {side: [*user, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
-    return {"id": 7, **sides}
+    texts = {side: [*user, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    return {"id": 7, **texts}
 
 
 def form(change: Callable[[random.Random, Row], Row | str]) -> Plant:
@@ -261,10 +261,10 @@ def _overlong(rng: random.Random, row: Row) -> Row:
 def _paraphrased(rng: random.Random, row: Row) -> Row:
     """Answers written twice, with the marks and spaces of another hand."""
     written = rng.choice(PARAPHRASES)
-    sides = [written["a"], written["b"]]
-    rng.shuffle(sides)
+    texts = [written["a"], written["b"]]
+    rng.shuffle(texts)
     changes = (str, str, str.lower, lambda text: text.rstrip("."), lambda text: text.replace(" ", "  ", 1))
-    chosen, rejected = (rng.choice(changes)(side) for side in sides)
+    chosen, rejected = (rng.choice(changes)(side) for side in texts)
     return {**row, "prompt": f"{words(rng, 3, 6)} {written['prompt']}", "chosen": chosen, "rejected": rejected}
 
 

@@ -7,7 +7,7 @@ import pytest
 from bench.bench_validation import make, run_gate_apart
 
 ROWS, TIMES = 130_000, 4
-#: MiB that the kernel lets the gate's process take above its imports, and each of its workers.
+#: MiB that the kernel lets validation's process take above its imports, and each of its workers.
 LIMIT = 64
 
 

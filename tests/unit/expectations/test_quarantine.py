@@ -1,4 +1,4 @@
-"""What is set aside can be mended and fed back, and says no more of a text than it must."""
+"""Quarantined rows can be edited and read again; messages quote no more of a text than they must."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from preflow.errors import DataUnfitError
 from tests.unit.expectations.gate_support import gate, pairs, quarantined, spec, write
 
 
-def test_rows_set_aside_can_be_mended_and_fed_back(tmp_path: Path) -> None:
+def test_quarantined_rows_can_be_edited_and_read_again(tmp_path: Path) -> None:
     rows: list[Any] = pairs(60)
     rows[5] = {"prompt": "Question 5?", "chosen": "", "rejected": "Rude 5.", "id": "five"}
     out = tmp_path / "out"
@@ -26,7 +26,7 @@ def test_rows_set_aside_can_be_mended_and_fed_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json"])
-def test_rows_set_aside_keep_every_column_and_are_read_back_from_the_quarantine(tmp_path: Path, name: str) -> None:
+def test_quarantined_rows_keep_every_column_and_are_read_back_from_the_quarantine(tmp_path: Path, name: str) -> None:
     rows: list[Any] = pairs(60)
     rows[5] = {"prompt": "Question 5?", "chosen": "", "rejected": "Rude 5.", "id": "five"}
     rows[8] = {**rows[7], "id": "eight", "source": "mail"}
@@ -39,12 +39,12 @@ def test_rows_set_aside_keep_every_column_and_are_read_back_from_the_quarantine(
     assert [(line["row"], line["values"]) for line in kept] == [(place + 1, rows[place]) for place in (5, 8, 9)]
     for line, answer in zip(kept, ("Kind 5.", "Kind 8.", "Kind 9."), strict=True):
         line["values"] |= {"chosen": answer, "rejected": f"Not {answer}", "prompt": f"{answer}?"}
-    mended = write(tmp_path / "mended.jsonl", [*pairs(60, 100), *map(json.dumps, kept)])
-    artifact, report, _ = gate(spec(preferences=mended), tmp_path / "again")
+    edited = write(tmp_path / "edited.jsonl", [*pairs(60, 100), *map(json.dumps, kept)])
+    artifact, report, _ = gate(spec(preferences=edited), tmp_path / "again")
     assert report["preferences"]["set_aside"] == 0
     found = {pair.chosen[0].content: pair for side in ("train", "eval") for pair in load_pairs(artifact, side)}
     assert found["Kind 9."].prompt[0].content == "Be kind."
-    assert found["Kind 5."].source == Source("mended.jsonl", 61)
+    assert found["Kind 5."].source == Source("edited.jsonl", 61)
 
 
 def test_where_a_row_stands_is_found_without_reading_the_whole_column(
@@ -79,15 +79,15 @@ def test_a_length_bias_towards_the_shorter_answer_is_not_called_one_of_the_longe
     assert "the longer answer wins" not in line
 
 
-def test_a_line_of_the_quarantine_that_was_not_mended_is_set_aside_again(tmp_path: Path) -> None:
+def test_a_line_of_the_quarantine_that_was_not_edited_is_quarantined_again(tmp_path: Path) -> None:
     line, twice = "{", json.dumps(pairs(1, 80)[0])[:-1] + ', "chosen": "Other."}'
     gate(spec(preferences=write(tmp_path / "p.jsonl", [*pairs(60), line, twice])), tmp_path / "out")
     lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(kept)["values"] for kept in lines] == [{"line": line}, {"line": twice}]
     gate(spec(preferences=write(tmp_path / "q.jsonl", [*pairs(60), *lines])), tmp_path / "again")
     assert quarantined(tmp_path / "again") == dict.fromkeys([("q.jsonl", 61), ("q.jsonl", 62)], "malformed_line")
-    mended = [{**json.loads(kept), "values": {"line": json.dumps(pairs(1, 80)[0])}} for kept in lines[1:]]
-    _, report, _ = gate(spec(preferences=write(tmp_path / "r.jsonl", [*pairs(60), *mended])), tmp_path / "third")
+    edited = [{**json.loads(kept), "values": {"line": json.dumps(pairs(1, 80)[0])}} for kept in lines[1:]]
+    _, report, _ = gate(spec(preferences=write(tmp_path / "r.jsonl", [*pairs(60), *edited])), tmp_path / "third")
     assert report["preferences"]["used"] == 61
 
 

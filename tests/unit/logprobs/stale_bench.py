@@ -21,7 +21,7 @@ from preflow.models.precision import choose_precision
 from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from preflow.stages.reference import score_groups
-from tests.unit.support import Heard, recipe_for
+from tests.unit.support import Recorder, recipe_for
 
 GROUPS: list[PromptResponses] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 42, 1])) for i in range(4)]
 
@@ -57,15 +57,15 @@ class Bench:
         recipe = self.recipe
         base = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
         sft = Artifact(path=str(self.folder / self.sft), digest="the same in every run", bytes=0)
-        heard, precision = Heard(), choose_precision(recipe)
-        store = score_groups(recipe, base, sft, self.groups, heard, "test")
+        recorder, precision = Recorder(), choose_precision(recipe)
+        store = score_groups(recipe, base, sft, self.groups, recorder, "test")
         model = load_policy(base, self.model, recipe, precision) if compare else None
         for group in self.groups if compare else ():
             for values, response in zip(store.get(group), group[1], strict=True):
                 expected = independent_logprob(model, (group[0], response), precision)
                 gap = abs(sum(values) - expected)
                 assert gap <= tolerance(expected, len(response), precision.compute), "a stale value was served"
-        return heard.values["scoring/rows_computed"]
+        return recorder.values["scoring/rows_computed"]
 
 
 def write_adapter(folder: Path, base: Path, seed: int) -> None:

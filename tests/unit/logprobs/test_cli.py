@@ -117,7 +117,7 @@ PRUNES = [
 
 @pytest.mark.parametrize("arguments", PRUNES, ids=" ".join)
 def test_folders_that_are_no_references_are_left_alone(store: LogprobStore, arguments: tuple[str, ...]) -> None:
-    """Somebody's data, a copy of a reference under another name, a reference that does not say so: none is touched."""
+    """Foreign data, a copy of a reference under another name, a reference without its name: none is touched."""
     place = Path(logprobs_url())
     (place / "mydata").mkdir()
     (place / "mydata" / "train.parquet").write_bytes(b"rows")
@@ -134,7 +134,7 @@ def test_folders_that_are_no_references_are_left_alone(store: LogprobStore, argu
 
 @pytest.mark.parametrize("arguments", [("show",), ("prune", "--older-than", "1000", "--dry-run")], ids=" ".join)
 def test_looking_changes_nothing(store: LogprobStore, arguments: tuple[str, ...]) -> None:
-    """A damaged shard stays where it is too: setting it aside is for those who compute it again."""
+    """A damaged shard stays where it is too: only who computes it again moves it away."""
     shard = sorted(Path(store.shards.path).glob("*.parquet"))[0]
     shard.write_bytes(b"damaged")
     before = contents(Path(logprobs_url()))

@@ -251,7 +251,7 @@ def test_an_index_that_names_a_file_elsewhere_is_refused(bench: Bench) -> None:
         bench.ask()
 
 
-def test_code_that_lies_in_another_repository_is_refused(bench: Bench) -> None:
+def test_code_from_another_repository_is_refused(bench: Bench) -> None:
     bench.recipe_changes["trust_remote_code"] = True
     change_json(bench.base / "config.json", auto_map={"AutoModelForCausalLM": "owner/code--modeling.Model"})
     with pytest.raises(ModelError, match=r"another repository \(owner/code--modeling\.Model\)"):

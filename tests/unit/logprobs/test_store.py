@@ -78,7 +78,7 @@ def test_every_way_to_cut_the_same_tokens_is_another_key() -> None:
     assert len({response_key(prompt, response) for prompt, response in cuts}) == len(cuts)
 
 
-def test_a_damaged_shard_is_set_aside_and_recomputed(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_renamed_and_recomputed(tmp_path: Path) -> None:
     groups = [group(i) for i in range(SHARD_GROUPS + 5)]
     store, _, _ = filled(tmp_path, groups)
     files = shard_files(store)

@@ -1,4 +1,4 @@
-"""Tiny random models of every kind whose packed forward is proven, and rows that hypothesis draws the lengths of."""
+"""Tiny random models of every architecture whose packed forward is proven, and rows of drawn lengths."""
 
 import copy
 from collections.abc import Mapping, Sequence

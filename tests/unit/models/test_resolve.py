@@ -60,7 +60,7 @@ def test_a_name_that_is_nothing_says_what_was_tried() -> None:
     with pytest.raises(ModelNotFoundError, match="is no folder"):
         resolve("/nowhere/model")
     with pytest.raises(ModelNotFoundError, match=r"SmolLM2-135M-Instruct.*hub gave"):
-        resolve("nobody/nothing-here")
+        resolve("absent/nothing-here")
 
 
 def test_a_trainers_log_with_rewards_is_a_dpo_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_adapter_is_loaded_over_its_base(tiny: ModelRef, tmp_path: Path) -> N
 
 
 def test_an_adapter_aligned_again_stays_an_adapter_over_the_same_weights(tiny: ModelRef, tmp_path: Path) -> None:
-    """Three rounds: each names the whole weights as its base, and the weights stay in the identity."""
+    """Three rounds: each names the full weights as its base, and the weights stay in the identity."""
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
     assert recipe.dpo is not None
     base, precision = tiny, choose_precision(recipe)

@@ -1,4 +1,4 @@
-"""No stage's step holds the model of an earlier one: on a GPU each would take its place on the card."""
+"""No stage's step holds the model of an earlier one: on a GPU each would take memory of its own."""
 
 import gc
 import weakref
@@ -20,7 +20,7 @@ from tests.unit.conftest import Run
 def test_every_model_is_gone_before_the_next_is_loaded(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SFT's, the proof's two and the policy's; Python's own collection of cycles, which comes when it likes, is off."""
+    """SFT's, the two of the start-up checks and the policy's; Python's collection of cycles is off."""
     made: list[Any] = []
     alive: list[int] = []
     load = loading.load_weights

@@ -23,7 +23,7 @@ from preflow.stages.reference import run_reference
 from tasks.runtime.caching import identity
 from tests.conftest import make_model
 from tests.unit.conftest import Run
-from tests.unit.support import Heard, recipe_for, rows
+from tests.unit.support import Recorder, recipe_for, rows
 
 
 @dataclass
@@ -52,12 +52,12 @@ class Stage:
 
     def __call__(self, pairs: list[Pair], **dpo: Any) -> int:
         """Rows computed; the number of forwards is left in ``forwards``."""
-        heard, spec = Heard(), self.spec(pairs, **dpo)
+        recorder, spec = Recorder(), self.spec(pairs, **dpo)
         self.forwards.clear()
         out = self.folder / f"out-{len(list(self.folder.iterdir()))}"
-        artifact = build(out, lambda folder: run_reference(spec, folder, heard))
+        artifact = build(out, lambda folder: run_reference(spec, folder, recorder))
         assert len(read_pairs(artifact.file("train.parquet"))) == len(pairs)
-        return int(heard.values["scoring/rows_computed"])
+        return int(recorder.values["scoring/rows_computed"])
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_rows_keep_what_the_careful_parser_sees(tmp_path: Path) -> None:
     assert parse_json(text)[1] == rows[1].values
 
 
-def test_an_error_early_in_a_long_file_is_told_without_reading_the_rest() -> None:
+def test_an_error_early_in_a_long_file_is_reported_without_reading_the_rest() -> None:
     stream = io.BytesIO(b'[{"a": 1}, {"a" 2},' + b" " * (64 << 20) + b"]")
     with pytest.raises(ValueError, match="line 1 column 17, after row 1"):
         list(elements(stream, DECODER))

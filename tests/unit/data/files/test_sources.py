@@ -22,7 +22,7 @@ def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads everything")
-def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch(mode=0)
     with pytest.raises(DataFileError, match="Permission denied"):
         resolve_sources([str(tmp_path / "a.jsonl")])

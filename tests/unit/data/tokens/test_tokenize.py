@@ -84,8 +84,8 @@ def test_a_response_is_cut_only_when_asked_and_counted_and_then_does_not_end_the
     assert counts.changed == {"response_cut": 1}
 
 
-def test_both_sides_of_a_pair_answer_the_same_prompt() -> None:
-    # The longer side alone (8 + 10 + 4 > 21) makes both lose the first exchange.
+def test_chosen_and_rejected_answer_the_same_prompt() -> None:
+    # The longer response alone (8 + 10 + 4 > 21) makes both lose the first exchange.
     rows, counts = tokenize_pairs([pair("1", "X", "2", chosen="A", rejected="BCD")], RENDERER, 21, "drop")
     row = rows[0]
     assert (text(row.prompt_ids), text(row.chosen_ids), text(row.rejected_ids)) == ("[u:2][a:", "A]", "BCD]")
@@ -136,9 +136,11 @@ def test_every_pair_is_used_or_dropped_and_no_used_one_is_too_long(
     rows, counts = tokenize_pairs(pairs, RENDERER, limit, overlong)
     assert counts.rows_in == len(pairs) == len(rows) + counts.dropped.total()
     for row in rows:
-        sides = (row.chosen_ids, row.rejected_ids)
-        assert all(len(row.prompt_ids) + len(side) <= limit and side for side in sides)
+        responses = (row.chosen_ids, row.rejected_ids)
+        assert all(len(row.prompt_ids) + len(response) <= limit and response for response in responses)
         if overlong == "drop":
-            assert all(side[-1] == RENDERER.closing_id for side in sides)
-    whole = sum(all(side[-1] == RENDERER.closing_id for side in (row.chosen_ids, row.rejected_ids)) for row in rows)
+            assert all(response[-1] == RENDERER.closing_id for response in responses)
+    whole = sum(
+        all(response[-1] == RENDERER.closing_id for response in (row.chosen_ids, row.rejected_ids)) for row in rows
+    )
     assert len(rows) - whole == counts.changed["response_cut"]

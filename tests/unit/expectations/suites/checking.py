@@ -1,4 +1,4 @@
-"""Runs the gate on rows that a test made, and gives its report."""
+"""Runs validation on rows that a test made, and gives its report."""
 
 import json
 from pathlib import Path

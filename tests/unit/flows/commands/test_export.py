@@ -1,4 +1,4 @@
-"""A run's adapter becomes whole weights that say the same, or nothing."""
+"""A run's adapter becomes full weights that say the same, or nothing."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def test_a_folder_in_the_way_is_left_alone(prepared: Run, tmp_path: Path) -> Non
     assert kept.read_text() == "mine"
 
 
-def test_a_merge_goes_on_on_the_cpu_where_a_card_has_no_room() -> None:
+def test_a_merge_goes_on_on_the_cpu_where_a_gpu_lacks_memory() -> None:
     asked: list[str] = []
 
     def work(precision: Precision) -> str:

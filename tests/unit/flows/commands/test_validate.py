@@ -72,7 +72,7 @@ def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -
     assert report(str(file), "--kind", "pears")[0] == 2
 
 
-def test_an_unfit_file_leaves_its_report_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+def test_an_unfit_file_leaves_its_report_and_its_exit_code(tmp_path: Path) -> None:
     rows = preference_rows(5)
     for row in rows[:4]:
         row["chosen"] = " "
@@ -186,7 +186,7 @@ def test_a_broken_file_is_one_clear_message(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads everything")
-def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch(mode=0)
     code, found = report(str(tmp_path / "a.jsonl"))
     assert code == 2

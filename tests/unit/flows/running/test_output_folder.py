@@ -13,14 +13,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def checked(tmp_path: Path) -> Path:
-    """The folder of a check that set rows aside."""
+    """The folder of a check that quarantined rows."""
     rows = preference_rows(40)
     rows[3]["chosen"] = " "
     assert report(str(write_jsonl(tmp_path / "p.jsonl", rows)), "--out", str(tmp_path / "out"))[0] == 0
     return tmp_path / "out"
 
 
-def test_a_file_that_lies_in_the_folder_is_refused_and_stays(tmp_path: Path) -> None:
+def test_a_file_in_the_folder_is_refused_and_stays(tmp_path: Path) -> None:
     out = checked(tmp_path)
     before = contents(out)
     code, found = report(str(out / "quarantine.jsonl"), "--out", str(out))
@@ -29,7 +29,7 @@ def test_a_file_that_lies_in_the_folder_is_refused_and_stays(tmp_path: Path) -> 
     assert contents(out) == before
 
 
-def test_a_mended_quarantine_in_the_default_folder_stays(tmp_path: Path, home: Path) -> None:
+def test_an_edited_quarantine_in_the_default_folder_stays(tmp_path: Path, home: Path) -> None:
     folder = home / "validation" / "quarantine.jsonl"
     folder.mkdir(parents=True)
     file = write_jsonl(folder / "quarantine.jsonl", preference_rows(40))
@@ -37,10 +37,10 @@ def test_a_mended_quarantine_in_the_default_folder_stays(tmp_path: Path, home: P
     assert file.exists()
 
 
-@pytest.mark.parametrize("change", ["mended", "added", "folder"])
+@pytest.mark.parametrize("change", ["edited", "added", "folder"])
 def test_an_earlier_report_that_was_changed_is_not_replaced(tmp_path: Path, change: str) -> None:
     out = checked(tmp_path)
-    if change == "mended":
+    if change == "edited":
         (out / "quarantine.jsonl").write_text("hours of work\n")
     elif change == "added":
         (out / "notes.txt").write_text("hours of work")
@@ -50,7 +50,7 @@ def test_an_earlier_report_that_was_changed_is_not_replaced(tmp_path: Path, chan
     before = contents(out)
     code, found = report(str(tmp_path / "p.jsonl"), "--out", str(out))
     assert code == 2
-    assert {"mended": "quarantine.jsonl", "added": "notes.txt", "folder": "more"}[change] in found["message"]
+    assert {"edited": "quarantine.jsonl", "added": "notes.txt", "folder": "more"}[change] in found["message"]
     assert contents(out) == before
 
 

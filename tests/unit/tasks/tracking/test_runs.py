@@ -82,7 +82,7 @@ def test_a_finished_stage_is_on_the_child_and_on_the_parent(artifact: Artifact) 
     assert parent.data.params["beta"] == "0.1"
 
 
-def test_memory_foreseen_and_taken_is_on_the_parent_and_on_a_cached_run(artifact: Artifact) -> None:
+def test_memory_estimated_and_measured_is_on_the_parent_and_on_a_cached_run(artifact: Artifact) -> None:
     """It differs from run to run, so no file of the stage has it; a cached stage shows what its computation took."""
     memory = {"sft/memory_predicted_gib": 1.5, "sft/memory_measured_gib": 1.4}
     with start("f1") as first, stage_run(first, "sft", computing=False) as child:

@@ -1,4 +1,4 @@
-"""Text read in a wrong encoding, and characters nobody sees, are told from the world's scripts."""
+"""Text read in a wrong encoding and invisible characters are distinguished from the world's scripts."""
 
 import pytest
 

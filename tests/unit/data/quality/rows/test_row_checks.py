@@ -157,7 +157,7 @@ def test_an_answer_repeats_what_it_says_on_its_own(tmp_path: Path, prompt: str, 
     assert found.columns["repeats"].tolist() == [repeats, repeats]
 
 
-def test_answers_that_only_begin_alike_are_not_similar(tmp_path: Path) -> None:
+def test_answers_with_a_shared_beginning_alone_are_not_similar(tmp_path: Path) -> None:
     """The whole of long texts counts, not the beginning that is compared first."""
     begin = " ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(340))
     ends = [" ".join(f"{word}{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(200)) for word in ("river", "hill")]

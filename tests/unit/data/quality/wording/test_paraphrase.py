@@ -1,4 +1,4 @@
-"""Answers that say the same in other words are told from those that do not."""
+"""Answers that say the same in other words are distinguished from those that do not."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models that no layout is proven for train padded, by Preflow's own trainers, with TRL's numbers, and a note names them."""
+"""Models that no layout is proven for train padded, by Preflow's trainers, with TRL's numbers; a note names them."""
 
 from pathlib import Path
 

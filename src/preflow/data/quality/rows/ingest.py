@@ -84,7 +84,7 @@ def _quick_pair(texts: ChunkTexts, raw: RawRow, file: str) -> bool:
         return False
     if is_blank(prompt) or is_blank(chosen) or is_blank(rejected):
         return False
-    # The bytes of json.dumps(Pair.to_json()) at 1.5 to 2.6 times its rate. orjson would be far quicker still, but writes
+    # The bytes of json.dumps(Pair.to_json()) at 1.5 to 2.6 times its rate. orjson would be far faster still, but writes
     # no space after a comma or colon: every validated file, and the digests that later stages know it by, would change.
     line = (
         f'{{"prompt": [{{"role": "user", "content": {encode_basestring(prompt)}}}], '

@@ -49,7 +49,7 @@ from preflow.models.loading import load_tokenizer, load_weights
 from preflow.models.packed.layout import common_beginning
 from preflow.models.precision import Precision
 from preflow.models.resolve import resolve_model
-from preflow.models.scoring import group_logprobs
+from preflow.models.scoring import scores
 from preflow.models.trl_forward import pack_pairs
 from preflow.observer import Silent
 
@@ -227,7 +227,7 @@ def score(model: Any, tokens: list[Tokens], precision: Precision) -> list[Scored
     """Pairs with the base model's log-probs."""
     pairs = []
     for prompt, chosen, rejected in tokens:
-        values = group_logprobs(model, (prompt, (chosen, rejected)), precision)
+        (values,) = scores(model, [(prompt, (chosen, rejected))], precision)
         pairs.append(ScoredPair(prompt, chosen, rejected, values[0].tolist(), values[1].tolist(), "bench"))
     return pairs
 

@@ -26,12 +26,6 @@ def token_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None) 
     return values if mask is None else torch.where(mask, values, torch.zeros_like(values))
 
 
-def sum_logprobs(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Log-probability of whole responses: per-token values ``(..., T)`` to sums ``(...)`` in float64."""
-    values = values.double()
-    return values.sum(-1) if mask is None else torch.where(mask, values, 0.0).sum(-1)
-
-
 def tolerance(total: float, tokens: int, dtype: torch.dtype = torch.float32) -> float:
     """How far two computations of one response's log-prob may differ, in nats.
 

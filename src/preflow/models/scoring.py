@@ -67,19 +67,10 @@ def response_logprobs(model: LanguageModel, row: PromptResponse, precision: Prec
     return token_logprobs(logits, targets).cpu()
 
 
-@torch.no_grad()
-def group_logprobs(model: LanguageModel, group: PromptResponses, precision: Precision) -> list[Tensor]:
-    """Log-probs of every response to one prompt, in one forward where the architecture allows it.
-
-    Returns:
-        Per response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
-    """
-    return _group_logprobs(model, group, precision, packed=unsupported_reason(inner_model(model)) is None)
-
-
 def _group_logprobs(
     model: LanguageModel, group: PromptResponses, precision: Precision, *, packed: bool
 ) -> list[Tensor]:
+    """Log-probs of every response to one prompt, in one forward where the architecture allows it."""
     if packed:
         return batch_logprobs(model, [group], precision)[0]
     prompt, responses = group
@@ -101,7 +92,7 @@ def batch_logprobs(
         head_rows: Positions projected to the vocabulary at once.
 
     Returns:
-        Per group what ``group_logprobs`` gives.
+        Per group and response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
     """
     inner = inner_model(model)
     register_packed_attention(inner)

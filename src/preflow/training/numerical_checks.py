@@ -13,6 +13,7 @@ from preflow.errors import NonFiniteLossError, RuinedModelError
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import IGNORED
 from preflow.models.sharding import local_part
+from preflow.training.trl_trainer import as_trainer
 
 ROW = "row"
 _NAMED = 8
@@ -55,7 +56,7 @@ class NumericalChecks:
         """Name the stage and, per row of the data set, the file and row it came from."""
         self.stage, self.sources = stage, sources
         self._rows: list[int] = []
-        trainer: Any = self
+        trainer = as_trainer(self)
         trainer.data_collator = NumberedRows(trainer.data_collator)
         trainer.add_callback(_StepHooks(self))
 
@@ -75,7 +76,7 @@ class NumericalChecks:
 
     def check_gradients(self) -> None:
         """Stop before an optimizer step on gradients that are no numbers."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         gradients = [local_part(p.grad) for p in trainer.model.parameters() if p.grad is not None]
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).sum() if gradients else None
         if distributed.any_rank(norm is not None and not bool(torch.isfinite(norm)), trainer.args.device):
@@ -85,7 +86,7 @@ class NumericalChecks:
 
     def check_weights(self) -> None:
         """Stop after an optimizer step that left weights that are no numbers, before a checkpoint holds them."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         weights = [local_part(p.detach()) for p in trainer.model.parameters() if p.requires_grad]
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(weights, math.inf)]).sum()
         if distributed.any_rank(not bool(torch.isfinite(norm)), trainer.args.device):
@@ -97,7 +98,7 @@ class NumericalChecks:
         Guessing among V tokens takes ln V nats per token. A model that began better and ends worse has unlearnt the
         language, which a step of a far too high learning rate does. Near ``ln V`` it began with nothing to unlearn.
         """
-        trainer: Any = self
+        trainer = as_trainer(self)
         model, rows = self._last
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
         nats, before = self._nats(model, batch)
@@ -112,7 +113,7 @@ class NumericalChecks:
 
     def _nats(self, model: Any, batch: Any) -> tuple[float, float]:
         """Nats per token that demonstrations, or chosen responses, take now, and took when training began."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         pairs = "completion_mask" in batch
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED) if pairs else batch["labels"]
         given = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
@@ -127,14 +128,14 @@ class NumericalChecks:
         return -float(values[:kept].double().sum()) / count, before
 
     def _after(self) -> str:
-        trainer: Any = self
+        trainer = as_trainer(self)
         return (
             f"after step {trainer.state.global_step}, whose loss and gradient were finite: the step was too large; "
             f"{self._kept()}. Lower the learning rate ({trainer.args.learning_rate:g})"
         )
 
     def _kept(self) -> str:
-        trainer: Any = self
+        trainer = as_trainer(self)
         kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
         return f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
 
@@ -152,7 +153,7 @@ class NumericalChecks:
             return not bool(torch.isfinite(self._loss_alone(row)))
 
     def _breaks_gradient(self, row: int) -> bool:
-        trainer: Any = self
+        trainer = as_trainer(self)
         trainer.model.zero_grad()
         with trainer.accelerator.no_sync(self._last[0]):
             self._loss_alone(row).backward()  # type: ignore[no-untyped-call]
@@ -160,14 +161,14 @@ class NumericalChecks:
         return not all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(gradients))
 
     def _loss_alone(self, row: int) -> torch.Tensor:
-        trainer: Any = self
+        trainer = as_trainer(self)
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row]]))
         batch.pop(ROW)
         loss: torch.Tensor = super().compute_loss(self._last[0], batch)  # type: ignore[misc]
         return loss
 
     def _broken(self, what: str, value: float, rows: Sequence[int]) -> NonFiniteLossError:
-        trainer: Any = self
+        trainer = as_trainer(self)
         value = next((seen for seen in distributed.all_gather_objects(value) if not math.isfinite(seen)), value)
         names = [self.sources[row] for row in rows[:_NAMED]]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""

@@ -16,6 +16,7 @@ from preflow.models.packed.layout import IGNORED
 from preflow.training.numerical_checks import ROW
 from preflow.training.sampler import LengthSampler
 from preflow.training.step_metrics import weighted_step_metrics, weights_of
+from preflow.training.trl_trainer import as_trainer
 
 #: In a batch: the rows of this process and how many all have, where that is not as many rows in each.
 _SHARE = "share"
@@ -40,7 +41,7 @@ class TokenBudgetBatching:
         Raises:
             ConfigError: A token budget under DeepSpeed, which steps its optimizer within the backward.
         """
-        trainer: Any = self
+        trainer = as_trainer(self)
         if settings.max_tokens_per_batch and trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ConfigError(
                 f"max_tokens_per_batch is {settings.max_tokens_per_batch}, but DeepSpeed counts the forwards of a step "
@@ -50,7 +51,7 @@ class TokenBudgetBatching:
         self.by_length, self.budget = settings.batching == "length", settings.max_tokens_per_batch
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        trainer: Any = self
+        trainer = as_trainer(self)
         if not self.by_length:
             return super()._get_train_sampler(*args, **kwargs)  # type: ignore[misc]
         rows = trainer._train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
@@ -75,7 +76,7 @@ class TokenBudgetBatching:
         then be learnt from twice. What is left is shared out evenly instead.
         """
         own: Any = super()
-        trainer: Any = self
+        trainer = as_trainer(self)
         batches, items = own.get_batch_samples(*args, **kwargs)
         total = self._rows_left()
         if not total or not batches:
@@ -90,7 +91,7 @@ class TokenBudgetBatching:
 
     def _rows_left(self) -> int:
         """Rows of the last forward of all processes in an epoch, where it is in this step and they do not fill it."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         full = trainer._train_batch_size * trainer.accelerator.num_processes
         rows = len(trainer.train_dataset)
         steps = math.ceil(math.ceil(rows / full) / trainer.args.gradient_accumulation_steps)
@@ -98,7 +99,7 @@ class TokenBudgetBatching:
         return rows % full if last and trainer.accelerator.num_processes > 1 else 0
 
     def _own_share(self, batch: Any, total: int) -> Any:
-        trainer: Any = self
+        trainer = as_trainer(self)
         # accelerate fills up after the rows that are left, the processes in order.
         left = [row for rows in distributed.all_gather_objects(batch[ROW].tolist()) for row in rows][:total]
         rows = left[trainer.accelerator.process_index :: trainer.accelerator.num_processes]
@@ -106,7 +107,7 @@ class TokenBudgetBatching:
 
     def _collated(self, rows: Sequence[int], instead: int) -> Any:
         """A batch of rows; of none, one row that teaches nothing, since every process must do as many forwards."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         batch = trainer.data_collator([trainer.train_dataset[row] for row in rows or [instead]])
         if not rows and "labels" in batch:
             batch["labels"] = torch.full_like(batch["labels"], IGNORED)
@@ -118,7 +119,7 @@ class TokenBudgetBatching:
         share = inputs.pop(_SHARE, None)
         if self.budget is None and share is None:
             return own.training_step(model, inputs, *args, **kwargs)
-        trainer: Any = self
+        trainer = as_trainer(self)
         given, processes = inputs[ROW].tolist(), trainer.accelerator.num_processes
         rows, total = share or (given, len(given) * processes)
         parts = [rows] if self.budget is None else self._forwards(rows)
@@ -154,7 +155,7 @@ class TokenBudgetBatching:
 
     def _forwards(self, rows: Sequence[int]) -> list[list[int]]:
         """Rows shared out; every process does as many forwards, since sharded weights are gathered in each."""
-        trainer: Any = self
+        trainer = as_trainer(self)
         assert self.budget is not None
         parts = within_budget([self.lengths[row] for row in rows], self.budget, padded=self.padded)
         if trainer.accelerator.num_processes > 1:

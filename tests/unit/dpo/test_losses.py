@@ -36,7 +36,10 @@ class _Given(torch.nn.Module):
 
 
 def test_trl_gives_the_sigmoid_loss_of_known_values(prepared: Run, tmp_path: Path) -> None:
-    """Log-ratios 0, 10, 20 at beta 0.1 are -log sigmoid of 0, 1, 2 (worked out in tests/unit/maths)."""
+    """(c - r) - (ref c - ref r): (-.5+.1)-(-.5+.1)=0; (-10+30)-(-10.1+20.1)=10; (-1+21)-0=20; beta 0.1: 0, 1, 2.
+
+    The loss is the mean of -log sigmoid of these (equation 7).
+    """
     policy = torch.tensor([[-0.5], [-10.0], [-1.0], [-0.1], [-30.0], [-21.0]])
     ids = torch.ones(6, 2, dtype=torch.long)
     batch = {

@@ -17,7 +17,7 @@ from preflow.models import scoring
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.packed.support import PACKED, unsupported_reason
 from preflow.models.precision import Precision
-from preflow.models.scoring import batch_logprobs, group_logprobs, packed_length, response_logprobs, scores
+from preflow.models.scoring import batch_logprobs, packed_length, response_logprobs, scores
 from preflow.models.trl_forward import score_responses_only
 from tests.unit.models.architectures import CONFIGS, Pair, batches
 
@@ -34,6 +34,12 @@ MODELS = {kind: (build(config), build(config)) for kind, config in CONFIGS.items
 #: As wide as a real small model, one layer deep.
 WIDE = build(LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=1,
                          num_attention_heads=9, num_key_value_heads=3, initializer_range=0.05))  # fmt: skip
+
+
+def logprobs_of(model: Any, group: PromptResponses, precision: Precision) -> list[torch.Tensor]:
+    """Log-probs of the responses to one prompt."""
+    (values,) = scores(model, [group], precision)
+    return values
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +116,7 @@ def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.Monk
     """Every response gets its value, in order; a prompt whose responses do not fit together runs for each of them."""
     groups: list[PromptResponses] = [([1, 5, 6 + n], [[9] * (3 + n), [10, 11 + n] * 40]) for n in range(8)]
     groups.append(([1, 7], [[8 + n % 3] * 200 for n in range(3)]))  # 601 places, 201 for each response alone
-    expected = [group_logprobs(MODELS["llama"][0], group, CPU) for group in groups]
+    expected = [logprobs_of(MODELS["llama"][0], group, CPU) for group in groups]
     monkeypatch.setattr(scoring, "GPU_BATCHES", [(1000, 250), (500, 125), (250, 62)])
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 1000)
     card = SmallCard(300, monkeypatch)
@@ -137,8 +143,8 @@ def test_memory_that_no_batch_is_small_enough_for_is_an_error(monkeypatch: pytes
 
 def test_changing_one_response_leaves_the_others_bits_alone() -> None:
     model = MODELS["llama"][0]
-    first = group_logprobs(model, ([5, 6], [[7, 8], [9, 10]]), CPU)
-    second = group_logprobs(model, ([5, 6], [[7, 8], [30, 31]]), CPU)
+    first = logprobs_of(model, ([5, 6], [[7, 8], [9, 10]]), CPU)
+    second = logprobs_of(model, ([5, 6], [[7, 8], [30, 31]]), CPU)
     assert torch.equal(first[0], second[0])
     assert not torch.equal(first[1], second[1])
 
@@ -147,10 +153,10 @@ def test_changing_one_response_leaves_the_others_bits_alone() -> None:
 def test_bits_do_not_depend_on_the_other_response_in_wide_models(length: int) -> None:
     """Matrix kernels are chosen by shape: narrow products must not take others than wide ones."""
     response, prompt = list(range(5, 5 + length)), [9, 8, 7]
-    (alone,) = group_logprobs(WIDE, (prompt, [response]), CPU)
+    (alone,) = logprobs_of(WIDE, (prompt, [response]), CPU)
     for other in (1, 4, 17, 120):
-        first, _ = group_logprobs(WIDE, (prompt, [response, list(range(other))]), CPU)
-        _, second = group_logprobs(WIDE, (prompt, [list(range(other)), response]), CPU)
+        first, _ = logprobs_of(WIDE, (prompt, [response, list(range(other))]), CPU)
+        _, second = logprobs_of(WIDE, (prompt, [list(range(other)), response]), CPU)
         assert torch.equal(first, alone)
         assert torch.equal(second, alone)
 
@@ -162,7 +168,7 @@ def test_what_a_row_cannot_express_goes_the_plain_way() -> None:
     model = build(config)
     assert "not among those proven" in str(unsupported_reason(model))
     group = ([1, 2, 3, 4, 5], [[6, 7], [5]])
-    for got, response in zip(group_logprobs(model, group, CPU), group[1], strict=True):
+    for got, response in zip(logprobs_of(model, group, CPU), group[1], strict=True):
         assert torch.equal(got, response_logprobs(model, (group[0], response), CPU))
 
 

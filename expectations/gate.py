@@ -1,4 +1,6 @@
-"""The data gate: bad rows are set aside by name, an unfit set stops the run, what passes is split and written."""
+"""Data validation: bad rows are quarantined by name, an unfit set stops the run, the others are split and written."""
+
+# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -48,7 +50,8 @@ class JudgedRows:
         facts: What is known of each row.
         share: Share of prompts to hold out; none where the recipe names held-out data.
         outcomes: What the suites found.
-        reason: For each row the place in ``FINDINGS`` of what sets it aside, -1 for a row that is used; shape ``(N,)``.
+        reason: For each row the place in ``FINDINGS`` of the finding that quarantines it, -1 for a row that is used;
+            shape ``(N,)``.
         held: Rows that evaluate, shape ``(N,)``.
     """
 
@@ -59,7 +62,7 @@ class JudgedRows:
     held: Bools = field(default_factory=lambda: np.zeros(0, bool))
 
     def judge(self, outcome: SuiteResult) -> None:
-        """Take what a suite found; a row keeps the first finding that set it aside."""
+        """Take what a suite found; a row keeps the first finding that quarantined it."""
         self.outcomes.append(outcome)
         for place, name in enumerate(FINDINGS):
             if name in outcome.failing and self.facts.settings.severity_of(name) in {"set_aside", "stop"}:
@@ -68,7 +71,7 @@ class JudgedRows:
 
     @property
     def used(self) -> Bools:
-        """Rows that nothing sets aside."""
+        """Rows that no finding quarantines."""
         return np.asarray(self.reason < 0)
 
     @property
@@ -78,24 +81,24 @@ class JudgedRows:
 
 
 def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
-    """Check all rows of a recipe, set failing rows aside, split the rest, and write the validate stage's folder.
+    """Check all rows of a recipe, quarantine failing rows, split the rest, and write the validate stage's folder.
 
     ``preflow.data.validated`` describes the folder's files; ``gx_<kind>.json`` beside them hold Great Expectations'
-    results, and ``report.html`` is for people. They are also written when the set is unfit.
+    results, and ``report.html`` is for readers. They are also written when the set is unfit.
 
     Args:
         spec: Sources, shares to hold out, thresholds.
         out: An existing folder.
-        observer: Told of progress, counts and advice.
+        observer: Receives progress, counts and advice.
 
     Raises:
         DataFileError: A file cannot be read.
-        DataUnfitError: Critical findings: an empty file, a column that no row has, too few usable rows, too many set
-            aside, nothing to train on, no held-out pair, or a finding whose severity is ``stop``. The message names
-            each, with the first rows concerned.
+        DataUnfitError: Critical findings: an empty file, a column that no row has, too few usable rows, too many
+            quarantined, nothing to train on, no held-out pair, or a finding whose severity is ``stop``. The message
+            names each, with its first rows.
     """
     scratch = out / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier, killed start left
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     try:
         critical = _check(spec, out, scratch, observer)
     finally:
@@ -105,7 +108,7 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
 
 
 def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> list[str]:
-    """Judge the rows and write everything; what makes the set unfit, in words."""
+    """Judge the rows and write everything; the findings that make the set unfit, in words."""
     benchmark = None
     if spec.benchmarks:
         benchmark = read_benchmarks(spec.benchmarks, scratch / "benchmarks", spec.settings)
@@ -154,7 +157,7 @@ def _judge(
 
 
 def _judge_lengths(judged: JudgedRows, tokenizer: str, template: Template, limit: int) -> None:
-    """Count the tokens of the rows that nothing has set aside so far."""
+    """Count the tokens of the rows that no finding has quarantined so far."""
     from preflow.data.quality.sets.token_counts import count_tokens, load_renderer  # it loads transformers
 
     facts = judged.facts
@@ -166,17 +169,17 @@ def _judge_lengths(judged: JudgedRows, tokenizer: str, template: Template, limit
 
 
 def _split(kinds: dict[DataKind, JudgedRows]) -> None:
-    """Part training from evaluation; training rows whose prompt is held out, exactly or nearly, are set aside."""
+    """Part training from evaluation; training rows whose prompt is held out, exactly or nearly, are quarantined."""
     judged = list(kinds.values())
     if not judged:
         return
     used = [np.flatnonzero(one.used) for one in judged]
-    sides = [
+    usable = [
         SplitRows(one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share)
         for one, rows in zip(judged, used, strict=True)
     ]
     leaked: list[Bools] = []
-    for one, rows, (held, leaks) in zip(judged, used, assign_splits(sides), strict=True):
+    for one, rows, (held, leaks) in zip(judged, used, assign_splits(usable), strict=True):
         one.held = np.zeros(len(one.facts), bool)
         one.held[rows[held]] = True
         leaked.append(np.zeros(len(one.facts), bool))
@@ -196,9 +199,9 @@ def _write(
     (out / QUARANTINE).write_bytes(b"")
     for kind, (_, set_suite) in _SUITES.items():
         if kind not in kinds:
-            sides: tuple[Split, ...] = ("train", "eval")
-            for side in sides:
-                (out / rows_file(kind, side)).write_bytes(b"")
+            splits: tuple[Split, ...] = ("train", "eval")
+            for split in splits:
+                (out / rows_file(kind, split)).write_bytes(b"")
             continue
         one = kinds[kind]
         sets = measure_set(one.facts, one.used, one.used & ~one.held)

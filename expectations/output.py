@@ -19,11 +19,11 @@ _NAMES = tuple(FINDINGS)
 
 
 def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
-    """Write the rows of one kind; those set aside are added to the quarantine.
+    """Write the rows of one kind; quarantined rows are added to their file.
 
     Args:
         facts: Of all rows.
-        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        reason: Place in ``FINDINGS`` of the finding that quarantines a row, -1 for a row that is used; shape ``(N,)``.
         held: Rows that evaluate, shape ``(N,)``.
         out: The validate stage's folder.
     """
@@ -44,7 +44,7 @@ def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool
                 row = start + at
                 if fine[row]:
                     quarantine.write(_quarantined(details, originals, _NAMES[reason[row]], row, lines[at], kind))
-                else:  # was written as it shall stand there when it could not be converted
+                else:  # was written in its final form when it could not be converted
                     quarantine.write(lines[at])
             start = rows.stop
 

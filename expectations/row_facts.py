@@ -1,4 +1,4 @@
-"""From source files to facts: every row measured, rows compared with each other, and frames that the suites judge.
+"""Every row measured, rows compared with each other, and frames that the suites check.
 
 The frames hold no texts, so that validation results hold none.
 """
@@ -41,12 +41,12 @@ _FRAME_BYTES = 400
 
 @dataclass(slots=True)
 class RowFacts:
-    """What is known of the rows of one kind.
+    """Measures of the rows of one kind.
 
     Attributes:
-        columns: What was measured of each row alone.
+        columns: Measures of each row alone.
         settings: Thresholds.
-        rows: Findings' names to what was found by comparing rows, shape ``(N,)`` each.
+        rows: Findings' names to what comparing rows found, shape ``(N,)`` each.
         partners: For each row the earlier row that it repeats, -1 where there is none.
         benchmark: For each row the row of a benchmark file with its prompt, -1 where there is none.
         lost_tokens: Tokens of each row beyond the limit; none where no tokenizer was given.
@@ -75,13 +75,13 @@ class RowFacts:
         def get(name: str, part: int = 0) -> NDArray[Any]:
             return self.columns.get(name, part, rows)
 
-        sides = range(self.columns.parts("characters"))
+        parts = range(self.columns.parts("characters"))
         found: dict[str, NDArray[Any]] = {
             "problem": get("problem"),
             "control_characters": get("control"),
             "mojibake": get("mojibake"),
             "repeats_prompt": get("repeats"),
-            "text_too_long": np.sum([get("characters", side).astype(np.int64) for side in sides], axis=0),
+            "text_too_long": np.sum([get("characters", side).astype(np.int64) for side in parts], axis=0),
             **{name: values[rows] for name, values in self.rows.items()},
         }
         if self.columns.kind == "preferences":
@@ -122,7 +122,7 @@ def read_kind(
         sources: Files of the recipe's ``dataset`` (``train``) and of its ``eval_dataset`` (``eval``).
         folder: Where rows and columns go; made where it is missing.
         settings: Thresholds.
-        observer: Told of progress.
+        observer: Receives progress.
 
     Raises:
         DataFileError: A file cannot be read.
@@ -192,7 +192,7 @@ def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Colu
 
 
 def _exact_copies(columns: Columns, parts: list[Bools], memory: int) -> tuple[Bools, NDArray[np.int64]]:
-    """Duplicates are sought within a part; a row that stands in both is a leak, and leaves training."""
+    """Duplicates are sought within a part; a row in both is a leak, and leaves training."""
     keys = columns.get("key")
     partner = np.full(len(keys), -1, np.int64)
     for part in parts:
@@ -204,10 +204,10 @@ def _exact_copies(columns: Columns, parts: list[Bools], memory: int) -> tuple[Bo
 
 def _compare_verdicts(facts: RowFacts, prompts: NDArray[np.uint64], memory: int) -> None:
     chosen, rejected = (facts.columns.get("answers", side) for side in (0, 1))
-    sides = (combine(prompts, chosen), combine(prompts, rejected))
+    answer_keys = (combine(prompts, chosen), combine(prompts, rejected))
     fine = facts.fine
     facts.rows["contradiction"], facts.rows["preference_cycle"] = contradictions_and_cycles(
-        prompts, *sides, fine, memory
+        prompts, *answer_keys, fine, memory
     )
     count, share = win_counts(prompts, chosen, rejected, fine)
     facts.rows["wins_everywhere"] = np.where(share >= facts.settings.wins_everywhere_share, count, 0).astype(np.int32)

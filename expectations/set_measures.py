@@ -37,7 +37,7 @@ def measure_set(facts: RowFacts, used: NDArray[np.bool_], train: NDArray[np.bool
 
     Args:
         facts: Of all rows.
-        used: Rows that nothing sets aside, shape ``(N,)``.
+        used: Rows that no finding quarantines, shape ``(N,)``.
         train: Those of them that train, shape ``(N,)``.
     """
     columns, count = facts.columns, int(used.sum())
@@ -90,7 +90,7 @@ def _measure_cues(
 
 
 def _openings(facts: RowFacts, used: NDArray[np.bool_]) -> list[tuple[dict[str, Any], NDArray[np.int64]]]:
-    """Phrases that open many answers and their rows; of phrases that begin alike the one that says most."""
+    """Phrases that open many answers and their rows; of phrases that share a prefix the most telling one."""
     found = []
     for length in OPENINGS:
         for entry, rows, example in openings(facts.columns, used, length):

@@ -1,4 +1,4 @@
-"""What to say of one row and one finding: what was got, where, and what was expected."""
+"""The detail of one row and one finding: what was got, where, and what was expected."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ _MEASURED = (
     "too_many_tokens",
 )
 _WORDS = {
-    "duplicate_row": "says exactly what {other} says",
-    "near_copy": "says nearly what {other} says: similarity {measure}",
-    "near_duplicate": "says nearly what {other} says: similarity {measure}",
-    "identical_answers": "chosen and rejected say the same",
+    "duplicate_row": "equals {other}",
+    "near_copy": "nearly equals {other}: similarity {measure}",
+    "near_duplicate": "nearly equals {other}: similarity {measure}",
+    "identical_answers": "chosen and rejected are equal",
     "too_similar": "chosen and rejected are {measure} alike",
-    "same_in_other_words": "chosen and rejected say the same in other words: they share {measure} of their meaning",
+    "same_in_other_words": "chosen and rejected are paraphrases: they share {measure} of their meaning",
     "wins_everywhere": "the chosen answer wins against {measure:.0f} prompts",
     "too_many_tokens": "the row has {measure:.0f} tokens",
     "text_too_long": "the row has {measure:.0f} characters",
@@ -32,7 +32,7 @@ _WORDS = {
 
 
 class RowDetails:
-    """Says what is wrong with rows of one kind."""
+    """Details of rows of one kind."""
 
     def __init__(self, facts: RowFacts) -> None:
         self._facts = facts

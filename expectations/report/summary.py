@@ -1,5 +1,7 @@
 """Counts and words: what a person and a program read about a data set."""
 
+# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +42,7 @@ def kind_report(
     Args:
         facts: Of all rows.
         failing: Finding to its rows.
-        reason: Place in ``FINDINGS`` of what sets a row aside, -1 for a row that is used; shape ``(N,)``.
+        reason: Place in ``FINDINGS`` of the finding that quarantines a row, -1 for a row that is used; shape ``(N,)``.
         held: Rows that evaluate, shape ``(N,)``.
         sets: Of the usable rows together.
 
@@ -48,13 +50,13 @@ def kind_report(
         Counts, and for every finding its severity, all row numbers by file, and examples.
 
     Raises:
-        RuntimeError: Rows in are not rows used + rows set aside: an error of the program.
+        RuntimeError: Rows in are not rows used + rows quarantined: an error of the program.
     """
     details = RowDetails(facts)
     held_out, train = int(held.sum()), int(((reason < 0) & ~held).sum())
     by_reason = np.bincount(reason[reason >= 0], minlength=len(FINDINGS))
     if len(facts) != train + held_out + by_reason.sum():
-        raise RuntimeError(f"{len(facts)} rows in, but {train} + {held_out} used and {by_reason.sum()} set aside")
+        raise RuntimeError(f"{len(facts)} rows in, but {train} + {held_out} used and {by_reason.sum()} quarantined")
     findings = {
         name: _entry(facts, details, name, sets.rows.get(name, rows[:0]) if FINDINGS[name].scope == "set" else rows)
         | {"set_aside": int(by_reason[place])}
@@ -124,17 +126,17 @@ def critical_findings(kind: DataKind, report: Mapping[str, Any], settings: Valid
     bad = report["set_aside"] - sum(findings[name]["set_aside"] for name in _LEAKS if name in findings)
     if bad / rows_in > settings.maximum_set_aside:
         critical.append(
-            f"{kind}: {bad} of {rows_in} rows are set aside, more than the share of {settings.maximum_set_aside} that "
-            f"validation.maximum_set_aside allows: {named_findings(report)}"
+            f"{kind}: {bad} of {rows_in} rows are quarantined, more than the share of {settings.maximum_set_aside} "
+            f"that validation.maximum_set_aside allows: {named_findings(report)}"
         )
     if report["used"] < settings.minimum_rows:
         critical.append(
             f"{kind}: {report['used']} usable rows, expected at least {settings.minimum_rows} "
-            f"(validation.minimum_rows); set aside: {named_findings(report) or 'none'}"
+            f"(validation.minimum_rows); quarantined: {named_findings(report) or 'none'}"
         )
     elif report["train"] == 0:
         critical.append(
-            f"{kind}: no row is left to train on ({report['eval']} held out, {report['set_aside']} set aside: "
+            f"{kind}: no row is left to train on ({report['eval']} held out, {report['set_aside']} quarantined: "
             f"{named_findings(report) or 'none'}); lower {_SETTING[kind]}.eval_split or give more rows"
         )
     if kind == "preferences" and report["eval"] == 0:
@@ -145,7 +147,7 @@ def critical_findings(kind: DataKind, report: Mapping[str, Any], settings: Valid
     critical += [
         f"{kind}: {line}"
         for name, line in _lines(report, severity="stop")
-        if name != "too_few_rows"  # said above, with what was set aside
+        if name != "too_few_rows"  # reported above, with the quarantined rows
     ]
     return critical
 
@@ -213,7 +215,7 @@ def summary(kind: DataKind, report: Mapping[str, Any]) -> str:
     """One line for a person."""
     line = (
         f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {report['eval']} held out, "
-        f"{report['set_aside']} set aside"
+        f"{report['set_aside']} quarantined"
     )
     return f"{line}: {named_findings(report)}" if report["set_aside"] else line
 

@@ -1,4 +1,6 @@
-"""Expectations of our own: Great Expectations' with the words of the gate. Each carries its finding in ``meta``."""
+"""Expectations of our own: Great Expectations' with the findings' sentences. Each carries its finding in ``meta``."""
+
+# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
 
 from typing import Any
 

@@ -81,7 +81,7 @@ def _rows(result: dict[str, Any]) -> NDArray[np.int64]:
 
 
 def _raised(info: dict[str, Any]) -> bool:
-    """Whether an expectation could not be evaluated; the result says so itself or for each of its metrics."""
+    """Whether an expectation could not be evaluated; the result has the error itself or for each of its metrics."""
     return bool(info.get("raised_exception")) or any(
         isinstance(metric, dict) and metric.get("raised_exception") for metric in info.values()
     )

@@ -24,7 +24,7 @@ def of_rows(settings: ValidationSettings) -> list[Expectation]:
 
 
 def split_suite(name: str, settings: ValidationSettings) -> gx.ExpectationSuite:
-    """No prompt on both sides, exactly or nearly."""
+    """No prompt on both parts, exactly or nearly."""
     leaks = [never(finding, settings) for finding in ("leaks_into_evaluation", "nearly_leaks_into_evaluation")]
     return new_suite(f"{name}: split", settings, leaks)
 

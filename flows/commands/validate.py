@@ -32,7 +32,7 @@ _NAMED = 4
 _KINDS: "tuple[DataKind, ...]" = ("demonstrations", "preferences")
 _STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
 _COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
-_SEVERITIES = {"stop": "stops", "set_aside": "set aside", "warn": "warning"}
+_SEVERITIES = {"stop": "stops", "set_aside": "quarantined", "warn": "warning"}
 
 
 def main(
@@ -176,13 +176,13 @@ def show(report: dict[str, Any], folder: Path, console: Console) -> None:
             _show_kind(kind, report[kind], console)
     for line in report["advice"]:
         console.print(f"advice: {line}", style="cyan", markup=False, soft_wrap=True)
-    for label, name in (("report", "report.html"), ("set aside", QUARANTINE), ("numbers", REPORT)):
+    for label, name in (("report", "report.html"), ("quarantine", QUARANTINE), ("numbers", REPORT)):
         console.print(f"{label:<10} {folder / name}", markup=False, soft_wrap=True)
 
 
 def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> None:
     counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
-    title = f"{kind}: {counts} + {found['set_aside']:,} set aside"
+    title = f"{kind}: {counts} + {found['set_aside']:,} quarantined"
     if not found["findings"]:
         console.print(f"{title}; nothing found", markup=False)
         return

@@ -1,8 +1,10 @@
-"""Every finding of the data gate: its name, what it means, and what follows from it where the recipe says nothing.
+"""Every finding of data validation: its name, what it means, and what follows from it by default.
 
-A severity is one of ``stop`` (the run stops), ``set_aside`` (the rows concerned go to the quarantine), ``warn`` and
+A severity is one of ``stop`` (the run stops), ``set_aside`` (its rows are quarantined), ``warn`` and
 ``off``. ``validation.severity`` of a recipe changes it by name.
 """
+
+# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +16,11 @@ Scope = Literal["form", "row", "rows", "set"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of trouble.
+    """One fault of a row or a set.
 
     Attributes:
         name: As reports and recipes call it.
-        scope: What it is about. Rows with a finding of form cannot be used, so it sets aside at least.
+        scope: What it is about. Rows with a finding of form cannot be used, so they are quarantined at least.
         severity: What follows by default.
         what: In words, for people.
         setting: The threshold's name in the recipe's ``validation`` section, if it has one.
@@ -38,7 +40,7 @@ _ALL = (
     Finding("missing_column", "form", "set_aside", "a required column is absent"),
     Finding("missing_value", "form", "set_aside", "a required column is null"),
     Finding("wrong_type", "form", "set_aside", "a value is neither text nor a list of turns"),
-    Finding("bad_encoding", "form", "set_aside", "the text holds lone surrogates, which no encoding can write"),
+    Finding("bad_encoding", "form", "set_aside", "the text has lone surrogates, which no encoding can write"),
     Finding("bad_role", "form", "set_aside", "a turn's role is not system, user or assistant"),
     Finding(
         "bad_order",
@@ -47,7 +49,7 @@ _ALL = (
         "turns do not alternate between user and assistant after an optional system turn",
     ),
     Finding("ends_on_user", "form", "set_aside", "the conversation has no answer of the assistant at its end"),
-    Finding("blank_text", "form", "set_aside", "a turn holds nothing that can be seen"),
+    Finding("blank_text", "form", "set_aside", "a turn has no visible character"),
     Finding("needs_tools", "form", "set_aside", "the row offers or calls tools, which would not be rendered"),
     Finding(
         "prompt_differs", "form", "set_aside", "chosen and rejected, or the prompt column, do not share one prompt"
@@ -56,15 +58,15 @@ _ALL = (
         "identical_answers",
         "row",
         "set_aside",
-        "chosen and rejected say the same, up to Unicode form, case and white space",
+        "chosen and rejected are equal up to Unicode form, case and white space",
     ),
     Finding(
         "control_characters",
         "row",
         "set_aside",
-        "the text holds control or replacement characters, which no reader sees",
+        "the text has control or replacement characters",
     ),
-    Finding("mojibake", "row", "set_aside", "the text was read in a wrong encoding at some time (Ã© where é belongs)"),
+    Finding("mojibake", "row", "set_aside", "the text was once read in a wrong encoding (Ã© where é belongs)"),
     Finding(
         "text_too_long", "row", "set_aside", "a row has more characters than any answer needs", "maximum_characters"
     ),
@@ -72,34 +74,34 @@ _ALL = (
         "too_similar",
         "row",
         "warn",
-        "chosen and rejected are nearly the same text and hold the same numbers",
+        "chosen and rejected are nearly the same text and have the same numbers",
         "too_similar",
     ),
     Finding(
         "no_clear_winner",
         "row",
         "warn",
-        "both answers are short and say much the same: a word or the wording differs",
+        "both answers are short and mean much the same: a word or the wording differs",
         "no_clear_winner_words",
     ),
     Finding(
         "same_in_other_words",
         "row",
         "warn",
-        "both answers say the same in other words: their words mean alike, and no number, name or negation differs",
+        "one answer paraphrases the other: their words mean the same, and no number, name or negation differs",
         "same_in_other_words",
     ),
     Finding("repeats_prompt", "row", "warn", "an answer repeats the prompt", "repeats_prompt"),
     Finding("too_many_tokens", "row", "warn", "the row has more tokens than max_seq_length", "max_seq_length"),
-    Finding("email_address", "row", "warn", "the text holds an e-mail address"),
-    Finding("phone_number", "row", "warn", "the text holds a phone number"),
-    Finding("secret", "row", "warn", "the text holds a key, a token or another secret"),
-    Finding("duplicate_row", "rows", "set_aside", "the row says exactly what an earlier one says"),
+    Finding("email_address", "row", "warn", "the text has an e-mail address"),
+    Finding("phone_number", "row", "warn", "the text has a phone number"),
+    Finding("secret", "row", "warn", "the text has a key, a token or another secret"),
+    Finding("duplicate_row", "rows", "set_aside", "the row equals an earlier one"),
     Finding(
         "near_copy",
         "rows",
         "set_aside",
-        "every part says what an earlier row says, up to case, marks, spaces and order of words",
+        "every part equals that of an earlier row, up to case, punctuation, spaces and order of words",
         "near_copy",
     ),
     Finding("near_duplicate", "rows", "warn", "the row is nearly the text of an earlier one", "near_duplicate"),
@@ -108,7 +110,7 @@ _ALL = (
         "preference_cycle",
         "rows",
         "set_aside",
-        "for one prompt, the verdicts go round in a circle (A over B, B over C, C over A)",
+        "for one prompt, the preferences form a cycle (A over B, B over C, C over A)",
     ),
     Finding(
         "wins_everywhere",
@@ -119,7 +121,7 @@ _ALL = (
     ),
     Finding("conflicting_completions", "rows", "warn", "one prompt has several different completions"),
     Finding(
-        "in_benchmark", "rows", "set_aside", "the prompt stands, exactly or nearly, in a benchmark file", "near_prompt"
+        "in_benchmark", "rows", "set_aside", "the prompt is, exactly or nearly, in a benchmark file", "near_prompt"
     ),
     Finding(
         "leaks_into_evaluation", "rows", "set_aside", "the prompt is held out for evaluation, so it must not train"
@@ -150,7 +152,7 @@ _ALL = (
         "shallow_cue",
         "set",
         "warn",
-        "a mark of form alone (a list, a code block, an exclamation mark) predicts the label",
+        "a feature of form alone (a list, a code block, an exclamation mark) predicts the label",
         "cue_limit",
     ),
     Finding(
@@ -169,7 +171,7 @@ _ALL = (
 FINDINGS = {finding.name: finding for finding in _ALL}
 #: Thresholds that have another name for demonstrations.
 _OF_DEMONSTRATIONS = {"recommended_pairs": "recommended_demonstrations"}
-#: What is wrong with the form of a single row, by name: such a row cannot be used.
+#: Every finding about the form of a single row, by name: such a row cannot be used.
 FORM = {finding.name: finding.what for finding in _ALL if finding.scope == "form"}
 
 

@@ -18,7 +18,7 @@ _DEMONSTRATION_COLUMNS = "messages, conversations, or prompt and completion"
 _PAIR_COLUMNS = "chosen and rejected, with or without prompt"
 
 
-class RowProblem(Exception):  # noqa: N818 - it never leaves the gate, which records it as a finding
+class RowProblem(Exception):  # noqa: N818 - data validation records it as a finding and never lets it out
     """A row that cannot be used.
 
     Attributes:
@@ -53,7 +53,7 @@ def to_demonstration(raw: RawRow) -> Demonstration:
 def to_pair(raw: RawRow) -> Pair:
     """Convert ``chosen``/``rejected``: answers to ``prompt``, or whole conversations with or without it.
 
-    Whole conversations share their prompt: the longest common beginning that ends before the first assistant turn
+    Whole conversations share their prompt: the longest shared prefix that ends before the first assistant turn
     in which they differ.
 
     Raises:

@@ -95,8 +95,8 @@ class Pair:
 
     def to_json(self) -> dict[str, Any]:
         """One line of the validated files."""
-        sides = {name: to_json(getattr(self, name)) for name in ("prompt", "chosen", "rejected")}
-        return {**sides, "file": self.source.file, "row": self.source.row}
+        parts = {name: to_json(getattr(self, name)) for name in ("prompt", "chosen", "rejected")}
+        return {**parts, "file": self.source.file, "row": self.source.row}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

@@ -81,7 +81,7 @@ def visible(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """A text whose words stand in one form; marks of the ASCII kind are left to ``Words``."""
+    """A text whose words have one form; marks of the ASCII kind are left to ``Words``."""
     if text.isascii():
         return text
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible(text)).casefold())

@@ -1,8 +1,8 @@
-"""The validate stage's folder: clean rows split into training and evaluation, what was set aside, and why.
+"""The validate stage's folder: clean rows split into training and evaluation, the quarantine, and why.
 
     demonstrations.train.jsonl  demonstrations.eval.jsonl   rows in the internal form, with file name and row number
     preferences.train.jsonl     preferences.eval.jsonl
-    quarantine.jsonl            every row set aside: kind, file, row, finding, detail, measure that failed, the row
+    quarantine.jsonl            every quarantined row: kind, file, row, finding, detail, measure that failed, the row
     report.json                 verdict, notes, and by kind and finding the numbers of all rows concerned
     report.html                 the same for people, in one page that needs nothing else
     metrics.json                the counts as flat floats
@@ -36,7 +36,7 @@ class QuarantinedRow:
         source: Where it stands.
         finding: What is wrong, by name.
         detail: What was got and what was expected.
-        values: The row itself with all its columns, so that it can be mended and fed back.
+        values: The row itself with all its columns, so that it can be fixed and used as input again.
         measure: The number that failed its threshold; none where there is none.
     """
 
@@ -68,7 +68,7 @@ def rows_file(kind: DataKind, side: Split) -> str:
 def write_rows(path: Path, rows: Iterable[Demonstration | Pair | QuarantinedRow]) -> None:
     """Write rows, one JSON object per line.
 
-    Text that no encoding can write (a lone surrogate in a row set aside) becomes its JSON escape, so that it reads
+    Text that no encoding can write (a lone surrogate in a quarantined row) becomes its JSON escape, so that it reads
     back as it was.
     """
     with path.open("wb") as handle:

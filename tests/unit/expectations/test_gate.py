@@ -1,4 +1,4 @@
-"""Bad rows are set aside by name; an unfit set stops; what passes is split and written, the same wherever it lies."""
+"""Bad rows are quarantined by name; an unfit set stops the run; the others are split, alike wherever the files are."""
 
 import json
 import os
@@ -110,10 +110,10 @@ UNFIT: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         {},
         r"missing in every row: no column 'rejected'; got prompt, chosen",
     ),
-    "too many rows set aside": (
+    "too many rows quarantined": (
         [*pairs(3), *[{"prompt": str(n), "chosen": "", "rejected": "x"} for n in range(4)]],
         {},
-        r"4 of 7 rows are set aside.*blank_text 4 \(p\.jsonl:4, p\.jsonl:5",
+        r"4 of 7 rows are quarantined.*blank_text 4 \(p\.jsonl:4, p\.jsonl:5",
     ),
     "too few usable rows": (pairs(9), {"minimum_rows": 10}, "9 usable rows, expected at least 10"),
     "no held-out pair": (pairs(60), {"share": 0.0}, "no pair is held out"),

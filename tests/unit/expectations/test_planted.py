@@ -127,7 +127,7 @@ def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) ->
 def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
     """Right and wrong differ by a number, and 4,157 pairs are clean but for copies.
 
-    6 are set aside, and they are copies. 18 more (0.43 %) are warned of as near duplicates: the same question with
+    6 are quarantined, and they are copies. 18 more (0.43 %) are warned of as near duplicates: the same question with
     nearly the same solutions. Nothing else is said of any.
     """
     file = shared("gsm8k_correctness.prefs.jsonl")

@@ -1,4 +1,4 @@
-"""Rows as they stand in the users' files, for those few that are set aside: with every column that they have."""
+"""Rows as the users' files hold them, with every column: for the few that are quarantined."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -34,7 +34,7 @@ class OriginalRows:
 
         Args:
             file: Name of its source.
-            row: Its number there; within a file the numbers that are asked for rise.
+            row: Its number there; within a file the numbers rise from call to call.
 
         Raises:
             DataFileError: The file cannot be read any more, or has become shorter.

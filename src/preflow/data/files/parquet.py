@@ -38,6 +38,6 @@ def _column(column: pa.Array) -> list[Any]:
         found: list[Any] = column.to_pylist()
     except (ArithmeticError, LookupError, ValueError):
         if not pa.types.is_temporal(column.type):
-            raise  # inside a list or a struct: data_file_errors() says so
+            raise  # inside a list or a struct: data_file_errors() reports it
         found = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_pylist()
     return found

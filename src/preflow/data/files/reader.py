@@ -1,6 +1,6 @@
 """The rows of one source as its file holds them, one after the other, without holding the file in memory.
 
-Nothing is judged here. A line that cannot be parsed becomes a row that says so, with its number, because data
+Nothing is judged here. A line that cannot be parsed becomes a malformed row with its number, because data
 validation decides about one bad line among a million; a file that cannot be read at all is an error that names it.
 """
 

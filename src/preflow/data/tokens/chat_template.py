@@ -249,6 +249,6 @@ class Renderer:
 
 
 def _common(left: list[int], right: list[int]) -> int:
-    """Length of the common beginning."""
+    """Length of the shared prefix."""
     shorter = min(len(left), len(right))
     return next((i for i in range(shorter) if left[i] != right[i]), shorter)

@@ -51,7 +51,7 @@ class TokenizedPair:
 
 @dataclass(slots=True)
 class RowCounts:
-    """What became of the rows of one step: rows in = used + dropped, by reason.
+    """Where the rows of one call went: rows in = used + dropped, by reason.
 
     Attributes:
         rows_in: Rows given.
@@ -136,9 +136,9 @@ def tokenize_demonstrations(
         renderer: The model's.
         max_seq_length: Most tokens of a row. A longer row loses its oldest whole turns, a leading system turn
             excepted, until it fits or only the last user turn is left.
-        overlong: What happens to a response that still does not fit: ``drop`` sets the row aside
+        overlong: What happens to a response that still does not fit: ``drop`` leaves the row out
             (``response_too_long``), ``cut`` cuts the response's end and with it the end-of-turn token
-            (``response_cut``). A row whose last user turn leaves no room is set aside (``prompt_too_long``).
+            (``response_cut``). A row whose last user turn leaves no room is left out (``prompt_too_long``).
         observer: Told of progress.
 
     Returns:
@@ -161,7 +161,7 @@ def tokenize_pairs(
 ) -> tuple[list[TokenizedPair], RowCounts]:
     """Render and tokenize pairs; like ``tokenize_demonstrations``, with both responses held to the limit.
 
-    Cutting can make two responses equal, which teaches nothing: such a row is set aside (``equal_when_cut``).
+    Cutting can make two responses equal, which teaches nothing: such a row is left out (``equal_when_cut``).
     """
     return _tokenize(rows, lambda row, counts: _pair(row, renderer, max_seq_length, overlong, counts), observer)
 
@@ -209,13 +209,13 @@ def _demonstration(
 
 def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts) -> TokenizedPair | None:
     prompt = row.prompt
-    ids, chosen, rejected = _sides(row, prompt, renderer)
+    ids, chosen, rejected = _token_ids(row, prompt, renderer)
     while len(ids) + max(len(chosen), len(rejected)) > limit:
         shorter = _without_oldest_turns(prompt)
         if shorter is None:
             break
         prompt = shorter
-        ids, chosen, rejected = _sides(row, prompt, renderer)
+        ids, chosen, rejected = _token_ids(row, prompt, renderer)
     room = limit - len(ids)
     if max(len(chosen), len(rejected)) > room:
         if room > 0 and overlong == "cut" and chosen[:room] == rejected[:room]:
@@ -247,7 +247,7 @@ def prompt_with_room(prompt: Sequence[Message], renderer: Renderer, limit: int, 
     return ids
 
 
-def _sides(row: Pair, prompt: Sequence[Message], renderer: Renderer) -> tuple[list[int], list[int], list[int]]:
+def _token_ids(row: Pair, prompt: Sequence[Message], renderer: Renderer) -> tuple[list[int], list[int], list[int]]:
     ids = renderer.prompt_ids(prompt)
     chosen = renderer.response_ids(prompt, row.chosen, ids)
     return ids, chosen, renderer.response_ids(prompt, row.rejected, ids)

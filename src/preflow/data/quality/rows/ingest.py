@@ -22,7 +22,7 @@ from preflow.findings import FORM
 FINE = 0
 PROBLEMS = ("fine", *FORM)
 #: Texts of a row: its prompt and its answers.
-SIDES: dict[DataKind, int] = {"demonstrations": 2, "preferences": 3}
+TEXTS_PER_ROW: dict[DataKind, int] = {"demonstrations": 2, "preferences": 3}
 #: Distinct values of the column ``source`` that are counted in a chunk.
 _SOURCES = 2000
 Row = TypeVar("Row", Demonstration, Pair)
@@ -37,7 +37,7 @@ class ChunkTexts:
         lines: Each row in the internal form, or as the quarantine holds it.
         numbers: Of each row in its file.
         problems: What is wrong with each row, a place in ``PROBLEMS``.
-        sides: Prompt and answers of each row, one after the other.
+        parts: Prompt and answers of each row, one after the other.
         firsts: Place of a row to its first user turn, where that is not its whole prompt.
         lasts: Place of a row to its last user turn, where that is not its whole prompt.
         sources: Rows by the value of their column ``source``.
@@ -47,7 +47,7 @@ class ChunkTexts:
     lines: list[bytes] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[int] = field(default_factory=list)
-    sides: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     firsts: dict[int, str] = field(default_factory=dict)
     lasts: dict[int, str] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
@@ -145,7 +145,7 @@ def _keep_converted(
     _keep(texts, raw, json.dumps(row.to_json(), ensure_ascii=False) + "\n", (asked, *answers))
 
 
-def _keep(texts: ChunkTexts, raw: RawRow, line: str, sides: tuple[str, ...]) -> bool:
+def _keep(texts: ChunkTexts, raw: RawRow, line: str, parts: tuple[str, ...]) -> bool:
     """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
     try:
         texts.lines.append(line.encode("utf-8"))
@@ -153,7 +153,7 @@ def _keep(texts: ChunkTexts, raw: RawRow, line: str, sides: tuple[str, ...]) -> 
         return False
     texts.numbers.append(raw.row)
     texts.problems.append(FINE)
-    texts.sides.extend(sides)
+    texts.parts.extend(parts)
     return True
 
 
@@ -162,4 +162,4 @@ def _refuse(texts: ChunkTexts, raw: RawRow, problem: RowProblem) -> None:
     texts.lines.append(row_json(row.to_json()))
     texts.numbers.append(raw.row)
     texts.problems.append(PROBLEMS.index(problem.finding))
-    texts.sides.extend([""] * SIDES[texts.kind])
+    texts.parts.extend([""] * TEXTS_PER_ROW[texts.kind])

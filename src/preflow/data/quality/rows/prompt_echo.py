@@ -17,7 +17,7 @@ _BEGUN = 3
 _HELD = 4
 #: Characters of every text that are compared letter by letter; more would cost the square.
 _COMPARED = 2000
-#: Characters of those texts that begin alike.
+#: Characters of those texts that share a prefix.
 _WHOLE = 100_000
 #: What stands before words that are quoted, or that begin a sentence.
 _BEGINS = "[\n.:;,!?\"'`\u2018\u201c\u201e\u00ab>(\\[*_-]\\s*"
@@ -50,7 +50,7 @@ def beginnings(texts: list[str]) -> list[str]:
 
 
 def whole_similarity(left: str, right: str, begun: float) -> float:
-    """Similarity of two texts that begin alike, 0 to 1; ``begun`` where their beginnings are all there is."""
+    """Similarity of two texts that share a prefix, 0 to 1; ``begun`` where their beginnings are all there is."""
     if max(len(left), len(right)) <= _COMPARED:
         return begun
     return fuzz.ratio(left[:_WHOLE].lower(), right[:_WHOLE].lower()) / 100

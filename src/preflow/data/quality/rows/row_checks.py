@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
-from preflow.data.quality.rows.ingest import FINE, SIDES, ChunkTexts, ingest
+from preflow.data.quality.rows.ingest import FINE, TEXTS_PER_ROW, ChunkTexts, ingest
 from preflow.data.quality.rows.prompt_echo import beginnings, repeats, whole_similarity
 from preflow.data.quality.rows.word_hashes import Words, bands, combine
 from preflow.data.quality.wording.equivalence import may_be_alike, no_clear_winner
@@ -102,17 +102,17 @@ def measure_chunk(order: ChunkTask) -> ChunkMeasures:
 
 def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
     """Everything that is measured of the rows of a chunk."""
-    step = SIDES[order.kind]
-    words = Words.of(texts.sides)
+    step = TEXTS_PER_ROW[order.kind]
+    words = Words.of(texts.parts)
     bags, exact, numbers = words.bags(), words.sequences(), words.numbers()
     for place in np.flatnonzero(words.counts == 0):  # marks or pictures alone: the text itself
-        if texts.sides[place]:
-            bags[place] = exact[place] = xxh3_64_intdigest(normalise(texts.sides[place]).encode())
+        if texts.parts[place]:
+            bags[place] = exact[place] = xxh3_64_intdigest(normalise(texts.parts[place]).encode())
     fine = np.array(texts.problems, np.uint8) == FINE
     edges = words.offsets[::step]
     rows = words.signatures(edges[:-1], edges[1:])
     prompt_bags, answers = bags[0::step], [bags[side::step] for side in range(1, step)]
-    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.sides[0::step])]
+    firsts = [texts.firsts.get(place, prompt) for place, prompt in enumerate(texts.parts[0::step])]
     bare = list(map(unwrap, firsts))
     if texts.firsts or any(map(is_not, bare, firsts)):
         asked = Words.of(bare)
@@ -132,8 +132,8 @@ def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
         "first": first_bags,
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
         **{f"opening_{n}": words.openings(n).reshape(-1, step).T[1:] for n in OPENINGS},
-        "cues": _cues(texts.sides, words, step),
-        "characters": np.fromiter(map(len, texts.sides), np.uint32, len(texts.sides)).reshape(-1, step).T,
+        "cues": _cues(texts.parts, words, step),
+        "characters": np.fromiter(map(len, texts.parts), np.uint32, len(texts.parts)).reshape(-1, step).T,
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
         "prompt_halves": asked.halves(),
@@ -156,11 +156,11 @@ def _exact_keys(texts: ChunkTexts) -> NDArray[np.uint64]:
     return np.fromiter(said, np.uint64, len(texts.lines))
 
 
-def _cues(sides: list[str], words: Words, step: int) -> NDArray[np.uint16]:
+def _cues(parts: list[str], words: Words, step: int) -> NDArray[np.uint16]:
     """The marks of form of each answer as bits in the order of ``CUES``, shape ``(step - 1, N)``."""
     before = np.concatenate([[0], np.cumsum(words.digits)])
     digits = (before[words.offsets[1:]] > before[words.offsets[:-1]]).reshape(-1, step).T
-    found = [_marks(sides[side::step], digits[side]) for side in range(1, step)]
+    found = [_marks(parts[side::step], digits[side]) for side in range(1, step)]
     return np.stack(found)
 
 
@@ -188,10 +188,10 @@ def _text_checks(texts: ChunkTexts, step: int, fine: NDArray[np.bool_]) -> dict[
     control, mojibake = np.zeros(count, bool), np.zeros(count, bool)
     for place in range(count):
         if fine[place]:
-            sides = texts.sides[place * step : place * step + step]
-            if not all(text.isascii() and text.isprintable() for text in sides):
-                control[place] = any(map(has_control, sides))
-                mojibake[place] = any(map(has_mojibake, sides))
+            parts = texts.parts[place * step : place * step + step]
+            if not all(text.isascii() and text.isprintable() for text in parts):
+                control[place] = any(map(has_control, parts))
+                mojibake[place] = any(map(has_mojibake, parts))
     return {"control": control, "mojibake": mojibake}
 
 
@@ -199,7 +199,7 @@ def _personal(settings: ValidationSettings, texts: ChunkTexts, step: int) -> dic
     """E-mail addresses, phone numbers and secrets, row by row."""
     from preflow.data.quality.rows.personal_data import has_email, has_phone, has_secret
 
-    rows = ["\n".join(texts.sides[place : place + step]) for place in range(0, len(texts.sides), step)]
+    rows = ["\n".join(texts.parts[place : place + step]) for place in range(0, len(texts.parts), step)]
     return {
         "email_address": np.array([has_email(row) for row in rows], bool),
         "phone_number": np.array([has_phone(row, settings.phone_region) for row in rows], bool),
@@ -211,7 +211,7 @@ def _compare(
     settings: ValidationSettings, texts: ChunkTexts, columns: dict[str, NDArray[Any]], fine: NDArray[np.bool_]
 ) -> dict[str, NDArray[Any]]:
     """How alike chosen and rejected are."""
-    chosen, rejected = texts.sides[1::3], texts.sides[2::3]
+    chosen, rejected = texts.parts[1::3], texts.parts[2::3]
     similarity = cpdist(beginnings(chosen), beginnings(rejected), scorer=fuzz.ratio, dtype=np.float32) / np.float32(100)
     same = np.zeros(len(chosen), bool)
     alike, meaning = np.full((2, len(chosen)), np.nan, np.float32)
@@ -240,7 +240,7 @@ def _compare(
 def _repeats(texts: ChunkTexts, words: Words, step: int, least: float) -> NDArray[np.bool_]:
     """Whether an answer repeats the prompt, or the user's last turn where the prompt has others before it."""
     found = np.zeros(len(texts.lines), bool)
-    prompts, *answers = [(texts.sides[side::step], words.every(side, step)) for side in range(step)]
+    prompts, *answers = [(texts.parts[side::step], words.every(side, step)) for side in range(step)]
     for given, said in answers:
         found |= repeats(*prompts, given, said, least)
     if texts.lasts:

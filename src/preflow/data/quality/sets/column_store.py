@@ -105,7 +105,7 @@ class Columns:
         return self._parts.get(name, 0)
 
     def source(self, row: int) -> Source:
-        """Where a row stands in the user's files."""
+        """File and number of a row."""
         chunk = int(np.searchsorted(np.cumsum(self.sizes), row, side="right"))
         return Source(self.files[chunk], int(self.get("row", rows=slice(row, row + 1))[0]))
 

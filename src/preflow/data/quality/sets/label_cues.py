@@ -45,18 +45,18 @@ def openings(columns: Columns, used: Bools, length: int) -> list[tuple[dict[str,
         with it.
     """
     rows = np.flatnonzero(used)
-    sides = [columns.get(f"opening_{length}", side)[used] for side in (0, 1)]
+    parts = [columns.get(f"opening_{length}", side)[used] for side in (0, 1)]
     least = max(_FEWEST, int(_OPENING_SHARE * len(rows)))
     common: set[np.uint64] = set()
-    for side in sides:
+    for side in parts:
         keys, counts = np.unique(side[side != 0], return_counts=True)
         common.update(keys[counts >= least])
     found = []
     for key in sorted(common):
-        entry = _cue("", *(int((side == key).sum()) for side in sides))
+        entry = _cue("", *(int((side == key).sum()) for side in parts))
         if entry is not None:
-            example = rows[sides[0 if entry["side"] == "chosen" else 1] == key][0]
-            found.append((entry, rows[(sides[0] == key) | (sides[1] == key)], int(example)))
+            example = rows[parts[0 if entry["side"] == "chosen" else 1] == key][0]
+            found.append((entry, rows[(parts[0] == key) | (parts[1] == key)], int(example)))
     return found
 
 
@@ -83,7 +83,7 @@ def prompt_shares(columns: Columns, used: Bools) -> tuple[int, int, int]:
 
 def distributions(columns: Columns, used: Bools) -> dict[str, Any]:
     """Histograms of lengths in words by side, and of the similarity of both answers."""
-    sides = ("completion",) if columns.parts("words") == 2 else ("chosen", "rejected")
+    parts = ("completion",) if columns.parts("words") == 2 else ("chosen", "rejected")
     words = [columns.get("words", side)[used] for side in range(1, columns.parts("words"))]
     if not used.any():
         return {}
@@ -91,10 +91,10 @@ def distributions(columns: Columns, used: Bools) -> dict[str, Any]:
     top = _BINS * max(1, math.ceil(float(np.quantile(np.concatenate(words), 0.95)) / _BINS))
     edges = np.linspace(0, top, _BINS + 1)
     found: dict[str, Any] = {"words": {"edges": [round(float(edge), 2) for edge in edges]}}
-    for name, values in zip(sides, words, strict=True):
+    for name, values in zip(parts, words, strict=True):
         counts = np.histogram(np.minimum(values, top), edges)[0]
         found["words"][name] = {"counts": counts.tolist(), "median": float(np.median(values))}
-    if len(sides) == 2:
+    if len(parts) == 2:
         edges = np.linspace(0, 1, _BINS + 1)
         values = columns.get("similarity")[used]
         found["similarity"] = {

@@ -48,7 +48,7 @@ def text_similarity(left: str, right: str) -> float:
 
 
 def prompt_similarity(left: str, right: str) -> float:
-    """As ``text_similarity``, but 0 where a word of content stands in one prompt alone.
+    """As ``text_similarity``, but 0 where a word of content is in one prompt alone.
 
     Prompts made from one template are long and differ in a single word: they ask for different things. Words that
     differ must be the same up to one slip of the hand.

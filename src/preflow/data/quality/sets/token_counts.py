@@ -53,7 +53,7 @@ def count_tokens(
         columns: The rows.
         renderer: A tokenizer with its chat template.
         limit: Most tokens of a row (``max_seq_length``).
-        among: Rows to count, all of them converted, shape ``(N,)``. Rows that are set aside anyway cost nothing.
+        among: Rows to count, all of them converted, shape ``(N,)``. Quarantined rows cost nothing.
 
     Returns:
         Tokens of prompt and longer answer together, and tokens of an answer that training would lose: what does not

@@ -19,13 +19,13 @@ def _table() -> dict[str, tuple[tuple[int, int], ...]]:
     return {word: tuple(sorted(places)) for word, places in found.items()}
 
 
-_SIDES = _table()
+_PLACES = _table()
 #: Prefixes that turn a word into its opposite: *legal*, *illegal*.
 _NEGATING_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "mis")
 
 
 def exclude_each_other(left: set[str], right: set[str]) -> bool:
-    """Whether a word of the one set and a word of the other are on different sides of a group.
+    """Whether a word of the one set and a word of the other are on different parts of a group.
 
     Args:
         left: Words of one text alone, each replaced by the word of its meaning (``synonyms.MEANING``).
@@ -36,9 +36,9 @@ def exclude_each_other(left: set[str], right: set[str]) -> bool:
             return True
         if any(word.endswith("ful") and f"{word[:-3]}less" in others for word in words):
             return True
-    ours, theirs = ({place for word in words for place in _SIDES.get(word, ())} for words in (left, right))
+    ours, theirs = ({place for word in words for place in _PLACES.get(word, ())} for words in (left, right))
     groups = {group for group, _ in ours} & {group for group, _ in theirs}
-    # A text that has words of several sides of a group is about both.
+    # A text that has words of several parts of a group is about both.
     return any(
         {side for of, side in ours if of == group}.isdisjoint(side for of, side in theirs if of == group)
         for group in groups

@@ -1,5 +1,7 @@
 """What can be said of one text, or of two, without knowing any other row."""
 
+# glossary: allow-file nobody (an English word of a table)
+
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -36,7 +38,7 @@ _SHORT = [
 ]
 #: What may follow "Yes" or "No" and add nothing.
 _ECHO = frozenset("it is he she they that this are am do does i can you was were will sure certainly".split())  # noqa: SIM905
-#: Words on whose two sides stand different roles, so that their order counts.
+#: Words whose two neighbours have different roles, so that their order counts.
 _ORDERED = frozenset("than to from before after by with over under not".split())  # noqa: SIM905
 #: Most words whose order makes no difference: "sunny and warm".
 _FEW = 3
@@ -89,18 +91,18 @@ def _same_number(left: list[str], right: list[str], ours: list[str], theirs: lis
 
 
 def _same_order(left: list[str], right: list[str]) -> bool:
-    """Whether the order of the same words makes no difference: a part moved to the other end, or the sides of "is"."""
+    """Whether the order of the same words makes no difference: a part moved to an end, or "is" turned round."""
     if any(left[at:] + left[:at] == right for at in range(len(left))):
         return True
-    sides = [_sides(words) for words in (left, right)]
-    if _ORDERED & set(left) or not all(sides):
+    parts = [_around_is(words) for words in (left, right)]
+    if _ORDERED & set(left) or not all(parts):
         return False
-    (one, two), (other, another) = sides
+    (one, two), (other, another) = parts
     return (_reordered(one, other) and _reordered(two, another)) or (one == another and two == other)
 
 
-def _sides(words: list[str]) -> list[list[str]]:
-    """What stands before and after the one "is"; nothing where there are none or several."""
+def _around_is(words: list[str]) -> list[list[str]]:
+    """The words before and after the one "is"; nothing where there are none or several."""
     places = [at for at, word in enumerate(words) if word in _BE]
     return [words[: places[0]], words[places[0] + 1 :]] if len(places) == 1 else []
 

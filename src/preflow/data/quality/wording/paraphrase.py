@@ -7,6 +7,8 @@ Each word of one answer is matched with the word of the other whose vector is ne
 words that exclude each other. Answers that hardly share a word are not recognised.
 """
 
+# glossary: allow-file nobody (an English word of a table)
+
 import re
 from collections import Counter
 from functools import cache
@@ -66,7 +68,7 @@ def shared_meaning(left: str, right: str) -> float:
     if min(len(ours), len(theirs)) < _FEWEST or _facts(ours) != _facts(theirs):
         return 0.0
     only, other = (set(a) - set(b) - FILLERS for a, b in ((ours, theirs), (theirs, ours)))
-    # What one answer merely adds is a detail or a tone; other words stand on both sides.
+    # What one answer merely adds is a detail or a tone; both have words of their own.
     if not only or not other or (only | other) & _TONE or exclude_each_other(only, other):
         return 0.0
     return alignment(ours, theirs) if _names(left, right) else 0.0
@@ -79,14 +81,14 @@ def _facts(words: list[str]) -> tuple[Counter[str], int]:
 
 
 def _names(left: str, right: str) -> bool:
-    """Whether every name within a sentence of the one text stands somewhere in the other."""
+    """Whether every name within a sentence of the one text is somewhere in the other."""
     return all(
         name.lower() in other.lower() for text, other in ((left, right), (right, left)) for name in _NAME.findall(text)
     )
 
 
 def alignment(left: list[str], right: list[str]) -> float:
-    """How much of the meaning of each text's words stands in the other, 0 to 1: the lesser of both directions.
+    """How much of the meaning of each text's words the other has, 0 to 1: the lesser of both directions.
 
     Args:
         left: The words of a text.

@@ -46,7 +46,7 @@ from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_tokenizer, load_weights
-from preflow.models.packed.layout import common_beginning
+from preflow.models.packed.layout import shared_prefix_length
 from preflow.models.precision import Precision
 from preflow.models.resolve import resolve_model
 from preflow.models.scoring import scores
@@ -155,7 +155,7 @@ def padded_batch(lengths: list[tuple[int, int, int]]) -> Work:
 
 def packed_batch(pairs: list[Tokens]) -> Work:
     """What Preflow runs over for a batch: each prompt once, and what all prompts begin with once."""
-    common = common_beginning(prompt[:-1] for prompt, _, _ in pairs)
+    common = shared_prefix_length(prompt[:-1] for prompt, _, _ in pairs)
     return work_of_batch([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
 
 

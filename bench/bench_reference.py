@@ -51,7 +51,7 @@ BATCH = 8
 LIMIT = 1024
 #: Rows added by the change "rows appended".
 MORE = 2
-#: Real pairs whose prompts are longer than their responses, where they lie beside the repository.
+#: Real pairs whose prompts are longer than their responses, in a folder beside the repository.
 REAL = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_test.messages.jsonl"
 DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
 
@@ -174,7 +174,7 @@ def trl_forward(
 
 
 def load_tokenizer_of(weights: Any) -> Any:
-    """The tokenizer that lies beside some loaded weights."""
+    """The tokenizer saved with some loaded weights."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(weights.name_or_path)
@@ -307,7 +307,7 @@ def counted(trainer: Any) -> Iterator[dict[str, float]]:
         trainer.compute_ref_log_probs, trainer._precompute_ref_logps = compute, precompute
 
 
-class Heard(Silent):
+class Recorder(Silent):
     """Keeps the metrics of the stage."""
 
     def __init__(self) -> None:
@@ -329,10 +329,10 @@ def by_preflow(recipe: Recipe, base: ModelRef, rows: list[Pair], change: Change,
     assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
     section = recipe.dpo.model_dump() | change.recipe
     changed = Recipe.model_validate({**recipe.model_dump(), "dpo": section, "seed": change.trl.get("seed", 42)})
-    heard, begin = Heard(), time.perf_counter()
+    recorder, begin = Recorder(), time.perf_counter()
     spec = ReferenceSpec(recipe=changed, base=base, data=data)
-    build(folder / "reference", lambda out: run_reference(spec, out, heard))
-    return int(heard.values["scoring/rows_computed"]), time.perf_counter() - begin
+    build(folder / "reference", lambda out: run_reference(spec, out, recorder))
+    return int(recorder.values["scoring/rows_computed"]), time.perf_counter() - begin
 
 
 if __name__ == "__main__":

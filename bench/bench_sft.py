@@ -36,7 +36,7 @@ from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import load_tokenizer, load_weights
-from preflow.models.packed.layout import IGNORED, common_beginning
+from preflow.models.packed.layout import IGNORED, shared_prefix_length
 from preflow.models.precision import Precision
 from preflow.models.resolve import resolve_model
 from preflow.models.trl_forward import pack_sequences
@@ -106,7 +106,7 @@ def arithmetic(recipe: Recipe, rows: list[TokenizedDemonstration]) -> dict[str, 
         for name, recompute in zip(OTHERS, (True, False), strict=True):
             totals[name] += training_flops(shape, padded, 16, head_products=2, recompute=recompute)
         lengths = [(len(row.input_ids), sum(row.response_mask)) for row in batch]
-        common = common_beginning(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
+        common = shared_prefix_length(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
         totals[OURS] += training_flops(shape, work_of_batch(lengths, packed=True, common=common), 16)
     return totals
 

@@ -42,7 +42,7 @@ def main(
 
 
 def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
-    """Write a run's last model as whole weights with its tokenizer.
+    """Write a run's last model as full weights with its tokenizer.
 
     Args:
         run: A finished run that trained an adapter.
@@ -53,7 +53,7 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
         The drift on held-out responses: mean absolute difference of a token's log-prob, nats.
 
     Raises:
-        ConfigError: The folder exists, or the run trained whole weights.
+        ConfigError: The folder exists, or the run trained full weights.
         ModelError: The merged model drifts further; nothing is left.
     """
     from preflow.models.merge import merge
@@ -63,7 +63,7 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
 
     trained = run.artifacts["dpo" if "dpo" in run.artifacts else "sft"].file("model")
     if run.recipe.tuning == "full":
-        raise ConfigError(f"the run has tuning: full, so there is nothing to merge: {trained} holds whole weights")
+        raise ConfigError(f"the run has tuning: full, so there is nothing to merge: {trained} holds full weights")
     if to.exists():
         raise ConfigError(f"{to} exists: expected a folder that is not there yet")
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The folder that a check leaves: written beside its place and moved there when whole. No other file is ever removed.
 
 ``written.json`` in it lists every file with its SHA-256. A folder is replaced only where it holds just these files, all
-as they were written: one that was mended by hand since is somebody's work.
+as they were written: one that was edited by hand since is a user's work.
 """
 
 import json
@@ -17,7 +17,7 @@ from preflow.data.files.sources import DataSource
 from preflow.errors import ConfigError
 from preflow.fingerprints.files import file_digest
 
-#: What the gate wrote into a folder, by name and SHA-256.
+#: What validation wrote into a folder, by name and SHA-256.
 WRITTEN = "written.json"
 _NAMED = 3
 _FOREIGN = "no file"
@@ -29,7 +29,7 @@ def result_folder(folder: Path, sources: Iterable[DataSource]) -> Iterator[Path]
 
     Args:
         folder: Where the files shall be: absent, empty, or left by an earlier check and not changed since.
-        sources: Files that are read; none of them may lie in ``folder``.
+        sources: Files that are read; none of them may be in ``folder``.
 
     Raises:
         ConfigError: ``folder`` cannot be made, holds a file that is read, or holds anything that no check wrote.
@@ -53,7 +53,7 @@ def _earlier(folder: Path, place: Path, sources: Iterable[DataSource]) -> list[s
     for source in sources:
         if not is_hub(source.path) and Path(source.path).resolve().is_relative_to(place):
             raise ConfigError(
-                f"{source.path} is read and lies in {folder}, the folder for the results, which would be replaced: "
+                f"{source.path} is read and is in {folder}, the folder for the results, which would be replaced: "
                 "name another folder with --out"
             )
     with _usable(folder):
@@ -69,7 +69,7 @@ def _earlier(folder: Path, place: Path, sources: Iterable[DataSource]) -> list[s
     if changed:
         more = ", ..." if len(changed) > _NAMED else ""
         raise ConfigError(
-            f"--out {folder} holds an earlier report, but {', '.join(changed[:_NAMED])}{more} was added, mended or "
+            f"--out {folder} holds an earlier report, but {', '.join(changed[:_NAMED])}{more} was added, edited or "
             "removed since, so the folder is not replaced: name a new folder with --out, or move these files away"
         )
     return [*written, WRITTEN]
@@ -85,7 +85,7 @@ def _written(place: Path) -> dict[str, str] | None:
 
 
 def _listing(place: Path) -> dict[str, str]:
-    """What lies in a folder, by name: a file's digest, or that it is none, which is never ours."""
+    """What a folder holds, by name: a file's digest, or that it is none, which is never ours."""
     return {
         path.name: file_digest(path) if path.is_file() and not path.is_symlink() else _FOREIGN
         for path in place.iterdir()

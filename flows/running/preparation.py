@@ -36,7 +36,7 @@ class RunResult(Frozen):
     prefect_run_id: str
     evaluation: Artifact
     model: Artifact
-    """The last model that was trained; its files lie in the folder ``model`` of it."""
+    """The last model that was trained; its files are in the folder ``model`` of it."""
 
 
 def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> PreparedRun:

@@ -91,7 +91,7 @@ def verify(folder: Path) -> Artifact:
 
 
 def find(final: Path) -> Artifact | None:
-    """The artifact at ``final`` if it is there and whole; a broken one is set aside, never returned."""
+    """The artifact at ``final`` if it is there and whole; a broken one is renamed, never returned."""
     if not final.exists():
         return None
     try:

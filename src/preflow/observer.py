@@ -14,7 +14,7 @@ class Observer(Protocol):
         """Metrics measured at optimizer step ``step``."""
 
     def note(self, message: str) -> None:
-        """Something a person should read: a warning, an advice, a count of rows set aside."""
+        """Something a person should read: a warning, an advice, a count of quarantined rows."""
 
 
 class Silent:

@@ -21,7 +21,7 @@ _FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_e
 
 
 class ValidateSpec(Frozen):
-    """Check, set aside, split."""
+    """Check, quarantine, split."""
 
     demonstrations: tuple[DataSource, ...] = ()
     demonstrations_eval: tuple[DataSource, ...] = ()
@@ -106,7 +106,7 @@ class ReferenceSpec(Frozen):
         return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
 
     def options(self) -> dict[str, Any]:
-        """The settings that can change a log-prob: numerics, template and truncation; nothing of the optimizer."""
+        """The settings that can change a log-prob: precision, template and truncation; nothing of the optimizer."""
         dpo = self.recipe.dpo
         names = ("tuning", "use_4bit", "bf16", "template", "provider", "trust_remote_code")
         shared = {name: getattr(self.recipe, name) for name in names}

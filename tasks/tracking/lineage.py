@@ -59,7 +59,7 @@ def data_digest(sources: ValidateSpec) -> str:
 
 
 def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> dict[str, str]:
-    """The tags of a pipeline run. Digests of single data files stand in its dataset inputs."""
+    """The tags of a pipeline run. Digests of single data files are in its dataset inputs."""
     tags = {
         "kind": "pipeline",
         "strategy": recipe.strategy,

@@ -28,7 +28,7 @@ def require_launchable(recipe: Recipe) -> None:
 
     Raises:
         ConfigError: ``launch.config`` is no file, names a second one, asks for another precision than the recipe (the
-            reference's values and the proof are in the recipe's), or is DeepSpeed's where there is a token budget.
+            reference and the start-up checks compute in the recipe's), or is DeepSpeed's where there is a token budget.
     """
     if recipe.launch.config is None:
         return
@@ -53,7 +53,7 @@ def _require_no_budget(recipe: Recipe, config: str) -> None:
         if section.max_tokens_per_batch is not None:
             raise ConfigError(
                 f"{stage}.max_tokens_per_batch is {section.max_tokens_per_batch}, but launch.config {config} is "
-                "DeepSpeed's, which counts the forwards of a step itself: remove it, or launch with DDP or FSDP"
+                "DeepSpeed's, which counts the micro-batches itself: remove it, or launch with DDP or FSDP"
             )
 
 
@@ -63,8 +63,8 @@ def _require_one_file(config: str, said: Mapping[str, Any]) -> None:
     other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
     if other is not None:
         raise ConfigError(
-            f"launch.config {config} names deepspeed_config_file {other}: nobody would see its precision, nor that it "
-            "was changed. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
+            f"launch.config {config} names deepspeed_config_file {other}: its precision and its changes would "
+            "not be checked. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
             "as in infra/accelerate/deepspeed-zero3.yaml"
         )
 
@@ -78,6 +78,6 @@ def wrong_precision(recipe: Recipe, said: str) -> NoReturn:
     bf16 = f"'{recipe.bf16}', which is float32 here" if recipe.bf16 == "auto" else str(recipe.bf16).lower()
     raise ConfigError(
         f"launch.config {recipe.launch.config} says mixed_precision {said}, but the recipe's bf16 is {bf16}: training "
-        'would compute in other numbers than the reference and the proof. Write mixed_precision: "no" there, so that '
-        "the recipe decides" + (", or bf16: true in the recipe" if said == "bf16" else "")
+        'would compute in another precision than the reference. Write mixed_precision: "no" there, so that the recipe '
+        "decides" + (", or bf16: true in the recipe" if said == "bf16" else "")
     )

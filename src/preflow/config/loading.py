@@ -22,7 +22,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Args:
         path: A YAML or JSON file. Data paths in it resolve against its folder.
         overrides: Dotted names to values (``{"dpo.beta": 0.2}``), as ``--set`` and deployments give them. Text is read
-            as YAML. An override wins wherever the setting stands in the file.
+            as YAML. An override wins wherever the setting is in the file.
 
     Raises:
         ConfigError: The file cannot be read, or settings are unknown, missing or contradictory; names each of them

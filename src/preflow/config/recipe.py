@@ -1,6 +1,6 @@
 """Every setting of a run: one recipe file, frozen, with unknown keys refused.
 
-A recipe is YAML or JSON. Settings that belong to a stage may stand in its section (``sft:``, ``dpo:``) or, given
+A recipe is YAML or JSON. Settings that belong to a stage may be in its section (``sft:``, ``dpo:``) or, given
 once for all stages that know them, at the top level; a section's own value wins. A file without sections, as other
 tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), is therefore a recipe as it is.
 
@@ -35,7 +35,7 @@ class Recipe(Frozen):
     strategy: Strategy = "two-stage"
     """``two-stage`` (SFT, then DPO against it), ``sft`` alone, or ``dpo`` alone (the named model is the reference)."""
     task: Literal["text-generation"] = "text-generation"
-    """Kind of model."""
+    """What the model does."""
     provider: Literal["huggingface", "unsloth"] = "huggingface"
     """Who loads the model."""
     model_name: str | None = None
@@ -61,7 +61,7 @@ class Recipe(Frozen):
     dpo: DpoSettings | None = None
     """The DPO stage."""
     validation: ValidationSettings = ValidationSettings()
-    """The data gate."""
+    """Data validation."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """The evaluation."""
 

@@ -1,4 +1,4 @@
-"""What the two training stages can be told, in the names of the field (TRL, transformers, PEFT)."""
+"""Settings of the two training stages, in the names of the field (TRL, transformers, PEFT)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class TrainingSettings(Frozen):
     max_tokens_per_batch: int | None = Field(default=None, ge=1)
     """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
     an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
-    their loss the same mean; only how they are shared out over forwards changes: short rows go many at once, long ones
+    their loss the same mean; only how they are split into micro-batches changes: short rows go many at once, long ones
     few. Losses that compare the pairs of one forward (``aot``, ``aot_unpaired``) see those pairs; ``sft``,
     a mean over tokens, is refused. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
@@ -69,7 +69,7 @@ class TrainingSettings(Frozen):
     max_seq_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and response together. Longer rows lose their oldest whole turns first."""
     overlong_response: Literal["drop", "cut"] = "drop"
-    """What happens to a response that does not fit with its last user turn: the row is set aside, or the response's
+    """What happens to a response that does not fit with its last user turn: the row is quarantined, or the response's
     end is cut. Either way it is counted."""
     lora_r: int = Field(default=16, ge=1)
     """Rank of the LoRA adapter (Hu et al. 2021, arXiv:2106.09685)."""
@@ -148,11 +148,11 @@ class DpoSettings(TrainingSettings):
     disable_dropout: bool = True
     """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
     eval_steps: int = Field(default=20, ge=0)
-    """Optimizer steps between two looks at held-out pairs (KL, drift, reward accuracy); 0 looks at the end alone."""
+    """Optimizer steps between two held-out evaluations (KL, reward accuracy); 0 evaluates at the end alone."""
     eval_pairs: int = Field(default=16, ge=0)
-    """Held-out pairs looked at, spread evenly; 0 switches the looks off."""
+    """Pairs per held-out evaluation, spread evenly; 0 switches it off."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """Guards the training: KL from the reference along held-out chosen responses, in nats per response, above which
+    """Limits the training: KL from the reference along held-out chosen responses, in nats per response, above which
     training stops and returns to the best weights within the limit. It can change the weights.
     ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
     early_stop_patience: int = Field(default=10, ge=0)
@@ -198,7 +198,7 @@ class DpoSettings(TrainingSettings):
         if self.max_tokens_per_batch is not None and any(loss.token_mean for loss in losses.values()):
             raise ValueError(
                 f"max_tokens_per_batch is {self.max_tokens_per_batch} but loss_type has sft, a mean over the tokens of "
-                "a forward, which depends on how a step is shared out: give per_device_train_batch_size and "
+                "a forward, which depends on how a step is split: give per_device_train_batch_size and "
                 "gradient_accumulation_steps instead"
             )
         others = sorted(name for name, loss in losses.items() if not loss.divergences)

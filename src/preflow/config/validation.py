@@ -1,4 +1,4 @@
-"""The data gate's thresholds, as recipes give them."""
+"""Thresholds of data validation, as recipes give them."""
 
 import difflib
 from typing import Self
@@ -10,7 +10,7 @@ from preflow.findings import FINDINGS, Severity
 
 
 class ValidationSettings(Frozen):
-    """The data gate's thresholds. ``preflow.findings`` lists every finding with its severity."""
+    """Thresholds of data validation. ``preflow.findings`` lists every finding with its severity."""
 
     severity: dict[str, Severity] = Field(default_factory=dict)
     """What follows from a finding, by its name: ``stop``, ``set_aside``, ``warn`` or ``off``."""
@@ -22,7 +22,7 @@ class ValidationSettings(Frozen):
     """The same for training demonstrations. The default is that of pairs; 1,000 good ones taught a model of 65B to
     answer (Zhou et al. 2023, arXiv:2305.11206)."""
     maximum_set_aside: float = Field(default=0.5, ge=0.0, le=1.0)
-    """A larger share of rows set aside stops the run: the file is not what it seems."""
+    """A larger share of quarantined rows stops the run: the file is not what it seems."""
     maximum_characters: int = Field(default=200_000, ge=1)
     """``text_too_long``: most characters of a row."""
     too_similar: float = Field(default=0.95, gt=0.5, le=1.0)
@@ -31,7 +31,7 @@ class ValidationSettings(Frozen):
     no_clear_winner_words: int = Field(default=12, ge=0)
     """``no_clear_winner``: most words of an answer that counts as short."""
     same_in_other_words: float = Field(default=0.64, gt=0.0, le=1.0)
-    """``same_in_other_words``: how much of the meaning of each answer's words must stand in the other, by word vectors
+    """``same_in_other_words``: how much of the meaning of each answer's words must occur in the other, by word vectors
     (English only)."""
     same_in_other_words_up_to: int = Field(default=60, ge=0)
     """``same_in_other_words``: most words of an answer that is judged."""
@@ -61,7 +61,7 @@ class ValidationSettings(Frozen):
     low_diversity: float = Field(default=0.3, gt=0.0, le=1.0)
     """``low_diversity``: share of rows that are nearly another row which warns."""
     benchmark_files: Names = Field(default=(), json_schema_extra=COSMETIC)
-    """Files whose prompts must not train: rows with the same or nearly the same prompt are set aside."""
+    """Files whose prompts must not train: rows with the same or nearly the same prompt are quarantined."""
     personal_data: bool = False
     """Also look for e-mail addresses, phone numbers and secrets (slow)."""
     phone_region: str = "US"
@@ -69,7 +69,7 @@ class ValidationSettings(Frozen):
     whole_examples: bool = False
     """Show whole texts in the report instead of a few words."""
     memory_mb: int = Field(default=1024, ge=16, json_schema_extra=COSMETIC)
-    """Memory for the rows of the gate, in MiB: what exceeds it is worked on in parts, from disk."""
+    """Memory for the rows of validation, in MiB: what exceeds it is worked on in parts, from disk."""
     workers: int = Field(default=2, ge=1, json_schema_extra=COSMETIC)
     """Most processes that read rows; small files are read in one."""
 

@@ -244,7 +244,7 @@ def check_policy(
         forward: The trainer's own forward, in evaluation mode: pairs to their sums for chosen and for rejected, nats.
         dtype: Of the forward; decides the tolerance.
         batch: Pairs per forward; half as many from where memory runs out, unless processes go through them together.
-        observer: Hears progress.
+        observer: Receives progress.
         reference: Where the stored values come from; named in the remedy.
 
     Returns:

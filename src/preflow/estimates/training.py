@@ -14,7 +14,7 @@ from preflow.estimates.flops import Shape, Work, forward_flops, packed_pair, seq
 from preflow.estimates.memory import Memory, peak_memory
 from preflow.models.cpu.switch import kernels_wanted
 from preflow.models.loading import LanguageModel
-from preflow.models.packed.layout import common_beginning
+from preflow.models.packed.layout import shared_prefix_length
 from preflow.models.precision import Precision
 from preflow.training.out_of_memory import smaller_batch
 from preflow.training.sampler import LengthSampler
@@ -77,7 +77,7 @@ def common_tokens(prompts: Iterable[Sequence[int]], rows: Iterable[Lengths], lim
         limit: Tokens that a row may have.
     """
     both = zip(prompts, rows, strict=True)
-    return common_beginning(prompt[:-1] for prompt, row in both if _widest(row) < limit)
+    return shared_prefix_length(prompt[:-1] for prompt, row in both if _widest(row) < limit)
 
 
 def _forwards(

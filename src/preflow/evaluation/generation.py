@@ -87,7 +87,7 @@ def answer_report(
         prompts: Held-out prompts to answer.
         settings: Longest response and batch size.
         seed: Of the sampling.
-        observer: Hears progress.
+        observer: Receives progress.
 
     Returns:
         Per model: ``response_tokens``, ``cut_share``, and ``kl_base`` / ``kl_sft`` with ``value`` and ``se``.
@@ -137,7 +137,7 @@ def generate(
         name: Which of them answers.
         prompts: B prompts of token ids; padded on the left here.
         max_new_tokens: Longest response.
-        sample: Sample at temperature 1 without top-k or top-p; else take the likeliest token each time.
+        sample: Sample at temperature 1 without top-k or top-p; else take the most probable token each time.
 
     Returns:
         B responses of 1 to ``max_new_tokens`` token ids.

@@ -97,7 +97,7 @@ def fill(
         store: Where values are looked up and written.
         groups: Prompts with the responses whose values are wanted.
         load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
-        observer: Hears progress.
+        observer: Receives progress.
         what: What is computed, for the progress line.
         keys: ``response_keys`` of the groups, where they are known already.
         by_length: Many rows run at once: take the longest first, so that neighbours are of similar length, and of one

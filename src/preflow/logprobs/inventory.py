@@ -12,7 +12,7 @@ from preflow.logprobs.key_index import Keys
 from preflow.logprobs.shards import KEY_BYTES, ShardFolder, inside, open_store
 from preflow.logprobs.store import FOLDER_DIGITS, REFERENCE_FILE, key_column
 
-#: What a damaged shard's name ends in once a reader has set it aside.
+#: What a damaged shard's name ends in once a reader has renamed it.
 ASIDE = ".broken"
 
 
@@ -27,7 +27,7 @@ class StoredReference:
         keys: By shard that is whole: the keys of its rows.
         newest: When the newest row was computed, seconds since 1970.
         usage: What each run asked.
-        damaged: Files that are of no use: damaged shards, set aside or not, and unreadable notes of usage.
+        damaged: Files that are of no use: damaged shards, renamed or not, and unreadable notes of usage.
     """
 
     folder: ShardFolder

@@ -74,7 +74,7 @@ class ShardFolder:
         Args:
             files: Its file system, from ``open_store``.
             path: The folder there.
-            reference: Digest of the reference; shards of another one are set aside.
+            reference: Digest of the reference; shards of another one are renamed.
         """
         self._files, self.path = files, path
         self.is_local = isinstance(files, LocalFileSystem)
@@ -93,7 +93,7 @@ class ShardFolder:
         return bool(self._files.exists(f"{self.path}/{name}"))
 
     def read(self, name: str) -> pa.Table | None:
-        """A shard's rows; none if it is gone (merged by another process) or damaged, which sets it aside."""
+        """A shard's rows; none if it is gone (merged by another process) or damaged, which renames it."""
         try:
             return self.look(name)
         except FileNotFoundError:

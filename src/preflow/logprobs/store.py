@@ -1,4 +1,4 @@
-"""Log-probs by content: computed once per weights, numerics and token ids, kept in shards, shared by every run.
+"""Log-probs by content: computed once per weights, precision and token ids, kept in shards, shared by every run.
 
 The key of a value is what it depends on and nothing else: the identity of the reference (``models.identity``) and the
 token ids of one prompt and one response. Learning rates, betas, row order, file names, the other response of a pair do
@@ -108,7 +108,7 @@ class LogprobStore:
         return np.frombuffer(keys, f"S{KEY_BYTES}")
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
-        """Where each key's row stands in this store, -1 for those that it does not have."""
+        """Where each key's entry is in this store, -1 for those that it does not have."""
         return self._index.find(keys)
 
     def get(self, group: PromptResponses) -> list[list[float]]:
@@ -134,7 +134,7 @@ class LogprobStore:
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Write one shard, and merge small ones when there are many."""
-        if not self.shards.has(REFERENCE_FILE):  # the first shard, or somebody has pruned the reference meanwhile
+        if not self.shards.has(REFERENCE_FILE):  # the first shard, or the reference was pruned meanwhile
             self.describe()
         table = pa.table(columns, schema=SCHEMA)
         self._seen[self.shards.write(table)] = len(table)
@@ -169,7 +169,7 @@ class LogprobStore:
         self._seen.update(dict.fromkeys(small, SMALL_ROWS))  # their rows are in a large one now
 
     def _hold(self, table: pa.Table) -> Keys:
-        """Take in the rows that are not here already; gives their keys, which the index is still to be told."""
+        """Take in the rows that are not here already; gives their keys, which the index does not have yet."""
         keys = key_column(table)
         new = self._index.find(keys) < 0
         if not new.all():  # a merged shard, or two writers stored the same row

@@ -29,7 +29,7 @@ def merged_kl(policy: Tensor, reference: Tensor) -> Tensor:
     """KL over some tokens and one outcome for all others: never more than the KL over the whole vocabulary.
 
     Merging outcomes cannot raise a KL (data-processing inequality; Cover and Thomas, theorem 2.8.1). With the
-    reference's likeliest tokens little is lost: what the policy moves elsewhere is seen as the others' gain.
+    reference's top-k tokens little is lost: what the policy moves elsewhere is seen as the others' gain.
 
     Args:
         policy: Log-probs of k distinct tokens, nats, shape ``(..., k)``.

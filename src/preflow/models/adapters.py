@@ -12,7 +12,7 @@ from preflow.config.training import TrainingSettings
 from preflow.distributed import is_rank0
 from preflow.models.loading import LanguageModel
 from preflow.models.resolve import ModelRef
-from preflow.models.sharding import is_sharded, whole_weights
+from preflow.models.sharding import full_weights, is_sharded
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
@@ -34,10 +34,10 @@ def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> 
 def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
     """Save an adapter or full weights, with the tokenizer, so that the same weights give the same bytes.
 
-    The adapter's config names the base as the recipe does, not by a path of this machine. Every process of a launch
+    The adapter's config names the base as the recipe does, not by a path of this machine. Every rank
     calls this, since each may hold a part of the weights; process 0 writes.
     """
-    weights = whole_weights(model) if is_sharded(model) else None
+    weights = full_weights(model) if is_sharded(model) else None
     if not is_rank0():
         return
     model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)

@@ -41,7 +41,7 @@ def position_limit(base: ModelRef, recipe: Recipe) -> int | None:
 
 
 def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:
-    """Full weights from a folder of safetensors, in 4-bit where the recipe says so, in evaluation mode."""
+    """Full weights from a folder of safetensors, in 4-bit where the recipe asks for it, in evaluation mode."""
     if recipe.provider == "unsloth":
         return _load_with_unsloth(folder, recipe, precision)
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -120,7 +120,7 @@ def without_dropout(model: LanguageModel) -> None:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a model folder holds an adapter rather than whole weights."""
+    """Whether a model folder holds an adapter rather than full weights."""
     return (folder / "adapter_config.json").is_file()
 
 

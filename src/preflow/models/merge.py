@@ -40,7 +40,7 @@ def merge(
         base: What the adapter was trained over.
         adapter: Its folder.
         recipe: How the base is loaded.
-        precision: Where and in which numbers.
+        precision: Device and dtypes.
         rows: Prompts with responses to compare on, at least one.
         out: A folder that does not exist yet.
         limit: Mean nats per token by which it may differ before it is refused.
@@ -76,9 +76,9 @@ def merge(
 
 
 def where_it_fits(precision: Precision, work: Callable[[Precision], Result]) -> Result:
-    """What ``work`` gives on the device, or on the CPU where the device has no room for whole, wide weights.
+    """What ``work`` gives on the device, or on the CPU where the device lacks memory for full, wide weights.
 
-    A card that trains packed weights need not hold them unpacked; the machine around it can.
+    A GPU that trains 4-bit weights need not hold them widened; the machine around it can.
     """
     try:
         return work(precision)

@@ -1,4 +1,4 @@
-"""Out of memory: what nobody uses any more is freed, and batches are halved."""
+"""Out of memory: models no longer used are freed, and batches are halved."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -10,10 +10,10 @@ R = TypeVar("R")
 
 
 def free_unused() -> None:
-    """Free models that nobody uses any more, on a GPU too.
+    """Free models that are no longer used, on a GPU too.
 
     Trainers, trained models and 4-bit ones hold themselves in cycles, which Python frees when it happens to look: until
-    then a card would hold the model of every earlier step beside the next one's.
+    then a GPU would hold the model of every earlier step beside the next one's.
     """
     clear_device_cache(garbage_collection=True)
 
@@ -26,20 +26,20 @@ def run_in_halving_batches(
     *,
     may: bool = True,
 ) -> Iterator[tuple[Sequence[T], R]]:
-    """Run items in batches, in order: from where memory runs out on in ones of half the size.
+    """Run items in batches, in order: after running out of memory in ones of half the size.
 
     Args:
         items: All of them.
         size: Of a batch, to begin with.
         run: On a batch.
-        tell: Hears the size that did not fit, and the next one.
+        tell: Receives the size that did not fit, and the next one.
         may: Whether sizes may change: not where several processes go through the batches together.
 
     Yields:
         Every batch with its result.
 
     Raises:
-        RuntimeError: Memory ran out for one item alone, or something else was wrong.
+        RuntimeError: Out of memory for one item alone, or something else was wrong.
     """
     done = 0
     while done < len(items):

@@ -1,4 +1,4 @@
-"""In which numbers a model computes; part of the identity of whatever is computed with it."""
+"""Device and dtypes a model computes in; part of the identity of whatever is computed with it."""
 
 import os
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ _ENVIRONMENT = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDI
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """In which numbers a model computes.
+    """Device and dtypes a model computes in.
 
     Attributes:
         device: Where it runs.

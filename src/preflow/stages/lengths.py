@@ -1,4 +1,4 @@
-"""What the model's tokenizer makes of the rows, before any weight is loaded: who fits, who is cut, who is set aside.
+"""What the model's tokenizer makes of the rows, before weights are loaded: which fit, are cut, or are dropped.
 
 Training and scoring tokenize with the same function, so what is refused here would have been refused there, hours of
 training later.
@@ -33,7 +33,7 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
     Args:
         spec: Which rows, under which tokenizer and limits.
         out: The stage's partial folder.
-        observer: Hears progress and counts.
+        observer: Receives progress and counts.
 
     Raises:
         ConfigError: Rows may be longer than the model has positions.

@@ -32,7 +32,7 @@ from preflow.specs import ReferenceSpec
 
 #: Pairs that are texts, then lists of numbers, at once; the others are columns.
 _TOKENIZED_ROWS = 2048
-#: What the metrics are called of looking up what processes of a launch have stored.
+#: What the metrics are called of looking up what ranks have stored.
 ASSEMBLING = "assembling"
 
 
@@ -46,13 +46,13 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
     Args:
         spec: Which pairs, under which model.
         out: The stage's partial folder.
-        observer: Hears progress and counts.
-        filled: Whether processes of a launch have just run ``prepare``, and told what they found and computed.
+        observer: Receives progress and counts.
+        filled: Whether ranks have just run ``prepare``, and told what they found and computed.
 
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    tokenized, counts = _tokenize_sides(spec, observer)
+    tokenized, counts = _tokenize_splits(spec, observer)
     store = _fill(spec, tokenized, observer, metrics=ASSEMBLING if filled else "scoring")
     for side, pairs in tokenized.items():
         write_blocks(out / f"{side}.parquet", pairs.scored(store))
@@ -67,12 +67,12 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
 
 
 def prepare(spec: ReferenceSpec, observer: Observer) -> None:
-    """Fill the store with all that ``run_reference`` will ask for: what each process of a launch does.
+    """Fill the store with all that ``run_reference`` will ask for: what each rank does.
 
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    tokenized, _ = _tokenize_sides(spec, Silent())  # who writes the artifact tells the counts
+    tokenized, _ = _tokenize_splits(spec, Silent())  # who writes the artifact tells the counts
     _fill(spec, tokenized, observer)
     shut_down()
 
@@ -102,7 +102,7 @@ def score_groups(
         base: The base model.
         trained: What an earlier stage trained over it; none for the base itself.
         groups: Prompts, each with its responses.
-        observer: Hears progress, and afterwards how many groups were asked, found and computed, and how fast.
+        observer: Receives progress, and afterwards how many groups were asked, found and computed, and how fast.
         what: What is scored, for the progress line.
         metrics: What its metrics are called.
         keys: ``response_keys`` of the groups, where they are known already.
@@ -151,7 +151,7 @@ def _require_same(numbers: str, precision: Precision) -> None:
         )
 
 
-def _tokenize_sides(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, RowCounts]]:
+def _tokenize_splits(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, RowCounts]]:
     """Training and held-out pairs, and what became of the rows of each side."""
     sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
     tokenized: dict[str, PairTokens] = {}

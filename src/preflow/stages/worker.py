@@ -28,7 +28,7 @@ _PATIENCE = timedelta(hours=2)
 
 
 class Lines:
-    """An observer that writes what it hears to standard output."""
+    """An observer that writes what it receives to standard output."""
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Tell."""
@@ -89,13 +89,13 @@ def join_training() -> PartialState:
 
 
 def _end_with_input() -> None:
-    """End this process when its input ends: who would read its results is gone, and nobody else would end it."""
+    """End this process when its input ends: who would read its results is gone, and nothing else would end it."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 
 def load_full_weights_on_every_rank() -> None:
-    """Let every process load the whole model, which it proves before the trainer shares the weights out.
+    """Let every process load the whole model, which it proves before the trainer shards the weights.
 
     Raises:
         ConfigError: The launch asks for FSDP 1, whose flat parameters have no names to save them under.

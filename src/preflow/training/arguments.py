@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecat
 def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Precision, out: Path) -> dict[str, Any]:
     """The arguments of transformers' Trainer that a recipe fixes, under the Trainer's names."""
     rows, forwards = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
-    if settings.max_tokens_per_batch is not None:  # a step's rows come together and are shared out by their tokens
+    if settings.max_tokens_per_batch is not None:  # an effective batch comes together and is split by tokens
         rows, forwards = rows * forwards, 1
     return {
         "output_dir": str(out / SCRATCH),

@@ -15,7 +15,7 @@ from preflow.observer import Observer
 from preflow.training.checkpoints import mark_whole
 
 #: Share of the estimated memory that the process may hold between steps, freed blocks included.
-_LYING_ABOUT = 1.25
+_UNUSED_MEMORY = 1.25
 
 
 class HeapWithinEstimate(TrainerCallback):
@@ -27,7 +27,7 @@ class HeapWithinEstimate(TrainerCallback):
 
     def __init__(self, memory: PeakMemory, estimate: float) -> None:
         """Compare ``memory`` with the bytes that training was estimated to take above the loaded model."""
-        self.memory, self.estimate, self.most = memory, estimate, _LYING_ABOUT * estimate
+        self.memory, self.estimate, self.most = memory, estimate, _UNUSED_MEMORY * estimate
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Return what is free where the process holds more than it should."""

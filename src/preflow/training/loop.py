@@ -32,7 +32,7 @@ class PredictedMemory(Protocol):
 
     @property
     def tensors(self) -> float:
-        """What of it lies in tensors."""
+        """What of it tensors hold."""
 
 
 def run_training(
@@ -48,7 +48,7 @@ def run_training(
     Args:
         trainer: TRL's, ready.
         out: The stage's partial folder.
-        observer: Hears how much memory training took above the loaded model, where one process holds all of that.
+        observer: Receives how much memory training took above the loaded model, where one process holds all of that.
         predicted: What it was estimated to take; without it memory is not reported.
         keep_heap: Whether the allocator's settings may be changed while it runs, where that saves time or memory.
 
@@ -75,12 +75,12 @@ def _heap(trainer: Trainer, memory: PeakMemory, predicted: PredictedMemory | Non
 
 
 def _tell_memory(trainer: Trainer, observer: Observer, memory: PeakMemory, predicted: PredictedMemory) -> None:
-    """Say what training was foreseen to take and what it took: not in the artifact, for that differs by the run."""
+    """Report what training was estimated to take and what it took: not in the artifact, for that differs by the run."""
     stage, model = getattr(trainer, "stage", "training"), trainer.model
     values = {"predicted": predicted.training / _GIB, "predicted_tensors": predicted.tensors / _GIB}
     taken = memory.above_idle()
     if model is not None and is_sharded(model):  # no process holds the loaded model
-        observer.note(f"{stage}: how much memory training took was not measured: processes share its weights out")
+        observer.note(f"{stage}: how much memory training took was not measured: its weights are sharded")
     elif taken is None:
         observer.note(
             f"{stage}: how much memory training took was not measured: /proc/self/clear_refs cannot be written here"
@@ -91,7 +91,7 @@ def _tell_memory(trainer: Trainer, observer: Observer, memory: PeakMemory, predi
 
 
 def _saves_memory(trainer: Trainer) -> bool:
-    """Whether a training makes many temporaries to hold little, so that freed memory must not lie about."""
+    """Whether a training makes many temporaries to hold little, so that freed memory must be released."""
     packed = getattr(inner_model(trainer.model), "is_loaded_in_4bit", False)
     modules = trainer.model.named_modules() if trainer.model is not None else ()
     drops = any("lora_dropout" in name and getattr(module, "p", 0.0) > 0 for name, module in modules)
@@ -101,7 +101,7 @@ def _saves_memory(trainer: Trainer) -> bool:
 def clean_log(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """The logged steps without wall times and without the closing summary.
 
-    A look at held-out pairs that gave no number, at which training stops, has no value in the log.
+    A held-out evaluation that gave no number, at which training stops, has no value in the log.
     """
     steps = [entry for entry in history if "train_runtime" not in entry]
     return [{k: v for k, v in entry.items() if not _TIMES.search(k) and math.isfinite(v)} for entry in steps]

@@ -21,14 +21,14 @@ def smaller_batch(settings: TrainingSettings, error: BaseException | None = None
     """The settings of the next smaller forward with the same rows per optimizer step; None where there is none.
 
     Args:
-        settings: Under which memory ran out.
-        error: What said so. Where it names the forward's size, a budget is halved from there: a step may hold far fewer
+        settings: Under which memory was exhausted.
+        error: The error. Where it names the forward's size, a budget is halved from there: a step may hold far fewer
             tokens than the budget, and a try that changes nothing loads and proves everything again.
     """
     budget = settings.max_tokens_per_batch
     if budget is not None:
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        # Of several processes each may have told its own.
+        # Of several ranks each may have reported its own.
         failed = [(int(tokens), int(rows)) for tokens, rows in _SIZE.findall(text)]
         less = min([budget, *(tokens for tokens, _ in failed)]) // 2
         alone = any(rows == 1 for _, rows in failed)
@@ -44,11 +44,11 @@ def smaller_batch(settings: TrainingSettings, error: BaseException | None = None
 def retry_with_smaller_batches(
     recipe: Recipe, stage: str, work: Callable[[Recipe], Result], observer: Observer
 ) -> Result:
-    """Do a training stage's work, with smaller batches when memory runs out and the recipe allows it.
+    """Do a training stage's work, with smaller batches when out of memory and the recipe allows it.
 
     The work starts again from the last whole checkpoint; every optimizer step sees the same rows. Of several processes
-    none tries again alone, since the others would wait for it in the midst of a step: all end, and whoever launched
-    them launches them again.
+    none tries again alone, since the others would wait for it in the midst of a step: all end, and are launched
+    again.
 
     Args:
         recipe: Whose section ``stage`` says how large batches are.

@@ -1,4 +1,4 @@
-"""Which rows share a forward: rows of like length together, and a step's rows within a budget of tokens."""
+"""Which rows share a forward: rows of like length together, and an effective batch within a budget of tokens."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _SHARE = "share"
 
 
 class TokenBudgetBatching:
-    """Mixin before a trainer: rows of like length together, and a step's rows within a token budget, if asked for."""
+    """Mixin before a trainer: rows of like length together, and an effective batch within a token budget."""
 
     lengths: Sequence[int] = ()
     by_length = False
@@ -44,7 +44,7 @@ class TokenBudgetBatching:
         trainer = as_trainer(self)
         if settings.max_tokens_per_batch and trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
             raise ConfigError(
-                f"max_tokens_per_batch is {settings.max_tokens_per_batch}, but DeepSpeed counts the forwards of a step "
+                f"max_tokens_per_batch is {settings.max_tokens_per_batch}, but DeepSpeed counts the micro-batches "
                 "itself: remove it, or launch with DDP or FSDP"
             )
         self.lengths, self.padded = lengths, padded
@@ -73,7 +73,7 @@ class TokenBudgetBatching:
         """The batches of a step, in an epoch's last one without the rows that accelerate repeats to fill it.
 
         It gives every process a full batch, of rows from the epoch's beginning where there are no others, which would
-        then be learnt from twice. What is left is shared out evenly instead.
+        then be learnt from twice. What is left is distributed evenly instead.
         """
         own: Any = super()
         trainer = as_trainer(self)
@@ -114,7 +114,7 @@ class TokenBudgetBatching:
         return batch
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """A step's rows of this process in as many forwards as the budget takes; without one, as they come."""
+        """This rank's rows of an optimizer step in as many micro-batches as the budget takes."""
         own: Any = super()
         share = inputs.pop(_SHARE, None)
         if self.budget is None and share is None:
@@ -154,7 +154,7 @@ class TokenBudgetBatching:
             raise
 
     def _forwards(self, rows: Sequence[int]) -> list[list[int]]:
-        """Rows shared out; every process does as many forwards, since sharded weights are gathered in each."""
+        """Rows split; every process does as many forwards, since sharded weights are gathered in each."""
         trainer = as_trainer(self)
         assert self.budget is not None
         parts = within_budget([self.lengths[row] for row in rows], self.budget, padded=self.padded)
@@ -165,7 +165,7 @@ class TokenBudgetBatching:
 
 
 def within_budget(lengths: Sequence[int], budget: int, *, padded: bool) -> list[list[int]]:
-    """Share rows out so that no part has more tokens than a budget, but for rows that alone have more.
+    """Split rows so that no part has more tokens than a budget, but for rows that alone have more.
 
     Args:
         lengths: Tokens of each row.

@@ -95,7 +95,7 @@ class SmallCard:
         self.head_rows: list[int] = []
         own = scoring.batch_logprobs
 
-        def on_the_card(model: Any, groups: list[PromptResponses], precision: Any, head_rows: int) -> Any:
+        def on_the_gpu(model: Any, groups: list[PromptResponses], precision: Any, head_rows: int) -> Any:
             tokens = sum(packed_length(group) for group in groups)
             if tokens > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -103,7 +103,7 @@ class SmallCard:
             self.head_rows.append(head_rows)
             return own(model, groups, CPU, head_rows)
 
-        monkeypatch.setattr(scoring, "batch_logprobs", on_the_card)
+        monkeypatch.setattr(scoring, "batch_logprobs", on_the_gpu)
 
     def scores(
         self, groups: list[PromptResponses], sizes: list[tuple[int, int]] | None = None
@@ -112,7 +112,7 @@ class SmallCard:
         return list(scores(MODELS["llama"][0], groups, card, sizes))
 
 
-def test_a_gpu_halves_its_batches_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_halves_its_batches_when_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every response gets its value, in order; a prompt whose responses do not fit together runs for each of them."""
     groups: list[PromptResponses] = [([1, 5, 6 + n], [[9] * (3 + n), [10, 11 + n] * 40]) for n in range(8)]
     groups.append(([1, 7], [[8 + n % 3] * 200 for n in range(3)]))  # 601 places, 201 for each response alone

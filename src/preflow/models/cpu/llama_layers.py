@@ -1,7 +1,7 @@
 """Layers of the Llama kind for training on the CPU: the same numbers in fewer passes over memory, and less of it kept.
 
 On a CPU a training step writes each of its tensors into memory that the system must first hand out, which costs more
-than the arithmetic of a norm or an activation. So the functions here write in place where nobody reads the old values,
+than the arithmetic of a norm or an activation. So the functions here write in place where nothing reads the old values,
 keep for the backward only what they cannot quickly compute again, and project what shares its input together. Layers
 are known by their class; those of other classes, dtypes and devices keep their own forward.
 """

@@ -1,4 +1,4 @@
-"""Log-probs of scored tokens with their gradient, without logits that outlive a tile.
+"""Log-probs of tokens with loss with their gradient, without logits that outlive a tile.
 
 The gradient of a row's log-prob with respect to its hidden state is a vector that the forward can finish, because the
 loss enters as one factor per row::
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-#: Scored tokens per tile at most. A product of fewer rows spends its time on bringing the head from memory.
+#: Tokens with loss per tile at most. A product of fewer rows spends its time on bringing the head from memory.
 _TILE = 512
-#: The same where probabilities stand beside their logits: a look during training shall not take more than its steps.
+#: The same where probabilities are held beside their logits: held-out evaluation takes no more memory than a step.
 _TILE_OF_TWO = 128
 
 
 class Scores(NamedTuple):
-    """Per scored token, shape ``(S,)`` each: nats, nats, logits, and whether the target is the likeliest token."""
+    """Per token with loss, shape ``(S,)`` each: nats, nats, logits, and whether the target is the top-1 token."""
 
     log_probs: Tensor
     entropy: Tensor
@@ -66,7 +66,7 @@ def _tile(
 ) -> tuple[Tensor, ...]:
     """Log-prob, entropy, log-sum of squared probabilities, mean logit, top-1 flag and slope ``(n, E)`` of n tokens.
 
-    The probabilities take the logits' place in ``room (n, V)`` where nobody reads the logits again: the mean of the
+    The probabilities take the logits' place in ``room (n, V)`` where nothing reads the logits again: the mean of the
     logits under them is ``(p W) h``, whose first product the slope needs anyway.
     """
     logits = torch.mm(hidden, weight.t(), out=room)

@@ -10,7 +10,7 @@ Every response begins with its own copy of the last prompt token, so each place 
 itself alone, and a response sees its prompt and itself. No token is padding, so nothing is computed in vain. (The idea
 of sharing the prompt between both sides: Wang and Hegde 2024, arXiv:2410.20305.)
 
-Where the prompts of a row begin alike, as with a system message, that beginning can stand once, before the first pair;
+Where the prompts of a row share a prefix, as with a system message, it can be computed once, before the first pair;
 then every pair sees it too.
 """
 
@@ -196,7 +196,7 @@ def in_one_row(groups: Sequence[PromptResponses], device: torch.device, *, share
         share: Whether the tokens with which all prompts begin stand once. A value's last bits then depend on which
             prompts stand together.
     """
-    common = common_beginning([prompt[:-1] for prompt, _ in groups]) if share else 0
+    common = shared_prefix_length([prompt[:-1] for prompt, _ in groups]) if share else 0
     parts = [lay_out(prompt, responses) for prompt, responses in groups]
 
     def joined(index: int) -> Tensor:
@@ -210,8 +210,8 @@ def in_one_row(groups: Sequence[PromptResponses], device: torch.device, *, share
     return PackedRow(joined(0)[None], positions[None], scored, targets[scored], layout)
 
 
-def common_beginning(rows: Iterable[Sequence[int]]) -> int:
-    """With how many tokens all of several rows begin alike; none where there is one row only."""
+def shared_prefix_length(rows: Iterable[Sequence[int]]) -> int:
+    """How many tokens all of several rows share as a prefix; none where there is one row only."""
     rest = iter(rows)
     first = next(rest, ())
     count, alone = len(first), True
@@ -237,7 +237,7 @@ def whole_sequences(ids: Tensor, labels: Tensor) -> PackedRow:
     ends = (counts * torch.arange(1, counts.shape[1] + 1, device=ids.device)).amax(-1).tolist()
     kept = [(row, end) for row, end in enumerate(ends) if end]
     unscored = min(int(counts[row].int().argmax()) for row, _ in kept)
-    common = common_beginning([ids[row, :unscored].tolist() for row, _ in kept])
+    common = shared_prefix_length([ids[row, :unscored].tolist() for row, _ in kept])
     first = kept[0][0]
 
     def joined(of_row: Callable[[int, int], Tensor]) -> Tensor:

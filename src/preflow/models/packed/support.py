@@ -17,12 +17,12 @@ class Support:
     Attributes:
         packed: Whether several of its rows run as one without padding.
         cpu_layers: Endings of the class names of its layers that ``models/cpu/llama_layers.py`` computes.
-        why_not: Why not packed, or why not all of its layers; empty where nothing is missing.
+        unsupported_reason: Why not packed, or why not all of its layers; empty where nothing is missing.
     """
 
     packed: bool = True
     cpu_layers: tuple[str, ...] = ()
-    why_not: str = ""
+    unsupported_reason: str = ""
 
 
 _ALL = ("RMSNorm", "MLP", "Attention")
@@ -32,12 +32,14 @@ ARCHITECTURES = {
     "mistral": Support(cpu_layers=_ALL),
     "qwen2": Support(cpu_layers=_ALL),
     "qwen3": Support(cpu_layers=_ALL),
-    "phi3": Support(cpu_layers=("RMSNorm",), why_not="its projections are joined in one matrix"),
-    "gemma2": Support(why_not="its norms add 1 to their weight, and its scores are soft-capped"),
-    "gemma3_text": Support(why_not="its norms add 1 to their weight, and its MLP is a GELU"),
-    "gpt2": Support(why_not="its layers are transposed convolutions, and its positions are learned"),
-    "phi": Support(why_not="it has layer norms, a plain MLP and a partly rotary attention"),
-    "mamba": Support(packed=False, why_not="its layers carry a state through the row, which no layout separates"),
+    "phi3": Support(cpu_layers=("RMSNorm",), unsupported_reason="its projections are joined in one matrix"),
+    "gemma2": Support(unsupported_reason="its norms add 1 to their weight, and its scores are soft-capped"),
+    "gemma3_text": Support(unsupported_reason="its norms add 1 to their weight, and its MLP is a GELU"),
+    "gpt2": Support(unsupported_reason="its layers are transposed convolutions, and its positions are learned"),
+    "phi": Support(unsupported_reason="it has layer norms, a plain MLP and a partly rotary attention"),
+    "mamba": Support(
+        packed=False, unsupported_reason="its layers carry a state through the row, which no layout separates"
+    ),
 }
 #: Architectures whose packed outputs are tested against their padded ones.
 PACKED = tuple(name for name, support in ARCHITECTURES.items() if support.packed)
@@ -57,7 +59,7 @@ def unsupported_reason(model: LanguageModel) -> str | None:
     config = model.config
     support = ARCHITECTURES.get(config.model_type)
     if support is None or not support.packed:
-        why = f": {support.why_not}" if support else ""
+        why = f": {support.unsupported_reason}" if support else ""
         return f"architecture {config.model_type!r} is not among those proven ({', '.join(PACKED)}){why}"
     if config._attn_implementation not in (*ATTENTION, *ATTENTION.values()):
         return f"attention {config._attn_implementation!r} takes no layout; use 'sdpa' or 'eager'"

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 #: A prompt with two responses, one whose prompt is a single token, one response of one token.
 ROW = in_one_row([([5, 6, 7, 8], [[9, 10], [11, 4, 4]]), ([5], [[6, 7, 8], [6]])], CPU)
 
-#: Prompts that begin alike, one of which is no longer than that beginning.
+#: Prompts with a shared prefix, one of which is no longer than it.
 ALIKE = in_one_row(
     [([5, 6, 7, 8], [[9, 10], [11, 4]]), ([5, 6, 4], [[6], [8, 6]]), ([5, 6], [[6], [6]])], CPU, share=True
 )
@@ -33,7 +33,7 @@ ALIKE = in_one_row(
 SEQUENCES = Layout([[4], [3]], torch.zeros(7, dtype=torch.long), torch.tensor([0, 1, 2, 3, 0, 1, 2]))
 #: The same with two tokens in common, as long as the first of three.
 ALIKE_SEQUENCES = Layout([[0], [3], [1]], torch.zeros(6, dtype=torch.long), torch.tensor([0, 1, 2, 3, 4, 2]), common=2)
-#: An empty first prompt after a common beginning, three responses, a prompt of its own with one response of one token.
+#: An empty first prompt after a shared prefix, three responses, a prompt of its own with one response of one token.
 MANY = in_one_row(
     [([5, 6, 7], [[9, 10], [11], [4, 4, 4]]), ([5, 6, 4, 3], [[6]]), ([5, 6, 8], [[7, 7], [3]])], CPU, share=True
 )
@@ -223,7 +223,7 @@ def test_settings_of_a_call_decide_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fresh_adapter_changes_no_bit_of_an_mlp() -> None:
-    """On one thread: several share out oneDNN's products otherwise than the plain ones, with other last bits."""
+    """On one thread: several split oneDNN's products otherwise than the plain ones, with other last bits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

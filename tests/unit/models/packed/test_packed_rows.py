@@ -21,7 +21,7 @@ from trl.trainer.utils import add_fused_lm_head
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.packed import attention
-from preflow.models.packed.layout import Layout, PromptResponses, common_beginning, in_one_row
+from preflow.models.packed.layout import Layout, PromptResponses, in_one_row, shared_prefix_length
 from preflow.models.packed.support import unsupported_reason
 from preflow.models.trl_forward import pack_pairs, pack_sequences
 from tests.unit.models.architectures import EDGES, GROUPED, forward, model_of, move, rows_of, trained
@@ -37,7 +37,7 @@ def build(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2", "gpt2"])
 def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
-    """Labels in the middle of a row, at its end, a row in which nothing counts; the first two begin alike."""
+    """Labels in the middle of a row, at its end, a row in which nothing counts; the first two share a prefix."""
     plain, flat = build(kind), build(kind)
     pack_sequences(flat)
     ids = torch.tensor([[5, 6, 7, 8, 9, 3, 4, 4, 6], [5, 5, 6, 6, 7, 7, 0, 0, 0], [9, 8, 7, 6, 0, 0, 0, 0, 0]])
@@ -111,7 +111,7 @@ def test_who_sees_whom() -> None:
     assert isinstance(row.layout, Layout)
 
 
-def test_who_sees_a_common_beginning() -> None:
+def test_which_sequences_see_a_shared_prefix() -> None:
     """Two prompts that begin with 5 6, the second no longer than that and one more: 5 6 stand once, at places 0-1."""
     row = in_one_row([([5, 6, 7, 8], [[9, 9], [10]]), ([5, 6, 4], [[3], [6]])], torch.device("cpu"), share=True)
     assert row.input_ids.tolist() == [[5, 6, 7, 8, 9, 8, 4, 4]]
@@ -133,7 +133,7 @@ def test_who_sees_a_common_beginning() -> None:
     [([[5, 6, 7]], 0), ([[5, 6], [5, 6, 7], [5, 6]], 2), ([[5, 6], [6, 5]], 0), ([[], [5]], 0), ([[9, 2], [9, 10]], 1)],
 )
 def test_how_many_tokens_all_rows_begin_with(prompts: list[list[int]], expected: int) -> None:
-    assert common_beginning(prompts) == expected
+    assert shared_prefix_length(prompts) == expected
 
 
 def test_stored_values_do_not_share_beginnings() -> None:

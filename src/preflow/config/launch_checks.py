@@ -63,8 +63,8 @@ def _require_one_file(config: str, said: Mapping[str, Any]) -> None:
     other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
     if other is not None:
         raise ConfigError(
-            f"launch.config {config} names deepspeed_config_file {other}: its precision and its changes would "
-            "not be checked. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
+            f"launch.config {config} names deepspeed_config_file {other}: its precision and its changes would not be "
+            "checked. Write what it sets under deepspeed_config itself (zero_stage, offload_optimizer_device ...), "
             "as in infra/accelerate/deepspeed-zero3.yaml"
         )
 

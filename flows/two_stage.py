@@ -16,7 +16,7 @@ from tasks.fetch import fetch
 from tasks.lengths import lengths
 from tasks.reference import reference
 from tasks.sft import sft
-from tasks.tracking.runs import pipeline_run
+from tasks.tracking.pipeline_run import pipeline_run
 from tasks.validate import validate
 
 

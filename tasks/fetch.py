@@ -7,7 +7,7 @@ from preflow.config import Recipe
 from preflow.models.resolve import ModelRef
 from tasks.runtime.reporting import Reporter
 from tasks.runtime.stage import HOUR, PAUSES, can_help
-from tasks.tracking.runs import PipelineRun, tag_base_model
+from tasks.tracking.pipeline_run import PipelineRun, tag_base_model
 
 
 @task(

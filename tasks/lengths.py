@@ -5,7 +5,7 @@ from prefect import task
 from preflow.artifacts import Artifact
 from preflow.specs import LengthsSpec
 from tasks.runtime.stage import HOUR, STAGE, perform
-from tasks.tracking.runs import PipelineRun
+from tasks.tracking.pipeline_run import PipelineRun
 
 
 @task(

@@ -6,7 +6,7 @@ from preflow.artifacts import Artifact
 from preflow.specs import ReferenceSpec
 from tasks.runtime.launcher import filled
 from tasks.runtime.stage import DAY, STAGE, perform
-from tasks.tracking.runs import PipelineRun
+from tasks.tracking.pipeline_run import PipelineRun
 
 
 @task(

@@ -6,7 +6,7 @@ from preflow.artifacts import Artifact
 from preflow.specs import SftSpec
 from tasks.runtime.launcher import in_processes
 from tasks.runtime.stage import DAY, STAGE, perform
-from tasks.tracking.runs import PipelineRun
+from tasks.tracking.pipeline_run import PipelineRun
 
 
 @task(

@@ -15,7 +15,7 @@ from preflow.observer import Observer
 from preflow.specs import ValidateSpec
 from tasks.runtime.reporting import artifact_key
 from tasks.runtime.stage import HOUR, STAGE, perform
-from tasks.tracking.runs import PipelineRun
+from tasks.tracking.pipeline_run import PipelineRun
 
 
 @task(

@@ -20,6 +20,9 @@ from preflow.config import Recipe
 from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
 
+#: Fixtures that folders of tests share.
+pytest_plugins = ["tests.fixtures.prepared_run"]
+
 settings.register_profile("preflow", deadline=None)  # no test asserts a duration
 settings.load_profile("preflow")
 

@@ -63,7 +63,7 @@ def _mlflow(which: Which, port: int) -> Iterator[str | None]:
     if which is Which.prefect or mlflow_server():
         yield None if which is Which.prefect else mlflow_server()
         return
-    from tasks.tracking.runs import prepare_store
+    from tasks.tracking.client import prepare_store
 
     prepare_store()
     command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(), "--host", HOST]
@@ -83,7 +83,7 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
 
 
 def _mlflow_page(server: str, run: str | None) -> str:
-    from tasks.tracking.runs import find_run, run_address
+    from tasks.tracking.pipeline_run import find_run, run_address
 
     return server if run is None else run_address(find_run(run), server)
 

@@ -17,7 +17,7 @@ from flows.running.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
 from tasks.runtime.reporting import artifact_key, log_user
-from tasks.tracking.runs import PipelineRun, log_summary, run_address
+from tasks.tracking.pipeline_run import PipelineRun, log_summary, run_address
 from tasks.validate import show_findings
 
 

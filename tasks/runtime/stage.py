@@ -16,7 +16,8 @@ from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, Sft
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
 from tasks.runtime.reporting import Reporter, log_duration, log_user
-from tasks.tracking.runs import PipelineRun, StageRun, stage_run
+from tasks.tracking.pipeline_run import PipelineRun
+from tasks.tracking.stage_run import StageRun, stage_run
 
 HOUR = 3600.0
 DAY = 24 * HOUR

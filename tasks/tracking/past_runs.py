@@ -11,7 +11,8 @@ from preflow.config.base import Frozen
 from preflow.environment import mlflow_uri, without_login
 from preflow.errors import ConfigError
 from preflow.specs import STAGES
-from tasks.tracking.runs import client, find_run
+from tasks.tracking.client import client
+from tasks.tracking.pipeline_run import find_run
 
 
 class PastRun(Frozen):

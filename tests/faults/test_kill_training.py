@@ -17,7 +17,7 @@ from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages.sft import run_sft
 from preflow.training.checkpoints import resume_point
-from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.fixtures.prepared_run import Run
 
 SCRIPT = """
 import sys, time
@@ -57,7 +57,7 @@ def kill_after_step(process: "subprocess.Popen[str]", step: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "steps"), [("sft", (1, 4)), ("dpo", (3, 5))])
-def test_killed_and_started_again(prepared: Run, tmp_path: Path, stage: str, steps: tuple[int, ...]) -> None:  # noqa: F811
+def test_killed_and_started_again(prepared: Run, tmp_path: Path, stage: str, steps: tuple[int, ...]) -> None:
     recipe, base, data = prepared.recipe, prepared.base, prepared.data
     spec = SftSpec(recipe=recipe, base=base, data=data) if stage == "sft" else prepared.dpo()
     (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
@@ -95,7 +95,7 @@ tasks.runtime.launcher.in_processes("sft", None)(spec, Path(sys.argv[2]), Told()
 
 
 @pytest.mark.slow
-def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:
     """They would hold the GPUs until the next time that they write something, which nobody reads."""
     config = str(Path(__file__).parents[2] / "infra" / "accelerate" / "cpu.yaml")
     recipe = prepared.recipe.model_copy(update={"launch": Launch(num_processes=2, config=config)})
@@ -116,14 +116,14 @@ def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: P
 
 
 @pytest.mark.slow
-def test_two_runs_end_with_equal_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_two_runs_end_with_equal_bytes(prepared: Run, tmp_path: Path) -> None:
     spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
     again = build(tmp_path / "again", lambda out: run_sft(spec, out, Silent()))
     assert again.digest == prepared.sft.digest
 
 
 @pytest.mark.slow
-def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> None:
     recipe = prepared.recipe.model_copy(update={"seed": 7})
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
     other = build(tmp_path / "other", lambda out: run_sft(spec, out, Silent()))
@@ -131,7 +131,7 @@ def test_another_seed_ends_with_other_bytes(prepared: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) -> None:
     """A kill during saving leaves a checkpoint without its mark, or one whose files changed after it."""
     spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
     run_sft(spec, tmp_path, Silent())
@@ -148,7 +148,7 @@ def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) ->
     assert not list(scratch.glob("checkpoint-*"))
 
 
-def test_time_is_not_part_of_an_artifact(prepared: Run) -> None:  # noqa: F811
+def test_time_is_not_part_of_an_artifact(prepared: Run) -> None:
     """Wall times would give the same run another digest each time, and every later stage a miss."""
     names = [p.read_text(encoding="utf-8") for p in Path(prepared.sft.path).glob("*.json")]
     assert not any(word in text for text in names for word in ("runtime", "per_second", str(time.gmtime().tm_year)))

@@ -29,7 +29,7 @@ from preflow.stages.worker import load_full_weights_on_every_rank
 from preflow.training.arguments import apply_precision
 from preflow.training.out_of_memory import retry_with_smaller_batches
 from tasks.runtime.launcher import _accelerate, command, in_processes
-from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for, rows
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def uneven(out: Path, count: int) -> None:
     [("sft", 40, 1, 21), ("dpo", None, 1, 21), ("dpo", 60, 1, 21), ("dpo", None, 2, 23)],
 )
 def test_two_processes_train_as_one(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     stage: str,
     budget: int | None,
@@ -115,7 +115,7 @@ def test_two_processes_train_as_one(
 
 
 @pytest.mark.slow
-def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:
     recipe = with_processes(prepared, 2)
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
     with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
@@ -127,7 +127,7 @@ def test_a_message_in_another_encoding_ends_no_training() -> None:
 
 
 def test_a_launch_that_runs_out_of_memory_is_launched_again(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,7 +188,7 @@ def flags(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("bf16", "said"), [(True, "bf16"), (False, "no")])
-def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, bf16: bool, said: str) -> None:  # noqa: F811
+def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, bf16: bool, said: str) -> None:
     for file in (CPU, None):
         recipe = recipe_for(prepared.base, bf16=bf16).model_copy(
             update={"launch": Launch(num_processes=2, config=file)}
@@ -200,7 +200,7 @@ def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, b
 
 
 def test_a_launch_never_reads_the_users_own_configuration(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -224,7 +224,7 @@ def test_a_launch_never_reads_the_users_own_configuration(
 
 
 def test_a_launch_in_bfloat16_is_refused_where_the_recipe_comes_out_as_float32(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,8 +17,8 @@ from preflow.logprobs.scored_pairs import read_pairs
 from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
 from tasks.runtime.launcher import filled
+from tests.fixtures.prepared_run import Run
 from tests.integration.test_launch import CPU
-from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.support import Recorder, rows
 
 PAIRS = 3 * SHARD_GROUPS + 4
@@ -39,7 +39,7 @@ def write_pairs(out: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "url"])
 def test_ranks_compute_every_row_once(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
@@ -72,7 +72,7 @@ def test_ranks_compute_every_row_once(
 
 @pytest.mark.slow
 def test_the_stage_launches_its_ranks_and_writes_what_one_process_writes(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -20,8 +20,8 @@ from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
+from tests.fixtures.prepared_run import Run
 from tests.integration.test_launch import ROOT
-from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
 from tests.unit.support import COMMON, recipe_for
 
 WITHOUT_DEEPSPEED = pytest.mark.skipif(
@@ -83,7 +83,7 @@ def same(one: Path, two: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_path: Path, kind: str) -> None:  # noqa: F811
+def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_path: Path, kind: str) -> None:
     """SFT, a reference made with its weights, and a DPO that goes too far and goes back to the best weights."""
     base, data = prepared.base, prepared.data
     outs = {}
@@ -116,7 +116,7 @@ def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, kind: str) -> None:  # noqa: F811
+def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, kind: str) -> None:
     one, two = (
         train(prepared.dpo(recipe=recipe_in(prepared, where, "lora")), tmp_path / str(where)) for where in (None, kind)
     )
@@ -144,7 +144,7 @@ class Progress(Silent):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,

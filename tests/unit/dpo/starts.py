@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 
 from preflow.models.adapters import new_adapter
 from preflow.models.loading import LanguageModel
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 
 
 def adapter(run: Run) -> str:

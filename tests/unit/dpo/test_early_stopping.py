@@ -20,7 +20,7 @@ from preflow.maths.divergence import kl_divergence, merged_kl
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
 from preflow.training.checkpoints import resume_point
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for
 
 LIMIT = 0.25

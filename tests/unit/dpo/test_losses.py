@@ -13,7 +13,7 @@ from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 
 
 class _Given(torch.nn.Module):

@@ -19,7 +19,7 @@ from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.loading import LanguageModel, load_tokenizer
 from preflow.models.precision import Precision, choose_precision
 from preflow.observer import Silent
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.dpo.starts import adapter, base, going_on, half_precision, merged_with_new_adapter, overwritten
 
 

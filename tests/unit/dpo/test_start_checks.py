@@ -38,7 +38,7 @@ from preflow.stages import reference as reference_stage
 from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.dpo.starts import base, going_on, overwritten
 from tests.unit.support import recipe_for
 

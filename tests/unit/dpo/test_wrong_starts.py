@@ -20,7 +20,7 @@ from preflow.models.loading import LanguageModel, load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 
 ROWS = Dataset.from_list([{"prompt": "Which?", "chosen": "This one.", "rejected": "No."}] * 2)
 

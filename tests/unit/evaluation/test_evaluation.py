@@ -24,7 +24,7 @@ from preflow.observer import Silent
 from preflow.specs import EvaluateSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.evaluation import run_evaluation
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import EVAL_PAIRS
 
 SETTINGS = EvaluationSettings(bootstrap_samples=100)

@@ -21,7 +21,7 @@ from preflow.models.scoring import batches, packed_length, scores
 from preflow.observer import Silent
 from preflow.stages.reference import score_groups
 from tests.conftest import make_model
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.logprobs.stale_bench import write_adapter
 from tests.unit.support import recipe_for
 

@@ -13,7 +13,7 @@ from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from tests.conftest import make_model
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.models.architectures import EDGES, rows_of
 from tests.unit.support import recipe_for
 from tests.unit.training.test_optimizers import bytes_held, trained_with

@@ -17,7 +17,7 @@ from preflow.observer import Silent
 from preflow.specs import LengthsSpec
 from preflow.stages.lengths import run_lengths
 from tests.conftest import make_tokenizer
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, recipe_for, turns
 
 

@@ -25,7 +25,7 @@ from preflow.stages.sft import run_sft
 from preflow.training.arguments import preserve_trainable_weights
 from tasks.tracking.past_runs import PastRun
 from tests.conftest import make_model
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import recipe_for
 
 

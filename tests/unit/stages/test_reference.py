@@ -22,7 +22,7 @@ from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
 from tasks.runtime.caching import identity
 from tests.conftest import make_model
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import Recorder, recipe_for, rows
 
 

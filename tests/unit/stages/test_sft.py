@@ -13,7 +13,7 @@ from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages import sft
 from preflow.training import callbacks
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for
 
 

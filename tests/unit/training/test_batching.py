@@ -23,7 +23,7 @@ from preflow.training.loop import run_training
 from preflow.training.out_of_memory import smaller_batch
 from preflow.training.sampler import LengthSampler
 from preflow.training.token_budget import TokenBudgetBatching, split_to_count, within_budget
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.equivalence.trainer_pairs import dpo_trainers, sft_trainers
 from tests.unit.models.architectures import move, rows_of
 from tests.unit.support import COMMON, recipe_for

@@ -22,7 +22,7 @@ from preflow.stages import dpo, sft
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
 from preflow.training.checkpoints import resume_point
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for
 
 

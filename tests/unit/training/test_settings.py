@@ -15,7 +15,7 @@ from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.training.arguments import training_arguments
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.support import recipe_for
 
 #: Values that are no defaults, by setting; where the trainer calls a setting otherwise, its name there.

@@ -16,7 +16,7 @@ from preflow.models.merge import where_it_fits
 from preflow.models.precision import Precision, choose_precision
 from preflow.models.scoring import response_logprobs
 from tasks.tracking.past_runs import PastRun
-from tests.unit.conftest import Run, prepared  # noqa: F401 - a fixture
+from tests.fixtures.prepared_run import Run
 
 
 def past(run: Run, *stages: str) -> PastRun:
@@ -26,7 +26,7 @@ def past(run: Run, *stages: str) -> PastRun:
 
 @pytest.mark.parametrize("stages", [("sft", "reference"), ("sft", "validate")])
 def test_merged_weights_load_without_peft_and_say_the_same(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     stages: tuple[str, ...],
 ) -> None:
@@ -46,7 +46,7 @@ def test_merged_weights_load_without_peft_and_say_the_same(
 
 
 def test_a_merge_that_forgets_the_adapter_is_refused_and_leaves_nothing(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,7 +57,7 @@ def test_a_merge_that_forgets_the_adapter_is_refused_and_leaves_nothing(
 
 
 def test_a_merge_that_breaks_off_leaves_nothing(
-    prepared: Run,  # noqa: F811
+    prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_merge_that_breaks_off_leaves_nothing(
     assert not list(tmp_path.glob("merged*"))
 
 
-def test_a_folder_in_the_way_is_left_alone(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_in_the_way_is_left_alone(prepared: Run, tmp_path: Path) -> None:
     kept = tmp_path / "merged.partial" / "mine.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
@@ -99,7 +99,7 @@ def test_a_merge_goes_on_on_the_cpu_where_a_gpu_lacks_memory() -> None:
         where_it_fits(card, wrong)
 
 
-def test_what_cannot_be_merged_is_said(prepared: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_merged_is_said(prepared: Run, tmp_path: Path) -> None:
     run = past(prepared, "sft", "reference")
     with pytest.raises(ConfigError, match="exists"):
         export(run, tmp_path)

@@ -19,7 +19,7 @@ from preflow.specs import SftSpec
 from preflow.stages import sft
 from preflow.training.loop import run_training
 from tests.conftest import make_tokenizer
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.equivalence.comparison import value_and_gradients
 from tests.unit.equivalence.trainer_pairs import spec_of, with_reference
 from tests.unit.models.architectures import EDGES, model_of, move, rows_of

@@ -11,8 +11,10 @@ from preflow.config import Recipe
 from preflow.data.files.sources import DataSource
 from preflow.errors import ConfigError
 from preflow.specs import ValidateSpec
-from tasks.tracking import runs
-from tasks.tracking.runs import PipelineRun, client, find_run, pipeline_run, stage_run
+from tasks.tracking import stage_run as stage_run_module
+from tasks.tracking.client import client
+from tasks.tracking.pipeline_run import PipelineRun, find_run, pipeline_run
+from tasks.tracking.stage_run import stage_run
 
 RECIPE = Recipe.model_validate({"name": "one", "model_name": "m", "sft": {"dataset": "a"}, "dpo": {"dataset": "b"}})
 SOURCES = ValidateSpec(preferences=(DataSource(path="/d/dpo.jsonl", digest="f" * 64),))
@@ -97,7 +99,7 @@ def test_memory_estimated_and_measured_is_on_the_parent_and_on_a_cached_run(arti
 
 
 def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "LARGEST_UPLOAD", 50)
+    monkeypatch.setattr(stage_run_module, "LARGEST_UPLOAD", 50)
     with start() as run, stage_run(run, "sft", computing=False) as child:
         child.complete(artifact, "abc", computed=True)
     store = client()
@@ -112,7 +114,7 @@ def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: 
 
 def test_an_adapter_is_whole_in_mlflow_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DESIGN: adapters whole; an adapter of rank 64 over 8B parameters has 640 MiB."""
-    monkeypatch.setattr(runs, "LARGEST_UPLOAD", 50)
+    monkeypatch.setattr(stage_run_module, "LARGEST_UPLOAD", 50)
 
     def write(out: Path) -> None:
         write_json(out / "metrics.json", {"sft/loss": 0.5})
@@ -145,7 +147,7 @@ def test_an_unknown_run_is_refused_without_showing_a_password(monkeypatch: pytes
             raise MlflowException("none")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "client", Store)
+        patch.setattr("tasks.tracking.pipeline_run.client", Store)
         patch.setenv("MLFLOW_TRACKING_URI", "https://team:s3cret@mlflow.example:5000")
         with pytest.raises(ConfigError, match=r"MLflow at https://mlflow\.example:5000 has no run"):
             find_run("abc")

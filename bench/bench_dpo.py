@@ -38,8 +38,9 @@ from preflow.data.files.sources import resolve_sources
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_pairs
 from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset
-from preflow.estimates.flops import Shape, Work, forward_flops, shape_of, training_flops
-from preflow.estimates.training import head_products, work_of_batch
+from preflow.estimates.flops import ModelShape, TokenWork, forward_flops, shape_of, training_flops
+from preflow.estimates.training import head_products
+from preflow.estimates.workload import batch_work
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
@@ -146,20 +147,20 @@ def _row_tokens(tokens: list[Tokens]) -> int:
     return sum(packed_batch(each).tokens for each in batches) // len(batches)
 
 
-def padded_batch(lengths: list[tuple[int, int, int]]) -> Work:
+def padded_batch(lengths: list[tuple[int, int, int]]) -> TokenWork:
     """What TRL runs over for a batch of pairs of (prompt, chosen, rejected) tokens: all rows as long as the longest."""
     width = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in lengths)
     rows = 2 * len(lengths)
-    return Work(rows * width, rows * width * width, rows * (width - 1))
+    return TokenWork(rows * width, rows * width * width, rows * (width - 1))
 
 
-def packed_batch(pairs: list[Tokens]) -> Work:
+def packed_batch(pairs: list[Tokens]) -> TokenWork:
     """What Preflow runs over for a batch: each prompt once, and what all prompts begin with once."""
     common = shared_prefix_length(prompt[:-1] for prompt, _, _ in pairs)
-    return work_of_batch([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
+    return batch_work([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
 
 
-def arithmetic(shape: Shape, tokens: list[Tokens], precision: Precision) -> dict[str, float]:
+def arithmetic(shape: ModelShape, tokens: list[Tokens], precision: Precision) -> dict[str, float]:
     """Floating-point operations of each contender over the counted batches."""
     totals, products = dict.fromkeys((*OTHERS, OURS), 0.0), head_products(shape, 16, precision)
     for start in range(BATCH, len(tokens), BATCH):
@@ -209,7 +210,7 @@ def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
     return [(row.prompt_ids, row.chosen_ids, row.rejected_ids) for row in chosen]
 
 
-def loader(recipe: Recipe, precision: Precision) -> tuple[Callable[[], Any], Shape]:
+def loader(recipe: Recipe, precision: Precision) -> tuple[Callable[[], Any], ModelShape]:
     """Makes a fresh base model, always with the same weights; and its sizes."""
     if precision.device.type == "cuda":
 

@@ -30,8 +30,8 @@ from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demonstrations
-from preflow.estimates.flops import Work, shape_of, training_flops
-from preflow.estimates.training import work_of_batch
+from preflow.estimates.flops import TokenWork, shape_of, training_flops
+from preflow.estimates.workload import batch_work
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
@@ -102,12 +102,12 @@ def arithmetic(recipe: Recipe, rows: list[TokenizedDemonstration]) -> dict[str, 
     for start in range(BATCH, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         width = max(len(row.input_ids) for row in batch)
-        padded = Work(BATCH * width, BATCH * width**2, BATCH * (width - 1))
+        padded = TokenWork(BATCH * width, BATCH * width**2, BATCH * (width - 1))
         for name, recompute in zip(OTHERS, (True, False), strict=True):
             totals[name] += training_flops(shape, padded, 16, head_products=2, recompute=recompute)
         lengths = [(len(row.input_ids), sum(row.response_mask)) for row in batch]
         common = shared_prefix_length(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
-        totals[OURS] += training_flops(shape, work_of_batch(lengths, packed=True, common=common), 16)
+        totals[OURS] += training_flops(shape, batch_work(lengths, packed=True, common=common), 16)
     return totals
 
 

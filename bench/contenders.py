@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from preflow.estimates.flops import Shape
+from preflow.estimates.flops import ModelShape
 from preflow.models.heap import freed_memory_kept, hand_back
 from preflow.models.peak_memory import PeakMemory
 from preflow.models.precision import Precision
@@ -133,7 +133,7 @@ def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
 class MatrixRate:
     """Floating-point operations per second in a product of a model's own shape: tokens by width by the MLP's width."""
 
-    def __init__(self, shape: Shape, tokens: int, precision: Precision) -> None:
+    def __init__(self, shape: ModelShape, tokens: int, precision: Precision) -> None:
         """Prepare.
 
         Args:
@@ -143,9 +143,9 @@ class MatrixRate:
         """
         options: Any = {"device": precision.device, "dtype": precision.compute}
         self._rows = torch.randn(tokens, shape.hidden, **options)
-        self._weight = torch.randn(shape.hidden, shape.inner, **options)
-        self._out = torch.empty(tokens, shape.inner, **options)
-        self._work = 2.0 * tokens * shape.hidden * shape.inner
+        self._weight = torch.randn(shape.hidden, shape.mlp_width, **options)
+        self._out = torch.empty(tokens, shape.mlp_width, **options)
+        self._work = 2.0 * tokens * shape.hidden * shape.mlp_width
         self._wait: Any = torch.cuda.synchronize if precision.device.type == "cuda" else lambda: None
         self._found: list[float] = []
         self._seconds(20)  # warms up

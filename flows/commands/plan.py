@@ -1,10 +1,12 @@
-"""``preflow plan RECIPE``: what a run would take, before any weight is loaded."""
+"""``preflow plan RECIPE``: what a run needs, before any weight is loaded."""
 
+import logging
+import os
 from typing import Annotated
 
 import typer
 
-from flows.planning.devices import Kind
+from flows.planning.devices import DeviceChoice
 from flows.running.terminal import Overrides, RecipeName, clear_errors, parse_overrides
 
 
@@ -12,26 +14,32 @@ def main(
     recipe: RecipeName,
     changes: Overrides = None,
     memory: Annotated[
-        float | None, typer.Option(min=1, help="GB of the device; the one found where not given.")
+        float | None, typer.Option(min=1, help="GB of a target device; the device found where not given.")
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
             min=0.001,
-            help="TFLOP/s of the device; measured on the one found. Of a device named by --memory: no time without.",
+            help="TFLOP/s of the device; measured on the one found. With --memory no time is printed without it.",
         ),
     ] = None,
     device: Annotated[
-        Kind, typer.Option(help="auto: the card that --memory names, or else what is found; cpu: a machine's CPU.")
-    ] = Kind.AUTO,
+        DeviceChoice, typer.Option(help="auto: a GPU of --memory GB, or else what is found; cpu: a machine's CPU.")
+    ] = DeviceChoice.AUTO,
 ) -> None:
-    """Print tokens, steps, arithmetic, memory and time of every stage that computes, and what fits where.
+    """Print tokens, steps, FLOPs, time and peak memory of every stage, and whether the run fits.
 
-    Of a launch, memory is that of one process, and training takes the time of its share. Of a device that is only named
-    (--memory) no time is printed unless its rate is given: what this machine can do says nothing about it.
+    In a distributed run, memory is that of one process, and a training's time that of its share.
     """
+    quiet_libraries()
     from flows.planning.tables import show
     from flows.running.preparation import prepare_run
 
     with clear_errors():
         show(prepare_run(recipe, parse_overrides(changes)), memory, rate, device)
+
+
+def quiet_libraries() -> None:
+    """Keep the progress bars and warnings of libraries out of the tables; tqdm reads its variable when imported."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

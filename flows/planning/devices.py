@@ -1,4 +1,4 @@
-"""What a plan is made for: the machine at hand, or a device that is only named."""
+"""The device a plan is made for: the one found, or one that is only named."""
 
 import time
 from enum import StrEnum
@@ -10,45 +10,48 @@ if TYPE_CHECKING:
     from preflow.config import Recipe
     from preflow.models.precision import Precision
 
-#: Share of a device's memory that a run can have; the driver and fragmentation take the rest.
+#: Share of a device's memory that a run can use; driver and fragmentation need the rest.
 USABLE = 0.92
-#: Of the products that measure a device's rate: long enough that beginning and end count for little.
+#: Widths of the product that measures a device's rate: large enough that its start and end hardly count.
 _WIDTHS = {"cpu": 2048, "cuda": 8192}
 
 
-class Kind(StrEnum):
-    """Of device."""
+class DeviceChoice(StrEnum):
+    """Which device a plan is for."""
 
     AUTO = "auto"
     CPU = "cpu"
 
 
 class Device(NamedTuple):
-    """What a stage is to run on."""
+    """A device with what a plan needs to know of it."""
 
     name: str
     precision: "Precision"
-    room: float
-    """Bytes that a stage may take."""
+    available: float
+    """Bytes that a stage can use."""
     rate: float | None
-    """Operations per second; none where nobody has measured any."""
+    """Floating-point operations per second; None where neither given nor measured."""
 
 
-def device_for(recipe: "Recipe", memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> Device:
-    """The device found, with its measured rate, or one of so many GB, whose rate nobody has measured here."""
+def device_for(
+    recipe: "Recipe", memory: float | None, rate: float | None, choice: DeviceChoice = DeviceChoice.AUTO
+) -> Device:
+    """The device found, with its measured rate, or a target device of ``memory`` GB, with the ``rate`` given."""
     from preflow.models.precision import choose_precision
 
     given = None if rate is None else rate * 1e12
+    auto = choice is DeviceChoice.AUTO
     if memory is not None:
-        what, precision = ("a card", on_a_card(recipe)) if kind is Kind.AUTO else ("a CPU", on_a_cpu(recipe))
+        what, precision = ("a GPU", on_gpu(recipe)) if auto else ("a CPU", on_cpu(recipe))
         return Device(f"{what} of {memory:g} GB", precision, memory * 1e9 * USABLE, given)
-    here = choose_precision(recipe) if kind is Kind.AUTO else on_a_cpu(recipe)
+    here = choose_precision(recipe) if auto else on_cpu(recipe)
     found, speed = found_memory(here.device), given or measured_rate(here)
     return Device(f"this machine ({here.device.type}, {found / 1e9:.0f} GB)", here, found * USABLE, speed)
 
 
-def on_a_card(recipe: "Recipe") -> "Precision":
-    """In which numbers a card computes a recipe: bfloat16, unless the recipe says otherwise."""
+def on_gpu(recipe: "Recipe") -> "Precision":
+    """The precision of a recipe on a target GPU: bfloat16, unless the recipe says otherwise."""
     import torch
 
     from preflow.models.precision import Precision
@@ -58,8 +61,8 @@ def on_a_card(recipe: "Recipe") -> "Precision":
     return Precision(torch.device("cuda"), weights, compute)
 
 
-def on_a_cpu(recipe: "Recipe") -> "Precision":
-    """In which numbers a CPU computes a recipe: float32, unless the recipe asks for bfloat16."""
+def on_cpu(recipe: "Recipe") -> "Precision":
+    """The precision of a recipe on a CPU: float32, unless the recipe asks for bfloat16."""
     import torch
 
     from preflow.models.precision import Precision
@@ -81,7 +84,7 @@ def found_memory(device: "torch.device") -> float:
 
 
 def measured_rate(precision: "Precision") -> float:
-    """Operations per second of one large matrix product in the numbers that a recipe computes in, the best of four."""
+    """Floating-point operations per second of one large matrix product in the compute dtype, the best of four."""
     import torch
 
     width = _WIDTHS[precision.device.type]

@@ -1,4 +1,4 @@
-"""What a plan reads before any weight: the model's small files, and how many tokens the rows have."""
+"""What a plan reads before any weight is loaded: the model's small files, and the lengths of the rows."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class Rows(NamedTuple):
-    """Tokens of a stage's usable rows: pairs as (prompt, chosen, rejected), demonstrations as (all, response)."""
+    """Tokens of a stage's usable rows: pairs as (prompt, chosen, rejected), SFT examples as (all, response)."""
 
     train: list[tuple[int, ...]]
     held_out: list[tuple[int, ...]]
     common: int
-    """Tokens with which the prompts of all training rows begin, as a system message."""
+    """Length of the prefix that the prompts of all training rows share, as a system message."""
 
 
 def read_model(recipe: Recipe) -> "ModelRef":
-    """The model's base, and the adapter that a recipe may start from; of hub models the small files alone.
+    """The base model, and the adapter that a recipe may start from; of hub models only the small files.
 
     Raises:
-        ModelError: A run could not find it either.
+        ModelError: It cannot be found; a run could not find it either.
     """
     from preflow.models.resolve import find_model
     from preflow.observer import Silent
@@ -36,28 +36,30 @@ def read_model(recipe: Recipe) -> "ModelRef":
 
 
 def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
-    """Tokens of every usable row of each training stage, shared out into training and held out as the gate does.
+    """Tokens of every usable row of each training stage, split into training and held-out rows as ``validate`` does.
 
-    What the gate sets aside for other reasons (copies, near copies of held-out prompts, ...) is not known here.
+    Rows that validation quarantines for other reasons (copies, near copies of held-out prompts, ...) are counted.
 
     Raises:
         DataUnfitError: A stage has no row to train on.
     """
     from preflow.data.splits import SplitRows, assign_splits, split_key
     from preflow.data.tokens.chat_template import Renderer
-    from preflow.estimates.training import common_tokens
+    from preflow.estimates.workload import common_prefix_length
     from preflow.models.loading import load_tokenizer
 
     renderer = Renderer(load_tokenizer(base, prepared.recipe), prepared.recipe.template)
-    found, sides = {}, []
+    found, splits = {}, []
     for stage, settings in prepared.recipe.training_sections:
         rows = _named(prepared, stage)
         named = np.array([of_eval for _, of_eval in rows], bool)
         keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
-        sides.append(SplitRows(keys, named, None if settings.eval_dataset else settings.eval_split))
+        splits.append(SplitRows(keys, named, None if settings.eval_dataset else settings.eval_split))
         found[stage] = [row for row, _ in rows]
-    shared: dict[str, Rows] = {}
-    for (stage, settings), (held, leaking) in zip(prepared.recipe.training_sections, assign_splits(sides), strict=True):
+    lengths_of: dict[str, Rows] = {}
+    for (stage, settings), (held, leaking) in zip(
+        prepared.recipe.training_sections, assign_splits(splits), strict=True
+    ):
         parts = [
             _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
             for mask in (~held & ~leaking, held)
@@ -68,9 +70,9 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
                 f"({len(held)} were read, {int(held.sum())} of them are held out)"
             )
         prompts, train = zip(*parts[0], strict=True)
-        common = common_tokens(prompts, train, settings.max_seq_length)
-        shared[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common)
-    return shared
+        common = common_prefix_length(prompts, train, settings.max_seq_length)
+        lengths_of[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common)
+    return lengths_of
 
 
 def first_turn(row: "Demonstration | Pair") -> str:
@@ -93,7 +95,7 @@ def _named(prepared: PreparedRun, stage: str) -> "list[tuple[Demonstration | Pai
     for name, of_eval in ((kind, False), (f"{kind}_eval", True)):
         for source in getattr(prepared.sources, name):
             for row in read_rows(source):
-                with suppress(RowProblem):  # the gate sets such rows aside
+                with suppress(RowProblem):  # validation quarantines such rows
                     rows.append((convert(row), of_eval))
     return rows
 

@@ -1,238 +1,162 @@
-"""What ``preflow plan`` prints: what a run would take, before any weight is loaded."""
+"""The plan as text: a table of stages, a table of memory, a verdict and, where something does not fit, a suggestion."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from flows.planning.devices import USABLE, Device, Kind, device_for, on_a_card
-from flows.planning.row_lengths import Rows, lengths, read_model
+from flows.planning.devices import USABLE, Device, DeviceChoice, device_for, on_gpu
+from flows.planning.row_lengths import lengths, read_model
+from flows.planning.stages import StageEstimate, Suggestion, shapes_of, stage_estimates, suggest
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
-from preflow.config.training import DpoSettings, TrainingSettings
-from preflow.errors import ModelError
-from preflow.models.precision import Precision
-from tasks.runtime.progress import CONSOLE
+from preflow.estimates.scoring import BatchedMemory
+from preflow.units import duration
 
-if TYPE_CHECKING:
-    from preflow.estimates.flops import Shape, Work
-    from preflow.estimates.memory import Memory
-    from preflow.estimates.training import Change
-    from preflow.models.resolve import ModelRef
-
-GIB = 2**30
-#: Cards by the memory they are sold with, GB.
-CARDS = (12, 16, 24, 80, 141)
+GB = 1e9
+#: Memory that GPUs are sold with, GB.
+GPU_SIZES = (12, 16, 24, 48, 80, 141)
 _PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
 
 
-class Tables(NamedTuple):
-    """What is printed."""
+class RunEstimate(NamedTuple):
+    """What every stage of a run needs on a device."""
 
-    numbers: Table
-    memories: "dict[str, Memory]"
-    verdicts: list[str]
-
-    def add(self, stage: str, counts: Sequence[int | None], operations: Sequence[float | None], time: str) -> None:
-        """Add what a stage computes; None where a column has nothing to say."""
-        shown = ["" if value is None else f"{value:,}" for value in counts]
-        shown += ["" if value is None else f"{value:.2e}" for value in operations]
-        self.numbers.add_row(stage, *shown, time)
-
-    def add_memory(self, stage: str, memory: "Memory", on_card: "Callable[[float], Memory]", device: Device) -> bool:
-        """Add what a stage holds on the device, and which cards have room for it; whether the device has."""
-        self.memories[stage] = memory
-        rooms = {size: size * 1e9 * USABLE for size in CARDS}
-        fits = [f"{size}" for size, room in rooms.items() if on_card(room).total <= room]
-        self.verdicts.append(f"{stage}: of cards of {CARDS} GB it fits {', '.join(fits) or 'none'}")
-        return memory.total <= device.room
-
-    def refuse(self, stage: str, device: Device, change: "Change | str | None") -> None:
-        """Say that a stage has no room on the device, and which change of its settings would make some."""
-        known = change or "none is known"
-        self.verdicts.append(f"{stage}: does NOT fit {device.name}; nearest setting that does: {known}")
-
-    def parts(self, device: Device) -> Table:
-        """What every stage holds, part by part."""
-        table = Table("GiB", *self.memories, title=f"At the peak, on {device.name}")
-        for name, part in (*((part, part) for part in _PARTS), ("peak", "total")):
-            table.add_row(name, *(f"{getattr(memory, part) / GIB:.2f}" for memory in self.memories.values()))
-        return table
+    recipe: Recipe
+    device: Device
+    stages: Sequence[StageEstimate]
+    memories: Mapping[str, BatchedMemory]
+    """Peak memory on the device, by stage; of those that have a peak of their own."""
+    padded: bool
+    """Whether rows are padded, since the architecture is not packed."""
 
 
-def show(prepared: PreparedRun, memory: float | None, rate: float | None, kind: Kind = Kind.AUTO) -> None:
-    """Print the tables.
+def show(
+    prepared: PreparedRun,
+    memory: float | None,
+    rate: float | None,
+    choice: DeviceChoice = DeviceChoice.AUTO,
+    console: Console | None = None,
+) -> None:
+    """Print the plan of a run.
 
     Args:
         prepared: What is run.
-        memory: GB of the device; none for the one found.
-        rate: TFLOP/s; none to measure it on the device found.
-        kind: Of device.
+        memory: GB of a target device; None for the one found.
+        rate: TFLOP/s of the device; None to measure it on the one found.
+        choice: Which device.
+        console: Where to print; standard output unless given.
     """
-    base = read_model(prepared.recipe)
-    shapes = shapes_of(prepared.recipe, base)
-    device = device_for(prepared.recipe, memory, rate, kind)
-    columns = ("rows", "tokens", "scored", "steps", "forward", "training", "time")
-    numbers = Table("stage", *columns, title="What is computed")
-    tables = Tables(numbers, {}, [])
-    rows = lengths(prepared, base)
-    for stage, settings in prepared.recipe.training_sections:
-        _show_training(tables, prepared.recipe, stage, settings, shapes[stage], rows[stage], device)
-    _show_scoring(tables, prepared.recipe, next(reversed(shapes.values())), rows, device)
-    CONSOLE.print(numbers, tables.parts(device), *tables.verdicts, sep="\n")
-    CONSOLE.print(_footer(device, rate))
+    console = console or Console(highlight=False)
+    run = estimate_run(prepared, device_for(prepared.recipe, memory, rate, choice))
+    console.print(stage_table(run), memory_table(run), sep="\n")
+    console.print(caption(run, measured=rate is None), style="dim", markup=False)
+    fits = all(stage.fits(run.recipe, run.device) for stage in run.stages)
+    console.print(verdict(run), style="bold green" if fits else "bold red", markup=False)
+    if not fits:
+        suggestion = suggest(run.stages, run.recipe, run.device)
+        console.print(advice(suggestion), markup=False, soft_wrap=True)
 
 
-def shapes_of(recipe: Recipe, base: "ModelRef") -> "dict[str, Shape]":
-    """The model's sizes with the adapter of each training stage.
-
-    Raises:
-        ModelError: Its configuration cannot be read.
-    """
-    from transformers import AutoConfig
-
-    from preflow.estimates.flops import shape_of
-    from preflow.models.resolve import adapted_modules
-
-    try:
-        config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model_name {recipe.model_name}: no configuration can be read: {error}") from error
-    everything = "all-linear"  # without an adapter its modules are of no account, and may be named wrongly
-    return {
-        stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)
-        for stage, settings in recipe.training_sections
-    }
+def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
+    """Estimate every stage; reads the model's small files and the data, and loads no weight."""
+    recipe = prepared.recipe
+    base = read_model(recipe)
+    shapes = shapes_of(recipe, base)
+    stages = stage_estimates(recipe, shapes, lengths(prepared, base), device.precision)
+    needs = {stage.name: need for stage in stages if (need := stage.memory_on(recipe, device)) is not None}
+    return RunEstimate(recipe, device, stages, needs, any(not shape.supports_packing for shape in shapes.values()))
 
 
-def _footer(device: Device, rate: float | None) -> str:
-    if device.rate is None:
-        return (
-            "Operations are floating-point operations. No time is given: the rate of a card that is only named is not "
-            "known here. Give --rate, in TFLOP/s, as measured on it (bench/bench_dpo.py --device cuda prints it)."
+def stage_table(run: RunEstimate) -> Table:
+    """One row per stage: what it computes, and the smallest GPU that it fits."""
+    title = f"{run.recipe.name}: {run.recipe.strategy}, {run.recipe.tuning}, on {run.device.name}"
+    timed = run.device.rate is not None
+    table = _table(title, "stage", "rows", "tokens", "steps", "FLOPs", *(["time"] if timed else []), "peak GB", "GPU")
+    for stage in run.stages:
+        need = run.memories.get(stage.name)
+        seconds = [stage.flops / stage.ranks / run.device.rate] if run.device.rate is not None else []
+        table.add_row(
+            stage.name,
+            *(_count(value) for value in (stage.rows, stage.tokens, stage.steps)),
+            f"{stage.flops:.1e}",
+            *map(duration, seconds),
+            "" if need is None else f"{need.total / GB:.2f}",
+            "" if need is None else smallest_gpu(stage, run.recipe),
         )
-    return (
-        f"Operations are floating-point operations; time is these alone at {device.rate / 1e12:.2f} TFLOP/s "
-        f"({'given' if rate is not None else 'measured here by one large product'}), without a margin."
-    )
+    return table
 
 
-def _show_training(
-    tables: Tables,
-    recipe: Recipe,
-    stage: str,
-    settings: TrainingSettings,
-    shape: "Shape",
-    rows: "Rows",
-    device: Device,
-) -> None:
-    from preflow.estimates.training import forecast, nearest_that_fits
-
-    seen = forecast(shape, recipe, settings, rows.train, device.precision, rows.common)
-    counts = (seen.rows, seen.tokens, seen.scored, seen.steps)
-    share = seen.training / recipe.launch.num_processes
-    tables.add(stage, counts, (seen.forward, seen.training), _minutes(share, device))
-    if not shape.packed:
-        tables.verdicts.append(f"{stage}: rows of this model are padded to the longest of their batch; that is counted")
-    if isinstance(settings, DpoSettings):
-        _show_beside(tables, recipe, settings, shape, rows, seen.steps, device)
-    card = forecast(shape, recipe, settings, rows.train, on_a_card(recipe), rows.common).memory
-    if tables.add_memory(stage, seen.memory, lambda room: card, device):
-        tables.verdicts.append(f"{stage}: fits {device.name}")
-        return
-    change = nearest_that_fits(shape, recipe, settings, rows.train, device.precision, device.room, rows.common)
-    tables.refuse(stage, device, change)
+def smallest_gpu(stage: StageEstimate, recipe: Recipe) -> str:
+    """The smallest usual GPU that a stage fits."""
+    for size in GPU_SIZES:
+        if stage.fits(recipe, Device("", on_gpu(recipe), size * GB * USABLE, None)):
+            return f"{size} GB"
+    return "none"
 
 
-def _show_beside(
-    tables: Tables,
-    recipe: Recipe,
-    settings: DpoSettings,
-    shape: "Shape",
-    rows: "Rows",
-    steps: int,
-    device: Device,
-) -> None:
-    """What DPO runs beside its training, in every process of a launch."""
-    from preflow.estimates.flops import forward_flops
-    from preflow.estimates.scoring import held_so_that, looks_work, proof_memory, proof_work
-
-    rank = settings.lora_r if recipe.tuning == "lora" else 0
-    beside = {
-        "dpo: proof": proof_work(recipe, settings, rows.train, packed=shape.packed, common=rows.common),
-        "dpo: looks": looks_work(settings, steps, rows.held_out, packed=shape.packed),
-    }
-    for name, work in beside.items():
-        operations = forward_flops(shape, work, rank)
-        tables.add(name, (None, work.tokens, work.scored, None), (operations, None), _minutes(operations, device))
-    holds = partial(proof_memory, shape, recipe, settings, rows.train)
-    need = holds(device.precision, device.room)
-    if tables.add_memory("dpo: proof", need, partial(holds, on_a_card(recipe)), device):
-        tables.verdicts.append(f"dpo: proof: fits {device.name}")
-        return
-    change = held_so_that(
-        lambda given, held: proof_memory(shape, given, settings, rows.train, held, device.room).total <= device.room,
-        recipe,
-        device.precision,
-    )
-    tables.refuse("dpo: proof", device, change)
+def memory_table(run: RunEstimate) -> Table:
+    """Peak memory of one process, part by part."""
+    table = _table("Peak memory by part, GB", "", *run.memories)
+    for part in _PARTS:
+        values = [getattr(need.memory, part) / GB for need in run.memories.values()]
+        table.add_row(part, *(f"{value:.2f}" for value in values))
+    table.add_row("peak", *(f"{need.total / GB:.2f}" for need in run.memories.values()))
+    return table
 
 
-def _show_scoring(tables: Tables, recipe: Recipe, shape: "Shape", rows: "dict[str, Rows]", device: Device) -> None:
-    from preflow.estimates.scoring import forecast_scoring, held_so_that
-    from preflow.models.scoring import BATCH_TOKENS
-
-    for stage, work in scoring(recipe, rows, packed=shape.packed).items():
-        holds = partial(_scoring_memory, shape, work, _prompts(rows) if stage == "evaluate" else [])
-        seen = forecast_scoring(shape, recipe, work, device.precision, device.room)
-        share = seen.forward / (recipe.launch.num_processes if stage == "reference" else 1)
-        tables.add(stage, (seen.rows, seen.tokens, seen.scored, None), (seen.forward, None), _minutes(share, device))
-        need = holds(recipe, device.precision, device.room)
-        if tables.add_memory(stage, need, partial(holds, recipe, on_a_card(recipe)), device):
-            halved = seen.batch is not None and seen.batch < BATCH_TOKENS
-            batches = f", scoring in batches of {seen.batch:,} tokens, which a run finds by halving" if halved else ""
-            tables.verdicts.append(f"{stage}: fits {device.name}{batches}")
-            continue
-        fits = partial(_fits, holds, device.room)
-        tables.refuse(stage, device, held_so_that(fits, recipe, device.precision))
+def caption(run: RunEstimate, *, measured: bool) -> str:
+    """What the columns mean."""
+    parts = ["GPU: the smallest usual one that fits. FLOPs: floating-point operations."]
+    if run.device.rate is None:
+        parts.append("No time without --rate: the TFLOP/s of a GPU that is not here (bench/bench_dpo.py measures it).")
+    else:
+        source = "measured by one large matrix product" if measured else "given"
+        parts.append(f"Time is FLOPs at {run.device.rate / 1e12:.2f} TFLOP/s ({source}), a lower bound.")
+    if run.padded:
+        parts.append("Tokens include padding, since this architecture is not packed.")
+    if run.recipe.launch.num_processes > 1:
+        parts.append(f"Memory is that of one of {run.recipe.launch.num_processes} processes.")
+    return " ".join(parts)
 
 
-def _fits(
-    holds: "Callable[[Recipe, Precision, float], Memory]", room: float, recipe: Recipe, precision: Precision
-) -> bool:
-    return holds(recipe, precision, room).total <= room
+def verdict(run: RunEstimate) -> str:
+    """One line: whether the run fits, with which halved batches, or which stages do not."""
+    limit = run.device.available
+    misfits = {name: need for name, need in run.memories.items() if need.total > limit}
+    if misfits:
+        needs = ", ".join(f"{name} needs {need.total / GB:.1f} GB" for name, need in misfits.items())
+        return f"Does NOT fit {run.device.name}: {needs}; {limit / GB:.1f} GB are usable."
+    halved = [
+        f"{name} with batches halved to {need.batch:,} {need.unit}"
+        for name, need in run.memories.items()
+        if need.halved
+    ]
+    return f"Fits {run.device.name}{', ' if halved else ''}{', '.join(halved)}."
 
 
-def _scoring_memory(
-    shape: "Shape", work: "list[Work]", prompts: list[int], recipe: Recipe, precision: Precision, room: float
-) -> "Memory":
-    """What a stage that scores holds, and, where ``prompts`` are answered, what that takes."""
-    from preflow.estimates.scoring import evaluation_memory, forecast_scoring
-
-    if prompts:
-        return evaluation_memory(shape, recipe, work, prompts, precision, room)
-    return forecast_scoring(shape, recipe, work, precision, room).memory
+def advice(suggestion: Suggestion | None) -> str:
+    """One line: the settings with which everything fits."""
+    if suggestion is None:
+        return "No setting is known with which it fits: take a larger GPU or a smaller model."
+    settings = " ".join(f"--set {name}={str(value).lower()}" for name, value in suggestion.settings.items())
+    costs = f" (cuts the prompts of {suggestion.cut} rows and drops {suggestion.dropped})"
+    return f"Nearest settings that fit: {settings}{costs if suggestion.cut or suggestion.dropped else ''}"
 
 
-def _prompts(rows: dict[str, Rows]) -> list[int]:
-    """Tokens of the held-out prompts that an evaluation answers."""
-    none = Rows([], [], 0)
-    asked = [whole - response for whole, response in rows.get("sft", none).held_out]
-    return [prompt for prompt, *_ in rows.get("dpo", none).held_out] or asked
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )  # fmt: skip
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
-def _minutes(operations: float, device: Device) -> str:
-    return "-" if device.rate is None else f"{operations / device.rate / 60:.1f} min"
-
-
-def scoring(recipe: Recipe, rows: dict[str, Rows], *, packed: bool) -> "dict[str, list[Work]]":
-    """What the stages that only score run; each has at least one row."""
-    from preflow.estimates.scoring import evaluation_work, scoring_work
-
-    none = Rows([], [], 0)
-    pairs, demonstrations = rows.get("dpo", none), rows.get("sft", none)
-    texts, answers = (scoring_work(each.held_out, packed=packed) for each in (demonstrations, pairs))
-    evaluated = evaluation_work(recipe, texts, answers, _prompts(rows))
-    found = {"reference": scoring_work(pairs.train + pairs.held_out, packed=packed), "evaluate": evaluated}
-    return {stage: work for stage, work in found.items() if work}
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

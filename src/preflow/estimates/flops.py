@@ -1,4 +1,4 @@
-"""How much arithmetic a model takes: sizes from its configuration alone, floating-point operations from token counts.
+"""A model's sizes from its configuration alone, and floating-point operations from token counts.
 
 A matrix product of ``(n, k)`` and ``(k, m)`` is ``2 n k m`` operations. Norms, activations and softmax are left out:
 they cost memory traffic, not arithmetic.
@@ -16,56 +16,65 @@ from preflow.errors import ConfigError, UnknownShapeError
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.support import all_layers_have_cpu_kernels, unsupported_reason
 
+#: A Llama layer's matrices: query, key, value, output, gate, up, down.
+_LLAMA_MATRICES = 7
+
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A causal language model's sizes.
+class ModelShape:
+    """A causal language model's sizes; weights, widths and counts are numbers, not bytes.
 
     Attributes:
         parameters: Of the whole model, all experts included; tied weights count once.
-        linear: Weights in the layers' matrices that a token passes: of experts, those that it is sent to.
-        matrices: Weights in the layers' matrices, all experts included.
-        quantizable: Weights in the layers' plain matrices, which 4-bit loading packs; experts it leaves as they are.
-        largest: The largest of the plain matrices.
-        wide: Summed inputs and outputs of the matrices that get an adapter; one of rank r has ``r * wide`` numbers.
-        adapted: How many matrices those are.
-        read: Their summed inputs.
+        active_weights: Weights in the layers' matrices that a token passes: of experts, those that it is routed to.
+        matrix_weights: Weights in the layers' matrices, all experts included.
+        quantizable_weights: Weights in the layers' plain matrices, which 4-bit loading packs; experts it leaves alone.
+        largest_matrix: Weights of the largest plain matrix.
+        adapter_width: Summed inputs and outputs of the adapted matrices; an adapter of rank r has ``r`` times as many
+            weights.
+        adapted_modules: Number of adapted matrices.
+        adapter_inputs: Their summed inputs.
         layers: Number of layers.
-        hidden: Width E.
-        inner: Width of the MLP; of experts, of all that a token is sent to.
-        experts: Experts that a token is sent to; 0 without any.
-        attention: Query heads times head width.
-        keys: Key heads times head width.
+        hidden: Width E of the residual stream.
+        mlp_width: Inner width of the MLP; of experts, of all that a token is routed to.
+        experts_per_token: Experts that a token is routed to; 0 for a dense model.
+        query_width: Query heads times head width.
+        key_width: Key heads times head width.
         heads: Query heads.
         vocabulary: Tokens V.
-        lean: Whether its layers are of the kind that ``fast_layers.use_cpu_kernels`` knows.
-        packed: Whether several of its rows run as one without padding (``support.unsupported_reason``).
+        has_cpu_kernels: Whether the CPU kernels (``models/cpu/llama_layers.py``) compute its layers.
+        supports_packing: Whether several rows run packed, without padding (``models/packed``).
     """
 
     parameters: int
-    linear: int
-    matrices: int
-    quantizable: int
-    largest: int
-    wide: int
-    adapted: int
-    read: int
+    active_weights: int
+    matrix_weights: int
+    quantizable_weights: int
+    largest_matrix: int
+    adapter_width: int
+    adapted_modules: int
+    adapter_inputs: int
     layers: int
     hidden: int
-    inner: int
-    experts: int
-    attention: int
-    keys: int
+    mlp_width: int
+    experts_per_token: int
+    query_width: int
+    key_width: int
     heads: int
     vocabulary: int
-    lean: bool = False
-    packed: bool = True
+    has_cpu_kernels: bool = False
+    supports_packing: bool = True
+
+    @property
+    def adapts_whole_llama_layers(self) -> bool:
+        """Whether every matrix of a Llama-like layer has an adapter."""
+        return self.adapted_modules == _LLAMA_MATRICES * self.layers
 
 
-def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
+def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> ModelShape:
     """The sizes of a model, from its transformers configuration; no weight is made or loaded.
 
-    They are read off the modules that transformers builds without memory, and off the adapter that PEFT puts on them.
+    They are read off the modules that transformers builds on the meta device, and off the adapter that PEFT injects.
 
     Args:
         config: The model's.
@@ -73,13 +82,14 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
 
     Raises:
         UnknownShapeError: The model is no transformer of equal layers, or its class is not one of transformers' own.
-        ConfigError: No module is called as ``targets`` says.
+        ConfigError: PEFT finds no module that ``targets`` names.
     """
     text = config.get_text_config()
     inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
     if not isinstance(getattr(text, "num_attention_heads", None), int) or not isinstance(inner or 0, int):
         raise UnknownShapeError(
-            f"architecture {config.model_type!r} is no transformer of equal layers: what it takes cannot be foreseen"
+            f"architecture {config.model_type!r} is no transformer of equal layers: its memory and operations cannot "
+            "be estimated"
         )
     try:
         with torch.device("meta"):
@@ -93,39 +103,39 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> Shape:
     banks, routers = _experts(model)
     chosen = _experts_per_token(text) if banks else 0
     active = sum(bank.numel() * chosen // len(bank) for bank in banks)
-    linear = sum(plain) + active + routers
+    active_weights = sum(plain) + active + routers
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     keys = getattr(text, "num_key_value_heads", None) or heads
-    if banks:  # gate, upper half and product's projection of each expert, and of those that every token passes
+    if banks:  # gate, up and down projection of each expert, shared experts included
         around_attention = 2 * text.num_hidden_layers * text.hidden_size * width * (heads + keys)
-        inner = (linear - around_attention) // (3 * text.num_hidden_layers * text.hidden_size)
+        inner = (active_weights - around_attention) // (3 * text.num_hidden_layers * text.hidden_size)
     parameters, packed = sum(p.numel() for p in model.parameters()), unsupported_reason(model) is None
-    wide, adapted, read = _adapter(model, targets)
-    return Shape(
+    adapter_width, adapted_modules, adapter_inputs = _adapter(model, targets)
+    return ModelShape(
         parameters=parameters,
-        linear=linear,
-        matrices=sum(plain) + sum(bank.numel() for bank in banks) + routers,
-        quantizable=sum(plain),
-        largest=max(plain),
-        wide=wide,
-        adapted=adapted,
-        read=read,
+        active_weights=active_weights,
+        matrix_weights=sum(plain) + sum(bank.numel() for bank in banks) + routers,
+        quantizable_weights=sum(plain),
+        largest_matrix=max(plain),
+        adapter_width=adapter_width,
+        adapted_modules=adapted_modules,
+        adapter_inputs=adapter_inputs,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        inner=inner or 4 * text.hidden_size,
-        experts=chosen,
-        attention=heads * width,
-        keys=keys * width,
+        mlp_width=inner or 4 * text.hidden_size,
+        experts_per_token=chosen,
+        query_width=heads * width,
+        key_width=keys * width,
         heads=heads,
         vocabulary=text.vocab_size,
-        lean=all_layers_have_cpu_kernels(text),
-        packed=packed,
+        has_cpu_kernels=all_layers_have_cpu_kernels(text),
+        supports_packing=packed,
     )
 
 
 def _experts(model: LanguageModel) -> tuple[list[torch.Tensor], int]:
-    """Matrices of all experts, one above another in three dimensions, and the weights that choose among them."""
+    """Matrices of all experts, stacked in three dimensions, and the number of the routers' weights."""
     banks, routers = [], 0
     for module in model.modules():
         kind = type(module).__name__
@@ -141,14 +151,14 @@ def _experts_per_token(text: Any) -> int:
     chosen = getattr(text, "num_experts_per_tok", None)
     if not isinstance(chosen, int):
         raise UnknownShapeError(
-            f"architecture {text.model_type!r} has experts, but its configuration has no num_experts_per_tok: what a "
-            "token takes cannot be foreseen"
+            f"architecture {text.model_type!r} has experts, but its configuration has no num_experts_per_tok: its "
+            "operations cannot be estimated"
         )
     return chosen
 
 
 def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, int, int]:
-    """Numbers of an adapter of rank 1, matrices that get it and their inputs, by PEFT itself; changes the model."""
+    """Weights of an adapter of rank 1, its modules and their summed inputs, counted by PEFT; changes the model."""
     from peft import LoraConfig, inject_adapter_in_model
 
     names = targets if isinstance(targets, str) else list(targets)
@@ -157,72 +167,73 @@ def _adapter(model: LanguageModel, targets: str | Sequence[str]) -> tuple[int, i
             inject_adapter_in_model(LoraConfig(r=1, target_modules=names), model)
     except ValueError as error:
         raise ConfigError(f"lora_target_modules is {names!r}, which PEFT refuses for this model: {error}") from error
-    narrow = {name: p.numel() for name, p in model.named_parameters() if "lora_" in name}
-    read = sum(size for name, size in narrow.items() if "lora_A" in name)
-    return sum(narrow.values()), len(narrow) // 2, read
+    sizes = {name: p.numel() for name, p in model.named_parameters() if "lora_" in name}
+    inputs = sum(size for name, size in sizes.items() if "lora_A" in name)
+    return sum(sizes.values()), len(sizes) // 2, inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a forward runs over.
+class TokenWork:
+    """Token counts of a forward, which decide its operations and activations.
 
     Attributes:
         tokens: Tokens through the layers, padding included.
-        seen: Pairs of a query and a key whose score is computed.
-        scored: Tokens projected to the vocabulary.
-        copied: Tokens that attention on a CPU copies, since several rows begin with them.
+        attended: Query-key pairs whose attention score is computed.
+        head_positions: Positions projected to the vocabulary (lm_head positions).
+        copied: Tokens that attention on a CPU copies because several rows share them as a prefix.
     """
 
     tokens: int
-    seen: int
-    scored: int
+    attended: int
+    head_positions: int
     copied: int = 0
 
-    def __add__(self, other: "Work") -> "Work":
+    def __add__(self, other: "TokenWork") -> "TokenWork":
         """Both together."""
-        seen, copied = self.seen + other.seen, self.copied + other.copied
-        return Work(self.tokens + other.tokens, seen, self.scored + other.scored, copied)
+        attended, copied = self.attended + other.attended, self.copied + other.copied
+        return TokenWork(self.tokens + other.tokens, attended, self.head_positions + other.head_positions, copied)
 
-    def beginning_alike(self, rows: int, common: int) -> "Work":
-        """The same where so many rows have their first ``common`` tokens together."""
-        saved = (rows - 1) * common
+    def with_common_prefix(self, rows: int, length: int) -> "TokenWork":
+        """The same where so many rows share their first ``length`` tokens, which then run once."""
+        saved = (rows - 1) * length
         return replace(self, tokens=self.tokens - saved, copied=self.copied + saved)
 
 
-def packed_pair(prompt: int, chosen: int, rejected: int) -> Work:
-    """What a pair takes without padding, its prompt run once."""
+def packed_pair(prompt: int, chosen: int, rejected: int) -> TokenWork:
+    """A pair without padding, its prompt run once."""
     shared = prompt - 1
-    seen = shared * (shared + 1) // 2 + chosen * (shared + chosen) + rejected * (shared + rejected)
-    return Work(shared + chosen + rejected, seen, chosen + rejected)
+    attended = shared * (shared + 1) // 2 + chosen * (shared + chosen) + rejected * (shared + rejected)
+    return TokenWork(shared + chosen + rejected, attended, chosen + rejected)
 
 
-def sequence(length: int, scored: int) -> Work:
-    """What one sequence takes without padding; its last token need not be run."""
-    return Work(length - 1, length * (length - 1) // 2, scored)
+def sequence(length: int, head_positions: int) -> TokenWork:
+    """One sequence without padding; its last token need not be run."""
+    return TokenWork(length - 1, length * (length - 1) // 2, head_positions)
 
 
-def forward_flops(shape: Shape, work: Work, rank: int = 0) -> float:
-    """Of one forward, with an adapter of some rank."""
-    layers = 2.0 * (shape.linear + rank * shape.wide) * work.tokens
-    attention = 4.0 * shape.layers * shape.attention * work.seen
-    return layers + attention + 2.0 * shape.vocabulary * shape.hidden * work.scored
+def forward_flops(shape: ModelShape, work: TokenWork, rank: int = 0) -> float:
+    """Floating-point operations of one forward, with an adapter of some rank (0: none)."""
+    layers = 2.0 * (shape.active_weights + rank * shape.adapter_width) * work.tokens
+    attention = 4.0 * shape.layers * shape.query_width * work.attended
+    return layers + attention + 2.0 * shape.vocabulary * shape.hidden * work.head_positions
 
 
 def training_flops(
-    shape: Shape, work: Work, rank: int = 0, *, head_products: int = 1, recompute: bool = False
+    shape: ModelShape, work: TokenWork, rank: int = 0, *, head_products: int = 1, recompute: bool = False
 ) -> float:
-    """Of a forward and its backward.
+    """Floating-point operations of a forward and its backward.
 
     Args:
-        shape: The model.
-        work: What it runs over.
+        shape: The model's sizes.
+        work: The batch's token counts.
         rank: Of the adapter; 0 trains all weights, whose gradients cost one more product each.
         head_products: Matrix products of the head's backward: 1 where the forward ends the gradient, 2 where logits are
             computed again, one more where the head trains.
         recompute: Whether the backward computes the activations again.
     """
-    layers = 2.0 * shape.linear * work.tokens * (1 if rank else 2) + 4.0 * rank * shape.wide * work.tokens
-    attention = 8.0 * shape.layers * shape.attention * work.seen
-    head = 2.0 * shape.vocabulary * shape.hidden * work.scored * head_products
-    again = forward_flops(shape, Work(work.tokens, work.seen, 0), rank) if recompute else 0.0
+    layers = 2.0 * shape.active_weights * work.tokens * (1 if rank else 2)
+    layers += 4.0 * rank * shape.adapter_width * work.tokens
+    attention = 8.0 * shape.layers * shape.query_width * work.attended
+    head = 2.0 * shape.vocabulary * shape.hidden * work.head_positions * head_products
+    again = forward_flops(shape, TokenWork(work.tokens, work.attended, 0), rank) if recompute else 0.0
     return forward_flops(shape, work, rank) + layers + attention + head + again

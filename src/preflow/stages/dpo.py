@@ -13,7 +13,8 @@ from preflow.dpo.early_stopping import KlEarlyStopping
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.dpo.start import load_start, prove_reference
 from preflow.dpo.trainer import IDS, StoredReferenceTrainer, logits, make_trainer, policy_scores, token_scores
-from preflow.estimates.training import common_tokens, foreseen
+from preflow.estimates.training import loaded_model_memory
+from preflow.estimates.workload import common_prefix_length
 from preflow.logprobs.scored_pairs import PairTable, read_pairs
 from preflow.models.adapters import describe, inner_model, save_model, write_card
 from preflow.models.cpu.switch import kernels_wanted
@@ -85,9 +86,9 @@ def _estimate(spec: DpoSpec, start: LanguageModel, pairs: PairTable, precision: 
     """What training is estimated to take at its peak; None for a model whose sizes are not known."""
     settings = _settings(spec)
     lengths = list(zip(*(pairs.lengths(name).tolist() for name in IDS), strict=True))
-    common = common_tokens((ids.as_py() for ids in pairs.table.column(IDS[0])), lengths, settings.max_seq_length)
+    common = common_prefix_length((ids.as_py() for ids in pairs.table.column(IDS[0])), lengths, settings.max_seq_length)
     targets = adapted_modules(spec.base, settings)
-    return foreseen(inner_model(start), spec.recipe, settings, lengths, precision, common, targets)
+    return loaded_model_memory(inner_model(start), spec.recipe, settings, lengths, precision, common, targets)
 
 
 def _check_policy(

@@ -12,7 +12,8 @@ from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demonstrations
 from preflow.data.validated import load_demonstrations
 from preflow.errors import DataUnfitError
-from preflow.estimates.training import common_tokens, foreseen
+from preflow.estimates.training import loaded_model_memory
+from preflow.estimates.workload import common_prefix_length
 from preflow.models.adapters import describe, inner_model, new_adapter, save_model, write_card
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
@@ -74,9 +75,9 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
         model = new_adapter(model, settings, recipe.seed)
     lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
     prompts = (row.input_ids[: row.response_mask.index(True)] for row in rows)
-    common = common_tokens(prompts, lengths, settings.max_seq_length)
+    common = common_prefix_length(prompts, lengths, settings.max_seq_length)
     targets = adapted_modules(spec.base, settings)
-    predicted = foreseen(inner_model(model), recipe, settings, lengths, precision, common, targets)
+    predicted = loaded_model_memory(inner_model(model), recipe, settings, lengths, precision, common, targets)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are shared out
     log = run_training(trainer, out, observer, predicted, keep_heap=kernels_wanted(settings))

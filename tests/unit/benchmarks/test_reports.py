@@ -61,11 +61,11 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
     pairs = [([1] * 10, [2] * 5, [3] * 8)] * 4
     flops = bench_dpo.arithmetic(shape, [*pairs, *pairs], FLOAT32)  # of these four count
     padded = bench_dpo.padded_batch([(10, 5, 8)] * 4)
-    assert (padded.tokens, padded.seen, padded.scored) == (8 * 18, 8 * 18 * 18, 8 * 17)
+    assert (padded.tokens, padded.attended, padded.head_positions) == (8 * 18, 8 * 18 * 18, 8 * 17)
     reference = forward_flops(shape, padded)
     assert flops["live"] - flops["precomputed"] == pytest.approx(reference)
     assert flops["live_kept"] - flops["precomputed_kept"] == pytest.approx(reference)
-    head = 2 * shape.vocabulary * shape.hidden * padded.scored
+    head = 2 * shape.vocabulary * shape.hidden * padded.head_positions
     again = flops["precomputed"] - flops["precomputed_kept"]
     assert again == pytest.approx(reference - head, rel=0.02)  # the adapter's own
     assert flops["preflow"] < flops["precomputed_kept"] / 2

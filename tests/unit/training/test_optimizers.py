@@ -13,7 +13,7 @@ from preflow.config.training import DpoSettings
 from preflow.dpo.trainer import make_trainer
 from preflow.estimates.flops import shape_of
 from preflow.estimates.memory import peak_memory
-from preflow.estimates.training import work_of
+from preflow.estimates.workload import packed_works
 from preflow.models.adapters import new_adapter
 from preflow.observer import Silent
 from preflow.training.loop import run_training
@@ -65,7 +65,7 @@ def test_an_optimizer_trains_and_holds_what_the_plan_says(tmp_path: Path, optim:
     expected = [entry["loss"] for entry in plain.state.log_history if "loss" in entry]
     assert losses[-1] < 0.9 * losses[0]
     assert losses == pytest.approx(expected, rel=1e-3)
-    recipe, (work,) = trainer_recipe(optim, lora), work_of([(4, 3, 5)])
+    recipe, (work,) = trainer_recipe(optim, lora), packed_works([(4, 3, 5)])
     predicted = peak_memory(shape_of(CONFIG), recipe, cast(DpoSettings, recipe.dpo), work, CPU).optimizer
     held = bytes_held(trainer)
     assert predicted == pytest.approx(held, rel=0.03)

@@ -1,0 +1,70 @@
+"""Lengths of a recipe's rows, split as data validation splits them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from expectations.gate import run_gate
+from flows.planning.row_lengths import lengths, read_model
+from flows.running.preparation import PreparedRun, prepare_run
+from preflow.artifacts import Artifact
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
+from preflow.data.validated import Split, load_demonstrations, load_pairs
+from preflow.models.loading import load_tokenizer
+from preflow.observer import Silent
+from tests.unit.data.prompt_hashes import is_held_out, prompt_hash
+
+
+def validated(prepared: PreparedRun, out: Path) -> Artifact:
+    """The output of data validation."""
+    out.mkdir()
+    run_gate(prepared.sources, out, Silent())
+    return Artifact(path=str(out), digest="", bytes=0)
+
+
+def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Files sorted by length, and a demonstration whose prompt is held out among the pairs, which validation moves out.
+
+    The lengths of the plan's rows are those of the rows that the gate wrote.
+    """
+    file = tiny_recipe_file()
+    preferences, demonstrations = tmp_path / "preferences.jsonl", tmp_path / "demonstrations.jsonl"
+    rows = sorted(preferences.read_text().splitlines(), key=len)
+    preferences.write_text("\n".join(rows) + "\n")
+    prompt = next(p for p in (json.loads(row)["prompt"] for row in rows) if is_held_out(prompt_hash(p), 0.2))
+    with demonstrations.open("a") as more:
+        more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
+    prepared = prepare_run(file, {"sft.eval_split": "0.01"})
+    model = read_model(prepared.recipe)
+    data, seen = validated(prepared, tmp_path / "gate"), lengths(prepared, model)
+    renderer = Renderer(load_tokenizer(model, prepared.recipe), prepared.recipe.template)
+    sides: tuple[Split, ...] = ("train", "eval")
+    for side in sides:
+        texts, _ = tokenize_demonstrations(load_demonstrations(data, side), renderer, 256, "drop")
+        pairs, _ = tokenize_pairs(load_pairs(data, side), renderer, 256, "drop")
+        got = [sorted(getattr(seen[stage], "train" if side == "train" else "held_out")) for stage in ("sft", "dpo")]
+        assert got[0] == sorted((len(row.input_ids), sum(row.response_mask)) for row in texts)
+        assert got[1] == sorted((len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in pairs)
+    assert len(seen["dpo"].held_out) > 0
+    assert len(seen["sft"].train) + len(seen["sft"].held_out) == len(demonstrations.read_text().splitlines()) - 1
+
+
+def test_a_tokenizer_may_run_its_own_code_where_the_recipe_trusts_it(
+    tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    own = AutoTokenizer.from_pretrained
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        asked.append(options.get("trust_remote_code"))
+        return own(*args, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+    prepared = prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
+    lengths(prepared, read_model(prepared.recipe))
+    assert asked == [True]

@@ -15,16 +15,18 @@ _FORWARD = ("torch", "accelerate", "peft")
 LIBRARIES = {
     "validate": (
         *("great-expectations", "ftfy", "rapidfuzz", "xxhash", "datasets", "pyarrow", "orjson"),
-        *("numpy", "pandas", "scipy"),
+        *("numpy", "pandas", "scipy", "jinja2", "markupsafe"),
     ),
     "lengths": (*_TOKENS, "numpy"),
     "sft": (*_TOKENS, *_FORWARD, "trl"),
     "reference": (*_TOKENS, *_FORWARD),
-    "dpo": (*_TOKENS, *_FORWARD, "trl"),
+    "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "evaluate": (*_TOKENS, *_FORWARD, "numpy"),
 }
-PERSONAL_DATA = ("detect-secrets", "phonenumbers")
-LAUNCHED = ("deepspeed",)
+_PERSONAL_DATA = ("detect-secrets", "phonenumbers")
+_LAUNCHED = ("deepspeed",)
+#: What counts only where something asks for it: the recipe, the settings, the model's own files.
+CHOSEN = frozenset({*_TOKENS, *_PERSONAL_DATA, *_LAUNCHED, "unsloth", "bitsandbytes"})
 #: What stages import without taking a number from it; where ``LIBRARIES`` names one, it counts there all the same.
 DECIDES_NOTHING = {
     "datasets": "holds the rows of a training; its own random fingerprint caches nothing",
@@ -34,6 +36,7 @@ DECIDES_NOTHING = {
     "joblib": "spreads work over processes",
     "matplotlib": "draws an evaluation's pictures, from which nothing is read",
     "numpy": "holds lengths and row numbers beside a training",
+    "pydantic": "checks settings and specifications, which count by their values",
     "psutil": "names the file system of a remembered digest",
     "pyarrow": "holds the tables of the store, which gives back what was put in",
     "safetensors": "holds weights, whose bytes it does not change",
@@ -50,7 +53,7 @@ def library_versions(stage: str, spec: StageSpec, *, launches: bool) -> dict[str
         spec: What the stage is asked to do.
         launches: Whether it computes in ranks of a launch.
     """
-    names = sorted({*LIBRARIES[stage], *_chosen(stage, spec), *(LAUNCHED if launches else ())})
+    names = sorted({*LIBRARIES[stage], *_chosen(stage, spec), *(_LAUNCHED if launches else ())})
     python = ".".join(map(str, sys.version_info[:2]))  # it adds floats up in another way from 3.12 on
     return {"python": python, **{name: _version(name) for name in names}}
 
@@ -58,7 +61,7 @@ def library_versions(stage: str, spec: StageSpec, *, launches: bool) -> dict[str
 def _chosen(stage: str, spec: StageSpec) -> Iterator[str]:
     """What the recipe, the settings or the model's own files ask for."""
     if isinstance(spec, ValidateSpec):
-        yield from PERSONAL_DATA if spec.settings.personal_data else ()
+        yield from _PERSONAL_DATA if spec.settings.personal_data else ()
         yield from _TOKENS if spec.tokenizer is not None else ()
         return
     if isinstance(spec, LengthsSpec):

@@ -36,13 +36,33 @@ class SourceCopy:
 
     @contextmanager
     def edited(self, name: str, before: str, after: str) -> Iterator[None]:
-        """The copy with one text replaced by another, wherever it stands in a file; it must stand there."""
-        file = self.file(name)
-        text = file.read_text(encoding="utf-8")
-        assert before in text, f"{name} has no {before!r}: write this edit against what it says now"
-        file.write_text(text.replace(before, after), encoding="utf-8")
+        """The copy with one text replaced by another, wherever it stands in a file or package; it must stand there."""
+        place = self.file(name)
+        files = sorted(place.rglob("*.*")) if place.is_dir() else [place]
+        code = [file for file in files if file.suffix in (".py", ".txt", ".css", ".j2")]
+        texts = {file: text for file in code if before in (text := file.read_text(encoding="utf-8"))}
+        assert texts, f"{name} has no {before!r}: write this edit against what it says now"
+        for file, text in texts.items():
+            file.write_text(text.replace(before, after), encoding="utf-8")
         yield
-        file.write_text(text, encoding="utf-8")
+        for file, text in texts.items():
+            file.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def moved(self, module: str, new: str) -> Iterator[None]:
+        """The copy with a module under another name, wherever it is named."""
+        old_file, new_file = (self.file(f"{name.replace('.', '/')}.py") for name in (module, new))
+        files = [file for folder in self.folders.values() for file in folder.rglob("*.py")]
+        texts = {file: file.read_text(encoding="utf-8") for file in files}
+        (parent, _, name), (new_parent, _, new_name) = module.rpartition("."), new.rpartition(".")
+        for file, text in texts.items():
+            from_package = text.replace(f"from {parent} import {name}\n", f"from {new_parent} import {new_name}\n")
+            file.write_text(from_package.replace(module, new), encoding="utf-8")
+        old_file.rename(new_file)
+        yield
+        new_file.unlink()
+        for file, text in texts.items():
+            file.write_text(text, encoding="utf-8")
 
     def graph(self) -> CodeGraph:
         """The code as it stands in the copy now."""

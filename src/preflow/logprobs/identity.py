@@ -123,8 +123,8 @@ def _version(package: str) -> str:
 
 
 def computing() -> tuple[str, ...]:
-    """The functions that compute a value: they load the model, put its adapter's layers together, and score."""
-    return tuple(f"{each.__module__}:{each.__name__}" for each in (load_policy, fuse_lora, scores))
+    """What computes a value (loading the model, putting an adapter's layers together, scoring) and what it is given."""
+    return tuple(f"{each.__module__}:{each.__name__}" for each in (load_policy, fuse_lora, scores, Precision, ModelRef))
 
 
 def numerics(precision_label: str) -> dict[str, Any]:

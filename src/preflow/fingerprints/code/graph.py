@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from preflow.fingerprints.code.merkle import Reference, Resolved, merkle_digests
+from preflow.fingerprints.code.merkle import Reference, Resolved, add_digests
 from preflow.fingerprints.code.modules import Module, read_module
 from preflow.fingerprints.code.not_counted import NOT_COUNTED, SETTINGS
 from preflow.fingerprints.code.sources import SourceTree
@@ -54,9 +54,10 @@ class CodeGraph:
             tree: The packages that count.
             not_counted: Modules, and packages with all below them, that are part of no identity.
         """
-        self._tree, self._not_counted = tree, frozenset(not_counted)
+        self.tree, self._not_counted = tree, frozenset(not_counted)
         self._modules: dict[str, Module | None] = {}
         self._resolved: dict[Reference, Resolved] = {}
+        self._digests: dict[Reference, str] = {}
         self._reached: dict[tuple[str, ...], Reached] = {}
         self._settings: dict[str, list[Reference]] | None = None
         self._data: dict[Path, str] = {}
@@ -70,7 +71,7 @@ class CodeGraph:
         """
         reached = self.reached(*roots)
         for path in reached.files:
-            self._tree.require_as_imported(path)
+            self.tree.require_as_imported(path)
         return reached.digest
 
     def reached(self, *roots: str) -> Reached:
@@ -82,9 +83,9 @@ class CodeGraph:
     def module(self, name: str) -> Module | None:
         """A module taken apart; none where there is no source file of that name."""
         if name not in self._modules:
-            path = self._tree.file(name)
+            path = self.tree.file(name)
             if path is not None:
-                self._tree.require_as_imported(path)
+                self.tree.require_as_imported(path)
                 text = path.read_text(encoding="utf-8")
                 self._modules[name] = read_module(text, name, is_package=path.name == "__init__.py")
             else:
@@ -114,14 +115,15 @@ class CodeGraph:
             waiting += resolved.references()
             waiting += self._run_by({reference.module, *resolved.imported}, touched)
         modules = frozenset(each.module for each in found) - {EVERYTHING}
-        digests, data = merkle_digests(found), self._data_digests(modules)
+        add_digests(self._digests, found)
+        data = self._data_digests(modules)
         whole = {
-            "roots": [digests[root] for root in roots],
-            "effects": sorted({digests[each] for each in found if each.name == EFFECTS}),
+            "roots": [self._digests[root] for root in roots],
+            "effects": sorted({self._digests[each] for each in found if each.name == EFFECTS}),
             "data": sorted([path.name, digest] for path, digest in data.items()),
         }
         outside = frozenset(name for resolved in found.values() for name in resolved.outside)
-        sources = {path for path in map(self._tree.file, modules | touched) if path is not None}
+        sources = {path for path in map(self.tree.file, modules | touched) if path is not None}
         return Reached(json_digest(whole), modules, outside, (*sorted(sources), *data))
 
     def _run_by(self, names: Iterable[str], touched: set[str]) -> Iterator[Reference]:
@@ -147,7 +149,7 @@ class CodeGraph:
 
     def _resolve_anew(self, reference: Reference) -> Resolved:
         if reference.module == EVERYTHING:
-            names = [name for name in self._tree.modules() if self.counts(name)]
+            names = [name for name in self.tree.modules() if self.counts(name)]
             return Resolved(also={Reference(name, EVERYTHING) for name in names})
         module = self.module(reference.module)
         assert module is not None, f"{reference} was found by its module"
@@ -175,18 +177,18 @@ class CodeGraph:
             found += self._settings_methods()[name]
         for text in written.attributes:
             name = text.partition(":")[0]
-            if "." in name and self._tree.file(name) is not None and self.counts(name):
+            if "." in name and self.tree.file(name) is not None and self.counts(name):
                 found.append(Reference(name, EVERYTHING))
         return {each for each in found if isinstance(each, Reference)}
 
     def _meant(self, path: str, user: str, resolved: Resolved) -> list[str | Reference]:
         """What a path stands for in a module, and the names that are left of it."""
         names = path.split(".")
-        if self._tree.file(names[0]) is None:
+        if self.tree.file(names[0]) is None:
             resolved.outside.add(path)
             return [f"{path} "]
         taken = 1
-        while taken < len(names) and self._tree.file(".".join(names[: taken + 1])) is not None:
+        while taken < len(names) and self.tree.file(".".join(names[: taken + 1])) is not None:
             taken += 1
         home, left = ".".join(names[:taken]), names[taken:]
         module = self.module(home)
@@ -210,7 +212,7 @@ class CodeGraph:
         """Methods and properties of settings and specifications, by name."""
         if self._settings is None:
             self._settings = {}
-            for name in self._tree.modules():
+            for name in self.tree.modules():
                 module = self.module(name) if _below(name, SETTINGS) else None
                 for holder, (first, *_) in module.definitions.items() if module is not None else ():
                     for each in getattr(first, "body", ()) if hasattr(first, "bases") else ():
@@ -220,9 +222,9 @@ class CodeGraph:
         return self._settings
 
     def _data_digests(self, modules: Iterable[str]) -> dict[Path, str]:
-        paths = {path for module in modules for path in self._tree.data_files(module)}
+        paths = {path for module in modules for path in self.tree.data_files(module)}
         for path in paths - self._data.keys():
-            self._tree.require_as_imported(path)
+            self.tree.require_as_imported(path)
             self._data[path] = file_digest(path)
         return {path: self._data[path] for path in sorted(paths)}
 

@@ -1,7 +1,7 @@
 """Digests of definitions that refer to each other, independent of their names."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,16 +34,16 @@ class Resolved:
         return self.also | {part for part in self.parts if isinstance(part, Reference)}
 
 
-def merkle_digests(found: Mapping[Reference, Resolved]) -> dict[Reference, str]:
-    """SHA-256 of every definition, in which references stand as the digests of what they refer to.
+def add_digests(digests: dict[Reference, str], found: Mapping[Reference, Resolved]) -> None:
+    """Add the SHA-256 of definitions, in which references stand as the digests of what they refer to.
 
     Definitions that need each other have one digest together, and each its place in it.
 
     Args:
+        digests: What is known already.
         found: Definitions, and all that they refer to.
     """
-    digests: dict[Reference, str] = {}
-    for group in _groups(found):
+    for group in _groups(found, digests):
         if len(group) == 1:
             (single,) = group
             digests[single] = _sha256(_text(found[single], {single: "this"}, digests))
@@ -55,7 +55,6 @@ def merkle_digests(found: Mapping[Reference, Resolved]) -> dict[Reference, str]:
         whole = _sha256("".join(_text(found[each], places, digests) for each in ordered))
         for each, place in places.items():
             digests[each] = _sha256(whole + place)
-    return digests
 
 
 def _text(resolved: Resolved, inside: Mapping[Reference, str], digests: Mapping[Reference, str]) -> str:
@@ -68,15 +67,15 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _groups(found: Mapping[Reference, Resolved]) -> Iterable[list[Reference]]:
-    """Strongly connected components, those that others refer to first (Tarjan 1972)."""
+def _groups(found: Mapping[Reference, Resolved], known: Container[Reference]) -> list[list[Reference]]:
+    """Strongly connected components, those that others refer to first (Tarjan 1972), without what is known."""
     index: dict[Reference, int] = {}
     low: dict[Reference, int] = {}
     stack: list[Reference] = []
     open_ones: set[Reference] = set()
     groups: list[list[Reference]] = []
     for start in sorted(found):
-        if start in index:
+        if start in index or start in known:
             continue
         path = [(start, iter(sorted(found[start].references())))]
         index[start] = low[start] = len(index)
@@ -84,7 +83,7 @@ def _groups(found: Mapping[Reference, Resolved]) -> Iterable[list[Reference]]:
         open_ones.add(start)
         while path:
             node, targets = path[-1]
-            target = next((each for each in targets if each not in index or each in open_ones), None)
+            target = next((each for each in targets if each in open_ones or not (each in index or each in known)), None)
             if target is None:
                 path.pop()
                 if path:

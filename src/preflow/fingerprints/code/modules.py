@@ -15,7 +15,7 @@ _MAKING = frozenset(
     [
         *("frozenset", "set", "dict", "list", "tuple", "range", "len", "min", "max", "sum", "sorted"),
         *("int", "float", "str", "items", "keys", "values", "fromkeys", "get", "split", "join"),
-        *("compile", "field", "namedtuple", "time_ns", "getLogger"),
+        *("compile", "field", "namedtuple", "timedelta", "time_ns", "getLogger"),
     ]
 )
 #: Where these are named, annotations are read at run time and count.

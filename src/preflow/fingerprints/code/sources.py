@@ -57,10 +57,11 @@ class SourceTree:
             self._files[module] = found
         return self._files[module]
 
-    def modules(self) -> list[str]:
-        """Names of all modules, sorted."""
+    def modules(self, *packages: str) -> list[str]:
+        """Names of all modules, or of those of some packages, sorted."""
         names = []
-        for package, folder in self.folders.items():
+        for package in packages or self.folders:
+            folder = self.folders[package]
             for path in folder.rglob("*.py"):
                 parts = path.relative_to(folder).with_suffix("").parts
                 names.append(".".join((package, *(parts[:-1] if parts[-1] == "__init__" else parts))))

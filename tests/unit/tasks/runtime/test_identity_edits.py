@@ -1,0 +1,222 @@
+"""The tree is edited: what changes no number keeps every cached stage, what decides one misses where it decides."""
+
+import pytest
+
+from preflow.specs import STAGES
+from tests.unit.source_copies import LAUNCHED, STORE, SourceCopy
+
+pytestmark = pytest.mark.slow
+
+TRAINING = {"sft", "dpo", "launched sft", "launched dpo"}
+#: What computes log-probs with a model, and the store of these.
+SCORING = {"reference", "launched reference", "evaluate", STORE}
+MODEL = TRAINING | SCORING
+DPO = {"dpo", "launched dpo"}
+SFT = {"sft", "launched sft"}
+REFERENCE = {"reference", "launched reference"}
+ALL = {*STAGES, *LAUNCHED, STORE}
+
+#: What changes, in which file, from what to what.
+HITS = {
+    "a comment": ("preflow/models/packed", "import torch\n", "import torch  # the library\n"),
+    "a docstring of a module": ("preflow/maths", '"""Log-probabilities of', '"""Log-probs of'),
+    "a docstring of a function": ("preflow/models/adapters.py", '"""Making and saving', '"""Saving and making'),
+    "formatting": ("preflow/maths", "(log_p - log_q)).sum(-1)", "(\n    log_p - log_q)\n    ).sum(-1)"),
+    "an error's text": ("preflow/maths", "needs at least one value", "needs one value at least"),
+    "an error's longer text": ("preflow/dpo", "the policy does not start from the ", "the policy starts not from the "),
+    "an error's text made by a function": ("expectations/gate.py", "the data are unfit", "these data are unfit"),
+    "an error's text in a validator": ("preflow/config", "max_steps is 0: expected", "max_steps: expected"),
+    "an assertion's text": ("preflow/stages", "needs a recipe with an SFT section", "needs recipe.sft"),
+    "a note": ("preflow/stages", "rows are padded to the longest", "rows are filled up to the longest"),
+    "a note of several lines": ("preflow/training", ": out of memory with ", ": no memory for "),
+    "a note in a lambda": ("preflow/dpo", "out of memory proving", "no memory to prove"),
+    "a progress line": ("preflow/stages", "model on demonstrations", "model over demonstrations"),
+    "an annotation": ("preflow/maths", "total: float, tokens: int", "total: object, tokens: object"),
+    "an annotation of a local name": ("preflow/stages", "report: dict[str, dict[str, Any]]", "report: Any"),
+    "a constant of the estimates": ("preflow/estimates/flops.py", "2 * ", "3 * "),
+    "a function of the estimates": ("preflow/estimates/memory.py", "return ", "return 0 and "),
+    "a check of settings": ("preflow/config", "if self.max_steps == 0:", "if self.max_steps == -7:"),
+    "an advice": ("preflow/config", "rate > 1e-6", "rate > 1e-7"),
+    "a check of a launch": ("preflow/config", 'precision != "no"', 'precision == "fp16"'),
+    "another packaged model's pin": ("preflow/models/packaged.py", "sha256=", 'sha256="0" + '),
+    "the export of a model": ("preflow/models/merge.py", "return ", "return None or "),
+    "the command that shows the store": ("preflow/logprobs/cli.py", "typer.", "not_typer."),
+    "where files are kept": ("preflow/environment.py", '"models"', '"base-models"'),
+    "an error's class that nothing uses": (
+        "preflow/errors.py",
+        "class ConfigError",
+        "class Unused: ...\n\nclass ConfigError",
+    ),
+    "a constant that nothing uses": (
+        "preflow/models",
+        "@torch.no_grad()",
+        "_UNUSED = 3\n@torch.no_grad()",
+    ),
+    "a helper's name": ("preflow/maths", "_with_others", "_and_one_for_the_rest"),
+    "a constant's name": ("preflow/data/quality/sets", "_SURELY", "_ENOUGH"),
+    "an import": ("preflow/maths", "import torch\n", "import preflow.maths.intervals\nimport torch\n"),
+}
+
+MISSES = {
+    "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING),
+    "a tolerance of the proof": ("preflow/maths", "torch.float32: 1e-5", "torch.float32: 1e-4", DPO),
+    "the KL of an evaluation": ("preflow/maths", "p * (log_p - log_q)", "p * log_p", {"evaluate"}),
+    "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", DPO),
+    "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", DPO),
+    "an interval": (
+        "preflow/maths",
+        "(1 + confidence) / 2)",
+        "(1 + confidence) / 3)",
+        {"validate", "evaluate"},
+    ),
+    "a comparison of a test": ("preflow/maths", "return beta * ", "return 2 * beta * ", {"evaluate"}),
+    "a row that is read": (
+        "preflow/data/files",
+        "def from_quarantine",
+        "@str\ndef from_quarantine",
+        {"validate"},
+    ),
+    "a spelling of a prompt": ("preflow/data/text.py", '" ".join(text.lower().split())', "text.lower()", {"validate"}),
+    "the split": ("preflow/data", "_BITS = 52", "_BITS = 48", {"validate"}),
+    "a table of words": (
+        "preflow/data/quality/wording",
+        "not no never none",
+        "not no never",
+        {"validate"},
+    ),
+    "a threshold without a setting": (
+        "preflow/data/quality/sets",
+        "_SURELY = 99",
+        "_SURELY = 98",
+        {"validate"},
+    ),
+    "what follows from a finding": ("preflow/findings.py", '"set_aside"', '"warn"', {"validate"}),
+    "how a severity is chosen": ("preflow/config", "FINDINGS[finding].severity)", '"off")', {"validate"}),
+    "a suite": ("expectations/suites", "strict_max=", "strict_max=not ", {"validate"}),
+    "a report's style": ("expectations/report", "max-width:960px", "max-width:900px", {"validate"}),
+    "the tokens of a row": (
+        "preflow/data/tokens",
+        "add_special_tokens=False",
+        "add_special_tokens=True",
+        {"validate", "lengths", "evaluate"} | SFT | REFERENCE,
+    ),
+    "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
+    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - DPO - {STORE}),
+    "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL),
+    "a precision": (
+        "preflow/models/precision.py",
+        "torch.bfloat16 if wants",
+        "torch.float16 if wants",
+        MODEL - {STORE},
+    ),
+    "autocast": ("preflow/models/precision.py", "enabled=False", "enabled=True", MODEL),
+    "a fresh adapter": ("preflow/models/adapters.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", TRAINING),
+    "the packed layout": ("preflow/models/packed", ".tril(", ".triu(", MODEL),
+    "packed attention": ("preflow/models/packed", '"longrope"', '"longer"', MODEL),
+    "a kernel of the CPU": ("preflow/models/cpu", 'ending == "RMSNorm" or', "", TRAINING),
+    "a backward of the CPU": ("preflow/models/cpu", "hidden.sum(-1)", "hidden.sum(0)", TRAINING),
+    "a merged adapter": ("preflow/models/cpu/lora_linear.py", "return ", "return 2 * ", MODEL),
+    "a training's arguments": ("preflow/training", '"logging_nan_inf_filter": False', '"fp16": True', TRAINING),
+    "the order of rows": ("preflow/training", "1_000_003", "1_000_033", TRAINING),
+    "what makes memory smaller": ("preflow/training", "_FEW_TOKENS = 16", "_FEW_TOKENS = 8", TRAINING),
+    "what a number is ruined by": (
+        "preflow/training",
+        "_KNOWING = 0.9",
+        "_KNOWING = 0.8",
+        TRAINING,
+    ),
+    "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
+    "what is measured of a training": ("preflow/dpo", "= 512", "= 256", DPO),
+    "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", DPO),
+    "the proof": ("preflow/dpo", "gap.tolerances <= 1", "gap.tolerances <= 2", DPO),
+    "the pairs that DPO reads": (
+        "preflow/logprobs",
+        "pa.float32()",
+        "pa.float16()",
+        DPO | REFERENCE | {"evaluate"},
+    ),
+    "the key of a stored value": ("preflow/logprobs", '"inference_mode", ', "", REFERENCE | {"evaluate"}),
+    "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
+    "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
+    "a measure": ("preflow/evaluation", "<= share * longer", "< share * longer", {"evaluate"}),
+    "an artifact's form": ("preflow/artifacts.py", "indent=1", "indent=2", ALL - {STORE}),
+    "a launch": ("tasks/runtime", '"mixed_precision": "no"', '"mixed_precision": "fp16"', set(LAUNCHED)),
+    "what a rank of a training does first": (
+        "preflow/stages",
+        "hours=2",
+        "hours=3",
+        {"launched sft", "launched dpo"},
+    ),
+    "what an import does": (
+        "preflow/models/packaged.py",
+        "PACKAGED = {",
+        "hashlib.register(3)\nPACKAGED = {",
+        ALL,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> SourceCopy:
+    return SourceCopy(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def before(copy: SourceCopy) -> dict[str, str]:
+    return copy.digests()
+
+
+@pytest.mark.parametrize("edit", HITS.values(), ids=HITS)
+def test_what_changes_no_number_hits(copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str]) -> None:
+    with copy.edited(*edit):
+        assert copy.digests() == before
+
+
+@pytest.mark.parametrize("edit", MISSES.values(), ids=MISSES)
+def test_what_decides_a_number_misses_where_it_decides(
+    copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str, set[str]]
+) -> None:
+    file, text, other, missed = edit
+    with copy.edited(file, text, other):
+        assert changed(before, copy.digests()) == missed
+
+
+def test_a_module_under_another_name_hits(copy: SourceCopy, before: dict[str, str]) -> None:
+    """Twelve modules import it."""
+    with copy.moved("preflow.models.packed.layout", "preflow.maths.rows_in_one"):
+        assert copy.digests() == before
+
+
+def test_a_helper_in_another_module_hits(copy: SourceCopy, before: dict[str, str]) -> None:
+    helper = """def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+"""
+    file, new = "preflow/maths/divergence.py", copy.file("preflow/maths/widths.py")
+    new.write_text("import torch\nfrom torch import Tensor\n\n\n" + helper.replace("_wide", "widened"))
+    with (
+        copy.edited(file, helper, ""),
+        copy.edited(file, "_wide(", "widths.widened("),
+        copy.edited(file, "import torch\n", "import torch\nfrom preflow.maths import widths\n"),
+    ):
+        assert copy.digests() == before
+    new.unlink()
+
+
+def test_a_data_file_counts_where_modules_beside_it_do(copy: SourceCopy, before: dict[str, str]) -> None:
+    table = copy.file("preflow/data/quality/wording/meaning_table.npz")
+    own = table.read_bytes()
+    table.write_bytes(own[:-1] + bytes([own[-1] ^ 1]))
+    assert changed(before, copy.digests()) == {"validate"}
+    table.write_bytes(own)
+    new = copy.file("preflow/data/quality/wording/more_words.txt")
+    new.write_text("some")
+    assert changed(before, copy.digests()) == {"validate"}
+    new.unlink()
+    mark = copy.file("preflow/py.typed")
+    mark.write_text("partial\n")
+    assert copy.digests() == before
+    mark.write_text("")
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}

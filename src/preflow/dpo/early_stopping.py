@@ -21,7 +21,7 @@ _EXPECTED = "expected.safetensors"
 
 
 class KlEarlyStopping(TrainerCallback):
-    """Measures drift every few steps, keeps the best weights, and stops a training that has gone too far.
+    """Measures the KL from the reference every few steps, keeps the best weights, stops a training beyond the limit.
 
     The best weights are those of the highest reward accuracy (then margin) among measurements within the KL limit;
     the start of training, which is the reference itself, counts as one. Measurements stand in the trainer's log, which
@@ -61,11 +61,11 @@ class KlEarlyStopping(TrainerCallback):
         due = self.settings.eval_steps and state.global_step % self.settings.eval_steps == 0
         if self.held_out is None or not (due or state.global_step == state.max_steps):
             return
-        drift: HeldOutMetrics = distributed.broadcast_from_rank0(self.held_out.measure())
+        metrics: HeldOutMetrics = distributed.broadcast_from_rank0(self.held_out.measure())
         before = self._best(state)
-        state.log_history.append({"step": state.global_step, **_entries(drift)})
-        self.observer.metrics({f"dpo/{k}": v for k, v in _entries(drift).items()}, state.global_step)
-        self.steps, self.reason = state.global_step, self._why_stop(state, drift.kl)
+        state.log_history.append({"step": state.global_step, **_entries(metrics)})
+        self.observer.metrics({f"dpo/{k}": v for k, v in _entries(metrics).items()}, state.global_step)
+        self.steps, self.reason = state.global_step, self._why_stop(state, metrics.kl)
         if self.reason is not None:
             control.should_training_stop = True
         elif self._best(state) != before:
@@ -90,7 +90,7 @@ class KlEarlyStopping(TrainerCallback):
         return None if self.reason is None else state
 
     def finish(self, state: TrainerState) -> dict[str, float]:
-        """After training: where it was stopped, go back to the best weights and say so.
+        """After training: where it was stopped, go back to the best weights and report it.
 
         Returns:
             What to report: the last measurement, and where training stopped and which step's weights are kept.
@@ -142,7 +142,7 @@ class KlEarlyStopping(TrainerCallback):
             old.unlink()
 
     def _kept(self) -> dict[int, Path]:
-        """Weights that lie there, by step."""
+        """Weights that are stored there, by step."""
         return {int(path.stem.partition("-")[2]): path for path in self.scratch.glob("best-*.safetensors")}
 
     def _unneeded(self, kept: Sequence[Path]) -> list[Path]:
@@ -155,5 +155,5 @@ class KlEarlyStopping(TrainerCallback):
         return [path for step, path in steps.items() if step not in needed]
 
 
-def _entries(drift: HeldOutMetrics) -> dict[str, float]:
-    return {f"eval_{name}": value for name, value in asdict(drift).items()}
+def _entries(metrics: HeldOutMetrics) -> dict[str, float]:
+    return {f"eval_{name}": value for name, value in asdict(metrics).items()}

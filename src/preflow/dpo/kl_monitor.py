@@ -1,8 +1,8 @@
 """How far a policy has gone from its reference on held-out pairs, measured while it trains.
 
-The policy at step 0 is the reference (``stages/proof.py`` has shown it). What it expects then along the held-out chosen
-responses is kept: at every position its likeliest tokens with their log-probs. Later looks need no second model, so
-they work alike for adapters, full weights and several processes.
+The policy at step 0 is the reference (``start_checks`` has shown it). Its distribution along the held-out chosen
+responses is kept then: at every position its top-k tokens with their log-probs. Later measurements need no second
+model, so they work alike for adapters, full weights and distributed runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from preflow.maths.divergence import merged_kl
 from preflow.models.scoring import PromptResponse
 
 #: Tokens kept per position. Beyond them a reference has little left: one outcome stands for all others.
-_LIKELIEST = 512
+_TOP_K = 512
 #: Positions whose whole vocabulary is held in float32 at once.
 _TILE = 128
 
@@ -29,7 +29,7 @@ class HeldOutMetrics:
 
     Attributes:
         kl: Nats per response: KL(policy || reference) at every position of the chosen response, over the reference's
-            likeliest tokens and one outcome for all others (``merged_kl``, a lower bound), summed over the response;
+            top-k tokens and one outcome for all others (``merged_kl``, a lower bound), summed over the response;
             mean over pairs. Chosen responses stand for what the policy says itself, which looks have no time to sample.
         chosen: Mean change of the chosen responses' log-prob, nats.
         rejected: The same of the rejected ones.
@@ -70,7 +70,7 @@ class HeldOutMonitor:
 
     def snapshot_reference(self) -> None:
         """Keep what the policy expects now, while it is the reference."""
-        self.expected = [_likeliest(self.logits(pair.chosen)) for pair in self.pairs]
+        self.expected = [_top_k(self.logits(pair.chosen)) for pair in self.pairs]
 
     def save(self, file: Path) -> None:
         """Write what is kept, for a training that goes on after a kill."""
@@ -123,10 +123,9 @@ class HeldOutMonitor:
         return float(merged_kl(torch.cat(parts), reference).sum())
 
 
-def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens of every position and their log-probs, shape ``(R, k)`` each, on the CPU."""
+def _top_k(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The top-k tokens of every position and their log-probs, shape ``(R, k)`` each, on the CPU."""
     found = [
-        torch.log_softmax(tile.float(), -1).topk(min(_LIKELIEST, tile.shape[-1] - 1))
-        for tile in torch.split(logits, _TILE)
+        torch.log_softmax(tile.float(), -1).topk(min(_TOP_K, tile.shape[-1] - 1)) for tile in torch.split(logits, _TILE)
     ]
     return torch.cat([each.indices.cpu() for each in found]), torch.cat([each.values.cpu() for each in found])

@@ -1,4 +1,4 @@
-"""The proof before the first DPO step: the reference is the SFT model, and the policy starts exactly there.
+"""Start-up checks before the first DPO step: the reference is the SFT model, and the policy starts exactly there.
 
 A loss of ln 2 at step 0 is necessary, not sufficient: a policy that silently lost its SFT weights against a reference
 that lost them too starts at ln 2 as well. So five things are shown, each with an error of its own:
@@ -71,7 +71,7 @@ def sample(pairs: Sequence[_Pair], size: int) -> list[_Pair]:
     return [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(size, len(pairs))).astype(int)]
 
 
-def sides(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, PromptResponse, list[float]]]:
+def responses_of(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, PromptResponse, list[float]]]:
     """Every response of every pair: where it stands, its tokens, its stored per-token log-probs."""
     for pair in pairs:
         yield f"{pair.source} chosen", pair.chosen, pair.ref_chosen
@@ -102,7 +102,7 @@ def independent_logprob(model: LanguageModel, row: PromptResponse, precision: Pr
 def measure(pairs: Sequence[ScoredPair], score: Callable[[PromptResponse], float], dtype: torch.dtype) -> list[Gap]:
     """The gap between a model and the stored values on both sides of some pairs."""
     gaps = []
-    for source, row, stored in sides(pairs):
+    for source, row, stored in responses_of(pairs):
         expected, got = sum(stored), score(row)
         gaps.append(Gap(source, got, expected, abs(got - expected) / tolerance(expected, len(stored), dtype)))
     return gaps
@@ -243,7 +243,7 @@ def check_policy(
         pairs: All training pairs.
         forward: The trainer's own forward, in evaluation mode: pairs to their sums for chosen and for rejected, nats.
         dtype: Of the forward; decides the tolerance.
-        batch: Pairs per forward; half as many from where memory runs out, unless processes go through them together.
+        batch: Pairs per forward; half as many once out of memory, unless several ranks run them together.
         observer: Receives progress.
         reference: Where the stored values come from; named in the remedy.
 

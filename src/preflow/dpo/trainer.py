@@ -41,14 +41,14 @@ class StoredReferenceTrainer(NumericalChecks, TokenBudgetBatching, DPOTrainer):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """TRL's, but without the second model that it loads and shares out under FSDP even for stored values."""
+        """TRL's, but without the second model that it loads and shards under FSDP even for stored values."""
         self._made = False
         super().__init__(*args, **kwargs)
         self._made = True
 
     @property
     def is_fsdp_enabled(self) -> bool:
-        """Whether FSDP shares the weights out; not said while the trainer is made."""
+        """Whether FSDP shards the weights; false while the trainer is made."""
         return self._made and self._fsdp
 
     @is_fsdp_enabled.setter

@@ -46,10 +46,10 @@ def merge(
         limit: Mean nats per token by which it may differ before it is refused.
 
     Returns:
-        The drift: mean absolute difference of a response token's log-prob, nats.
+        The merge error: mean absolute difference of a response token's log-prob, nats.
 
     Raises:
-        ModelError: The merged model drifts further; nothing is left in ``out``.
+        ModelError: The merge error is larger; nothing is left in ``out``.
     """
     expected = _scores(load_policy(base, adapter, recipe, precision), rows, precision)
     plain = recipe.model_copy(update={"use_4bit": False})
@@ -62,17 +62,17 @@ def merge(
     try:
         where_it_fits(precision, lambda held: _write(base, adapter, recipe, held, partial))
         got = where_it_fits(precision, lambda held: _scores(_read_back(partial, plain, held), rows, held))
-        drift = float((got - expected).abs().mean())
-        if not drift <= limit:
+        error = float((got - expected).abs().mean())
+        if not error <= limit:
             raise ModelError(
-                f"the merged model's log-probs differ from the trained model's by {drift:.4f} nats per token on "
+                f"the merged model's log-probs differ from the trained model's by {error:.4f} nats per token on "
                 f"{len(rows)} responses, expected at most {limit:g}: keep base and adapter apart, or merge in wider "
                 "numbers"
             )
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return drift
+    return error
 
 
 def where_it_fits(precision: Precision, work: Callable[[Precision], Result]) -> Result:

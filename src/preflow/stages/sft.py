@@ -46,7 +46,7 @@ def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
     Args:
         spec: What to train on what.
         out: The stage's partial folder.
-        observer: Hears progress and metrics.
+        observer: Receives progress and metrics.
 
     Raises:
         DataUnfitError: No row is left to train on.
@@ -79,7 +79,7 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     targets = adapted_modules(spec.base, settings)
     predicted = loaded_model_memory(inner_model(model), recipe, settings, lengths, precision, common, targets)
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
-    size = describe(model)  # before the weights are shared out
+    size = describe(model)  # before the weights are sharded
     log = run_training(trainer, out, observer, predicted, keep_heap=kernels_wanted(settings))
     save_model(model, tokenizer, spec.base, out / "model")
     if not trainer.is_world_process_zero():

@@ -40,8 +40,8 @@ def validate(spec: ValidateSpec, run: PipelineRun) -> Artifact:
 
 
 def show_findings(recipe: str, report: dict[str, Any], page: Path) -> None:
-    """What the gate found as a table in Prefect; none where it found nothing."""
+    """What validation found as a table in Prefect; none where it found nothing."""
     rows = finding_rows(report)
     if rows:
-        description = f"What the data gate found; the whole report: {page}"
+        description = f"What data validation found; the whole report: {page}"
         create_table_artifact(rows, key=f"{artifact_key(recipe)}-data", description=description)

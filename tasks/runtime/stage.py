@@ -68,7 +68,7 @@ def can_help(task: Any, task_run: Any, state: Any) -> bool:
     error = state.data
     if isinstance(error, ModelDownloadError | DataDownloadError):
         return True
-    if isinstance(error, PreflowError | TimeoutError):  # the user's to mend; the task's time is over
+    if isinstance(error, PreflowError | TimeoutError):  # the user's to fix; the task's time is over
         return False
     return isinstance(error, OSError | httpx.TransportError)
 

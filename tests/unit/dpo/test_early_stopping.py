@@ -26,7 +26,7 @@ from tests.unit.support import COMMON, recipe_for
 LIMIT = 0.25
 
 
-class Heard(Silent):
+class Recorder(Silent):
     """Remembers notes and metrics."""
 
     def __init__(self) -> None:
@@ -96,10 +96,10 @@ def test_drift_of_known_values(tmp_path: Path) -> None:
 
 def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: Path) -> None:
     """A random model of 300 words gives no token a likelihood worth losing, so the limit is as small as its KL."""
-    heard = Heard()
+    recorder = Recorder()
     spec = spec_with(prepared, learning_rate=0.5, warmup_ratio=0.0, eval_steps=1, kl_limit=LIMIT)
-    run_dpo(spec, tmp_path, heard)
-    (note,) = [note for note in heard.notes if "stopped at step" in note]
+    run_dpo(spec, tmp_path, recorder)
+    (note,) = [note for note in recorder.notes if "stopped at step" in note]
     assert "dpo.kl_limit 0.25" in note
     log = json.loads((tmp_path / "training.json").read_text())
     measured = [entry for entry in log if "eval_kl" in entry]
@@ -124,9 +124,9 @@ def test_a_divergence_that_is_no_number_stops_and_stands_nowhere(
     monkeypatch.setattr(
         HeldOutMonitor, "measure", lambda self: replace(measure(self), kl=math.nan, reward_margin=math.inf)
     )
-    heard = Heard()
-    run_dpo(spec_with(prepared, eval_steps=1), tmp_path, heard)
-    (note,) = [note for note in heard.notes if "stopped at step 1" in note]
+    recorder = Recorder()
+    run_dpo(spec_with(prepared, eval_steps=1), tmp_path, recorder)
+    (note,) = [note for note in recorder.notes if "stopped at step 1" in note]
     assert "no number any more" in note
     assert "The weights of step 0 are kept" in note
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -152,9 +152,9 @@ def test_a_stopped_training_that_is_killed_goes_back_all_the_same(
         with pytest.raises(KeyboardInterrupt):
             run_dpo(spec, tmp_path / "killed", Silent())
     assert resume_point(tmp_path / "killed" / SCRATCH) is not None
-    heard = Heard()
-    run_dpo(spec, tmp_path / "killed", heard)
-    assert [note for note in heard.notes if "stopped at step" in note]
+    recorder = Recorder()
+    run_dpo(spec, tmp_path / "killed", recorder)
+    assert [note for note in recorder.notes if "stopped at step" in note]
     for name in ("model/adapter_model.safetensors", "training.json", "metrics.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
@@ -165,10 +165,10 @@ def killed(*_: Any) -> None:
 
 @pytest.mark.slow
 def test_a_training_that_holds_still_is_not_stopped(prepared: Run, tmp_path: Path) -> None:
-    heard = Heard()
-    run_dpo(spec_with(prepared, eval_steps=3), tmp_path, heard)
-    assert not [note for note in heard.notes if "stopped" in note]
-    seen = [step for step, values in heard.numbers if "dpo/eval_kl" in values]
+    recorder = Recorder()
+    run_dpo(spec_with(prepared, eval_steps=3), tmp_path, recorder)
+    assert not [note for note in recorder.notes if "stopped" in note]
+    seen = [step for step, values in recorder.numbers if "dpo/eval_kl" in values]
     assert seen == [3, 6]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "dpo/kept_step" not in metrics
@@ -193,9 +193,9 @@ def test_a_look_runs_no_more_pairs_together_than_training_may(
 
 
 def test_a_run_without_a_look_says_that_nothing_limits_kl(prepared: Run, tmp_path: Path) -> None:
-    heard = Heard()
-    run_dpo(spec_with(prepared, eval_pairs=0, max_steps=1), tmp_path, heard)
-    assert "dpo: dpo.eval_pairs is 0, so KL is not measured and dpo.kl_limit stops nothing" in heard.notes
+    recorder = Recorder()
+    run_dpo(spec_with(prepared, eval_pairs=0, max_steps=1), tmp_path, recorder)
+    assert "dpo: dpo.eval_pairs is 0, so KL is not measured and dpo.kl_limit stops nothing" in recorder.notes
 
 
 @pytest.mark.slow

@@ -77,10 +77,10 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is kept")
 @pytest.mark.parametrize(("size", "times"), [(2**28, 1), (0, 0)])
-def test_a_heap_that_outgrows_the_forecast_is_handed_back(
+def test_a_heap_that_outgrows_its_estimate_is_released(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, times: int
 ) -> None:
-    """Something keeps 256 MiB more than a tiny model's training was foreseen to take, or keeps nothing.
+    """Something keeps 256 MiB more than a tiny model's training was estimated to take, or keeps nothing.
 
     Three steps; once is enough, since what stays is in use.
     """

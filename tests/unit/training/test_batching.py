@@ -63,7 +63,7 @@ class ByLength(TokenBudgetBatching, Loader):
 
 
 def test_a_process_of_two_resumes_in_its_own_epochs_order() -> None:
-    """The Trainer skips what was seen by a loader of accelerate's, behind which the sampler must hear of the epoch."""
+    """The Trainer skips what was seen by a loader of accelerate's, behind which the sampler must get the epoch."""
     PartialState(cpu=True)
     whole = ByLength().get_train_dataloader()
     epochs = []
@@ -79,7 +79,7 @@ def test_a_process_of_two_resumes_in_its_own_epochs_order() -> None:
 @pytest.mark.parametrize(
     ("batch", "steps", "expected"), [(4, 2, (2, 4)), (6, 1, (3, 2)), (3, 1, (1, 3)), (5, 3, (1, 15)), (1, 8, None)]
 )
-def test_a_smaller_batch_keeps_the_rows_of_a_step(batch: int, steps: int, expected: tuple[int, int] | None) -> None:
+def test_a_smaller_batch_keeps_the_effective_batch(batch: int, steps: int, expected: tuple[int, int] | None) -> None:
     settings = SftSettings(per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
     names = ("per_device_train_batch_size", "gradient_accumulation_steps")
     assert smaller_batch(settings) == (None if expected is None else dict(zip(names, expected, strict=True)))
@@ -131,9 +131,9 @@ def test_every_smaller_budget_changes_the_forward_that_failed(
 
     monkeypatch.setattr(StoredReferenceTrainer, "compute_loss", compute)
     settings = {**COMMON, "eval_steps": 0, "max_steps": 2, "auto_find_batch_size": True, "max_tokens_per_batch": 16384}
-    heard = Heard()
-    run_dpo(prepared.dpo(recipe=recipe_for(prepared.base, dpo=settings)), tmp_path, heard)
-    notes = [note for note in heard.notes if "out of memory" in note]
+    recorder = Recorder()
+    run_dpo(prepared.dpo(recipe=recipe_for(prepared.base, dpo=settings)), tmp_path, recorder)
+    notes = [note for note in recorder.notes if "out of memory" in note]
     assert f"trying max_tokens_per_batch {failed[0] // 2}," in notes[0]
     assert len(notes) == len(failed) <= 2
     assert all(later <= earlier // 2 for earlier, later in pairwise(failed))
@@ -159,7 +159,7 @@ def test_a_budget_changes_no_metric(tmp_path: Path, stage: str) -> None:
     for trainer in trainers.both:
         move(trainer.model)  # where the policy is the reference, rounding alone decides which answer is preferred
     trl, preflow = (run_training(trainer, tmp_path / str(i)) for i, trainer in enumerate(trainers.both))
-    assert {len(part) for parts in forwards for part in parts} != {4}, "nothing was shared out"
+    assert {len(part) for parts in forwards for part in parts} != {4}, "nothing was split"
     assert [set(entry) for entry in preflow] == [set(entry) for entry in trl]
     assert {"entropy", "mean_token_accuracy"} <= set(preflow[0])
     for mine, shipped in zip(preflow, trl, strict=True):
@@ -183,7 +183,7 @@ def test_more_parts_hold_the_same_rows() -> None:
     assert split_to_count([], 2) == [[], []]
 
 
-class Heard(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -195,7 +195,7 @@ class Heard(Silent):
 def test_out_of_memory_halves_the_batch_and_changes_no_step(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory runs out in the fourth step, after a checkpoint; the same pairs make up every step before and after."""
+    """Out of memory in the fourth step, after a checkpoint; the same pairs make up every step before and after."""
     settings = {**COMMON, "learning_rate": 1e-3, "eval_steps": 0, "auto_find_batch_size": True}
     spec = prepared.dpo(recipe=recipe_for(prepared.base, dpo=settings))
     run_dpo(spec, tmp_path / "whole", Silent())
@@ -209,9 +209,9 @@ def test_out_of_memory_halves_the_batch_and_changes_no_step(
         return own(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(StoredReferenceTrainer, "training_step", step)
-    heard = Heard()
-    run_dpo(spec, tmp_path / "halved", heard)
-    (note,) = [note for note in heard.notes if "out of memory" in note]
+    recorder = Recorder()
+    run_dpo(spec, tmp_path / "halved", recorder)
+    (note,) = [note for note in recorder.notes if "out of memory" in note]
     assert "trying per_device_train_batch_size 2, gradient_accumulation_steps 2" in note
     assert len(calls) == 4 + 2 * 4, "it should go on at step 3, from the checkpoint of step 2"
     assert calls[4] + calls[5] == calls[2]

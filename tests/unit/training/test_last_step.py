@@ -41,7 +41,7 @@ class Exploding(TrainerCallback):
 
 
 def run_with_last_rate(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, stage: str, rate: float) -> None:
-    """A stage of five steps without looks, with checkpoints after the second and the fourth."""
+    """A stage of five steps without held-out evaluation, with checkpoints after the second and the fourth."""
     module: Any = dpo if stage == "dpo" else sft
     own = module.run_training
 
@@ -50,8 +50,8 @@ def run_with_last_rate(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, sta
         return own(trainer, *rest)
 
     monkeypatch.setattr(module, "run_training", exploding)
-    looks: dict[str, Any] = {"eval_pairs": 0} if stage == "dpo" else {}
-    recipe = recipe_for(run.base, **{stage: {**COMMON, "learning_rate": 1e-3, "max_steps": 5, **looks}})
+    evaluations: dict[str, Any] = {"eval_pairs": 0} if stage == "dpo" else {}
+    recipe = recipe_for(run.base, **{stage: {**COMMON, "learning_rate": 1e-3, "max_steps": 5, **evaluations}})
     if stage == "dpo":
         run_dpo(run.dpo(recipe=recipe), out, Silent())
     else:

@@ -98,7 +98,7 @@ def test_the_allocator_is_left_alone_where_kernels_are_off(
     assert len(held) == keep
 
 
-def test_another_torch_trains_on_plain_modules_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_torch_trains_on_plain_modules_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "holds_for", lambda version: False)
     notes = Notes()
     assert not replaced(trainer_of("dpo", tmp_path, notes))

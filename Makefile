@@ -36,6 +36,9 @@ BUDGET ?= 20
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
+# What `make lint` checks for private words (docs/glossary.yaml); a folder joins once it is clean.
+WORDED := README.md CONTRIBUTING.md CHANGELOG.md mkdocs.yml docs infra recipes deployments tasks expectations \
+	$(addprefix src/preflow/,data evaluation fingerprints maths models training)
 EXTRAS := pipeline,demo,personal,quantization,dev
 
 ##@ Using Preflow
@@ -65,9 +68,11 @@ env: $(STAMP) ## Make the environment in .venv (every other target does so itsel
 check: lint types imports fast ## The fast gate: style, types, import rules, fast tests
 
 .PHONY: lint
-lint: env ## Style and format
+lint: env ## Style, format, words
 	@echo "==> ruff"
 	@$(ACTIVATE) ruff check --output-format concise . && ruff format --check .
+	@echo "==> words"
+	@$(ACTIVATE) python -m docs.tools.words $(WORDED)
 
 .PHONY: format
 format: env ## Mend style and format where that is safe

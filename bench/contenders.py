@@ -27,7 +27,7 @@ class Contender:
     Attributes:
         trainer: TRL's.
         optimizer: Of its model.
-        precision: Where it runs, and in which numbers.
+        precision: Device and dtypes.
         keeps_memory: Whether freed memory is kept, as Preflow's stages do.
     """
 
@@ -139,7 +139,7 @@ class MatrixRate:
         Args:
             shape: The model's sizes.
             tokens: Rows of the product.
-            precision: Where, and in which numbers.
+            precision: Device and dtypes.
         """
         options: Any = {"device": precision.device, "dtype": precision.compute}
         self._rows = torch.randn(tokens, shape.hidden, **options)

@@ -160,7 +160,7 @@ def preference_rows(count: int) -> list[dict[str, Any]]:
         {
             "prompt": f"Can I return item {i} today?",
             "chosen": f"Of course, please bring item {i} back and we refund it.",
-            "rejected": f"No idea about item {i}, ask somebody else some time.",
+            "rejected": f"No idea about item {i}, ask somebody else some time.",  # glossary: allow nobody, somebody
         }
         for i in range(count)
     ]

@@ -23,20 +23,20 @@ def main(
     recipe: Annotated[str, typer.Argument(help="The recipe whose latest finished run is meant.")],
     to: Annotated[Path, typer.Option(help="The folder to write; it must not exist yet.")],
     run: Annotated[str | None, typer.Option(help="MLflow id of the pipeline run; the latest one otherwise.")] = None,
-    limit: Annotated[float, typer.Option(help="Largest drift, nats per token.", min=0.0)] = LIMIT,
+    limit: Annotated[float, typer.Option(help="Largest merge error, nats per token.", min=0.0)] = LIMIT,
     changes: Overrides = None,
 ) -> None:
-    """Merge base and adapter; say how far the log-probs are from the trained model's, and refuse a larger drift."""
+    """Merge base and adapter; print the difference of their log-probs, and refuse a larger one."""
     from preflow.config.loading import load_recipe
-    from tasks.tracking.past_runs import log_drift, past_run
+    from tasks.tracking.past_runs import log_merge_error, past_run
 
     with clear_errors():
         found = past_run(load_recipe(recipe, parse_overrides(changes)).name, run)
-        drift = export(found, to, limit)
-        log_drift(found, drift)
+        merge_error = export(found, to, limit)
+        log_merge_error(found, merge_error)
     typer.echo(
-        f"{to}: merged weights of run {found.run_id}. Their log-probs differ from the trained model's by {drift:.2g} "
-        f"nats per token (limit {limit:g}).",
+        f"{to}: merged weights of run {found.run_id}. Their log-probs differ from the trained model's by "
+        f"{merge_error:.2g} nats per token (limit {limit:g}).",
         err=True,
     )
 
@@ -47,14 +47,14 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
     Args:
         run: A finished run that trained an adapter.
         to: A folder that does not exist yet.
-        limit: Largest drift.
+        limit: Largest merge error.
 
     Returns:
-        The drift on held-out responses: mean absolute difference of a token's log-prob, nats.
+        The merge error on held-out responses: mean absolute difference of a token's log-prob, nats.
 
     Raises:
         ConfigError: The folder exists, or the run trained full weights.
-        ModelError: The merged model drifts further; nothing is left.
+        ModelError: The merge error is larger; nothing is left.
     """
     from preflow.models.merge import merge
     from preflow.models.precision import choose_precision

@@ -53,7 +53,7 @@ def mlflow_uri() -> str:
 
 
 def without_login(address: str) -> str:
-    """An address without the user name and password that may stand in it: addresses are shown and stored."""
+    """An address without the user name and password that may be in it: addresses are shown and stored."""
     parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else address
 

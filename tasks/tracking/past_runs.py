@@ -64,6 +64,6 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
     )
 
 
-def log_drift(run: PastRun, drift: float) -> None:
+def log_merge_error(run: PastRun, merge_error: float) -> None:
     """Record how far an exported model is from the trained one."""
-    client().log_metric(run.run_id, "export/drift", drift)
+    client().log_metric(run.run_id, "export/merge_error", merge_error)

@@ -41,7 +41,7 @@ class Break:
     Attributes:
         name: What it is called on the command line.
         file: Relative to the root.
-        old: Part of one line, which stands in the file once.
+        old: Part of one line, which the file has once.
         new: What takes its place.
         reason: What is wrong then.
         tests: Files or folders of tests to run, relative to the root.

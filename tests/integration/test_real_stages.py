@@ -54,9 +54,10 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert "nats per token (limit 0.02)" in " ".join(exported.stderr.split())
     assert (pipeline.folder / "merged" / "model.safetensors").is_file()
-    drifts = [run.data.metrics["export/drift"] for run in pipeline.runs() if "export/drift" in run.data.metrics]
-    assert len(drifts) == 1
-    assert 0 < drifts[0] < 1e-4
+    name = "export/merge_error"
+    errors = [run.data.metrics[name] for run in pipeline.runs() if name in run.data.metrics]
+    assert len(errors) == 1
+    assert 0 < errors[0] < 1e-4
     refused = pipeline.start(str(file), "--to", str(pipeline.folder / "no"), "--limit", "0", module="flows.export")
     assert refused.returncode == 2
     assert not (pipeline.folder / "no").exists()

@@ -109,7 +109,7 @@ def read_record(record: Path) -> dict[str, Any]:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a small file as a whole, so that nobody reads half of it."""
+    """Write a small file as a whole, so that no process reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     partial.write_text(text, encoding="utf-8")
@@ -117,7 +117,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _is_local(path: Path) -> bool:
-    """Whether a file lies on a file system of this machine, as far as its kind is known."""
+    """Whether a file is on a file system of this machine, as far as its kind is known."""
     resolved = path.resolve()
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     places = (resolved, *resolved.parents)  # a single file can be a mount too

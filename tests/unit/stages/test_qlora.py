@@ -57,8 +57,8 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     pairs = read_pairs(reference.file("eval.parquet"))
     rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     run = PastRun(run_id="r", recipe=recipe, artifacts={"sft": sft, "reference": reference, "dpo": dpo})
-    drift = export(run, tmp_path / "merged")
-    assert 0 <= drift <= LIMIT
+    merge_error = export(run, tmp_path / "merged")
+    assert 0 <= merge_error <= LIMIT
     plain = recipe.model_copy(update={"use_4bit": False})
     merged = load_weights(tmp_path / "merged", plain, precision)
     trained = load_policy(base, dpo.file("model"), recipe, precision)

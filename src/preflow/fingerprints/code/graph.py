@@ -9,7 +9,7 @@ Where the source does not say what is meant, more counts than may be needed: a m
 named by a text, counts as a whole, as every module does where code imports by a computed name; a method or property of
 the settings counts wherever an attribute of its name is read.
 
-What cannot be told: that an argument of a dropped text does something besides (takes from an iterator, say); that the
+What cannot be known: that an argument of a dropped text does something besides (takes from an iterator, say); that the
 text of an error is read again to decide something; that a function is asked for its name; that a library reads the
 annotations of a class without bases. Another name for a method, a parameter or a local counts as a change.
 """

@@ -77,7 +77,7 @@ class SourceTree:
         }
 
     def data_files(self, module: str) -> list[Path]:
-        """What lies beside a module and is no code: its package's data, in folders that are no packages too."""
+        """What is beside a module and is no code: its package's data, in folders that are no packages too."""
         path = self.file(module)
         return [] if path is None else sorted(_data_below(path.parent))
 

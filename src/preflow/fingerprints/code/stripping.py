@@ -9,7 +9,7 @@ from preflow.fingerprints.code.not_counted import ERRORS
 
 #: In the annotation of a field: what makes it another kind of field to a dataclass.
 _FIELD_KINDS = ("ClassVar", "InitVar", "KW_ONLY")
-#: Methods by which an observer or a logger is told something.
+#: Methods by which an observer or a logger receives something.
 _TELLING = {
     "observer": frozenset({"note", "progress"}),
     "logger": frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"}),

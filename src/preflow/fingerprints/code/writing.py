@@ -11,7 +11,7 @@ from preflow.fingerprints.code.stripping import strip
 
 #: Instead of a name: all definitions of a module, and what importing it does.
 EVERYTHING, EFFECTS = "*", "(effects)"
-#: Whoever names these may reach any module.
+#: Code that names these may reach any module.
 _DYNAMIC = frozenset({"import_module", "__import__", "exec", "eval"})
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 

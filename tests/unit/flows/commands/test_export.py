@@ -31,8 +31,8 @@ def test_merged_weights_load_without_peft_and_say_the_same(
     stages: tuple[str, ...],
 ) -> None:
     out = tmp_path / "new" / "merged"
-    drift = export(past(prepared, *stages), out)
-    assert 0 <= drift < 1e-4
+    merge_error = export(past(prepared, *stages), out)
+    assert 0 <= merge_error < 1e-4
     precision = choose_precision(prepared.recipe)
     merged = AutoModelForCausalLM.from_pretrained(out)
     assert AutoTokenizer.from_pretrained(out).chat_template

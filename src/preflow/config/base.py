@@ -10,11 +10,11 @@ COSMETIC: dict[str, JsonValue] = {"cosmetic": True}
 
 
 def one_or_many(value: Any) -> Any:
-    """A single text where a list is meant becomes a list of one."""
+    """A single string, where a list is expected, becomes a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
-#: How a conversation becomes text: by the tokenizer's chat template, or by putting its turns together.
+#: How a conversation becomes text: by the tokenizer's chat template, or by concatenating its turns.
 Template = Literal["chat", "none"]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...])]
 

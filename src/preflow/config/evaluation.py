@@ -6,17 +6,17 @@ from preflow.config.base import Frozen
 
 
 class EvaluationSettings(Frozen):
-    """What is measured at the end."""
+    """The evaluation of the finished models on held-out rows."""
 
     kl_prompts: int = Field(default=64, ge=0)
     """Held-out prompts on which responses are sampled for the KL; 0 leaves KL out."""
     max_new_tokens: int = Field(default=64, ge=1)
-    """Longest sampled response; the share that reaches it is reported."""
+    """Most tokens of a sampled response; the share of responses that reach this length is reported."""
     generation_batch_size: int = Field(default=16, ge=1)
     """Prompts generated together."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """Judges the finished model: KL from the reference on responses that it samples itself, in nats per response, above
-    which the summary warns. Nothing is stopped by it; ``dpo.kl_limit`` stops a training."""
+    """KL of the finished model from the reference, on responses that it samples itself, in nats per response, above
+    which the summary warns. It stops nothing; ``dpo.kl_limit`` is the limit of KL early stopping."""
     bootstrap_samples: int = Field(default=2000, ge=100)
     """Resamples of the bootstrap intervals (Efron 1979)."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

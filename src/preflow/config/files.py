@@ -1,4 +1,4 @@
-"""Files of settings: YAML or JSON, by what they hold."""
+"""Files of settings: YAML or JSON, recognised by their content."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def read_settings(path: Path, what: str = "recipe") -> dict[str, Any]:
 def _parse(text: str) -> Any:
     """JSON where it is JSON: a YAML parser reads its escaped pairs of surrogates as two broken characters."""
     try:
-        return json.loads(text, object_pairs_hook=_no_twins) if text.lstrip().startswith("{") else _yaml(text)
+        return json.loads(text, object_pairs_hook=_unique_keys) if text.lstrip().startswith("{") else _yaml(text)
     except json.JSONDecodeError:
         return _yaml(text)  # flow style YAML begins with a brace too
 
@@ -43,9 +43,9 @@ def _yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    twins = {name for name in names if names.count(name) > 1}
-    if twins:
-        raise ConfigError(f"the recipe gives {', '.join(sorted(twins))} twice: keep one")
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ConfigError(f"the recipe gives {', '.join(sorted(repeated))} twice: keep one")
     return dict(pairs)

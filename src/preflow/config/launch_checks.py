@@ -1,4 +1,4 @@
-"""Whether a recipe can run under the configuration of accelerate that its ``launch`` names."""
+"""Checks of a recipe against the configuration of accelerate that its ``launch`` names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from preflow.errors import ConfigError
 
 
 def launched_precision(config: str) -> str:
-    """What a configuration of accelerate says of mixed precision: ``no`` (also where it says nothing), ``bf16``, ...
+    """The mixed precision of a configuration of accelerate: ``no`` (also where none is given), ``bf16``, ...
 
     Raises:
         ConfigError: The file is neither YAML nor JSON, or holds no settings.
@@ -18,8 +18,9 @@ def launched_precision(config: str) -> str:
     return _precision(read_settings(Path(config), "launch.config"))
 
 
-def _precision(said: Mapping[str, Any]) -> str:
-    value = said.get("mixed_precision", "fp16" if said.get("fp16") is True else None)  # fp16: accelerate's older name
+def _precision(values: Mapping[str, Any]) -> str:
+    older = "fp16" if values.get("fp16") is True else None  # accelerate's older name
+    value = values.get("mixed_precision", older)
     return "no" if value in (None, False, "") else str(value).lower()  # a bare no is false in YAML
 
 
@@ -37,13 +38,13 @@ def require_launchable(recipe: Recipe) -> None:
             f"launch.config is {recipe.launch.config}, which is no file: expected a configuration of accelerate, named "
             "from the recipe's own folder"
         )
-    said = read_settings(Path(recipe.launch.config), "launch.config")
-    _require_one_file(recipe.launch.config, said)
-    precision = _precision(said)
-    # What "auto" comes to depends on the machine, so a launch in bfloat16 is judged where it happens.
+    values = read_settings(Path(recipe.launch.config), "launch.config")
+    _require_one_file(recipe.launch.config, values)
+    precision = _precision(values)
+    # What "auto" comes to depends on the machine, so a launch in bfloat16 is checked at its start.
     if precision != "no" and (precision != "bf16" or recipe.bf16 is False):
         wrong_precision(recipe, precision)
-    if str(said.get("distributed_type")).upper() == "DEEPSPEED":
+    if str(values.get("distributed_type")).upper() == "DEEPSPEED":
         _require_no_budget(recipe, recipe.launch.config)
 
 
@@ -57,9 +58,9 @@ def _require_no_budget(recipe: Recipe, config: str) -> None:
             )
 
 
-def _require_one_file(config: str, said: Mapping[str, Any]) -> None:
-    """Refuse settings of DeepSpeed in a file of their own: nothing that looks at the configuration would see them."""
-    inner = said.get("deepspeed_config")
+def _require_one_file(config: str, values: Mapping[str, Any]) -> None:
+    """Refuse settings of DeepSpeed in a separate file, which no check of the configuration would read."""
+    inner = values.get("deepspeed_config")
     other = inner.get("deepspeed_config_file") if isinstance(inner, Mapping) else None
     if other is not None:
         raise ConfigError(
@@ -69,15 +70,15 @@ def _require_one_file(config: str, said: Mapping[str, Any]) -> None:
         )
 
 
-def wrong_precision(recipe: Recipe, said: str) -> NoReturn:
-    """Say that a launch's configuration and the recipe ask for different precisions.
+def wrong_precision(recipe: Recipe, precision: str) -> NoReturn:
+    """Raise for a launch configuration and a recipe with different precisions.
 
     Raises:
         ConfigError: Always.
     """
     bf16 = f"'{recipe.bf16}', which is float32 here" if recipe.bf16 == "auto" else str(recipe.bf16).lower()
     raise ConfigError(
-        f"launch.config {recipe.launch.config} says mixed_precision {said}, but the recipe's bf16 is {bf16}: training "
-        'would compute in another precision than the reference. Write mixed_precision: "no" there, so that the recipe '
-        "decides" + (", or bf16: true in the recipe" if said == "bf16" else "")
+        f"launch.config {recipe.launch.config} says mixed_precision {precision}, but the recipe's bf16 is {bf16}: "
+        'training would compute in another precision than the reference. Write mixed_precision: "no" there, so that '
+        "the recipe decides" + (", or bf16: true in the recipe" if precision == "bf16" else "")
     )

@@ -1,4 +1,4 @@
-"""Reading a recipe file: YAML or JSON, overrides, one clear error for everything that is wrong with it."""
+"""Reading a recipe file: YAML or JSON, overrides, one error that lists every problem."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def recipe_for_data(kind: Literal["sft", "dpo"], dataset: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe that names data and nothing else, for looking at them alone.
+    """A recipe that names data and nothing else, for data validation alone.
 
     Args:
         kind: The stage that would use them.
@@ -119,5 +119,5 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
 def _resolve(folder: Path, entry: str) -> str:
     """An absolute path for a file or folder, or the entry itself for a hub data set (``owner/name``)."""
     local = (folder / Path(entry).expanduser()).resolve()
-    looks_local = entry.startswith((".", "/", "~")) or entry.endswith(DATA_SUFFIXES)
-    return str(local) if local.exists() or looks_local else entry
+    is_local = entry.startswith((".", "/", "~")) or entry.endswith(DATA_SUFFIXES)
+    return str(local) if local.exists() or is_local else entry

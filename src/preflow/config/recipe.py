@@ -1,7 +1,7 @@
 """Every setting of a run: one recipe file, frozen, with unknown keys refused.
 
 A recipe is YAML or JSON. Settings that belong to a stage may be in its section (``sft:``, ``dpo:``) or, given
-once for all stages that know them, at the top level; a section's own value wins. A file without sections, as other
+once for all stages that have them, at the top level; a section's own value wins. A file without sections, as other
 tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), is therefore a recipe as it is.
 
 ``python -m preflow.config`` prints the JSON schema for editors. This module imports no torch.
@@ -31,13 +31,13 @@ class Recipe(Frozen):
     name: str = Field(default="preflow", pattern=r"^[\w][\w.\- ]*$", json_schema_extra=COSMETIC)
     """The MLflow experiment; the file's own name where not given."""
     description: str = Field(default="", json_schema_extra=COSMETIC)
-    """What this run is for, for people."""
+    """Free text about the run."""
     strategy: Strategy = "two-stage"
     """``two-stage`` (SFT, then DPO against it), ``sft`` alone, or ``dpo`` alone (the named model is the reference)."""
     task: Literal["text-generation"] = "text-generation"
-    """What the model does."""
+    """The model's task."""
     provider: Literal["huggingface", "unsloth"] = "huggingface"
-    """Who loads the model."""
+    """The library that loads the model."""
     model_name: str | None = None
     """A folder, a packaged model's name (``SmolLM2-135M-Instruct``), or a hub model."""
     model_revision: str | None = None
@@ -49,11 +49,11 @@ class Recipe(Frozen):
     use_4bit: bool = False
     """Load the base weights in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
     bf16: bool | Literal["auto"] = "auto"
-    """Compute in bfloat16; ``auto`` does so on a GPU that has it."""
+    """Compute in bfloat16; ``auto`` does so on a GPU that supports it."""
     template: Template = "chat"
     """Render rows through the model's chat template, or concatenate prompt and response as they are."""
     launch: Launch = Launch()
-    """How many processes train."""
+    """Distributed runs."""
     seed: int = Field(default=42, ge=0)
     """Seed of weights, order and sampling."""
     sft: SftSettings | None = None
@@ -84,8 +84,8 @@ class Recipe(Frozen):
                 first, second = getattr(self.sft, name), getattr(self.dpo, name)
                 if first != second:
                     raise ValueError(
-                        f"dpo.{name} is {second} but sft.{name} is {first}: the SFT adapter itself goes on training "
-                        f"in the DPO stage, so there is one adapter; give {name} once, at the top level"
+                        f"dpo.{name} is {second} but sft.{name} is {first}: DPO continues to train the SFT adapter, "
+                        f"so there is one adapter; give {name} once, at the top level"
                     )
         return self
 

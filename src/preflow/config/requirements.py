@@ -64,7 +64,7 @@ def _require_optimizer(setting: str, name: str) -> None:
 
 
 def optional_packages(recipe: Recipe) -> list[tuple[str, str, str]]:
-    """What a recipe asks for beside the stack: each package's module, the setting, and another that does without."""
+    """Optional packages that a recipe needs: each one's module, the setting, and a setting that needs none."""
     needed = [("unsloth", "provider: unsloth", "provider: huggingface")] if recipe.provider == "unsloth" else []
     if recipe.use_4bit:
         needed.append(("bitsandbytes", "use_4bit: true", "use_4bit: false"))

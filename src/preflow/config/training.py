@@ -18,7 +18,7 @@ Losses = Annotated[
 
 
 class TrainingSettings(Frozen):
-    """What both training stages know."""
+    """Settings of both training stages."""
 
     dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
     """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data sets (``owner/name``, ``owner/name:split``,
@@ -32,42 +32,43 @@ class TrainingSettings(Frozen):
     max_steps: int = Field(default=-1, ge=-1)
     """Optimizer steps; -1 means as many as ``num_train_epochs`` gives."""
     per_device_train_batch_size: int = Field(default=4, ge=1)
-    """Rows (pairs, in DPO) per forward on each device."""
+    """Rows (pairs, in DPO) per micro-batch on each device."""
     gradient_accumulation_steps: int = Field(default=2, ge=1)
-    """Forwards per optimizer step."""
+    """Micro-batches per optimizer step."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate of AdamW."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after warm-up."""
+    """Schedule of the learning rate after warm-up."""
     warmup_ratio: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Share of the optimizer steps over which the learning rate rises from zero."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """The gradient's norm is cut to this."""
+    """Gradients are clipped to this norm."""
     optim: str = "adamw_torch"
     """Optimizer, by transformers' name (``adamw_torch``, ``paged_adamw_8bit``, ...)."""
     auto_find_batch_size: bool = False
-    """On out-of-memory halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
-    ``max_tokens_per_batch`` where it is given, from the tokens of the forward that failed): the rows per optimizer step
-    stay what they were. As in TRL, every forward of a DPO step counts alike, also a smaller one at an epoch's end."""
+    """On OOM, halve ``per_device_train_batch_size`` and double ``gradient_accumulation_steps`` (or halve
+    ``max_tokens_per_batch`` where it is given, from the tokens of the micro-batch that failed): the effective batch
+    stays the same. As in TRL, every micro-batch of a DPO step has the same weight, also a smaller one at the end of an
+    epoch."""
     batching: Literal["random", "length"] = "random"
-    """Which rows share a batch: any, or rows of like length (for models whose rows must be padded, and to give several
-    processes equal work). Either way shuffled anew every epoch, by the seed."""
+    """Which rows share a micro-batch: ``random`` ones, or rows of similar ``length`` (for models whose rows must be
+    padded, and to give all ranks equal work). Both are reshuffled every epoch, from the seed."""
     max_tokens_per_batch: int | None = Field(default=None, ge=1)
-    """Tokens of a forward on each device, padding included, at most; a row that alone has more runs alone. The rows of
-    an optimizer step stay ``per_device_train_batch_size`` times ``gradient_accumulation_steps`` (times processes) and
-    their loss the same mean; only how they are split into micro-batches changes: short rows go many at once, long ones
-    few. Losses that compare the pairs of one forward (``aot``, ``aot_unpaired``) see those pairs; ``sft``,
-    a mean over tokens, is refused. Not with DeepSpeed."""
+    """Token budget: most tokens of a micro-batch on each device, padding included; a row that exceeds it is a
+    micro-batch of its own. The effective batch stays ``per_device_train_batch_size`` times
+    ``gradient_accumulation_steps`` (times the number of ranks) and its loss the same mean; only the split into
+    micro-batches changes: many short rows, or few long ones. Losses that compare pairs (``aot``, ``aot_unpaired``)
+    compare those of one micro-batch; ``sft``, a mean over tokens, is refused. Not with DeepSpeed."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: slower, much less memory, same numbers."""
+    """Recompute activations in the backward pass: slower, much less memory, same results."""
     cpu_kernels: Literal["auto", "off"] = "auto"
-    """Layers and allocator settings of Preflow's own for training on a CPU in float32: the same numbers but for
-    rounding, in less time. ``auto`` uses them with the versions of torch that they are tested with; ``off`` trains on
-    the plain modules of torch, transformers and PEFT. Try ``off`` first where a training on a CPU looks wrong."""
+    """Preflow's own layers and allocator settings for training on a CPU in float32: faster, and the same results up to
+    rounding. ``auto`` uses them with the versions of torch that they are tested with; ``off`` trains with the plain
+    modules of torch, transformers and PEFT. Try ``off`` first where training on a CPU gives unexpected results."""
     max_seq_length: int = Field(default=1024, ge=8)
-    """Tokens of prompt and response together. Longer rows lose their oldest whole turns first."""
+    """Most tokens of prompt and response together. Longer rows lose their oldest turns, each as a whole."""
     overlong_response: Literal["drop", "cut"] = "drop"
     """What happens to a response that does not fit with its last user turn: the row is quarantined, or the response's
     end is cut. Either way it is counted."""
@@ -76,13 +77,13 @@ class TrainingSettings(Frozen):
     lora_alpha: float | None = Field(default=None, gt=0)
     """LoRA scale numerator; the update is scaled by alpha / r. Twice the rank where not given."""
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout before the adapter in SFT. TRL's DPO switches it off unless ``dpo.disable_dropout`` is false."""
+    """Dropout before the adapter in SFT. DPO disables it unless ``dpo.disable_dropout`` is false."""
     lora_target_modules: str | tuple[str, ...] = "all-linear"
     """Modules that get an adapter, by PEFT's names."""
     logging_steps: int = Field(default=1, ge=1, json_schema_extra=COSMETIC)
     """Optimizer steps between two points of the training curves."""
     save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)
-    """Optimizer steps between two checkpoints, from which a killed run goes on."""
+    """Optimizer steps between two checkpoints, from which an interrupted run resumes."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +117,7 @@ def _names_the_head(targets: str | Sequence[str]) -> bool:
 
 
 class SftSettings(TrainingSettings):
-    """Supervised fine-tuning on demonstrations; the loss is on responses alone."""
+    """Supervised fine-tuning on SFT examples (demonstrations); only response tokens have a loss."""
 
 
 class DpoSettings(TrainingSettings):
@@ -126,7 +127,7 @@ class DpoSettings(TrainingSettings):
     """Peak learning rate. 5e-7 is the usual advice for full weights, up to about 5e-6 for LoRA; the default is
     5e-6 with LoRA and 5e-7 with ``tuning: full``."""
     beta: float = Field(default=0.1, gt=0)
-    """Strength of the pull towards the reference; higher stays closer (equation 7)."""
+    """Strength of the KL penalty; a higher value keeps the policy closer to the reference (equation 7)."""
     loss_type: Losses = ("sigmoid",)
     """TRL's loss by name, or several whose weighted sum is used."""
     loss_weights: tuple[float, ...] | None = None
@@ -146,24 +147,24 @@ class DpoSettings(TrainingSettings):
     ``aot_unpaired``, ``sft``), nor with ``hinge``, whose values TRL 1.16 changes in place before their gradient is
     taken."""
     disable_dropout: bool = True
-    """Switch every dropout off, so that the policy's log-probs are those of the model that is used later."""
+    """Disable all dropout, so that the policy's log-probs in training are those of the finished model."""
     eval_steps: int = Field(default=20, ge=0)
     """Optimizer steps between two held-out evaluations (KL, reward accuracy); 0 evaluates at the end alone."""
     eval_pairs: int = Field(default=16, ge=0)
     """Pairs per held-out evaluation, spread evenly; 0 switches it off."""
     kl_limit: float = Field(default=10.0, gt=0)
-    """Limits the training: KL from the reference along held-out chosen responses, in nats per response, above which
-    training stops and returns to the best weights within the limit. It can change the weights.
-    ``evaluation.kl_limit`` is another: it warns about the finished model and changes nothing."""
+    """Limit of KL early stopping: KL from the reference along held-out chosen responses, in nats per response, above
+    which training stops and returns to the best weights within the limit. It can change the weights.
+    ``evaluation.kl_limit`` is another limit: it warns about the finished model and changes nothing."""
     early_stop_patience: int = Field(default=10, ge=0)
-    """Stop after this many looks in a row in which neither reward accuracy nor, at the same accuracy, the margin rose,
-    and return to the best weights; 0 trains to the end."""
+    """Stop after this many consecutive held-out evaluations in which neither reward accuracy nor, at the same accuracy,
+    the margin rose, and return to the best weights; 0 trains to the end."""
     proof_sample: int = Field(default=8, ge=1)
-    """Pairs whose stored values are compared with an independent forward before the first step."""
+    """Pairs whose stored log-probs the start-up checks compare with those of an independent forward pass."""
 
     @property
-    def pairs_per_look(self) -> int:
-        """Held-out pairs that run together: a token budget says that as many as a step has may be too many."""
+    def eval_batch_size(self) -> int:
+        """Held-out pairs per forward; 1 under a token budget, where ``per_device_train_batch_size`` may not fit."""
         return self.per_device_train_batch_size if self.max_tokens_per_batch is None else 1
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
 """Thresholds of data validation, as recipes give them."""
+# glossary: allow-file set aside (`set_aside` and `maximum_set_aside` are names that recipes use)
 
 import difflib
 from typing import Self
@@ -13,16 +14,16 @@ class ValidationSettings(Frozen):
     """Thresholds of data validation. ``preflow.findings`` lists every finding with its severity."""
 
     severity: dict[str, Severity] = Field(default_factory=dict)
-    """What follows from a finding, by its name: ``stop``, ``set_aside``, ``warn`` or ``off``."""
+    """Severity by name of finding: ``stop``, ``set_aside`` (quarantine the row), ``warn`` or ``off``."""
     minimum_rows: int = Field(default=1, ge=1)
     """Fewer usable rows than this stop the run. An empty file never passes."""
     recommended_pairs: int = Field(default=500, ge=0)
-    """``fewer_rows_than_recommended``: fewer training pairs than this warn; 500 and more is the usual advice."""
+    """``fewer_rows_than_recommended``: fewest training pairs without a warning; 500 or more are usually advised."""
     recommended_demonstrations: int = Field(default=500, ge=0)
-    """The same for training demonstrations. The default is that of pairs; 1,000 good ones taught a model of 65B to
-    answer (Zhou et al. 2023, arXiv:2305.11206)."""
+    """The same for SFT examples. The default is that of pairs; 1,000 good ones sufficed for a model of 65B parameters
+    (Zhou et al. 2023, arXiv:2305.11206)."""
     maximum_set_aside: float = Field(default=0.5, ge=0.0, le=1.0)
-    """A larger share of quarantined rows stops the run: the file is not what it seems."""
+    """Largest share of quarantined rows; a larger one stops the run, as the file is probably the wrong one."""
     maximum_characters: int = Field(default=200_000, ge=1)
     """``text_too_long``: most characters of a row."""
     too_similar: float = Field(default=0.95, gt=0.5, le=1.0)
@@ -38,40 +39,42 @@ class ValidationSettings(Frozen):
     repeats_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
     """``repeats_prompt``: similarity of prompt and answer from which the answer repeats the prompt."""
     near_copy: float = Field(default=0.99, gt=0.5, le=1.0)
-    """``near_copy``: least similarity of each part of two rows, their words sorted and their marks removed."""
+    """``near_copy``: least similarity of each text of two rows, words sorted and punctuation removed."""
     near_duplicate: float = Field(default=0.93, gt=0.5, le=1.0)
-    """``near_duplicate``: the same, for rows that are nearly copies and stay."""
+    """``near_duplicate``: the same for rows that are reported as near duplicates and kept."""
     near_prompt: float = Field(default=0.95, gt=0.5, le=1.0)
-    """Similarity from which two prompts with the same numbers are one: leakage and benchmark files. Words that
-    differ must be the same up to one letter (or a space), and labels such as ``Question:`` do not count."""
+    """Similarity from which two prompts with the same numbers count as the same, in the checks for leakage and
+    benchmark files. Words that differ must be equal up to one letter (or a space); labels such as ``Question:`` are
+    ignored."""
     wins_everywhere_prompts: int = Field(default=10, ge=2)
     """``wins_everywhere``: distinct prompts that one answer must win against."""
     wins_everywhere_share: float = Field(default=0.8, gt=0.5, le=1.0)
     """``wins_everywhere``: least share of its comparisons that such an answer must win; a label such as "yes" also
-    loses."""
+    loses some."""
     cue_limit: float = Field(default=0.75, gt=0.5, le=1.0)
     """``length_bias``, ``shallow_cue``, ``one_sided_opening``: share of pairs that a cue alone predicts, taken at the
     lower end of its 95 % interval (Wilson 1927), from which it warns."""
     distinct_prompts: float = Field(default=0.1, ge=0.0, le=1.0)
     """``few_prompts``: least distinct prompts per row."""
     dominant_prompt: float = Field(default=0.1, gt=0.0, le=1.0)
-    """``dominant_prompt``: share of rows with one and the same prompt that warns, from 20 rows on."""
+    """``dominant_prompt``: share of rows with the same prompt from which it warns, in sets of 20 rows or more."""
     dominant_source: float = Field(default=0.95, gt=0.0, le=1.0)
-    """``dominant_source``: share of rows of one value of the column ``source``, where there are several."""
+    """``dominant_source``: share of rows with one value of the column ``source`` from which it warns, where there
+    are several."""
     low_diversity: float = Field(default=0.3, gt=0.0, le=1.0)
-    """``low_diversity``: share of rows that are nearly another row which warns."""
+    """``low_diversity``: share of near duplicates among the rows from which it warns."""
     benchmark_files: Names = Field(default=(), json_schema_extra=COSMETIC)
     """Files whose prompts must not train: rows with the same or nearly the same prompt are quarantined."""
     personal_data: bool = False
-    """Also look for e-mail addresses, phone numbers and secrets (slow)."""
+    """Also detect e-mail addresses, phone numbers and secrets (slow)."""
     phone_region: str = "US"
-    """Country whose way to write phone numbers is meant where a number has no country code (ISO 3166, two letters)."""
+    """Country whose format is assumed for phone numbers without a country code (ISO 3166, two letters)."""
     whole_examples: bool = False
-    """Show whole texts in the report instead of a few words."""
+    """Show full texts in the report instead of excerpts."""
     memory_mb: int = Field(default=1024, ge=16, json_schema_extra=COSMETIC)
-    """Memory for the rows of validation, in MiB: what exceeds it is worked on in parts, from disk."""
+    """Memory for rows during data validation, in MiB; larger sets are processed in parts, from disk."""
     workers: int = Field(default=2, ge=1, json_schema_extra=COSMETIC)
-    """Most processes that read rows; small files are read in one."""
+    """Most processes that read rows; small files are read by one."""
 
     @model_validator(mode="after")
     def _severities_are_known(self) -> Self:
@@ -91,7 +94,7 @@ class ValidationSettings(Frozen):
         return self
 
     def severity_of(self, finding: str) -> Severity:
-        """What follows from a finding in this recipe."""
+        """The severity of a finding in this recipe."""
         return self.severity.get(finding, FINDINGS[finding].severity)
 
 

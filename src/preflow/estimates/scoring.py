@@ -218,7 +218,7 @@ def start_check_work(
 def held_out_work(settings: DpoSettings, steps: int, held_out: Sequence[Lengths], *, packed: bool) -> TokenWork:
     """Token counts of DPO's held-out evaluations: before the first step, every ``eval_steps``, and at the end."""
     pairs = start_checks.sample(held_out, settings.eval_pairs)
-    nothing, size = TokenWork(0, 0, 0), settings.pairs_per_look
+    nothing, size = TokenWork(0, 0, 0), settings.eval_batch_size
     logits = sum((sequence(prompt + chosen + 1, chosen + 1) for prompt, chosen, _ in pairs), nothing)
     both = sum((batch_work(pairs[i : i + size], packed=packed) for i in range(0, len(pairs), size)), nothing)
     every = settings.eval_steps or steps

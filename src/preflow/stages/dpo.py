@@ -127,7 +127,7 @@ def _monitor(
             lambda chunk: token_scores(trainer, chunk, precision),
             lambda row: logits(trainer, row, precision),
             settings.beta,
-            settings.pairs_per_look,
+            settings.eval_batch_size,
         )
         trainer.add_callback(stopping)
         trainer.judged_elsewhere = True

@@ -38,7 +38,8 @@ RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 # What `make lint` checks for private words (docs/glossary.yaml); a folder joins once it is clean.
 WORDED := README.md CONTRIBUTING.md CHANGELOG.md mkdocs.yml docs infra recipes deployments tasks expectations \
-	$(addprefix src/preflow/,data evaluation fingerprints maths models training)
+	$(addprefix src/preflow/,config data dpo errors.py evaluation fingerprints maths models specs.py training) \
+	$(addprefix tests/,breaks unit/models unit/stages unit/training)
 EXTRAS := pipeline,demo,personal,quantization,dev
 
 ##@ Using Preflow

@@ -26,11 +26,26 @@ def parents(runs: list[Any]) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, recipe: Path, start: Start) -> None:
+def test_a_killed_run_goes_on_and_a_finished_one_is_cached(
+    pipeline: Pipeline, recipe: Path, start: Start, subtests: pytest.Subtests
+) -> None:
+    """One home folder through its life; each part begins with what the parts before it left, and fails by its name."""
+    with subtests.test("a killed run goes on in the same MLflow run"):
+        a_killed_run_goes_on(pipeline, recipe, start)
+    with subtests.test("a finished run is cached, metrics and all"):
+        a_finished_run_is_cached(pipeline, start)
+    with subtests.test("a later setting keeps earlier stages"):
+        a_later_setting_keeps_earlier_stages(pipeline, start)
+    with subtests.test("damage is computed again"):
+        damage_is_computed_again(pipeline, start)
+    with subtests.test("killed runs of other recipes are marked as killed"):
+        killed_runs_of_other_recipes_are_marked(pipeline, recipe, start)
+
+
+def a_killed_run_goes_on(pipeline: Pipeline, recipe: Path, start: Start) -> None:
     killed = pipeline.start(str(recipe), FAKE_KILL="dpo")
     assert killed.returncode == -signal.SIGKILL
     assert {run.info.status for run in parents(pipeline.runs())} == {"RUNNING"}
-
     start()
     runs = pipeline.runs()
     assert pipeline.calls == ["validate", "lengths", "sft", "reference", "dpo", "dpo", "evaluate"]
@@ -38,13 +53,15 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
     assert sorted(by_stage(runs)) == sorted(STAGES)
     assert len(runs) == 1 + len(STAGES)
     assert {run.info.status for run in runs} == {"FINISHED"}
-    dpo = by_stage(runs)["dpo"]
-    assert sorted(pipeline.steps(dpo.info.run_id, "dpo/grad_norm")) == [1, 2, 3, 4, 5, 6]
+    assert sorted(pipeline.steps(by_stage(runs)["dpo"].info.run_id, "dpo/grad_norm")) == [1, 2, 3, 4, 5, 6]
 
-    third = start()
+
+def a_finished_run_is_cached(pipeline: Pipeline, start: Start) -> None:
+    dpo = by_stage(pipeline.runs())["dpo"]
+    done = start()
     assert len(pipeline.calls) == 7
-    assert "dpo: cached" in third.stderr
-    assert "advice: only 2 pairs are held out" in " ".join(third.stderr.split())
+    assert "dpo: cached" in done.stderr
+    assert "advice: only 2 pairs are held out" in " ".join(done.stderr.split())
     newest = parents(pipeline.runs())[-1]
     children = [run for run in pipeline.runs() if run.data.tags.get("mlflow.parentRunId") == newest.info.run_id]
     assert {run.data.tags["stage"] for run in children} == set(STAGES)
@@ -54,10 +71,6 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(pipeline: Pipeline, r
     assert cached.data.metrics["dpo/loss"] == dpo.data.metrics["dpo/loss"]
     assert newest.data.metrics["eval/preference_accuracy"] == 0.7
     assert newest.data.metrics["dpo/loss"] == dpo.data.metrics["dpo/loss"]
-
-    a_later_setting_keeps_earlier_stages(pipeline, start)
-    damage_is_recomputed(pipeline, start)
-    the_killed_runs_of_others_are_buried(pipeline, recipe, start)
 
 
 @pytest.mark.slow
@@ -106,7 +119,7 @@ def a_later_setting_keeps_earlier_stages(pipeline: Pipeline, start: Start) -> No
     assert newest.data.params["dpo_learning_rate"] == "5e-06"
 
 
-def damage_is_recomputed(pipeline: Pipeline, start: Start) -> None:
+def damage_is_computed_again(pipeline: Pipeline, start: Start) -> None:
     store = pipeline.home / "store"
     (artifact,) = (store / "sft").glob("*[0-9a-f]/")
     (artifact / "model" / "weights.txt").write_text("damaged")
@@ -119,7 +132,7 @@ def damage_is_recomputed(pipeline: Pipeline, start: Start) -> None:
     assert "damaged" not in (artifact / "model" / "weights.txt").read_text()
 
 
-def the_killed_runs_of_others_are_buried(pipeline: Pipeline, recipe: Path, start: Start) -> None:
+def killed_runs_of_other_recipes_are_marked(pipeline: Pipeline, recipe: Path, start: Start) -> None:
     pipeline.start(str(recipe), "--set", "name=other", "--set", "seed=1", FAKE_KILL="sft")
     assert "RUNNING" in {run.info.status for run in pipeline.runs()}
     start()

@@ -8,7 +8,7 @@ import pytest
 from preflow.environment import digests_folder
 from preflow.fingerprints import files
 from tests.conftest import make_model
-from tests.unit.logprobs.stale_bench import GROUPS, Bench, write_adapter
+from tests.unit.logprobs.stale_bench import GROUPS, Bench, IdentityBench, write_adapter
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +22,27 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """The models, old enough for their digests to be remembered, asked once."""
+def old_models(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the models, old enough for their digests to be remembered."""
     shutil.copytree(originals, tmp_path / "models")
     monkeypatch.setattr(files, "_YOUNG_NS", 0)  # the hardest case: everything is remembered at once
     monkeypatch.setattr(files, "_LOCAL", files._LOCAL | {"tmpfs"})
-    made = Bench(tmp_path / "models")
+    return tmp_path / "models"
+
+
+def asked_once(made: Bench) -> Bench:
     assert made.ask(compare=False) == len(GROUPS)
     assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"
     return made
+
+
+@pytest.fixture
+def bench(old_models: Path) -> Bench:
+    """The models, and a store that was asked once."""
+    return asked_once(Bench(old_models))
+
+
+@pytest.fixture
+def identity_bench(old_models: Path) -> Bench:
+    """The same without a forward."""
+    return asked_once(IdentityBench(old_models))

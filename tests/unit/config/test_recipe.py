@@ -68,6 +68,7 @@ def test_what_two_stages_cannot_share_is_refused(tmp_path: Path, name: str) -> N
         ({"dpo": {"loss_type": "exo_pair"}}, ("'exo_pair'", "label_smoothing is 0.0")),
         ({"dpo": {"label_smoothing": 0.1}}, ("label_smoothing is 0.1", "sigmoid ignores it")),
         ({"dpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}}, ("1 values", "has 2")),
+        ({"dpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0, 1.0]}}, ("3 values", "has 2")),
         ({"strategy": "dpo", "sft": {"dataset": "d"}}, ("strategy is 'dpo'", "section 'sft'")),
         ({"strategy": "sft", "beta": 0.3}, ("beta is 0.3", "'sft'")),
     ],

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.dpo.start_checks import independent_logprob
+from preflow.logprobs.identity import identify
 from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import new_adapter
 from preflow.models.loading import load_policy
@@ -34,6 +35,7 @@ class Bench:
     recipe_changes: dict[str, Any] = field(default_factory=dict)
     groups: list[PromptResponses] = field(default_factory=lambda: list(GROUPS))
     sft: str = "sft"
+    seen: set[str] = field(default_factory=set)
 
     @property
     def base(self) -> Path:
@@ -66,6 +68,19 @@ class Bench:
                 gap = abs(sum(values) - expected)
                 assert gap <= tolerance(expected, len(response), precision.compute), "a stale value was served"
         return recorder.values["scoring/rows_computed"]
+
+
+class IdentityBench(Bench):
+    """The same without a forward: a store that computes every row of an identity that it has not seen."""
+
+    def ask(self, *, compare: bool = True) -> float:
+        """Give the rows that a store would compute for the model as it is now; nothing is scored or compared."""
+        recipe = self.recipe
+        base = resolve_model(Recipe(strategy="dpo", model_name=str(self.base)), Silent())
+        digest = identify(base, self.model, recipe, choose_precision(recipe)).digest()
+        known = digest in self.seen
+        self.seen.add(digest)
+        return 0.0 if known else float(len(self.groups))
 
 
 def write_adapter(folder: Path, base: Path, seed: int) -> None:

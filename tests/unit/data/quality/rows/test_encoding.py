@@ -41,7 +41,7 @@ def test_the_scripts_of_the_world_are_no_mojibake(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "char", ["\x00", "\x0c", "\x85", "\u202e", "\ufffe", "\uffff", "\ue000", "\ufdd0", "\U0003ffff"]
+    "char", ["\x00", "\x0c", "\x85", "\u202e", "\ufffd", "\ufffe", "\uffff", "\ue000", "\ufdd0", "\U0003ffff"]
 )
 def test_what_no_reader_sees_as_meant_is_a_control_character(char: str) -> None:
     assert has_control(f"a{char}b")

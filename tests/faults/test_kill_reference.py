@@ -1,8 +1,4 @@
-"""A store that is filled by processes that die at any moment, or by several at once, ends as one that was not.
-
-A kill at each point at which a process leaves something in the store is part of ``make test``; twenty kills at random
-points run nightly.
-"""
+"""A store that is filled by processes that die at any moment, or by several at once, ends as one that was not."""
 
 import multiprocessing
 import os
@@ -13,18 +9,13 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from fsspec.implementations.local import LocalFileSystem
 
 from preflow.config import Recipe
-from preflow.logprobs import store as store_module
-from preflow.logprobs.fill import SHARD_GROUPS, _Filling, fill
+from preflow.logprobs.fill import SHARD_GROUPS, fill
 from preflow.logprobs.identity import identify
-from preflow.logprobs.key_index import KeyIndex
-from preflow.logprobs.shards import ShardFolder
 from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.loading import load_policy
 from preflow.models.packed.layout import PromptResponses
@@ -39,44 +30,8 @@ GROUPS: list[PromptResponses] = [
 ]
 
 
-#: Before each of these calls a process has left another part of its work: nothing, a lease, values in memory, a file
-#: under another name, a shard that no index has, many small shards, a merged one beside those, a lease of stored rows.
-WRITE_POINTS = {
-    "lease": (Path, "write_bytes"),
-    "compute": (_Filling, "_compute"),
-    "partial": (LocalFileSystem, "pipe_file"),
-    "rename": (LocalFileSystem, "mv"),
-    "index": (KeyIndex, "add"),
-    "merge": (ShardFolder, "merge"),
-    "remove": (ShardFolder, "remove"),
-    "release": (Path, "unlink"),
-}
-
-
-def die_before(point: str) -> None:
-    """Let this process be killed when it comes to a write point."""
-    owner, name = WRITE_POINTS[point]
-    own = getattr(owner, name)
-
-    def killed(*arguments: Any, **options: Any) -> Any:
-        if owner is not Path or arguments[0].suffix == ".lease":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return own(*arguments, **options)
-
-    setattr(owner, name, killed)
-    store_module.MERGE_COUNT = 3  # else it takes 64 shards until two are merged
-
-
-def work(home: str, base: ModelRef, url: str, log: str, death: str | None = None) -> None:
-    """Fill the store with every group; leave a line for each group that was computed.
-
-    Args:
-        home: State folder.
-        base: Whose log-probs are stored.
-        url: The store.
-        log: Gets the lines.
-        death: The write point at which this process is killed.
-    """
+def work(home: str, base: ModelRef, url: str, log: str) -> None:
+    """Fill the store with every group; leave a line for each group that was computed."""
     os.environ["PREFLOW_HOME"] = home
     torch.set_num_threads(1)
     recipe = Recipe(strategy="dpo", model_name=base.path)
@@ -91,8 +46,6 @@ def work(home: str, base: ModelRef, url: str, log: str, death: str | None = None
                 handle.flush()
                 yield values
 
-    if death is not None:
-        die_before(death)
     fill(store, GROUPS, lambda: score, Silent(), "test")
 
 
@@ -112,8 +65,8 @@ class Runner:
         self.log = folder / "log"
         self.log.touch()
 
-    def start(self, url: str = "store", death: str | None = None) -> BaseProcess:
-        arguments = (str(self.folder / "home"), self.base, str(self.folder / url), str(self.log), death)
+    def start(self, url: str = "store") -> BaseProcess:
+        arguments = (str(self.folder / "home"), self.base, str(self.folder / url), str(self.log))
         process = self.context.Process(target=work, args=arguments)
         process.start()
         return process
@@ -150,22 +103,6 @@ def whole(runner: Runner) -> dict[bytes, list[float]]:
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_write_point(runner: Runner, whole: dict[bytes, list[float]]) -> None:
-    """The store is filled by processes each of which dies at another point; the last one finds what they left."""
-    for point in WRITE_POINTS:
-        process = runner.start(death=point)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, f"nothing was killed at {point}"
-    last = runner.start()
-    last.join()
-    assert last.exitcode == 0
-    computed = [key for _, key in runner.computed()]
-    assert set(computed) == {response_key(prompt, responses[0]).hex() for prompt, responses in GROUPS}
-    assert len(computed) - len(set(computed)) <= len(WRITE_POINTS) * SHARD_GROUPS
-    assert runner.contents() == whole
-
-
-@pytest.mark.nightly
 def test_twenty_kills_at_random_points(runner: Runner, whole: dict[bytes, list[float]]) -> None:
     rng = random.Random(0)
     kills = 0

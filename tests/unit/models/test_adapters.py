@@ -5,7 +5,7 @@ from pathlib import Path
 
 from preflow.models.adapters import save_model
 from preflow.models.loading import load_tokenizer
-from tests.unit.conftest import Run
+from tests.fixtures.prepared_run import Run
 from tests.unit.dpo.starts import going_on
 
 

@@ -4,7 +4,8 @@ import os
 import signal
 
 import psutil
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+from filelock import FileLock
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_ENABLED
 
 from tasks.tracking.lineage import is_gone, process_tags
 
@@ -33,6 +34,7 @@ def own_server() -> None:
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes are born with their parent's mask
     try:
-        SubprocessASGIServer().start()  # the one that Prefect's clients then find running
+        with FileLock(PREFECT_HOME.value() / "server.lock"):  # two servers must not make one database's tables at once
+            SubprocessASGIServer().start()  # the one that Prefect's clients then find running
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -40,7 +40,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 WORDED := README.md CONTRIBUTING.md CHANGELOG.md mkdocs.yml docs infra recipes deployments tasks expectations \
 	$(addprefix src/preflow/,config data dpo errors.py evaluation fingerprints maths models specs.py training) \
 	$(addprefix tests/,breaks unit/models unit/stages unit/training)
-EXTRAS := pipeline,demo,personal,quantization,dev
+EXTRAS := personal,quantization,dev
 
 ##@ Using Preflow
 
@@ -54,11 +54,11 @@ help: ## Show this help
 
 .PHONY: demo
 demo: env ## Run the whole chain on the demo recipe (RECIPE=... runs another)
-	@$(ACTIVATE) python -m flows.two_stage $(RECIPE)
+	@$(ACTIVATE) preflow run $(RECIPE)
 
 .PHONY: ui
 ui: env ## Open the MLflow and Prefect UIs on this machine
-	@$(ACTIVATE) python -m flows.ui
+	@$(ACTIVATE) preflow ui
 
 .PHONY: env
 env: $(STAMP) ## Make the environment in .venv (every other target does so itself)
@@ -136,7 +136,7 @@ data: env ## The demo data
 
 .PHONY: schema
 schema: env ## recipes/recipe.schema.json, for editors
-	@$(ACTIVATE) python -m preflow.config > recipes/recipe.schema.json.new
+	@$(ACTIVATE) preflow schema > recipes/recipe.schema.json.new
 	@mv recipes/recipe.schema.json.new recipes/recipe.schema.json
 	@echo "wrote recipes/recipe.schema.json"
 
@@ -177,13 +177,11 @@ $(STAMP): pyproject.toml constraints.txt
 		&& echo "==> environment: $(VENV), with $$("$(PYTHON)" --version)" \
 		&& "$(PYTHON)" -m venv --clear $(VENV); }
 	@echo "==> installing the versions in constraints.txt (a few minutes the first time)"
-	@echo "    1/4 $(TORCH)"
+	@echo "    1/3 $(TORCH)"
 	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt "$(TORCH)" setuptools
-	@echo "    2/4 transformers, trl, peft and the library"
+	@echo "    2/3 preflow, with transformers, trl, prefect, mlflow, great-expectations"
 	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e .
-	@echo "    3/4 prefect, mlflow, great-expectations"
-	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[pipeline]'
-	@echo "    4/4 gguf, bitsandbytes, the development tools"
+	@echo "    3/3 bitsandbytes, the development tools"
 	@$(ACTIVATE) $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@mkdir -p "$${PREFLOW_HOME:-.preflow}"  # Prefect's own commands keep their state below it and make no parents
 	@touch $@

@@ -27,11 +27,12 @@ def main(
     changes: Overrides = None,
 ) -> None:
     """Merge base and adapter; print the difference of their log-probs, and refuse a larger one."""
+    from flows.running.preparation import find_recipe
     from preflow.config.loading import load_recipe
     from tasks.tracking.past_runs import log_merge_error, past_run
 
     with clear_errors():
-        found = past_run(load_recipe(recipe, parse_overrides(changes)).name, run)
+        found = past_run(load_recipe(find_recipe(recipe), parse_overrides(changes)).name, run)
         merge_error = export(found, to, limit)
         log_merge_error(found, merge_error)
     typer.echo(

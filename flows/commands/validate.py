@@ -100,12 +100,12 @@ def _spec(
     what: list[str], kind: str | None, overrides: dict[str, Any], tokenizer: str | None, limit: int | None
 ) -> "tuple[ValidateSpec, str]":
     """What to check, and a name for the folder."""
-    from flows.running.preparation import data_sources
+    from flows.running.preparation import data_sources, find_recipe
     from preflow.config.loading import load_recipe, recipe_for_data
     from preflow.data.files.sources import resolve_sources
 
-    if len(what) == 1 and _is_recipe(Path(what[0])):
-        recipe = load_recipe(what[0], overrides)
+    if len(what) == 1 and _is_recipe(path := find_recipe(what[0])):
+        recipe = load_recipe(path, overrides)
     else:
         found = kind or _guess(resolve_sources(what))
         if found not in _STAGES:

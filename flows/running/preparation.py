@@ -12,7 +12,11 @@ from preflow.config.base import Frozen
 from preflow.config.loading import load_recipe
 from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
+from preflow.environment import quiet_quantization
 from preflow.specs import ValidateSpec
+
+#: Beside the packages, in a checkout as in an installed wheel; ``recipes/demo`` holds the demo's data.
+PACKAGED_RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 class PreparedRun(Frozen):
@@ -39,19 +43,27 @@ class RunResult(Frozen):
     """The last model that was trained; its files are in the folder ``model`` of it."""
 
 
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe: the one named, or, where there is none, the packaged recipe of that name (``demo``)."""
+    path = Path(recipe)
+    packaged = PACKAGED_RECIPES / f"{recipe}.yaml"
+    return packaged if not path.exists() and path.name == str(recipe) and packaged.is_file() else path
+
+
 def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> PreparedRun:
     """Read a recipe and find its data.
 
     Args:
-        recipe: The recipe's file.
+        recipe: The recipe's file, or the name of a packaged recipe.
         overrides: Dotted names to values, which win over the file.
 
     Raises:
         ConfigError: The recipe cannot be run as it is.
         DataFileError: A data file is absent or cannot be read.
     """
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(find_recipe(recipe), overrides)
     require_runnable(resolved)
+    quiet_quantization(asked=resolved.use_4bit)
     return PreparedRun(
         recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved))
     )

@@ -5,6 +5,7 @@
 Everything is a default: a variable that the user has set is left alone.
 """
 
+import logging
 import os
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -69,4 +70,14 @@ def activate() -> Path:
         os.environ.setdefault("HF_DATASETS_CACHE", str(home / "datasets"))
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    quiet_quantization()
     return home
+
+
+def quiet_quantization(*, asked: bool = False) -> None:
+    """Hide what bitsandbytes logs about its 4-bit kernels, which PEFT imports whether or not anything is quantized.
+
+    Args:
+        asked: Whether the recipe quantizes: then nothing is hidden.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.NOTSET if asked else logging.ERROR)

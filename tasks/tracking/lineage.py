@@ -79,8 +79,11 @@ def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> d
 
 def git_commit(folder: Path) -> str | None:
     """The checkout's commit, with ``+changes`` where files differ from it; none outside a checkout."""
-    head = _git(folder, "rev-parse", "HEAD")
-    if head is None:
+    found = _git(folder, "rev-parse", "--show-prefix", "HEAD")
+    if found is None:
+        return None
+    prefix, _, head = found.rpartition("\n")
+    if prefix:  # installed below somebody else's checkout
         return None
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{head}+changes" if changed else head

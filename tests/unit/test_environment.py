@@ -1,12 +1,15 @@
 """All state is kept under one folder, unless the user names another."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from preflow import environment
 
 PRINT = """
 import json
@@ -30,3 +33,14 @@ def test_caches_lie_under_the_home_folder_unless_named(tmp_path: Path, own: dict
     assert got["prefect"] == str(tmp_path / "prefect")
     assert got["hub"] == ("/elsewhere/hub" if own else str(tmp_path / "hub"))
     assert got["datasets"] == ("/elsewhere/datasets" if "HF_HOME" in own else str(tmp_path / "datasets"))
+
+
+def test_what_bitsandbytes_says_of_4_bit_is_for_those_who_ask_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    environment.activate()
+    kernels.warning("Failed to load CPU gemm_4bit_forward")
+    assert not caplog.records
+    environment.quiet_quantization(asked=True)
+    kernels.warning("Failed to load CPU gemm_4bit_forward")
+    assert [record.message for record in caplog.records] == ["Failed to load CPU gemm_4bit_forward"]
+    environment.activate()

@@ -69,7 +69,7 @@ def preflow(bin_folder: Path, folder: Path, *arguments: str) -> subprocess.Compl
 def test_the_installed_command_runs_a_recipe_in_an_empty_folder(
     installed: Path, tmp_path: Path, tiny_recipe_file: Callable[..., Path]
 ) -> None:
-    recipe = tiny_recipe_file(strategy="sft", dpo=None, evaluation={"kl_prompts": 0, "bootstrap_samples": 20})
+    recipe = tiny_recipe_file(strategy="sft", dpo=None, evaluation={"kl_prompts": 0, "bootstrap_samples": 100})
     folder = tmp_path / "empty"
     folder.mkdir()
     done = preflow(installed, folder, "run", str(recipe), "--set", "sft.max_steps=2")

@@ -158,7 +158,7 @@ def _training_stages(
 def _dpo_parts(
     recipe: Recipe, settings: DpoSettings, shape: ModelShape, rows: Rows, steps: int, training: StageEstimate
 ) -> Iterator[StageEstimate]:
-    """DPO's start-up checks, its training and its held-out evaluations; checks run in every process of a launch."""
+    """DPO's start-up checks, training and held-out evaluations; each rank of a distributed run does the checks."""
     rank = settings.lora_r if recipe.tuning == "lora" else 0
     packed = shape.supports_packing
     checks = start_check_work(recipe, settings, rows.train, packed=packed, common=rows.common)

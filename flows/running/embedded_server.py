@@ -16,7 +16,7 @@ _EMBEDDED = "PREFECT__SERVER_EPHEMERAL"
 def own_server() -> None:
     """Start Prefect's embedded server as this process's own, and end those whose owner is gone.
 
-    Ctrl-C reaches every process of a terminal. The server must not hear it: the run has yet to tell it how it ended.
+    Ctrl-C reaches every process of a terminal. The server must not receive it: the run has yet to report its end.
     """
     for tag, value in process_tags().items():
         os.environ[_OWNER[tag]] = value
@@ -29,7 +29,7 @@ def own_server() -> None:
         if environment.get(_EMBEDDED) == "1" and all(owner.values()) and is_gone(owner):
             process.terminate()
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
-        return  # a server of somebody else's, or none: then Prefect's client says so
+        return  # an external server, or none: then Prefect's client reports it
     from prefect.server.api.server import SubprocessASGIServer
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes are born with their parent's mask

@@ -179,7 +179,7 @@ class TokenWork:
     Attributes:
         tokens: Tokens through the layers, padding included.
         attended: Query-key pairs whose attention score is computed.
-        head_positions: Positions projected to the vocabulary (lm_head positions).
+        head_positions: lm_head positions, whose logits are computed.
         copied: Tokens that attention on a CPU copies because several rows share them as a prefix.
     """
 

@@ -53,7 +53,7 @@ class ScoringEstimate:
     Attributes:
         rows: Rows, pairs or responses, each under every model that scores it.
         tokens: Tokens through the layers.
-        head_positions: Positions projected to the vocabulary.
+        head_positions: lm_head positions, whose logits are computed.
         forward: Floating-point operations.
         peak: Memory and the batch that decides it.
     """

@@ -30,7 +30,7 @@ def validated(prepared: PreparedRun, out: Path) -> Artifact:
 def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
     """Files sorted by length, and a demonstration whose prompt is held out among the pairs, which validation moves out.
 
-    The lengths of the plan's rows are those of the rows that the gate wrote.
+    The lengths of the plan's rows are those of the rows that validation wrote.
     """
     file = tiny_recipe_file()
     preferences, demonstrations = tmp_path / "preferences.jsonl", tmp_path / "demonstrations.jsonl"
@@ -41,13 +41,13 @@ def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[...
         more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
     prepared = prepare_run(file, {"sft.eval_split": "0.01"})
     model = read_model(prepared.recipe)
-    data, seen = validated(prepared, tmp_path / "gate"), lengths(prepared, model)
+    data, seen = validated(prepared, tmp_path / "validated"), lengths(prepared, model)
     renderer = Renderer(load_tokenizer(model, prepared.recipe), prepared.recipe.template)
-    sides: tuple[Split, ...] = ("train", "eval")
-    for side in sides:
-        texts, _ = tokenize_demonstrations(load_demonstrations(data, side), renderer, 256, "drop")
-        pairs, _ = tokenize_pairs(load_pairs(data, side), renderer, 256, "drop")
-        got = [sorted(getattr(seen[stage], "train" if side == "train" else "held_out")) for stage in ("sft", "dpo")]
+    splits: tuple[Split, ...] = ("train", "eval")
+    for split in splits:
+        texts, _ = tokenize_demonstrations(load_demonstrations(data, split), renderer, 256, "drop")
+        pairs, _ = tokenize_pairs(load_pairs(data, split), renderer, 256, "drop")
+        got = [sorted(getattr(seen[stage], "train" if split == "train" else "held_out")) for stage in ("sft", "dpo")]
         assert got[0] == sorted((len(row.input_ids), sum(row.response_mask)) for row in texts)
         assert got[1] == sorted((len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids)) for row in pairs)
     assert len(seen["dpo"].held_out) > 0

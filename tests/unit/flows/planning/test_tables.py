@@ -128,10 +128,10 @@ def test_a_target_gpu_gets_no_time_of_this_machine(
 ) -> None:
     """This machine's rate says nothing about a GPU that is not here; with its own rate it has a time."""
     monkeypatch.setattr(devices, "measured_rate", lambda _: pytest.fail("this machine's rate was measured"))
-    without = printed(tiny_recipe_file(), memory=24)
-    assert " time " not in without
+    without = printed(tiny_recipe_file(), 200, memory=24)
+    assert "FLOPs  peak GB" in without, "the column of times is left out"
     assert "No time without --rate" in without
-    assert "Time is FLOPs at 100.00 TFLOP/s (given)" in printed(tiny_recipe_file(), memory=24, rate=100.0)
+    assert "Time is FLOPs at 100.00 TFLOP/s (given)" in printed(tiny_recipe_file(), 200, memory=24, rate=100.0)
 
 
 def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""The fourth stage: align on preference pairs."""
+"""The fifth stage: Direct Preference Optimization."""
 
 from prefect import task
 
@@ -17,7 +17,7 @@ from tasks.tracking.pipeline_run import PipelineRun
     **STAGE,
 )
 def dpo(spec: DpoSpec, run: PipelineRun) -> Artifact:
-    """Go on training the SFT model on pairs, against its own stored log-probs."""
+    """Train the SFT model further on preference pairs, against its own stored log-probs."""
     from preflow.stages.dpo import run_dpo
 
     return perform("dpo", spec, run, in_processes("dpo", run_dpo))

@@ -16,7 +16,7 @@ from tasks.tracking.pipeline_run import PipelineRun
     **STAGE,
 )
 def evaluate(spec: EvaluateSpec, run: PipelineRun) -> Artifact:
-    """Measure every model on held-out rows."""
+    """Evaluate every model on held-out rows."""
     from preflow.stages.evaluation import run_evaluation
 
     return perform("evaluate", spec, run, run_evaluation)

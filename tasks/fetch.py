@@ -1,4 +1,4 @@
-"""Getting the base model, which is no stage: its files are an input, kept by the library itself."""
+"""Fetching the base model, which is not a stage: its files are an input, kept by the library itself."""
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,7 +17,7 @@ from tasks.tracking.pipeline_run import PipelineRun, tag_base_model
     retry_delay_seconds=PAUSES,
     retry_condition_fn=can_help,
     timeout_seconds=6 * HOUR,
-    cache_policy=NO_CACHE,  # the library keeps the files and looks at them every time
+    cache_policy=NO_CACHE,  # the library keeps the files and checks them every time
 )
 def fetch(recipe: Recipe, run: PipelineRun) -> ModelRef:
     """Find the recipe's base model, downloading and converting it the first time."""

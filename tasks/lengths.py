@@ -1,4 +1,4 @@
-"""The last check before weights are loaded: does every row fit the model?"""
+"""The second stage: count tokens, before weights are loaded."""
 
 from prefect import task
 
@@ -16,7 +16,7 @@ from tasks.tracking.pipeline_run import PipelineRun
     **STAGE,
 )
 def lengths(spec: LengthsSpec, run: PipelineRun) -> Artifact:
-    """Tokenize every row, count who fits, refuse a set of which nothing would be left."""
+    """Tokenize every row, count which fit, refuse a set of which no row would be left."""
     from preflow.stages.lengths import run_lengths
 
     return perform("lengths", spec, run, run_lengths)

@@ -1,4 +1,4 @@
-"""The third stage: log-probs of every pair under the model that DPO starts from."""
+"""The fourth stage: log-probs of every pair under the model that DPO starts from."""
 
 from prefect import task
 

@@ -1,4 +1,4 @@
-"""The second stage: fine-tune on demonstrations."""
+"""The third stage: supervised fine-tuning."""
 
 from prefect import task
 
@@ -17,7 +17,7 @@ from tasks.tracking.pipeline_run import PipelineRun
     **STAGE,
 )
 def sft(spec: SftSpec, run: PipelineRun) -> Artifact:
-    """Fine-tune the base model on the training demonstrations."""
+    """Fine-tune the base model on the training split of the SFT examples."""
     from preflow.stages.sft import run_sft
 
     return perform("sft", spec, run, in_processes("sft", run_sft))

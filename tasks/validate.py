@@ -1,4 +1,4 @@
-"""The first stage: may these data pass?"""
+"""The first stage: data validation."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ from tasks.tracking.pipeline_run import PipelineRun
     **STAGE,
 )
 def validate(spec: ValidateSpec, run: PipelineRun) -> Artifact:
-    """Check the rows, set the unfit aside, split off the held-out ones."""
+    """Check the rows, quarantine bad ones, split off the held-out rows."""
     from expectations.gate import run_gate
 
     def shown(spec: ValidateSpec, out: Path, observer: Observer) -> None:

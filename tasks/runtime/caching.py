@@ -1,4 +1,4 @@
-"""What makes a stage's result reusable: its identity, and a Prefect cache policy that trusts nothing unread.
+"""What makes a stage's result reusable: its identity, and a Prefect cache policy that verifies every artifact.
 
 Prefect's own policies see a path's text, not the file behind it: an edited file would be a stale hit and a deleted
 checkpoint still "Cached". Here the key is the identity of the work, and a record is only served when the artifact
@@ -19,7 +19,7 @@ from preflow.fingerprints.files import json_digest
 from preflow.specs import STAGES, LengthsSpec, StageSpec, ValidateSpec
 from tasks.runtime.libraries import library_versions
 
-#: What specifications bring with them: methods of these are called on values that no stage makes itself.
+#: Classes of values in specifications: stages call their methods without constructing them.
 GIVEN = (
     "preflow.artifacts:Artifact",
     "preflow.data.files.sources:DataSource",
@@ -49,8 +49,8 @@ def identity(stage: str, spec: StageSpec) -> str:
 
 
 def _precision(spec: StageSpec) -> str | None:
-    """Device and dtypes in which a stage would compute here: what one machine stored is no hit on another kind."""
-    if isinstance(spec, ValidateSpec | LengthsSpec):  # they compute with no weight
+    """Device and dtypes in which a stage would compute here: an artifact of another precision is no hit."""
+    if isinstance(spec, ValidateSpec | LengthsSpec):  # they load no weights
         return None
     from preflow.models.precision import choose_precision
 
@@ -103,11 +103,11 @@ def _recorded(context: TaskRunContext, key: str) -> Artifact | None:
         return None
     try:
         found = context.result_store.read(key).result
-    except (OSError, ValueError):  # the result's file is gone, lies elsewhere, or is damaged
+    except (OSError, ValueError):  # the result's file is gone, is in another place, or is damaged
         return None
     return found if isinstance(found, Artifact) else None
 
 
-#: Where Prefect's cache records lie, beside the artifacts they point to.
+#: Folder of Prefect's cache records, beside the artifacts they point to.
 KEYS = store_folder() / "keys"
 VERIFIED = CacheKeyFnPolicy(cache_key_fn=verified_key).configure(key_storage=KEYS)

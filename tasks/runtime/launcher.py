@@ -1,4 +1,4 @@
-"""Training stages, and the filling of the store, in this process, or in several under ``accelerate launch``."""
+"""Training stages, and filling the store, in this process or in the ranks of ``accelerate launch``."""
 
 import json
 import os
@@ -45,17 +45,17 @@ def _with(spec: Spec, recipe: Recipe) -> Spec:
 
 
 def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer], None]:
-    """The reference stage's work, after as many processes as its recipe says have filled the store.
+    """The reference stage's work, after the ranks of its recipe have filled the store.
 
     Args:
         work: ``run_reference``, which then finds every row and writes the artifact.
     """
 
     def run(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
-        several = spec.recipe.launch.num_processes > 1
-        if several:
+        distributed = spec.recipe.launch.num_processes > 1
+        if distributed:
             _run_ranks("reference", spec, out, observer)
-        work(spec, out, observer, filled=several)
+        work(spec, out, observer, filled=distributed)
 
     return run
 
@@ -68,7 +68,7 @@ def _run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, o
 
 
 def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
-    """What starts the processes.
+    """The command that starts the ranks.
 
     Raises:
         ConfigError: As ``launch_options``.
@@ -78,51 +78,51 @@ def command(recipe: Recipe, stage: str, spec: Path, out: Path) -> list[str]:
 
 
 def launch_options(recipe: Recipe, folder: Path) -> list[str]:
-    """How accelerate launches a recipe's processes.
+    """Options of ``accelerate launch`` for a recipe.
 
-    All that accelerate would take from elsewhere is said: the precision is the recipe's, and where the recipe names no
-    configuration one is written into ``folder``. Without one accelerate reads the user's own, which no artifact's
-    identity knows of.
+    Every option that accelerate would take from elsewhere is given: the precision is the recipe's, and where the recipe
+    names no configuration, one is written into ``folder``. Otherwise accelerate would read the user's own, which is in
+    no artifact's identity.
 
     Raises:
-        ConfigError: ``launch.config`` asks for another precision than the recipe, as it comes out on this machine.
+        ConfigError: ``launch.config`` asks for another precision than the recipe has on this machine.
     """
     from preflow.models.precision import choose_precision
 
     precision = choose_precision(recipe)
-    said = launched_precision(recipe.launch.config) if recipe.launch.config is not None else "no"
-    if said not in ("no", precision.mixed()):
-        wrong_precision(recipe, said)
+    asked = launched_precision(recipe.launch.config) if recipe.launch.config is not None else "no"
+    if asked not in ("no", precision.mixed()):
+        wrong_precision(recipe, asked)
     config = recipe.launch.config or str(_own_config(folder, cpu=precision.device.type == "cpu"))
     processes = ["--num_processes", str(recipe.launch.num_processes)]
     return [*processes, "--config_file", config, "--mixed_precision", precision.mixed()]
 
 
 def _own_config(folder: Path, *, cpu: bool) -> Path:
-    """Processes of this machine, each with the whole model; what ``infra/accelerate/ddp.yaml`` and ``cpu.yaml`` say."""
-    said: dict[str, Any] = {
+    """Ranks on this machine, each with the full weights; the same as ``infra/accelerate/ddp.yaml`` and ``cpu.yaml``."""
+    options: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU",  # accelerate's name for torchrun, on the CPU too
         "num_machines": 1,
         "machine_rank": 0,
         "use_cpu": cpu,
-        "mixed_precision": "no",  # the command says it
+        "mixed_precision": "no",  # the command gives it
         **({} if cpu else {"gpu_ids": "all"}),
     }
     file = folder / "accelerate.json"
-    file.write_text(json.dumps(said), encoding="utf-8")
+    file.write_text(json.dumps(options), encoding="utf-8")
     return file
 
 
 def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
-    """Run the processes to their end; whatever happens here, none of them stays.
+    """Run the ranks to their end; none of them outlives this call.
 
     Raises:
-        TrainingError: One of them failed; with the end of what they wrote.
+        TrainingError: One of them failed; includes the last lines of their output.
     """
     process = subprocess.Popen(
         arguments,
-        stdin=subprocess.PIPE,  # the system closes it when this process ends, even by a kill: the others end then too
+        stdin=subprocess.PIPE,  # closed by the system when this process ends, even by a kill; the ranks end then too
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, ENDS_WITH_INPUT: "1"},

@@ -26,7 +26,7 @@ class ProgressBars:
     """Progress bars on a terminal, one for each kind of unit; none where the console is no terminal."""
 
     def __init__(self, console: Console, *, transient: bool = False) -> None:
-        """Draw on a console; ``transient`` bars are taken away at the end."""
+        """Draw on a console; ``transient`` bars are removed at the end."""
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=30),
@@ -83,7 +83,7 @@ class ProgressLines:
         pass
 
     def show(self, done: int, total: int, what: str) -> None:
-        """Print the line where it says something new, or is due."""
+        """Print the line if it is new work, or if the last one is old enough."""
         now = time.monotonic()
         left = self._left.after(done, total, what, now)
         if what != self._what or done >= total or now - self._last >= _LINE_SECONDS:

@@ -1,4 +1,4 @@
-"""How a running stage is seen: progress in the terminal and in Prefect, notes in Prefect's log, metrics in MLflow."""
+"""Output of a running stage: progress in the terminal and in Prefect, notes in Prefect's log, metrics in MLflow."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ class MetricsSink(Protocol):
 
 
 class Reporter:
-    """The observer of one stage: a context manager, because a progress bar must be taken away again."""
+    """The observer of one stage: a context manager, because a progress bar must be removed at the end."""
 
     def __init__(self, recipe: str, stage: str, sink: MetricsSink | None = None) -> None:
         """Report for a stage of a recipe; metrics go to ``sink``, or nowhere without one."""
@@ -58,14 +58,14 @@ class Reporter:
             self._artifact.show(done, total, what)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Record metrics of one step; what scoring asked and found is shown as a table too."""
+        """Record metrics of one step; rows that scoring requested and hit are a table too."""
         if self._sink is not None:
             self._sink.metrics(values, step)
         if self._artifact is not None and any(name.endswith("/rows_asked") for name in values):
             self._artifact.table(values)
 
     def note(self, message: str) -> None:
-        """Tell a person something."""
+        """Log a message for the user."""
         log_user(message if message.startswith(self._stage) else f"{self._stage}: {message}")
 
 
@@ -83,7 +83,9 @@ class _ProgressArtifact:
         rows = [{"measure": name, "value": f"{value:,.6g}"} for name, value in values.items()]
         group = artifact_key(next(iter(values)).partition("/")[0])
         try:
-            create_table_artifact(rows, key=f"{self._key}-{group}", description="What was asked of the log-prob store")
+            create_table_artifact(
+                rows, key=f"{self._key}-{group}", description="Rows requested from the log-prob store"
+            )
         except httpx.HTTPError as error:
             log_user(f"a table could not be shown in Prefect: {error}", warning=True)
 
@@ -95,7 +97,7 @@ class _ProgressArtifact:
         self._last = now
         try:
             self._send(done, total, f"{what} {done}/{total}{left}")
-        except httpx.HTTPError as error:  # training must not end because a picture of it could not be sent
+        except httpx.HTTPError as error:  # training must not fail because its progress could not be shown
             log_user(f"progress could not be shown in Prefect: {error}", warning=True)
 
     def _send(self, done: int, total: int, text: str) -> None:
@@ -113,7 +115,7 @@ def artifact_key(name: str) -> str:
 
 
 def log_user(message: str, *, warning: bool = False) -> None:
-    """Say something to people: in the run's log in Prefect, and through it on the terminal."""
+    """Log a message for the user: in the run's log in Prefect, and through it on the terminal."""
     inside = TaskRunContext.get() or FlowRunContext.get()
     logger: Any = get_run_logger() if inside else logging.getLogger("preflow")
     logger.log(logging.WARNING if warning else logging.INFO, message, extra=USER_FACING)
@@ -121,7 +123,7 @@ def log_user(message: str, *, warning: bool = False) -> None:
 
 @contextmanager
 def log_duration(what: str) -> Iterator[None]:
-    """Tell when something begins, and how long it took once it is done."""
+    """Log when something begins, and how long it took at its end."""
     log_user(f"{what}: started")
     begin = time.monotonic()
     yield
@@ -129,7 +131,7 @@ def log_duration(what: str) -> Iterator[None]:
 
 
 class UserHandler(logging.Handler):
-    """Prints what was written for people, and nothing else, beside a running progress bar."""
+    """Prints messages for the user, and nothing else, beside a running progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record that carries the mark."""
@@ -139,7 +141,7 @@ class UserHandler(logging.Handler):
 
 
 def to_terminal() -> None:
-    """Print what is written for people on this terminal; everything stays in Prefect's log as well."""
+    """Print messages for the user on this terminal; Prefect's log has all of them as well."""
     handler = UserHandler()
     for name in ("preflow", "prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)

@@ -21,7 +21,7 @@ from tasks.tracking.stage_run import StageRun, stage_run
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-#: Seconds before each retry: a full disk or a network that is away needs a while.
+#: Seconds before each retry, in which a full disk or a failed network can recover.
 PAUSES = [10.0, 60.0]
 
 Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec)
@@ -64,7 +64,7 @@ def perform(
 
 
 def can_help(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether trying again may end differently: trouble with disk or network, nothing that the user must change."""
+    """Whether a retry can help: errors of disk or network, none that the user must fix."""
     error = state.data
     if isinstance(error, ModelDownloadError | DataDownloadError):
         return True
@@ -74,7 +74,7 @@ def can_help(task: Any, task_run: Any, state: Any) -> bool:
 
 
 def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
-    """Give a stage that Prefect served from its cache a finished run of its own."""
+    """Record a finished MLflow run for a stage that Prefect served from its cache."""
     context = TaskRunContext.get()
     if state.name != "Cached" or context is None:
         return
@@ -85,7 +85,7 @@ def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
     log_user(f"{task.name}: cached")
 
 
-#: What the decorators of all stages share: when to try again, and a cache that serves only what was read again.
+#: Options of every stage's task: when to retry, and a cache whose artifacts are verified before they are served.
 STAGE: dict[str, Any] = {
     "retry_delay_seconds": PAUSES,
     "retry_condition_fn": can_help,

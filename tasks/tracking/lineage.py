@@ -1,4 +1,4 @@
-"""What a tracked run is tagged with: where it came from, and which process it belongs to."""
+"""Tags of a tracked run: its inputs and code, and the process it belongs to."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ _SAME_START = 5.0
 #: Settings of the one adapter, and of DPO, that keep their own name.
 _ADAPTER = ("lora_r", "lora_alpha", "lora_dropout")
 _DPO = ("beta", "loss_type", "label_smoothing", "f_divergence_type")
-#: Settings that both training stages have, so that their names say which one is meant.
+#: Settings that both training stages have, so that their names have the stage as a prefix.
 _TRAINING = (
     "learning_rate",
     "num_train_epochs",
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
 
 
 def data_digest(sources: ValidateSpec) -> str:
-    """One digest over every data file that goes in."""
+    """One digest over all input data files."""
     return json_digest(sources.inputs())
 
 
@@ -110,7 +110,7 @@ def process_tags() -> dict[str, str]:
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that a run belongs to ran on this host and has ended.
 
-    A process on another host cannot be seen from here, so it counts as alive.
+    A process on another host cannot be checked, so it counts as alive.
     """
     if tags.get("host") != socket.gethostname():
         return False

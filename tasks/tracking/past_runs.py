@@ -1,4 +1,4 @@
-"""Runs that have ended: found again in MLflow, with the artifacts of their stages."""
+"""Finished runs: found in MLflow, with the artifacts of their stages."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ from tasks.tracking.pipeline_run import find_run
 
 
 class PastRun(Frozen):
-    """A pipeline run that has ended."""
+    """A finished pipeline run."""
 
     run_id: str
     """Its id in MLflow."""
     recipe: Recipe
     """Its resolved recipe."""
     artifacts: dict[str, Artifact]
-    """By stage what it left; read again and whole."""
+    """Artifacts by stage, each verified."""
 
 
 def past_run(name: str, run_id: str | None = None) -> PastRun:
@@ -35,7 +35,7 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
 
     Raises:
         ConfigError: There is no such run.
-        ArtifactError: What a stage left is no longer there, or not whole.
+        ArtifactError: The artifact of a stage is missing or damaged.
     """
     store, finished = client(), "attributes.status = 'FINISHED'"
     if run_id is None:

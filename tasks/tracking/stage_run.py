@@ -75,12 +75,12 @@ class StageRun:
         _headline(self._client, self.parent.run_id, values | memory, 0)
 
     def _memory_of(self, run_id: str | None) -> dict[str, float]:
-        """Estimated and measured memory of the stage, from the run that computed it: no file of the stage has them."""
+        """Estimated and measured memory of the stage, from the run that computed it; no file has them."""
         found = {} if run_id is None else self._client.get_run(run_id).data.metrics
         return {name: value for name, value in found.items() if name.startswith(f"{self.stage}/memory_")}
 
     def keep(self, folder: Path) -> None:
-        """Upload the files of a stage that stopped, such as the report that gives the reason."""
+        """Upload the files of a stage that failed, such as the report that gives the reason."""
         self.flush()
         for path in folder.iterdir():
             if path.is_file():
@@ -109,7 +109,7 @@ def stage_run(run: PipelineRun, stage: str, *, computing: bool = True) -> Iterat
     child = _child(store, run, stage)
     with ending(store, child.run_id):
         if computing:
-            # The fluent interface is the public way to system metrics; status stays with us.
+            # Only the fluent interface offers system metrics; the status is set by ``ending``.
             mlflow.start_run(run_id=child.run_id, nested=True, log_system_metrics=True)
         try:
             yield child
@@ -160,7 +160,7 @@ def _headline(store: Any, run_id: str, values: Mapping[str, float], step: int) -
 
 
 def _computed_by(store: Any, identity: str) -> str | None:
-    """The run, under any recipe, that computed an artifact; none where this MLflow never saw it."""
+    """The run, under any recipe, that computed an artifact; none where this tracking store has no such run."""
     experiments = [e.experiment_id for e in store.search_experiments()]
     found = store.search_runs(experiments, f"tags.identity = '{identity}'", max_results=1)
     return str(found[0].info.run_id) if found else None

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as files. Every picture says what it shows without its caption."""
+"""Figures of an evaluation, as files; each has a title and labelled axes."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "savefig.dpi": 120,
 }
-#: Without these the bytes of a picture would change from run to run.
+#: Removed, so that a figure has the same bytes in every run.
 _METADATA = {"Software": None, "Creation Time": None}
 
 
@@ -84,7 +84,7 @@ def _margins(scores: dict[str, PairScores]) -> Figure:
     axes.set_yticks(range(1, len(scores) + 1), list(scores))
     axes.axvline(0, color=_NEUTRAL, linewidth=1)
     axes.set(
-        title="Held-out pairs: how much likelier is chosen?",
+        title="Held-out pairs: how much more probable is chosen?",
         xlabel="log-prob per token, chosen − rejected, nats (right of 0: prefers chosen)",
     )
     return figure

@@ -1,4 +1,4 @@
-"""What the models say: sampled responses and their divergence, and answers to look at."""
+"""Generated responses: sampled ones with their KL divergence, and greedy answers for the summary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Prompt:
     """A prompt to answer.
 
     Attributes:
-        text: Its last user turn, for people.
+        text: Its last user turn, for display.
         ids: P token ids, the generation prompt included.
     """
 
@@ -45,7 +45,7 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
 
     Returns:
         The prompts that leave room for an answer within ``max_seq_length`` (long conversations without their oldest
-        turns, as in training) and within the model's positions, and the rows of those that leave none.
+        turns, as in training) and within the model's positions, and the source rows of the others.
     """
     turns: list[tuple[tuple[Message, ...], Source]]
     _, settings = spec.recipe.training_sections[-1]

@@ -1,4 +1,4 @@
-"""The models of a run, ready to be asked in turn, with as few copies of the base as can be."""
+"""The models of a run, used in turn, with as few copies of the base weights as possible."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ class ModelSet:
 
     @property
     def names(self) -> list[str]:
-        """In the order in which they were made; the last is the run's result."""
+        """The models in order of training; the last is the run's result."""
         return list(self._folders)
 
     def use(self, name: str) -> LanguageModel:
-        """One model, in evaluation mode. Valid until the next call: models take turns on a device or over one base."""
+        """One model, in evaluation mode. Valid until the next call: models share the device or the base weights."""
         model = self._find(name)
         if not self._recipe.use_4bit and self.precision.device.type != "cpu":
             for other in (*self._full.values(), self._shared):

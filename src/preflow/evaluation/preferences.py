@@ -1,4 +1,4 @@
-"""What held-out pairs say about a model."""
+"""Measures of a model on held-out pairs: accuracy, implicit rewards, changes against the reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Memory of the size of what lies in it, for tables that stay."""
+"""Allocation of exactly the size of the data, for tables that are kept."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pyarrow as pa
 def exact_memory() -> Iterator[None]:
     """Let Arrow allocate from the system: its own pool takes half as much again for many blocks of a megabyte.
 
-    The setting is the process's; another thread that allocates meanwhile merely does so from the system too.
+    The setting is the process's; another thread that allocates at the same time does so from the system too.
     """
     before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())

@@ -27,7 +27,7 @@ _URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or 
 
 @app.command()
 def show(url: _URL = None) -> None:
-    """What the store holds: references, responses, size, how many of the rows asked for were there, time saved."""
+    """List the store: references, responses, size, share of requested rows that were hits, time saved."""
     from preflow.logprobs.inventory import inventory
 
     place = url or logprobs_url()
@@ -53,7 +53,7 @@ def show(url: _URL = None) -> None:
     for stored in found:
         for name in stored.damaged:
             _OUT.print(f"damaged: {stored.name[:8]}/{name}, {size(stored.files[name])}", soft_wrap=True)
-    _say_others(others)
+    _print_others(others)
     rows, total = sum(stored.rows for stored in found), sum(stored.bytes for stored in found)
     _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {size(total)}", soft_wrap=True)
 
@@ -61,20 +61,20 @@ def show(url: _URL = None) -> None:
 @app.command()
 def prune(
     older_than: Annotated[float | None, typer.Option(min=0, help="Remove rows older than so many days.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Only of this reference: the beginning of its name.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
+    reference: Annotated[str | None, typer.Option(help="Only of this reference: the first digits of its name.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be removed.")] = False,
     url: _URL = None,
 ) -> None:
-    """Remove rows by age, by reference, or both. What is asked for again is computed again."""
+    """Remove rows by age, by reference, or both. Removed rows are computed again when a run needs them."""
     if older_than is None and reference is None:
-        raise typer.BadParameter("nothing says what to remove: give --older-than DAYS, --reference NAME, or both")
-    if reference == "":  # a script's variable that is not set; every name begins with it
-        raise typer.BadParameter("--reference is empty: give the beginning of a name that `show` prints")
+        raise typer.BadParameter("no rows are selected: give --older-than DAYS, --reference NAME, or both")
+    if reference == "":  # an unset variable of a script; every name begins with it
+        raise typer.BadParameter("--reference is empty: give the first digits of a name that `show` prints")
     from preflow.logprobs.inventory import inventory
 
     place = url or logprobs_url()
     found, others = inventory(place)
-    _say_others(others)
+    _print_others(others)
     if not found:
         _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True)
         return
@@ -108,33 +108,33 @@ def _prune(stored: "StoredReference", before: float | None, *, dry_run: bool) ->
         if not dry_run:
             folder.clear()
         return stored.rows, len(stored.damaged)
-    staying: list[Keys] = []
+    kept_keys: list[Keys] = []
     for name, keys in stored.keys.items():
         try:
-            table = folder.look(name)
+            table = folder.read_checked(name)
         except (FileNotFoundError, ArtifactError):  # merged or damaged since it was counted
-            staying.append(keys)
+            kept_keys.append(keys)
             continue
         is_old = table.column("created").to_numpy() < before
         kept = table.filter(pa.array(~is_old))
-        staying.append(key_column(kept).copy())
+        kept_keys.append(key_column(kept).copy())
         if dry_run or not is_old.any():
             continue
         if len(kept):
-            folder.write(kept)  # before the whole shard goes, so that no row that stays is ever missing
+            folder.write(kept)  # before the whole shard is removed, so that no kept row is missing at any time
         folder.remove([name])
     age = time.time() - before
     damaged = folder.older((name for name in stored.damaged if name.endswith(ASIDE)), age)
     if not dry_run:
         folder.remove(damaged)
         folder.remove(folder.older((name for name in stored.files if name.startswith("partial-")), _ABANDONED))
-    return stored.rows - len(different(staying)), len(damaged)
+    return stored.rows - len(different(kept_keys)), len(damaged)
 
 
-def _say_others(names: list[str]) -> None:
-    """Name what lies in the store and is left alone."""
+def _print_others(names: list[str]) -> None:
+    """Print the names of folders in the store that are not references and are not changed."""
     if names:
-        _OUT.print(f"left alone, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True)
+        _OUT.print(f"ignored, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True)
 
 
 def _shown(url: str) -> str:

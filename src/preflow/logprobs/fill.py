@@ -1,4 +1,4 @@
-"""Computing what a log-prob store lacks: shard by shard, beside other processes, each response once."""
+"""Computing what is missing in a log-prob store: shard by shard, beside other processes, each response once."""
 
 import math
 import time
@@ -19,25 +19,25 @@ from preflow.models.packed.layout import PromptResponses
 from preflow.models.scoring import BATCH_TOKENS, Scorer, packed_length
 from preflow.observer import Observer
 
-#: Pairs that are computed and written together: what a kill can lose.
+#: Pairs that are computed and written together, and lost together when the process is killed.
 SHARD_GROUPS = 64
-#: By so much, in nats, rounding may lift the log-prob of a certain token above 0: float32's step at a score of 1000.
+#: Nats by which rounding may raise the log-prob of a certain token above 0: float32's step at a score of 1000.
 _ROUNDING = 1e-3
 
 
 @dataclass(slots=True)
 class FillStats:
-    """What one call of ``fill`` found and did. Rows are groups: a prompt with the responses asked for it.
+    """What one call of ``fill`` found and did. Rows are groups: a prompt with its requested responses.
 
     Attributes:
-        asked: Rows asked for.
-        hit: Rows of which everything was stored when the call began.
-        repeated: Rows that lacked something then, all of which an earlier row of the same call asks for too.
-        computed: Rows whose first missing response this process computed. What is left of ``asked`` others computed.
+        asked: Rows requested.
+        hit: Rows that were stored completely when the call began.
+        repeated: Rows that were not, and whose missing responses an earlier row of the same call requests too.
+        computed: Rows whose first missing response this process computed; other processes computed the rest.
         responses: Responses that this process computed.
         tokens: Tokens that it ran through the model.
         seconds: Wall time of computing, without loading the model.
-        seconds_saved: What the responses that were stored already took when they were computed.
+        seconds_saved: Time that computing the stored responses had taken.
     """
 
     asked: int = 0
@@ -51,8 +51,8 @@ class FillStats:
 
     @classmethod
     def together(cls, parts: Sequence["FillStats"]) -> Self:
-        """What the processes of one launch did, who all were asked for the same rows."""
-        first = min(parts, key=lambda stats: stats.hit)  # whoever looked first: later ones find what it stored
+        """The statistics of a distributed run, whose ranks all request the same rows."""
+        first = min(parts, key=lambda stats: stats.hit)  # it read the store before the others stored anything
         return cls(
             asked=first.asked,
             hit=first.hit,
@@ -91,21 +91,21 @@ def fill(
     by_length: bool = False,
     ranks: Ranks | None = None,
 ) -> FillStats:
-    """Compute what is missing, together with whoever else is at it, and return when all of it is stored.
+    """Compute what is missing, together with other processes that fill the store, and return when all is stored.
 
     Args:
         store: Where values are looked up and written.
         groups: Prompts with the responses whose values are wanted.
-        load: Gives the scorer; called only if something is left to compute, since loading a model is dear.
+        load: Gives the scorer; called only if something is left to compute, since loading a model is expensive.
         observer: Receives progress.
         what: What is computed, for the progress line.
         keys: ``response_keys`` of the groups, where they are known already.
-        by_length: Many rows run at once: take the longest first, so that neighbours are of similar length, and of one
-            prompt as many responses together as a packed batch takes.
-        ranks: The processes of one launch, who begin with a share each; none for this process alone.
+        by_length: For devices that score many rows at once: longest rows first, so that neighbours are of similar
+            length, and as many responses of a prompt together as a packed batch takes.
+        ranks: The ranks of a distributed run, each of which begins with its own rows; none for a single process.
 
     Raises:
-        ModelError: A file of the model was changed meanwhile, or a value is no log-prob.
+        ModelError: A file of the model was changed meanwhile, or a value is not a log-prob.
     """
     ranks = ranks or Ranks()
     keys = response_keys(groups) if keys is None else keys
@@ -120,13 +120,13 @@ def fill(
     filling = _Filling(store, load, observer, what, stats)
     filling.run(mine)
     if store.leases_folder is None:
-        ranks.barrier()  # nothing is leased there, so only what a rank could not finish may be left
+        ranks.barrier()  # without leases, so that only what another rank failed to finish is left
     filling.run([work for work in todo if not ranks.owns(work.keys[0])])
     return stats
 
 
 class _Filling:
-    """Computes rows shard by shard, leaving alone what others are computing."""
+    """Computes rows shard by shard, except those that other processes are computing."""
 
     def __init__(
         self, store: LogprobStore, load: Callable[[], Scorer], observer: Observer, what: str, stats: FillStats
@@ -136,7 +136,7 @@ class _Filling:
         self._done = 0
 
     def run(self, todo: list[WorkItem]) -> None:
-        """Return when every row of ``todo`` is stored, by whomever."""
+        """Return when every row of ``todo`` is stored, by this process or another."""
         folder = self._store.leases_folder
         leases: Leases = NoLeases() if folder is None or not todo else FileLeases(folder)
         while todo:
@@ -169,7 +169,7 @@ class _Filling:
         self._stats.seconds += seconds
 
     def _require_logprobs(self, work: WorkItem, values: list[list[float]]) -> None:
-        """Raise if a value cannot be a log-prob: once stored it would be served to every run.
+        """Raise if a value cannot be a log-prob: once stored, it would be served to every run.
 
         Raises:
             ModelError: Names the response.
@@ -187,7 +187,7 @@ class _Filling:
 
 
 class _Choice:
-    """Chooses the next shard: rows that are neither stored nor leased. Rows that others leased are left for later."""
+    """Chooses the next shard: rows that are neither stored nor leased. Leased rows are tried again later."""
 
     def __init__(self, store: LogprobStore, todo: list[WorkItem]) -> None:
         self._store, self._todo = store, todo
@@ -213,7 +213,7 @@ class _Choice:
         return [key for work in self.shard for key in work.keys]
 
     def _unstored(self, work: WorkItem) -> WorkItem:
-        """The part of some work that nobody has stored yet."""
+        """The part of a work item that is not stored yet."""
         absent = self._store.find(np.array(work.keys, dtype=f"S{KEY_BYTES}")) < 0
         if absent.all():
             return work
@@ -221,7 +221,7 @@ class _Choice:
 
 
 def _columns(shard: Sequence[WorkItem], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
-    """One shard's rows by column; the time is shared out by tokens."""
+    """One shard's rows by column; the time is divided in proportion to tokens."""
     lengths = [len(work.group[0]) + len(response) for work in shard for response in work.group[1]]
     return {
         "key": [key for work in shard for key in work.keys],

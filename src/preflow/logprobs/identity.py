@@ -1,4 +1,4 @@
-"""What a log-prob depends on besides the token ids: the weights that are really used, and the numerics."""
+"""What a log-prob depends on besides the token ids: the weights in use, the precision, and the code."""
 
 import json
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ SCORE = "log-prob in nats of every response token, its end-of-turn token include
 
 @dataclass(frozen=True)
 class ReferenceIdentity:
-    """One model in one precision, as the store knows it.
+    """One model in one precision, as the store identifies it.
 
     Attributes:
         values: All that a value depends on besides the row.
-        label: For people.
+        label: The model's name, for display.
         files: The files behind the weights with their stamps, as they were when their digests were taken.
     """
 
@@ -48,7 +48,7 @@ class ReferenceIdentity:
         return json_digest(self.values)
 
     def require_unchanged(self) -> None:
-        """Raise if a file of the model was changed since its digest was taken: values could belong to neither.
+        """Raise if a file of the model was changed since its digest was taken: values could belong to either version.
 
         Raises:
             ModelError: Names the file.
@@ -78,10 +78,10 @@ def identify(base: ModelRef, trained: Path | None, recipe: Recipe, numbers: Prec
     files: dict[str, list[int]] = {}
     weights = {part: _weights_digest(folder, files, recipe) for part, folder in folders.items()}
     loading_options = {name: getattr(recipe, name) for name in ("use_4bit", "provider", "trust_remote_code")}
-    if recipe.provider == "unsloth":  # it loads in another way, by length
+    if recipe.provider == "unsloth":  # its loading depends on the length
         _, section = recipe.training_sections[-1]
         loading_options |= {"unsloth": _version("unsloth"), "length": section.max_seq_length}
-    values = {"weights": weights, "score": SCORE, **loading_options, **numerics(numbers.label())}
+    values = {"weights": weights, "score": SCORE, **loading_options, **computation_identity(numbers.label())}
     label = base.name if trained is None else f"{base.name} + {trained.parent.name[:12]}"
     return ReferenceIdentity(values, label, files)
 
@@ -90,7 +90,7 @@ def _weights_digest(folder: Path, stamps: dict[str, list[int]], recipe: Recipe) 
     """Digest of the files of a model folder that decide what it computes; notes each file's stamp.
 
     Raises:
-        ModelError: The model's code lies elsewhere.
+        ModelError: The model's code is in another repository.
         UnsafeWeightsError: An adapter has no safetensors weights, or an index names a file outside the folder.
     """
     digest_cache = DigestCache(digests_folder())
@@ -127,8 +127,8 @@ def computing() -> tuple[str, ...]:
     return tuple(f"{each.__module__}:{each.__name__}" for each in (load_policy, fuse_lora, scores, Precision, ModelRef))
 
 
-def numerics(precision_label: str) -> dict[str, Any]:
-    """What else the bits of a value depend on: device, dtypes, the code that computes it and its libraries."""
+def computation_identity(precision_label: str) -> dict[str, Any]:
+    """What else a value depends on, to the bit: device, dtypes, the code that computes it and its libraries."""
     import peft
     import transformers
 
@@ -144,7 +144,7 @@ def numerics(precision_label: str) -> dict[str, Any]:
             cuda.matmul.allow_bf16_reduced_precision_reduction,
             cuda.matmul.allow_fp16_reduced_precision_reduction,
         ],
-        # transformers takes scaled-dot-product attention unless the model's code (in the weights' digest) says not.
+        # transformers uses scaled-dot-product attention, unless the model's code (in the weights' digest) does not.
         "attention": [
             cuda.flash_sdp_enabled(),
             cuda.mem_efficient_sdp_enabled(),

@@ -1,4 +1,4 @@
-"""What a log-prob store holds, for people: reads it and changes nothing, whatever lies there."""
+"""A list of what a log-prob store contains; reads it and changes nothing, whatever is stored there."""
 
 import json
 from collections.abc import Iterable
@@ -18,16 +18,16 @@ ASIDE = ".broken"
 
 @dataclass(slots=True)
 class StoredReference:
-    """What the store holds of one reference. Of its rows only the keys are kept.
+    """The stored log-probs of one reference. Of its rows only the keys are held in memory.
 
     Attributes:
         folder: Its shards.
-        label: The model, for people.
+        label: The model's name, for display.
         files: Size of every file, bytes.
-        keys: By shard that is whole: the keys of its rows.
+        keys: The keys of the rows, by intact shard.
         newest: When the newest row was computed, seconds since 1970.
-        usage: What each run asked.
-        damaged: Files that are of no use: damaged shards, renamed or not, and unreadable notes of usage.
+        usage: What each run requested.
+        damaged: Unusable files: damaged shards, renamed or not, and unreadable usage files.
     """
 
     folder: ShardFolder
@@ -40,7 +40,7 @@ class StoredReference:
 
     @property
     def name(self) -> str:
-        """The reference's name: the beginning of its digest."""
+        """The reference's name: the first digits of its digest."""
         return self.folder.reference[:FOLDER_DIGITS]
 
     @property
@@ -50,11 +50,11 @@ class StoredReference:
 
     @property
     def bytes(self) -> int:
-        """Size of the whole shards."""
+        """Size of the intact shards."""
         return sum(self.files[name] for name in self.keys)
 
     def asked(self, name: str) -> float:
-        """A number of all runs together."""
+        """A count summed over all runs."""
         return sum(entry.get(name, 0.0) for entry in self.usage)
 
 
@@ -82,7 +82,7 @@ def different(keys: Iterable[Keys]) -> Keys:
 
 
 def _about(files: Any, path: str, name: str) -> dict[str, str] | None:
-    """What a reference's folder says about itself; none for a folder that is not a reference's."""
+    """The description in a reference's folder; none for a folder that is not a reference's."""
     try:
         about = json.loads(files.cat_file(f"{path}/{REFERENCE_FILE}"))
         digest = about["digest"]
@@ -108,9 +108,9 @@ def _stored_reference(files: Any, path: str, about: dict[str, str]) -> StoredRef
 
 
 def _read_shard(stored: StoredReference, name: str) -> None:
-    """Note a shard's keys, or that it is damaged or a link to nowhere."""
+    """Record a shard's keys, or that it is damaged or a broken link."""
     try:
-        table = stored.folder.look(name)
+        table = stored.folder.read_checked(name)
     except (ArtifactError, FileNotFoundError):
         stored.damaged.append(name)
         return

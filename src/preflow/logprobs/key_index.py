@@ -1,4 +1,4 @@
-"""Which rows a store has: a sorted array of keys, and a small table of those that came since it was sorted."""
+"""Which rows a store has: a sorted array of keys, and a small table of those added since it was sorted."""
 
 from typing import TypeAlias
 
@@ -9,9 +9,9 @@ from preflow.logprobs.shards import KEY_BYTES
 
 #: Keys of rows, each of ``KEY_BYTES`` bytes.
 Keys: TypeAlias = NDArray[np.bytes_]
-#: So many recent keys are sorted in.
+#: Recent keys that are kept before they are sorted in.
 _RECENT = 16_384
-#: Keys that are looked up at once: what that needs beside them stays small.
+#: Keys that are looked up at once, which bounds the memory for intermediate values.
 _BLOCK = 65_536
 
 
@@ -34,7 +34,7 @@ class KeyIndex:
         return len(self._sorted) + len(self._recent)
 
     def add(self, keys: Keys) -> None:
-        """Number keys that are not here yet; of one that comes twice, the first is found."""
+        """Number keys that are not here yet; of a repeated key, the first is found."""
         if len(keys) + len(self._recent) > _RECENT:
             self._sort_in(keys)
         else:

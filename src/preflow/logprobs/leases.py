@@ -1,4 +1,4 @@
-"""Who computes what, among processes that fill one store at the same time on this machine.
+"""Which process computes which rows, where several fill one store at the same time on this machine.
 
 A process writes down the keys that it is about to compute and holds a lock for as long as it computes them. The kernel
 frees the lock of a killed process, so its rows are free again at once. On a file system without such locks (a store
@@ -26,11 +26,11 @@ class Leases(Protocol):
         """Lease what ``choose`` gives for as long as the block lasts."""
 
     def wait(self) -> None:
-        """Return when a process that computes something now has finished it, or is gone."""
+        """Return when a process that is computing has finished, or has ended."""
 
 
 class NoLeases:
-    """Every process for itself."""
+    """No leases: every process computes whatever is missing."""
 
     @contextmanager
     def take(self, choose: Choose) -> Iterator[None]:
@@ -39,7 +39,7 @@ class NoLeases:
         yield
 
     def wait(self) -> None:
-        """There is nobody to wait for."""
+        """Return at once: no lease is ever taken."""
 
 
 class FileLeases:
@@ -53,7 +53,7 @@ class FileLeases:
 
     @contextmanager
     def take(self, choose: Choose) -> Iterator[None]:
-        """Lease what ``choose`` gives; it is called while no other process leases or gives back."""
+        """Lease what ``choose`` gives; it is called while no other process takes or returns a lease."""
         mine = self._folder / f"{os.getpid()}-{os.urandom(4).hex()}.lease"
         lock = FileLock(_lock_of(mine))
         with self._ledger:
@@ -78,7 +78,7 @@ class FileLeases:
             return
 
     def _others(self) -> set[bytes]:
-        """Keys of live leases; those of the dead are removed."""
+        """Keys of live leases; leases of processes that have ended are removed."""
         keys: set[bytes] = set()
         for lease in self._folder.glob("*.lease"):
             try:
@@ -98,5 +98,5 @@ def _lock_of(lease: Path) -> Path:
 def _read(lease: Path) -> bytes:
     try:
         return lease.read_bytes()
-    except FileNotFoundError:  # given back since it was listed
+    except FileNotFoundError:  # returned since it was listed
         return b""

@@ -1,4 +1,4 @@
-"""Tokenized pairs in columns: millions of them take the size of their token ids, not of as many Python objects."""
+"""Tokenized pairs in columns: millions of them need the memory of their token ids, not of as many Python objects."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -19,7 +19,7 @@ _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 class PairTokens(Sequence[PromptResponses]):
-    """Prompts, each with its chosen and its rejected response, as the store is asked for them."""
+    """Prompts, each with its chosen and its rejected response, as they are requested from the store."""
 
     def __init__(self, table: pa.Table) -> None:
         """Wrap a table with the columns of token ids and ``source``."""
@@ -74,10 +74,10 @@ class PairTokens(Sequence[PromptResponses]):
             yield self[start : start + BLOCK]
 
     def scored(self, store: LogprobStore) -> Iterator[pa.Table]:
-        """The pairs with their stored values, block by block, with the columns of ``pairs.SCHEMA``.
+        """The pairs with their stored values, block by block, with the columns of ``scored_pairs.SCHEMA``.
 
         Raises:
-            KeyError: The store lacks one.
+            KeyError: One is not stored.
         """
         for number, block in enumerate(self.blocks()):
             first = 2 * number * BLOCK

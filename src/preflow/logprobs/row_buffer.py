@@ -1,4 +1,4 @@
-"""A log-prob store's rows in memory, piece by piece as they were read: at no time all of them lie there twice."""
+"""Cache entries of a log-prob store in memory, in pieces as they were read; they are never all copied at once."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from preflow.logprobs.shards import SCHEMA, SMALL_ROWS
 
-#: What is looked up of a row. Its key is in the index; when it was computed, only the tool asks.
+#: Columns that are looked up. The key is in the index; only the command needs the time of computation.
 COLUMNS = ("total", "tokens", "logprobs", "seconds")
-#: So many small pieces in a row become one: taking rows costs a little for every piece.
+#: So many consecutive small pieces become one: taking rows has a cost per piece.
 _SMALL_PIECES = 64
 
 
@@ -19,14 +19,14 @@ class RowBuffer:
         self._pieces: list[pa.Table] = []
 
     def append(self, table: pa.Table) -> None:
-        """Take in the rows of one shard."""
+        """Add the rows of one shard."""
         self._pieces.append(table.select(COLUMNS).combine_chunks())
         last = self._pieces[-_SMALL_PIECES:]
         if len(last) == _SMALL_PIECES and all(len(piece) < SMALL_ROWS for piece in last):
             self._pieces[-_SMALL_PIECES:] = [pa.concat_tables(last).combine_chunks()]
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Some rows by number, in the order asked; takes twice their own size."""
+        """Some rows by number, in the order given; needs memory of twice their size."""
         parts, places = [SCHEMA.empty_table().select(COLUMNS)], [np.empty(0, np.int64)]
         for piece, numbers, wanted in self._by_piece(rows):
             parts.append(piece.take(pa.array(numbers)))
@@ -36,14 +36,14 @@ class RowBuffer:
         return table.take(pa.array(order))
 
     def seconds(self, rows: NDArray[np.int64]) -> float:
-        """What the computation of some rows took, each counted once."""
+        """Seconds that computing some rows took, each row counted once."""
         total = 0.0
         for piece, numbers, _ in self._by_piece(rows):
             total += float(piece.column("seconds").to_numpy()[np.unique(numbers)].sum(dtype=np.float64))
         return total
 
     def _by_piece(self, rows: NDArray[np.int64]) -> list[tuple[pa.Table, NDArray[np.int64], NDArray[np.int64]]]:
-        """By piece that is concerned: the rows' numbers in it, and their places among the rows asked for."""
+        """For each piece with requested rows: their numbers in it, and their positions in the request."""
         starts = np.cumsum([0, *(len(piece) for piece in self._pieces)])
         order = np.argsort(rows, kind="stable")
         cuts = np.searchsorted(rows[order], starts)

@@ -70,7 +70,7 @@ SCHEMA = pa.schema(
     + [(name, pa.list_(pa.float32())) for name in ("ref_chosen", "ref_rejected")]
     + [("source", pa.string())]
 )
-_SIDES = ("chosen", "rejected")
+_RESPONSES = ("chosen", "rejected")
 #: Pairs that are written, and read, at once.
 BLOCK = 8192
 #: Rows whose values are held in float64 at once.
@@ -78,7 +78,7 @@ _SUM_ROWS = 32_768
 
 
 class PairTable(Sequence[ScoredPair]):
-    """Scored pairs in columns: a pair becomes Python objects only while somebody looks at it."""
+    """Scored pairs in columns: a pair becomes Python objects only when it is read."""
 
     def __init__(self, table: pa.Table) -> None:
         """Wrap a table with the columns of a scored pair."""
@@ -119,13 +119,13 @@ class PairTable(Sequence[ScoredPair]):
         """``ScoredPair.reference_scores`` of every pair: side to its N scores in nats."""
         shared = np.minimum(self.lengths("chosen_ids"), self.lengths("rejected_ids"))
         alpha = 1.0 if ld_alpha is None else ld_alpha
-        return {side: _weighted_sums(self.table.column(f"ref_{side}"), shared, alpha) for side in _SIDES}
+        return {side: _weighted_sums(self.table.column(f"ref_{side}"), shared, alpha) for side in _RESPONSES}
 
     def training_columns(self, ld_alpha: float | None = None) -> pa.Table:
-        """The columns that TRL's collator reads, token ids as they lie here and nothing copied but the sums."""
+        """The columns that TRL's collator reads, token ids without a copy, and the sums."""
         scores = self.reference_scores(ld_alpha)
         table = self.table.select(["prompt_ids", "chosen_ids", "rejected_ids"])
-        for side in _SIDES:
+        for side in _RESPONSES:
             table = table.append_column(f"ref_{side}_logps", pa.array(scores[side]))
         return table
 
@@ -156,14 +156,14 @@ def write_pairs(path: Path, pairs: Sequence[ScoredPair]) -> None:
 
 
 def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
-    """Write tables with the columns of ``SCHEMA`` one after the other; no more than one is held at a time."""
+    """Write tables with the columns of ``SCHEMA`` one after the other; only one is in memory at a time."""
     with pq.ParquetWriter(path, SCHEMA, use_dictionary=False) as writer:
         for block in blocks:
             writer.write_table(block)
 
 
 def read_pairs(path: Path) -> PairTable:
-    """Read what ``write_pairs`` or ``write_blocks`` wrote; takes the memory of the values and of one block."""
+    """Read what ``write_pairs`` or ``write_blocks`` wrote; needs memory for the values and for one block."""
     with exact_memory(), pq.ParquetFile(path) as file:
         blocks = [file.read_row_group(number) for number in range(file.num_row_groups)]
     return PairTable(pa.concat_tables([SCHEMA.empty_table(), *blocks]))

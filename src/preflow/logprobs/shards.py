@@ -1,9 +1,9 @@
 """The files of the log-prob store: Parquet shards on any file system, each whole or absent, each checked when read.
 
 A shard's name begins with the SHA-256 of its bytes, and its schema names the reference that it belongs to. It is
-written beside its place and moved, so nobody sees half of one; its name is used once, so writers never meet. A merge
-writes one large shard before it removes the small ones that it holds: at no time is a row in no file. Every removed
-shard was listed before the one that holds its rows was written, so no two merges can remove each other's work.
+written beside its place and moved, so no reader sees a part of one; its name is used once, so writers never collide. A
+merge writes one large shard before it removes the small ones that it replaces: at no time is a row in no file. Every
+removed shard was listed before the one that holds its rows was written, so no two merges can remove each other's work.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class ShardFolder:
     """The shards of one reference."""
 
     def __init__(self, files: Any, path: str, reference: str) -> None:
-        """Name the folder; it is made when the first shard is written.
+        """Name the folder; it is created with the first shard.
 
         Args:
             files: Its file system, from ``open_store``.
@@ -81,7 +81,7 @@ class ShardFolder:
         self.reference = reference
 
     def names(self) -> set[str]:
-        """The shards that are there now."""
+        """The shards that exist now."""
         if not self._files.exists(self.path):
             return set()
         self._files.invalidate_cache(self.path)
@@ -89,29 +89,29 @@ class ShardFolder:
         return {name.rpartition("/")[2] for name in found if name.endswith(".parquet")}
 
     def has(self, name: str) -> bool:
-        """Whether a file is there now."""
+        """Whether a file exists now."""
         return bool(self._files.exists(f"{self.path}/{name}"))
 
     def read(self, name: str) -> pa.Table | None:
-        """A shard's rows; none if it is gone (merged by another process) or damaged, which renames it."""
+        """A shard's rows; none if it was removed (by a merge) or is damaged; a damaged one is renamed."""
         try:
-            return self.look(name)
+            return self.read_checked(name)
         except FileNotFoundError:
             return None
         except ArtifactError:
-            self._set_aside(name)
+            self._mark_damaged(name)
             return None
 
-    def look(self, name: str) -> pa.Table:
-        """A shard's rows; a damaged one stays where it is.
+    def read_checked(self, name: str) -> pa.Table:
+        """A shard's rows; a damaged one is not renamed.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: It was removed.
             ArtifactError: It is damaged, or belongs to another reference.
         """
         data = self._files.cat_file(f"{self.path}/{name}")
         if hashlib.sha256(data).hexdigest() != name.partition("-")[0]:
-            raise ArtifactError(f"{self.path}/{name} is not what was written there: its name begins with its checksum")
+            raise ArtifactError(f"{self.path}/{name} is damaged: its SHA-256 is not the one that its name begins with")
         table = pq.read_table(pa.BufferReader(data))
         owner = (table.schema.metadata or {}).get(_OWNER, b"").decode()
         if owner != self.reference or not table.schema.remove_metadata().equals(SCHEMA):
@@ -137,7 +137,7 @@ class ShardFolder:
         self._files.mv(partial, f"{self.path}/{name}")
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove shards; one that is gone already is no trouble."""
+        """Remove shards; one that is already removed is ignored."""
         for name in names:
             try:
                 self._files.rm_file(f"{self.path}/{name}")
@@ -169,7 +169,7 @@ class ShardFolder:
         self.remove(tables)
         return merged
 
-    def _set_aside(self, name: str) -> None:
+    def _mark_damaged(self, name: str) -> None:
         try:
             self._files.mv(f"{self.path}/{name}", f"{self.path}/{name}.broken")
         except FileNotFoundError:  # another reader was faster

@@ -25,11 +25,11 @@ from preflow.logprobs.row_buffer import RowBuffer
 from preflow.logprobs.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
 from preflow.models.packed.layout import PromptResponses
 
-#: Says, beside the shards, whose they are.
+#: Describes the reference, beside its shards.
 REFERENCE_FILE = "reference.json"
-#: Says, in a reference artifact, whose values it holds.
+#: Names the reference in a reference artifact.
 STORE_FILE = "store.json"
-#: A reference's folder is called by so many digits of its digest.
+#: Digits of a reference's digest in its folder's name.
 FOLDER_DIGITS = 32
 
 
@@ -69,7 +69,7 @@ class LogprobStore:
         """Open the store of one reference and read its shards.
 
         Args:
-            url: Where the stores of all references lie: a folder or any fsspec URL.
+            url: Where the stores of all references are: a folder or any fsspec URL.
             reference: Whose values these are.
         """
         self.reference = reference
@@ -86,20 +86,20 @@ class LogprobStore:
 
     @property
     def leases_folder(self) -> Path | None:
-        """Where processes of this machine agree on who computes what; none for a store behind a URL."""
+        """Where processes of this machine lease the rows they compute; none for a store behind a URL."""
         return Path(self.shards.path) / "leases" if self.shards.is_local else None
 
     def refresh(self) -> None:
-        """Read the shards that others wrote since; a shard that was merged meanwhile is found in the merged one."""
-        tried: set[str] = set()  # what could not be read is not asked for again: it may be a link to nowhere
+        """Read the shards that other processes wrote since; rows of a merged shard are found in the new one."""
+        tried: set[str] = set()  # a shard that cannot be read is tried once: it may be a broken link
         while new := sorted(self.shards.names() - self._seen.keys() - tried):
             tried.update(new)
             with exact_memory():
                 keys = self._read(new)
-            self._index.add(keys)  # all at once: each time costs a sort
+            self._index.add(keys)  # all at once: each call costs a sort
 
     def _read(self, names: Iterable[str]) -> Keys:
-        """Take in some shards' rows and give their keys."""
+        """Add the rows of some shards and return their keys."""
         keys = bytearray()
         for name in names:
             if (table := self.shards.read(name)) is not None:
@@ -129,7 +129,7 @@ class LogprobStore:
         return self._rows.take(rows)
 
     def seconds(self, rows: NDArray[np.int64]) -> float:
-        """What the computation of some rows took, each counted once."""
+        """Seconds that computing some rows took, each row counted once."""
         return self._rows.seconds(rows)
 
     def add(self, columns: dict[str, list[Any]]) -> None:
@@ -144,18 +144,18 @@ class LogprobStore:
             self._merge(small)
 
     def describe(self) -> None:
-        """Write down whose values these are, for people."""
+        """Write the description of the reference."""
         reference = self.reference
         about = {"label": reference.label, "digest": reference.digest(), "identity": reference.values}
         self.shards.put(REFERENCE_FILE, json.dumps(about, indent=1, sort_keys=True).encode())
 
     def note_usage(self, values: dict[str, float]) -> None:
-        """Write down what one run asked of this store."""
+        """Write a file with the requests of one run."""
         name = f"usage-{time.time_ns()}-{os.urandom(4).hex()}.json"
         self.shards.put(name, json.dumps({"time": time.time(), **values}).encode())
 
     def _merge(self, small: list[str]) -> None:
-        """Merge shards, unless another process of this machine is at it."""
+        """Merge shards, unless another process of this machine is merging."""
         if self.leases_folder is None:
             merged = self.shards.merge(small)
         else:
@@ -169,7 +169,7 @@ class LogprobStore:
         self._seen.update(dict.fromkeys(small, SMALL_ROWS))  # their rows are in a large one now
 
     def _hold(self, table: pa.Table) -> Keys:
-        """Take in the rows that are not here already; gives their keys, which the index does not have yet."""
+        """Add the rows that are not held already; returns their keys, which are not in the index yet."""
         keys = key_column(table)
         new = self._index.find(keys) < 0
         if not new.all():  # a merged shard, or two writers stored the same row

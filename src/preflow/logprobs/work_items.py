@@ -1,4 +1,4 @@
-"""What a log-prob store lacks of the rows asked for, cut into pieces that one forward takes."""
+"""Requested rows that are missing in a log-prob store, cut into pieces of one forward each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class WorkItem:
     Attributes:
         group: Prompt and responses.
         keys: The key of each response.
-        firsts: Of each response, whether it is the first missing one of a group asked for: so groups are counted.
+        firsts: Of each response, whether it is the first missing one of a requested group; they count groups.
     """
 
     group: PromptResponses
@@ -29,7 +29,7 @@ class WorkItem:
 
     @property
     def pairs(self) -> int:
-        """How many pairs' responses these are, rounded up."""
+        """Half the number of responses, rounded up."""
         return (len(self.keys) + 1) // 2
 
     def part(self, places: Sequence[int]) -> "WorkItem":
@@ -55,14 +55,14 @@ class WorkItem:
 
 
 def missing_work(groups: Sequence[PromptResponses], keys: Keys, found: NDArray[np.int64]) -> tuple[list[WorkItem], int]:
-    """What is missing, prompt by prompt, each response once; and how many groups lack only what others lack too.
+    """Missing responses by prompt, each once; and how many groups lack only responses that earlier groups request too.
 
     Args:
-        groups: What is asked for.
+        groups: What is requested.
         keys: The key of every response of every group.
         found: Negative where the key is not stored.
     """
-    if (found >= 0).all():  # no need to look at every group
+    if (found >= 0).all():  # the groups need not be read
         return [], 0
     wanted: dict[tuple[int, ...], list[tuple[bytes, Sequence[int], bool]]] = {}
     known: set[bytes] = set()

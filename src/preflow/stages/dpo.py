@@ -1,4 +1,4 @@
-"""Direct Preference Optimization against stored reference log-probs, after a proof that they are the right ones."""
+"""Direct Preference Optimization against stored reference log-probs, after the start-up checks of the reference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,16 +29,16 @@ from preflow.training.out_of_memory import retry_with_smaller_batches
 
 
 def run_dpo(spec: DpoSpec, out: Path, observer: Observer) -> None:
-    """Prove the reference, then train with TRL's DPOTrainer and write the aligned model into ``out``.
+    """Check the reference, then train with TRL's DPOTrainer and write the aligned model into ``out``.
 
-    The policy is the SFT artifact itself going on: its adapter, or a copy of its full weights; without an SFT
+    The policy is the SFT artifact itself, trained further: its adapter, or a copy of its full weights; without an SFT
     artifact, the named model with a fresh adapter. Writes ``model/``, ``training.json``, ``report.json`` and
-    ``metrics.json``. Goes on from the last whole checkpoint under ``out``.
+    ``metrics.json``. Resumes from the last complete checkpoint under ``out``.
 
     Raises:
         ProofError: The reference is not what it should be; its subclass names the cause.
         DpoCheckpointError: The SFT model is a checkpoint of a DPO run.
-        NonFiniteLossError: The loss broke.
+        NonFiniteLossError: The loss is NaN or infinite.
     """
     retry_with_smaller_batches(
         spec.recipe, "dpo", lambda recipe: _prove_and_train(spec.model_copy(update={"recipe": recipe}), out, observer),
@@ -145,7 +145,7 @@ def _train(
     observer: Observer,
     predicted: PredictedMemory | None,
 ) -> tuple[list[dict[str, float]], TrainerState]:
-    """Train, unless an earlier try had been stopped when it was killed; the log and the state at the end."""
+    """Train, unless an earlier attempt was stopped early before it was killed; the log and the final state."""
     ended = stopping.stopped_before(resume_point(out / SCRATCH))
     if ended is not None:
         return clean_log(ended.log_history), ended

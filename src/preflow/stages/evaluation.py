@@ -43,7 +43,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     report["prompts"] = {"held_out": len(held_out) + len(too_long), "asked": len(asked), "too_long": too_long}
     if too_long:
         report["warnings"].append(
-            f"{len(too_long)} held-out prompts leave no room for an answer within max_seq_length and are not asked "
+            f"{len(too_long)} held-out prompts leave no tokens for an answer within max_seq_length and are not used "
             f"({', '.join(too_long[:5])}{', ...' if len(too_long) > 5 else ''})"
         )
     for name, values in answer_report(models, asked, settings, spec.recipe.seed, observer).items():
@@ -140,7 +140,7 @@ def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
     if stopped is not None:
         report["warnings"].append(
             f"DPO was stopped early and its weights of step {stopped:.0f} were kept, as they did best on these "
-            "held-out pairs: what is measured on the same pairs flatters them"
+            "held-out pairs: measures on the same pairs are too favourable"
         )
     if 0 < report["n_pairs"] < 50:
         report["warnings"].append(
@@ -149,7 +149,7 @@ def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
 
 
 def headline(report: dict[str, Any]) -> dict[str, float]:
-    """Flat metrics for comparing runs: the final model's under the plain names, every model's with its suffix."""
+    """Flat metrics for comparing runs: the final model's without a suffix, and every model's with its own."""
     models = report["models"]
     final = list(models)[-1]
     metrics: dict[str, float] = {}

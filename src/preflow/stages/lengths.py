@@ -1,7 +1,7 @@
-"""What the model's tokenizer makes of the rows, before weights are loaded: which fit, are cut, or are dropped.
+"""Token counts of the rows, before weights are loaded: which rows fit, are cut, or are dropped.
 
-Training and scoring tokenize with the same function, so what is refused here would have been refused there, hours of
-training later.
+Training and scoring tokenize with the same function, so a row that is refused here would be refused there, after hours
+of training.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from preflow.models.loading import load_tokenizer, position_limit
 from preflow.observer import Observer
 from preflow.specs import LengthsSpec
 
-_SIDES: tuple[tuple[Split, str], ...] = (("train", "training"), ("eval", "held-out"))
+_SPLITS: tuple[tuple[Split, str], ...] = (("train", "training"), ("eval", "held-out"))
 _PERCENTILES = (50, 95, 100)
 
 
 def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
-    """Render and tokenize every row that a later stage will use, and count what becomes of it.
+    """Render and tokenize every row that a later stage will use, and count which are used, cut or dropped.
 
-    Writes ``report.json`` (by stage and side: rows in = rows used + rows dropped by reason, rows that lose something,
+    Writes ``report.json`` (by stage and split: rows in = rows used + rows dropped by reason, rows that are cut,
     and the 50th, 95th and 100th percentile of tokens per row) and ``metrics.json``.
 
     Args:
@@ -44,16 +44,16 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
     _require_positions(spec)
     renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.template)
     report: dict[str, dict[str, Any]] = {}
-    for side, words in _SIDES:
+    for split, words in _SPLITS:
         if recipe.sft is not None:
-            tokens, counts = _demonstrations(spec, recipe.sft, renderer, side, observer)
-            _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=side == "train")
-            report.setdefault("sft", {})[side] = _entry(tokens, counts)
+            tokens, counts = _demonstrations(spec, recipe.sft, renderer, split, observer)
+            _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=split == "train")
+            report.setdefault("sft", {})[split] = _entry(tokens, counts)
             observer.note(f"lengths: {words} demonstrations: {counts}")
         if recipe.dpo is not None:
-            tokens, counts = _pairs(spec, recipe.dpo, renderer, side, observer)
+            tokens, counts = _pairs(spec, recipe.dpo, renderer, split, observer)
             _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
-            report.setdefault("dpo", {})[side] = _entry(tokens, counts)
+            report.setdefault("dpo", {})[split] = _entry(tokens, counts)
             observer.note(f"lengths: {words} pairs: {counts}")
     write_json(out / "report.json", report)
     write_json(out / "metrics.json", _metrics(report))
@@ -70,9 +70,9 @@ def _require_positions(spec: LengthsSpec) -> None:
 
 
 def _demonstrations(
-    spec: LengthsSpec, settings: SftSettings, renderer: Renderer, side: Split, observer: Observer
+    spec: LengthsSpec, settings: SftSettings, renderer: Renderer, split: Split, observer: Observer
 ) -> tuple[list[int], RowCounts]:
-    rows = load_demonstrations(spec.data, side)
+    rows = load_demonstrations(spec.data, split)
     tokenized, counts = tokenize_demonstrations(
         rows, renderer, settings.max_seq_length, settings.overlong_response, observer
     )
@@ -80,9 +80,9 @@ def _demonstrations(
 
 
 def _pairs(
-    spec: LengthsSpec, settings: DpoSettings, renderer: Renderer, side: Split, observer: Observer
+    spec: LengthsSpec, settings: DpoSettings, renderer: Renderer, split: Split, observer: Observer
 ) -> tuple[list[int], RowCounts]:
-    rows = load_pairs(spec.data, side)
+    rows = load_pairs(spec.data, split)
     tokenized, counts = tokenize_pairs(rows, renderer, settings.max_seq_length, settings.overlong_response, observer)
     return [len(row.prompt_ids) + max(len(row.chosen_ids), len(row.rejected_ids)) for row in tokenized], counts
 
@@ -104,9 +104,9 @@ def _entry(tokens: Sequence[int], counts: RowCounts) -> dict[str, Any]:
 
 def _metrics(report: dict[str, dict[str, Any]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for stage, sides in report.items():
-        rows = [entry["rows"] for entry in sides.values()]
+    for stage, splits in report.items():
+        rows = [entry["rows"] for entry in splits.values()]
         metrics[f"lengths/{stage}_dropped"] = float(sum(sum(entry["dropped"].values()) for entry in rows))
         metrics[f"lengths/{stage}_cut"] = float(sum(entry["changed"].get("response_cut", 0) for entry in rows))
-        metrics[f"lengths/{stage}_train_tokens"] = float(sides["train"]["tokens"]["total"])
+        metrics[f"lengths/{stage}_train_tokens"] = float(splits["train"]["tokens"]["total"])
     return metrics

@@ -30,9 +30,9 @@ from preflow.models.scoring import GPU_BATCHES, Scorer, scores
 from preflow.observer import Observer, Silent
 from preflow.specs import ReferenceSpec
 
-#: Pairs that are texts, then lists of numbers, at once; the others are columns.
+#: Pairs that are tokenized at once; all others are held in columns.
 _TOKENIZED_ROWS = 2048
-#: What the metrics are called of looking up what ranks have stored.
+#: Prefix of the metrics for reading what the ranks have stored.
 ASSEMBLING = "assembling"
 
 
@@ -41,22 +41,22 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
 
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
     used + rows dropped by reason), ``metrics.json`` and ``store.json`` (the reference's name in the shared store).
-    Values lie in that store, so a killed call loses at most one shard's work.
+    Values are kept in that store, so a killed call loses at most one shard's work.
 
     Args:
         spec: Which pairs, under which model.
         out: The stage's partial folder.
         observer: Receives progress and counts.
-        filled: Whether ranks have just run ``prepare``, and told what they found and computed.
+        filled: Whether ranks have just run ``prepare`` and reported their hits and computed rows.
 
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
     tokenized, counts = _tokenize_splits(spec, observer)
     store = _fill(spec, tokenized, observer, metrics=ASSEMBLING if filled else "scoring")
-    for side, pairs in tokenized.items():
-        write_blocks(out / f"{side}.parquet", pairs.scored(store))
-    write_json(out / "report.json", {side: count.to_json() for side, count in counts.items()})
+    for split, pairs in tokenized.items():
+        write_blocks(out / f"{split}.parquet", pairs.scored(store))
+    write_json(out / "report.json", {split: count.to_json() for split, count in counts.items()})
     metrics = {
         "reference/train_pairs": float(len(tokenized["train"])),
         "reference/eval_pairs": float(len(tokenized["eval"])),
@@ -67,12 +67,12 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
 
 
 def prepare(spec: ReferenceSpec, observer: Observer) -> None:
-    """Fill the store with all that ``run_reference`` will ask for: what each rank does.
+    """Fill the store with all that ``run_reference`` will request; every rank runs this.
 
     Raises:
         DataUnfitError: No training pair or no held-out pair is left.
     """
-    tokenized, _ = _tokenize_splits(spec, Silent())  # who writes the artifact tells the counts
+    tokenized, _ = _tokenize_splits(spec, Silent())  # run_reference reports the counts
     _fill(spec, tokenized, observer)
     shut_down()
 
@@ -100,11 +100,11 @@ def score_groups(
     Args:
         recipe: Precision and quantization.
         base: The base model.
-        trained: What an earlier stage trained over it; none for the base itself.
+        trained: The artifact of an earlier training stage; none for the base model itself.
         groups: Prompts, each with its responses.
-        observer: Receives progress, and afterwards how many groups were asked, found and computed, and how fast.
-        what: What is scored, for the progress line.
-        metrics: What its metrics are called.
+        observer: Receives progress, then the numbers of groups requested, hit and computed, and the speed.
+        what: Description of the work, for the progress line.
+        metrics: Prefix of its metrics.
         keys: ``response_keys`` of the groups, where they are known already.
     """
     ranks = current_ranks()
@@ -116,7 +116,7 @@ def score_groups(
         model = load_policy(base, folder, recipe, precision)
         fuse_lora(model)
         store.reference.require_unchanged()
-        sizes = list(GPU_BATCHES)  # what does not fit is not tried again for the next shard
+        sizes = list(GPU_BATCHES)  # shared by all shards: a size that did not fit is not tried again
 
         def score(some: Sequence[PromptResponses]) -> Iterator[list[Tensor]]:
             yield from scores(model, some, precision, sizes)
@@ -131,17 +131,17 @@ def score_groups(
     if len(parts) > 1:
         values |= {f"rank_{number}_rows_computed": float(one.computed) for number, one in enumerate(parts)}
     if ranks.index == 0:
-        if metrics != ASSEMBLING:  # the same rows were counted for those who filled the store
+        if metrics != ASSEMBLING:  # the ranks that filled the store have counted these rows
             store.note_usage(values)
         observer.metrics({f"{metrics}/{name}": value for name, value in values.items()}, 0)
     return store
 
 
 def _require_same(numbers: str, precision: Precision) -> None:
-    """Raise if the arithmetic was changed since the store was opened: values could belong to neither.
+    """Raise if the precision was changed since the store was opened: values could belong to either one.
 
     Raises:
-        ModelError: Names both.
+        ModelError: Names both precisions.
     """
     if precision.label() != numbers:
         raise ModelError(
@@ -152,23 +152,23 @@ def _require_same(numbers: str, precision: Precision) -> None:
 
 
 def _tokenize_splits(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, RowCounts]]:
-    """Training and held-out pairs, and what became of the rows of each side."""
-    sides: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
+    """Training and held-out pairs, and the row counts of each split."""
+    splits: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
     tokenized: dict[str, PairTokens] = {}
     counts: dict[str, RowCounts] = {}
-    for side, name in sides:
-        tokenized[side], counts[side] = _tokenize(spec, side)
-        observer.note(f"reference, {side} pairs: {counts[side]}")
-        if not tokenized[side]:
-            raise DataUnfitError(f"reference: no {name} pair is left, raise dpo.max_seq_length: {counts[side]}")
+    for split, name in splits:
+        tokenized[split], counts[split] = _tokenize(spec, split)
+        observer.note(f"reference, {split} pairs: {counts[split]}")
+        if not tokenized[split]:
+            raise DataUnfitError(f"reference: no {name} pair is left, raise dpo.max_seq_length: {counts[split]}")
     return tokenized, counts
 
 
-def _tokenize(spec: ReferenceSpec, side: Literal["train", "eval"]) -> tuple[PairTokens, RowCounts]:
+def _tokenize(spec: ReferenceSpec, split: Literal["train", "eval"]) -> tuple[PairTokens, RowCounts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
-    rows, counts, parts = each_pair(spec.data, side), RowCounts(), []
+    rows, counts, parts = each_pair(spec.data, split), RowCounts(), []
     while some := list(islice(rows, _TOKENIZED_ROWS)):
         tokenized, of_some = tokenize_pairs(some, renderer, settings.max_seq_length, settings.overlong_response)
         parts.append(PairTokens.of(tokenized))

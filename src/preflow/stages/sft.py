@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: demonstrations in, a model that answers in their manner out."""
+"""Supervised fine-tuning: SFT examples (demonstrations) in, an adapter or full weights out."""
 
 from pathlib import Path
 from typing import Any
@@ -34,23 +34,23 @@ from preflow.training.token_budget import TokenBudgetBatching
 
 
 class CheckedSFTTrainer(NumericalChecks, TokenBudgetBatching, SFTTrainer):
-    """TRL's trainer, stopped by a loss or gradient that is no number."""
+    """TRL's trainer, stopped by a loss or gradient that is NaN or infinite."""
 
 
 def run_sft(spec: SftSpec, out: Path, observer: Observer) -> None:
     """Train with TRL's SFTTrainer on response tokens alone and write the model into ``out``.
 
     Writes ``model/`` (adapter, or full weights), ``training.json`` (the log of every step), ``report.json`` (rows in =
-    rows used + rows dropped by reason) and ``metrics.json``. Goes on from the last whole checkpoint under ``out``.
+    rows used + rows dropped by reason) and ``metrics.json``. Resumes from the last complete checkpoint under ``out``.
 
     Args:
-        spec: What to train on what.
+        spec: The base model, the rows and the settings.
         out: The stage's partial folder.
         observer: Receives progress and metrics.
 
     Raises:
         DataUnfitError: No row is left to train on.
-        NonFiniteLossError: The loss broke.
+        NonFiniteLossError: The loss is NaN or infinite.
     """
     assert spec.recipe.sft is not None, "run_sft needs a recipe with an SFT section"
     retry_with_smaller_batches(

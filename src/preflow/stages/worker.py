@@ -1,6 +1,6 @@
-"""One stage in several processes: what ``accelerate launch -m preflow.stages.worker`` runs in each of them.
+"""One stage in a distributed run: what ``accelerate launch -m preflow.stages.worker`` runs in every rank.
 
-Process 0 writes the stage's files, and tells the process that launched it what happens, one JSON object a line.
+Rank 0 writes the stage's files, and reports to the process that launched it, one JSON object a line.
 """
 
 import json
@@ -21,9 +21,9 @@ from preflow.errors import ConfigError
 from preflow.observer import Observer, Silent
 from preflow.specs import STAGES, ReferenceSpec, StageSpec
 
-#: Names the environment's word that standard input stays open as long as the process that asked for the launch lives.
+#: Environment variable: 1 where standard input stays open for as long as the launching process lives.
 ENDS_WITH_INPUT = "PREFLOW_ENDS_WITH_INPUT"
-#: How long processes wait for each other: process 0 writes and digests checkpoints of all weights meanwhile.
+#: How long ranks wait for each other, as rank 0 writes and digests checkpoints of the full weights.
 _PATIENCE = timedelta(hours=2)
 
 
@@ -31,18 +31,18 @@ class Lines:
     """An observer that writes what it receives to standard output."""
 
     def progress(self, done: int, total: int, what: str) -> None:
-        """Tell."""
-        self._tell(kind="progress", done=done, total=total, what=what)
+        """Write progress."""
+        self._write(kind="progress", done=done, total=total, what=what)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Tell."""
-        self._tell(kind="metrics", values=dict(values), step=step)
+        """Write metrics."""
+        self._write(kind="metrics", values=dict(values), step=step)
 
     def note(self, message: str) -> None:
-        """Tell."""
-        self._tell(kind="note", message=message)
+        """Write a note."""
+        self._write(kind="note", message=message)
 
-    def _tell(self, **values: Any) -> None:
+    def _write(self, **values: Any) -> None:
         sys.stdout.write(json.dumps(values) + "\n")
         sys.stdout.flush()
 
@@ -51,9 +51,9 @@ def relay(line: str, observer: Observer) -> bool:
     """Pass a line of ``Lines`` on to an observer; False where the line is something else."""
     if not line.startswith('{"kind": '):
         return False
-    told = json.loads(line)
-    kind = told.pop("kind")
-    getattr(observer, kind)(**told)
+    fields = json.loads(line)
+    kind = fields.pop("kind")
+    getattr(observer, kind)(**fields)
     return True
 
 
@@ -61,9 +61,9 @@ def main(stage: str, spec_file: str, out: str) -> None:
     """Run a stage's part in this process.
 
     Args:
-        stage: ``sft``, ``dpo``, or ``reference``, whose processes fill the store and write no artifact.
+        stage: ``sft``, ``dpo``, or ``reference``, whose ranks fill the store and write no artifact.
         spec_file: Its specification as JSON.
-        out: The stage's partial folder, the same for all processes.
+        out: The stage's partial folder, the same for all ranks.
     """
     if os.environ.get(ENDS_WITH_INPUT) == "1":
         threading.Thread(target=_end_with_input, daemon=True).start()
@@ -83,24 +83,24 @@ def main(stage: str, spec_file: str, out: str) -> None:
 
 
 def join_training() -> PartialState:
-    """Make this process one of the ranks that train together; the trainer would find that out only later."""
+    """Make this process one of the ranks that train together; the trainer alone would do so only later."""
     load_full_weights_on_every_rank()
     return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
 
 
 def _end_with_input() -> None:
-    """End this process when its input ends: who would read its results is gone, and nothing else would end it."""
+    """End this process when its input ends: the launching process is gone, and nothing else would end this one."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 
 def load_full_weights_on_every_rank() -> None:
-    """Let every process load the whole model, which it proves before the trainer shards the weights.
+    """Let every rank load the full weights, which it checks before the trainer shards them.
 
     Raises:
-        ConfigError: The launch asks for FSDP 1, whose flat parameters have no names to save them under.
+        ConfigError: The launch configures FSDP 1, whose flat parameters cannot be saved by name.
     """
-    os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)  # which loads it in process 0 alone
+    os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)  # it would load them on rank 0 alone
     version = os.environ.get("FSDP_VERSION", "1")
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and version != "2":
         raise ConfigError(

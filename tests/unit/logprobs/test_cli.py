@@ -128,7 +128,7 @@ def test_folders_that_are_no_references_are_left_alone(store: LogprobStore, argu
     kept = ("mydata", "my-copy", "0" * 32)
     before = {name: contents(place / name) for name in kept}
     done = tool("prune", *arguments)
-    assert f"left alone, no references (no valid reference.json): {'0' * 32}, my-copy, mydata" in done.output
+    assert f"ignored, no references (no valid reference.json): {'0' * 32}, my-copy, mydata" in done.output
     assert {name: contents(place / name) for name in kept} == before
 
 
@@ -164,7 +164,7 @@ def test_a_damaged_description_is_no_reference(store: LogprobStore) -> None:
     shown = tool("show")
     assert shown.exit_code == 0
     assert "1 references, 2 responses" in shown.output
-    assert f"left alone, no references (no valid reference.json): {MODEL.digest()[:32]}" in shown.output
+    assert f"ignored, no references (no valid reference.json): {MODEL.digest()[:32]}" in shown.output
 
 
 def test_a_row_in_two_shards_is_counted_once(store: LogprobStore) -> None:

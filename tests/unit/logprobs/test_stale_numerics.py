@@ -44,17 +44,17 @@ def test_another_quantization_computes_every_row_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["code", "torch", "transformers", "peft", "bitsandbytes", "matmul", "attention"])
-def test_other_numerics_share_nothing(originals: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_another_computation_shares_nothing(originals: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     base = resolve_model(Recipe(strategy="dpo", model_name=str(originals / "base")), Silent())
     recipe = recipe_for(base)
     precision = choose_precision(recipe)
-    before, numerics = identity.identify(base, None, recipe, precision).digest(), identity.numerics
-    assert name in numerics("cpu")
-    monkeypatch.setattr(identity, "numerics", lambda label: {**numerics(label), name: "another"})
+    before, values = identity.identify(base, None, recipe, precision).digest(), identity.computation_identity("cpu")
+    assert name in values
+    monkeypatch.setattr(identity, "computation_identity", lambda _label: {**values, name: "another"})
     assert identity.identify(base, None, recipe, precision).digest() != before
 
 
-def test_a_mended_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_edited_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = SourceCopy(tmp_path)
     with copy.edited("preflow/models/scoring.py", "return token_logprobs(", "return 2 * token_logprobs("):
         monkeypatch.setattr(identity, "code_digest", copy.graph().digest)
@@ -71,28 +71,28 @@ def test_code_that_was_changed_while_it_runs_is_refused(bench: Bench, monkeypatc
 @pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
 def test_tf32_set_the_new_way_is_in_the_identity(backend: str) -> None:
     """As torch recommends it; reading it the old way then raises."""
-    before, matmul = identity.numerics("cpu"), getattr(torch.backends, backend).matmul
+    before, matmul = identity.computation_identity("cpu"), getattr(torch.backends, backend).matmul
     was = matmul.fp32_precision
     matmul.fp32_precision = "tf32" if backend == "cuda" else "bf16"
     try:
-        assert identity.numerics("cpu") != before
+        assert identity.computation_identity("cpu") != before
     finally:
         matmul.fp32_precision = was
 
 
 def test_switches_of_torch_are_in_the_identity() -> None:
-    before = identity.numerics("cpu")
+    before = identity.computation_identity("cpu")
     torch.set_float32_matmul_precision("high")
     try:
-        assert identity.numerics("cpu") != before
+        assert identity.computation_identity("cpu") != before
     finally:
         torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.enable_flash_sdp(False)
     try:
-        assert identity.numerics("cpu") != before
+        assert identity.computation_identity("cpu") != before
     finally:
         torch.backends.cuda.enable_flash_sdp(True)
-    assert identity.numerics("cpu") == before
+    assert identity.computation_identity("cpu") == before
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_precision_lowered_in_the_run_is_not_stored(bench: Bench, monkeypatch: p
     try:
         with monkeypatch.context() as patch:
             patch.setattr(reference, "load_policy", load_and_lower)
-            with pytest.raises(ModelError, match="while they were the setting became cpu/float32/float32/cuda=tf32"):
+            with pytest.raises(ModelError, match=r"precision changed from cpu/float32/float32 to cpu/float32/float32/cuda=tf32"):
                 bench.ask()
     finally:
         torch.set_float32_matmul_precision("highest")

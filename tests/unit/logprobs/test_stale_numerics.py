@@ -119,7 +119,9 @@ def test_precision_lowered_in_the_run_is_not_stored(bench: Bench, monkeypatch: p
     try:
         with monkeypatch.context() as patch:
             patch.setattr(reference, "load_policy", load_and_lower)
-            with pytest.raises(ModelError, match=r"precision changed from cpu/float32/float32 to cpu/float32/float32/cuda=tf32"):
+            with pytest.raises(
+                ModelError, match=r"precision changed from cpu/float32/float32 to cpu/float32/float32/cuda=tf32"
+            ):
                 bench.ask()
     finally:
         torch.set_float32_matmul_precision("highest")

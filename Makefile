@@ -36,10 +36,6 @@ BUDGET ?= 20
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
-# What `make lint` checks for private words (docs/glossary.yaml); a folder joins once it is clean.
-WORDED := README.md CONTRIBUTING.md CHANGELOG.md mkdocs.yml docs infra recipes deployments tasks expectations \
-	$(addprefix src/preflow/,config data dpo errors.py evaluation fingerprints maths models specs.py training) \
-	$(addprefix tests/,breaks unit/models unit/stages unit/training)
 EXTRAS := personal,quantization,dev
 
 ##@ Using Preflow
@@ -73,10 +69,10 @@ lint: env ## Style, format, words
 	@echo "==> ruff"
 	@$(ACTIVATE) ruff check --output-format concise . && ruff format --check .
 	@echo "==> words"
-	@$(ACTIVATE) python -m docs.tools.words $(WORDED)
+	@$(ACTIVATE) python -m docs.tools.words
 
 .PHONY: format
-format: env ## Mend style and format where that is safe
+format: env ## Fix style and format where that is safe
 	@$(ACTIVATE) ruff check --fix . ; ruff format .
 
 .PHONY: types

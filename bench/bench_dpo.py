@@ -202,7 +202,7 @@ def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
     (source,) = resolve_sources([str(data)])
     pairs = []
     for row in read_rows(source):
-        with suppress(RowProblem):  # rows that the validate stage would set aside
+        with suppress(RowProblem):  # rows that the validate stage would quarantine
             pairs.append(to_pair(row))
     base = resolve_model(recipe, Silent())
     tokenized, _ = tokenize_pairs(pairs, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")

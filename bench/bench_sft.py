@@ -119,7 +119,7 @@ def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemo
     (source,) = resolve_sources([str(data)])
     rows = []
     for row in read_rows(source):
-        with suppress(RowProblem):  # rows that the validate stage would set aside
+        with suppress(RowProblem):  # rows that the validate stage would quarantine
             rows.append(to_demonstration(row))
     base = resolve_model(recipe, Silent())
     tokenized, _ = tokenize_demonstrations(rows, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")

@@ -1,7 +1,5 @@
 """Data validation: bad rows are quarantined by name, an unfit set stops the run, the others are split and written."""
 
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
-
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

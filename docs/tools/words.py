@@ -48,12 +48,14 @@ class PrivateWord:
         use: The field's term.
         text: Matches it in prose, and in identifiers split into words.
         names: Matches identifiers, split into words, as a whole.
+        public: Identifiers that users write or read, and which therefore stay.
     """
 
     word: str
     use: str
     text: re.Pattern[str] | None
     names: re.Pattern[str] | None
+    public: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def private_words(glossary: Path = GLOSSARY) -> tuple[PrivateWord, ...]:
                 entry["use"],
                 _pattern(entry.get("text")),
                 _pattern(entry.get("names"), names=True),
+                frozenset(entry.get("public", ())),
             )
             for entry in read["private_words"]
         ),
@@ -190,6 +193,8 @@ def _held(name: str, words: tuple[PrivateWord, ...]) -> tuple[PrivateWord, ...]:
     low = split.lower()
     held = []
     for word in words:
+        if name in word.public:
+            continue
         as_prose = word.text and (word.text.search(low) if " " in low else word.text.fullmatch(low))
         if as_prose or (word.names and word.names.fullmatch(split)):
             held.append(word)

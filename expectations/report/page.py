@@ -3,8 +3,6 @@
 The page is the template ``page.html.j2`` with the style sheet ``page.css``; here its values are put together.
 """
 
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Counts and words: what a person and a program read about a data set."""
 
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Expectations of our own: Great Expectations' with the findings' sentences. Each carries its finding in ``meta``."""
 
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
-
 from typing import Any
 
 from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween

@@ -23,7 +23,7 @@ from preflow.errors import UiError
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 120
 _STOP_SECONDS = 15
-#: MLflow would start four more processes, for jobs that nobody gives it here.
+#: MLflow would start four more processes, for jobs, and no job is ever submitted to it here.
 _JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 

@@ -1,4 +1,4 @@
-"""``preflow validate RECIPE_OR_FILE ...``: is a data file good? Names every bad row and sets it aside.
+"""``preflow validate RECIPE_OR_FILE ...``: is a data file good? Names every bad row and quarantines it.
 
 It starts no server, loads no model, and records no run. Exit codes: 0 the data are fit, 1 they are unfit, 2 they could
 not be checked (a recipe or a file that cannot be read).
@@ -86,7 +86,7 @@ def _fail(error: PreflowError, *, as_json: bool, console: Console) -> None:
 
 
 def _check(spec: "ValidateSpec", folder: Path, console: Console, *, quiet: bool) -> None:
-    """Run the gate into a folder; an unfit set leaves its report there like a fit one."""
+    """Validate the data into a folder; an unfit set leaves its report there like a fit one."""
     from expectations.gate import run_gate
     from flows.running.output_folder import result_folder
     from tasks.runtime.progress import ProgressBars, ProgressObserver

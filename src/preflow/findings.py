@@ -4,8 +4,6 @@ A severity is one of ``stop`` (the run stops), ``set_aside`` (its rows are quara
 ``off``. ``validation.severity`` of a recipe changes it by name.
 """
 
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)
-
 from dataclasses import dataclass
 from typing import Literal
 

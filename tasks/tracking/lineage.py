@@ -83,7 +83,7 @@ def git_commit(folder: Path) -> str | None:
     if found is None:
         return None
     prefix, _, head = found.rpartition("\n")
-    if prefix:  # installed below somebody else's checkout
+    if prefix:  # installed below the checkout of another project
         return None
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{head}+changes" if changed else head

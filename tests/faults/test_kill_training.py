@@ -95,8 +95,8 @@ tasks.runtime.launcher.in_processes("sft", None)(spec, Path(sys.argv[2]), Told()
 
 
 @pytest.mark.slow
-def test_no_process_of_a_launch_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:
-    """They would hold the GPUs until the next time that they write something, which nobody reads."""
+def test_no_rank_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:
+    """They would hold the GPUs until the next time that they write to a pipe whose reader has ended."""
     config = str(Path(__file__).parents[2] / "infra" / "accelerate" / "cpu.yaml")
     recipe = prepared.recipe.model_copy(update={"launch": Launch(num_processes=2, config=config)})
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")
 
 
-class Heard(Silent):
+class StepRecorder(Silent):
     def __init__(self) -> None:
         self.steps: list[int] = []
 
@@ -45,7 +45,7 @@ class Heard(Silent):
 
 
 def with_processes(run: Run, processes: int, budget: int | None = None, forwards: int = 1) -> Recipe:
-    """Four rows a step, shared out over the processes and their forwards."""
+    """An effective batch of four rows, distributed over the ranks and their micro-batches."""
     section = {
         **COMMON,
         "per_device_train_batch_size": 4 // processes // forwards,
@@ -80,17 +80,17 @@ def test_two_processes_train_as_one(
     forwards: int,
     count: int,
 ) -> None:
-    """Also where a process's rows of a step go in several forwards, in one process more than in the other.
+    """Also where a rank has several micro-batches in a step, one rank more of them than the other.
 
-    And at the end of an epoch, where rows are left that do not go around: none runs twice, and a process without any
+    And at the end of an epoch, where rows are left that do not go around: none runs twice, and a rank without any
     still does as many forwards as the other.
     """
     data = build(tmp_path / "data", lambda out: uneven(out, count))
     asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=data, sft=prepared.sft)
     if stage == "dpo":
         reference = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
-    heard = [Heard(), Heard()]
-    for processes, observer in zip((1, 2), heard, strict=True):
+    observers = [StepRecorder(), StepRecorder()]
+    for processes, observer in zip((1, 2), observers, strict=True):
         recipe = with_processes(prepared, processes, budget if processes > 1 else None, forwards)
         out = tmp_path / str(processes)
         section = {"max_steps": -1, "num_train_epochs": 2.0, "save_steps": 100}
@@ -108,14 +108,14 @@ def test_two_processes_train_as_one(
         assert first.keys() == second.keys()
         first.pop("rewards/accuracies", None)  # of equal answers, as at the beginning, rounding prefers one
         assert {name: second[name] for name in first} == pytest.approx(first, rel=1e-3, abs=1e-4)
-    assert heard[1].steps == heard[0].steps
+    assert observers[1].steps == observers[0].steps
     weights = [load_file(tmp_path / str(n) / "model" / "adapter_model.safetensors") for n in (1, 2)]
     for name, value in weights[0].items():
         assert float((weights[1][name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
 
 
 @pytest.mark.slow
-def test_a_failing_process_is_told(prepared: Run, tmp_path: Path) -> None:
+def test_the_error_of_a_failing_rank_is_reported(prepared: Run, tmp_path: Path) -> None:
     recipe = with_processes(prepared, 2)
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)
     with pytest.raises(TrainingError, match=r"(?s)sft: accelerate launch ended with code 1.*nowhere"):
@@ -182,21 +182,23 @@ def test_the_shipped_configurations_are_accelerates_own_and_recipes_use_them() -
 
 
 def flags(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """What a launch is told, by option."""
+    """The command line of a launch, by option."""
     words = command(recipe, "dpo", folder / "spec.json", folder)
     return {word: value for word, value in pairwise(words) if word.startswith("--")}
 
 
-@pytest.mark.parametrize(("bf16", "said"), [(True, "bf16"), (False, "no")])
-def test_a_launch_is_told_the_recipes_precision(prepared: Run, tmp_path: Path, bf16: bool, said: str) -> None:
+@pytest.mark.parametrize(("bf16", "mixed_precision"), [(True, "bf16"), (False, "no")])
+def test_a_launch_receives_the_recipes_precision(
+    prepared: Run, tmp_path: Path, bf16: bool, mixed_precision: str
+) -> None:
     for file in (CPU, None):
         recipe = recipe_for(prepared.base, bf16=bf16).model_copy(
             update={"launch": Launch(num_processes=2, config=file)}
         )
-        told = flags(recipe, tmp_path)
-        assert told["--mixed_precision"] == said
-        assert told["--num_processes"] == "2"
-        assert told["--config_file"] == (file or str(tmp_path / "accelerate.json"))
+        options = flags(recipe, tmp_path)
+        assert options["--mixed_precision"] == mixed_precision
+        assert options["--num_processes"] == "2"
+        assert options["--config_file"] == (file or str(tmp_path / "accelerate.json"))
 
 
 def test_a_launch_never_reads_the_users_own_configuration(

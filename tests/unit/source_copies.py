@@ -36,7 +36,7 @@ class SourceCopy:
 
     @contextmanager
     def edited(self, name: str, before: str, after: str) -> Iterator[None]:
-        """The copy with one text replaced by another, wherever it stands in a file or package; it must stand there."""
+        """The copy with one text replaced by another, wherever it occurs in a file or package; it must occur."""
         place = self.file(name)
         files = sorted(place.rglob("*.*")) if place.is_dir() else [place]
         code = [file for file in files if file.suffix in (".py", ".txt", ".css", ".j2")]
@@ -65,7 +65,7 @@ class SourceCopy:
             file.write_text(text, encoding="utf-8")
 
     def graph(self) -> CodeGraph:
-        """The code as it stands in the copy now."""
+        """The copy's code as it is now."""
         return CodeGraph(SourceTree(self.folders, as_imported=False))
 
     def digests(self) -> dict[str, str]:

@@ -1,5 +1,4 @@
 """Thresholds of data validation, as recipes give them."""
-# glossary: allow-file set aside (`set_aside` and `maximum_set_aside` are names that recipes use)
 
 import difflib
 from typing import Self
@@ -96,6 +95,3 @@ class ValidationSettings(Frozen):
     def severity_of(self, finding: str) -> Severity:
         """The severity of a finding in this recipe."""
         return self.severity.get(finding, FINDINGS[finding].severity)
-
-
-# glossary: allow-file set aside (`set_aside` is a severity that recipes name)

@@ -23,7 +23,7 @@ _ADAM = 8.0
 _NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: Bytes that libraries and interpreter need on the CPU during a training beside its tensors; 20 to 60 MiB measured.
 _LIBRARIES = 40 * 2**20
-#: Fragmentation of a kept heap (``models/memory.py``) as a share of activations and logits; measured.
+#: Fragmentation of a kept heap (``preflow.models.heap``) as a share of activations and logits; measured.
 _FRAGMENTED = 0.1
 
 

@@ -75,7 +75,7 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
 
 
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
-def test_a_step_computes_in_the_numbers_of_its_precision(precision: Precision) -> None:
+def test_a_step_computes_in_the_dtype_of_its_precision(precision: Precision) -> None:
     """As accelerate wraps a model's forward, which nothing wraps here."""
     seen: list[bool] = []
     weight = torch.nn.Parameter(torch.ones(3))

@@ -74,6 +74,12 @@ def test_a_justified_use_is_allowed_where_it_is_written(tmp_path: Path, text: st
     assert found(tmp_path, text) == []
 
 
+def test_names_that_recipes_have_pass_and_words_around_them_do_not(tmp_path: Path) -> None:
+    text = '"""``maximum_set_aside`` of a recipe."""\nseverity = "set_aside"\nrows_set_aside = 1  # set aside\n'
+
+    assert found(tmp_path, text) == [(3, "rows_set_aside"), (3, "set aside")]
+
+
 def test_an_allowance_holds_for_its_word_and_its_place_alone(tmp_path: Path) -> None:
     text = "nobody = 1  # glossary: allow drift\n\nnobody = 2\nnobody = 3  # glossary: allow nobody\n\n\nnobody = 4\n"
     assert found(tmp_path, text) == [(1, "nobody"), (3, "nobody"), (7, "nobody")]

@@ -1,4 +1,4 @@
-"""Drift is measured, and stops a training before it ruins the weights."""
+"""The KL monitor measures divergence, and KL early stopping ends a training before it ruins the weights."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def test_merged_kl_is_never_above_the_whole_one_and_near_it() -> None:
     assert torch.allclose(part, whole, rtol=1e-3, atol=1e-4)
 
 
-def test_drift_of_known_values(tmp_path: Path) -> None:
+def test_the_kl_monitor_measures_known_values(tmp_path: Path) -> None:
     """One pair: chosen rises by 1 and 0.5 nats, rejected falls by 2; beta 0.1 makes a margin of 0.35.
 
     Of two tokens the reference gives each a half; later the policy gives one 0.8: KL 0.8 ln 1.6 + 0.2 ln 0.4 at both
@@ -88,10 +88,10 @@ def test_drift_of_known_values(tmp_path: Path) -> None:
         [pair], lambda chunk: values, lambda row: torch.tensor([[0.8, 0.2]] * 2).log(), beta=0.1, batch=4
     )
     later.load_snapshot(tmp_path / "expected.safetensors")
-    drift = later.measure()
-    assert (drift.chosen, drift.rejected, drift.reward_accuracy) == (1.5, -2.0, 1.0)
-    assert drift.reward_margin == pytest.approx(0.35)
-    assert drift.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
+    metrics = later.measure()
+    assert (metrics.chosen, metrics.rejected, metrics.reward_accuracy) == (1.5, -2.0, 1.0)
+    assert metrics.reward_margin == pytest.approx(0.35)
+    assert metrics.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
 
 
 def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: Path) -> None:
@@ -132,19 +132,20 @@ def test_a_divergence_that_is_no_number_stops_and_stands_nowhere(
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "dpo/eval_reward_accuracy" in metrics
     assert not {"dpo/eval_kl", "dpo/eval_reward_margin"} & metrics.keys()
-    (look_at_1,) = [
+    (evaluation_at_1,) = [
         e for e in json.loads((tmp_path / "training.json").read_text()) if e.get("step") == 1 and "eval_chosen" in e
     ]
-    assert "eval_kl" not in look_at_1
+    assert "eval_kl" not in evaluation_at_1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("looks", [4, 6])
+@pytest.mark.parametrize("eval_steps", [4, 6])
 def test_a_stopped_training_that_is_killed_goes_back_all_the_same(
-    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eval_steps: int
 ) -> None:
-    """Killed after its last checkpoint, at which the guard had stopped it, and before the best weights were back."""
-    changes = {"learning_rate": 0.5, "warmup_ratio": 0.0, "eval_steps": looks, "kl_limit": LIMIT, "save_steps": looks}
+    """Killed after its last checkpoint, where KL early stopping had ended it, and before the best weights were back."""
+    changes = {"learning_rate": 0.5, "warmup_ratio": 0.0, "kl_limit": LIMIT}
+    changes |= {"eval_steps": eval_steps, "save_steps": eval_steps}
     spec = spec_with(prepared, **changes)
     run_dpo(spec, tmp_path / "whole", Silent())
     with monkeypatch.context() as patch:

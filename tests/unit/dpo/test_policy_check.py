@@ -41,7 +41,7 @@ def test_right_ways_are_proven(prepared: Run, tmp_path: Path, load: Callable[[Ru
 
 
 @pytest.mark.parametrize(("room", "several"), [(3, False), (0, False), (3, True)])
-def test_the_proof_halves_its_batch_where_memory_ends(
+def test_the_policy_check_halves_its_batch_when_out_of_memory(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, several: bool
 ) -> None:
     """From eight pairs to two, every pair proven once. An error where not even one fits, and in several processes,

@@ -160,7 +160,7 @@ def test_dpo_alone_starts_at_the_named_model(prepared: Run, tmp_path: Path) -> N
     assert "dpo/proof_sft_against_base" not in metrics
 
 
-def test_the_proof_measures_the_distance_from_the_base(prepared: Run) -> None:
+def test_the_start_up_checks_measure_the_distance_from_the_base(prepared: Run) -> None:
     """SFT at a rate of 1e-2 moves every response by nats; the tolerance is about 1e-3."""
     spec = prepared.dpo()
     assert spec.recipe.dpo is not None
@@ -213,7 +213,7 @@ AT_THE_START = {
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-def test_the_proof_holds_for_every_loss(prepared: Run, tmp_path: Path, loss_type: str) -> None:
+def test_the_start_up_checks_pass_for_every_loss(prepared: Run, tmp_path: Path, loss_type: str) -> None:
     """Row by row the policy equals the stored values; where a formula is at hand, the loss is what follows from it."""
     assert prepared.recipe.dpo is not None
     smooth = 0.1 if loss_type in {"exo_pair", "robust", "aot", "aot_unpaired"} else 0.0

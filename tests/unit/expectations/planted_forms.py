@@ -84,7 +84,7 @@ def as_asked(rng: random.Random, text: str) -> str:
     return rng.choice(forms).format(text)
 
 
-#: Characters that nobody sees, alone or around a text.
+#: Characters that are not displayed, alone or around a text.
 UNSEEN = "\u200b\ufeff\u3164\u2800\u115f\ufe0f\u180e\u061c\u2062"
 
 

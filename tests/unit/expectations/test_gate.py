@@ -154,7 +154,7 @@ def test_held_out_data_of_which_nothing_is_left_stop_the_run(tmp_path: Path, row
         gate(asked, tmp_path / "out")
 
 
-def test_a_system_column_reaches_the_model_and_tools_are_set_aside(tmp_path: Path) -> None:
+def test_a_system_column_reaches_the_model_and_tools_are_quarantined(tmp_path: Path) -> None:
     rows = [*pairs(60), {**pairs(1, 60)[0], "system": "Be kind."}, {**pairs(1, 61)[0], "tools": "[{}]"}]
     artifact, report, _ = gate(
         spec({"dpo_eval_split": 0.5}, preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out"
@@ -188,7 +188,7 @@ def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "gx_preferences.json").exists()
 
 
-def test_fewer_pairs_than_recommended_say_so_with_the_setting(tmp_path: Path) -> None:
+def test_fewer_pairs_than_recommended_are_reported_with_the_setting(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
     _, report, _ = gate(spec(preferences=file), tmp_path / "a")
     (line,) = (line for line in advice(report) if "recommended" in line)
@@ -199,7 +199,7 @@ def test_fewer_pairs_than_recommended_say_so_with_the_setting(tmp_path: Path) ->
     assert not any("recommended" in line for line in advice(report))
 
 
-def test_fewer_demonstrations_than_recommended_say_so_with_a_setting_of_their_own(tmp_path: Path) -> None:
+def test_fewer_demonstrations_than_recommended_are_reported_with_a_setting_of_their_own(tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", shown(60))
     for least, expected in ((61, True), (10, False)):
         options = {"settings": ValidationSettings(recommended_demonstrations=least)}
@@ -222,7 +222,7 @@ def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_gate_loads_no_model_library(tmp_path: Path) -> None:
+def test_data_validation_loads_no_model_library(tmp_path: Path) -> None:
     code = "import sys, expectations.gate; print([m for m in ('torch', 'transformers', 'prefect') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]", "a run that the data stop should stop before these are loaded"
@@ -278,7 +278,7 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
     found = quarantined(tmp_path / "out")
     counts = Counter(found.values())
     assert counts.pop(finding) == count
-    # Looked at by hand: one prompt stands there twice, nearly, and one answer holds a picture of a private font.
+    # Looked at by hand: one prompt occurs nearly twice, and one answer holds a picture of a private font.
     assert counts.keys() <= {"nearly_leaks_into_evaluation", "control_characters"}
     assert counts.total() <= 1
     lines = file.read_text(encoding="utf-8").split("\n")

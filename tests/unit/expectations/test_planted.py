@@ -76,7 +76,7 @@ def test_planted_defects_are_found(planted: tuple[PlantedRows, dict[int, set[str
     assert 1 - len(missed) / len(rows) >= MEANING.get(kind, 0.98), [place.rows[row] for row in missed[:3]]
 
 
-def test_tokens_are_counted_of_rows_that_nothing_else_sets_aside(
+def test_tokens_are_counted_of_rows_that_nothing_else_quarantines(
     planted: tuple[PlantedRows, dict[int, set[str]]],
 ) -> None:
     """A line of 50 MB must not be tokenized to learn what is known already."""

@@ -12,14 +12,14 @@ from preflow.errors import ArtifactError
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs, write_pairs
 
 values = st.floats(-30, 0, width=32)
-sides = st.lists(values, min_size=1, max_size=6)
+responses = st.lists(values, min_size=1, max_size=6)
 
 
 def pair(chosen: list[float], rejected: list[float]) -> ScoredPair:
     return ScoredPair([1, 2], list(range(len(chosen))), list(range(len(rejected))), chosen, rejected, "f:1")
 
 
-@given(st.lists(st.tuples(sides, sides), min_size=1, max_size=6), st.sampled_from([None, 0.0, 0.3, 1.0]))
+@given(st.lists(st.tuples(responses, responses), min_size=1, max_size=6), st.sampled_from([None, 0.0, 0.3, 1.0]))
 def test_columns_give_the_sums_of_each_pair(rows: list[tuple[list[float], list[float]]], alpha: float | None) -> None:
     pairs = [pair(chosen, rejected) for chosen, rejected in rows]
     scores = PairTable.of(pairs).reference_scores(alpha)

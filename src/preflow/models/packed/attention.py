@@ -1,4 +1,4 @@
-"""Attention for rows that hold several pairs (``models/layout.py``), under transformers' attention interface.
+"""Attention for rows of several pairs (``preflow.models.packed.layout``), under transformers' attention interface.
 
 A model is switched to it once (``register_packed_attention``); a call without a layout is computed as before. On a GPU
 the row goes through FlexAttention with a block mask; elsewhere each pair goes through SDPA with a mask of its own, so

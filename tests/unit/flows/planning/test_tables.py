@@ -150,7 +150,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
     ("name", "reason"),
     [
         ("./no-such", r"model_name .*no-such.* is no folder"),
-        ("nobody/nothing", r"model_name .nobody/nothing.* is no folder .* the hub gave"),
+        ("no-owner/nothing", r"model_name .no-owner/nothing.* is no folder .* the hub gave"),
     ],
 )
 def test_a_model_that_cannot_be_had_is_one_clear_error(

@@ -59,7 +59,7 @@ HITS = {
 
 MISSES = {
     "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING),
-    "a tolerance of the proof": ("preflow/maths", "torch.float32: 1e-5", "torch.float32: 1e-4", DPO),
+    "a tolerance of the start-up checks": ("preflow/maths", "torch.float32: 1e-5", "torch.float32: 1e-4", DPO),
     "the KL of an evaluation": ("preflow/maths", "p * (log_p - log_q)", "p * log_p", {"evaluate"}),
     "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", DPO),
     "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", DPO),
@@ -128,7 +128,7 @@ MISSES = {
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
     "what is measured of a training": ("preflow/dpo", "= 512", "= 256", DPO),
     "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", DPO),
-    "the proof": ("preflow/dpo", "gap.tolerances <= 1", "gap.tolerances <= 2", DPO),
+    "the start-up checks": ("preflow/dpo", "gap.tolerances <= 1", "gap.tolerances <= 2", DPO),
     "the pairs that DPO reads": (
         "preflow/logprobs",
         "pa.float32()",

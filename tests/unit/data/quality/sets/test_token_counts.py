@@ -50,8 +50,10 @@ def test_rows_over_the_limit_are_named_with_the_tokens_they_would_lose(tmp_path:
         prompt = row["prompt"] if isinstance(row["prompt"], list) else turns(row["prompt"])
         messages = from_json(prompt)
         ids = renderer.prompt_ids(messages)
-        sides = [renderer.response_ids(messages, (Message("assistant", row[s]),), ids) for s in ("chosen", "rejected")]
-        length = len(ids) + max(map(len, sides))
+        responses = [
+            renderer.response_ids(messages, (Message("assistant", row[s]),), ids) for s in ("chosen", "rejected")
+        ]
+        length = len(ids) + max(map(len, responses))
         if length > LIMIT:
             expected[number] = length
     found = report(tmp_path, rows, tmp_path / "tokenizer")["findings"]["too_many_tokens"]

@@ -45,7 +45,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Sui
     """Validate frames of facts, each with one pass of one suite, and add their results up.
 
     Args:
-        frames: As ``facts.Facts.frames`` makes them; the column ``at`` names a row.
+        frames: As ``expectations.row_facts.RowFacts.frames`` makes them; the column ``at`` names a row.
         suite: Every expectation carries its finding in ``meta``.
 
     Raises:

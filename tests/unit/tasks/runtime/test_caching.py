@@ -22,7 +22,7 @@ FILES = [f"{kind}.{side}.jsonl" for kind in ("demonstrations", "preferences") fo
 
 
 def data_with(**changes: str) -> Artifact:
-    """A validate artifact whose files hold their own names, or what is given for ``kind_side``."""
+    """A validate artifact whose files hold their own names, or what is given for the name with ``_`` for its dots."""
 
     def write(out: Path) -> None:
         for name in FILES:

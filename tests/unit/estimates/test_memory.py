@@ -43,6 +43,15 @@ def test_bytes_of_a_tiny_llama_by_hand() -> None:
     assert (need.adapter, need.gradients, need.optimizer) == (4 * numbers, 4 * numbers, 8 * numbers)
 
 
+def test_training_all_weights_adds_their_gradients_and_moments_by_hand() -> None:
+    """At the update of a fused AdamW nothing else is left: 4 bytes of gradient and 8 of moments per parameter."""
+    one_each = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    recipe, section = dpo_recipe("full", **one_each, optim="adamw_torch_fused")
+    need = peak_memory(llama_8b(), recipe, section, TokenWork(100, 0, 50), GPU)
+    assert need.tensors == (4 + 8) * 8_030_261_248
+    assert need.total == (2 + 4 + 8) * 8_030_261_248  # and the weights in bfloat16
+
+
 def test_weights_of_8b_models_by_hand() -> None:
     """16 GB in bfloat16; in NF4 0.516 bytes per matrix weight and bfloat16 for the embeddings."""
     shape, (plain, section) = llama_8b(), dpo_recipe()

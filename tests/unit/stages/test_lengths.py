@@ -73,8 +73,9 @@ def test_more_tokens_than_learned_positions_are_refused(tmp_path: Path) -> None:
 
 
 def test_tokens_are_those_of_the_tokenizer(prepared: Run, tmp_path: Path) -> None:
-    """Three pairs whose longer sides are one, two and three words beyond the same prompt."""
-    texts = [turns("Which?", " ".join(["ok"] * n), "x") for n in (1, 2, 3)]
+    """Three pairs whose longer sides are one, two and three words beyond one prompt; the last one is a rejected."""
+    texts = [turns("Which?", " ".join(["ok"] * n), "x") for n in (1, 2)]
+    texts.append(turns("Which?", "x", "ok ok ok"))
     pairs = [pair(parts, "p.jsonl", n) for n, parts in enumerate(texts, 1)]
     report = measured(prepared, tmp_path, data=data_with(tmp_path, pairs)).load("report.json")
     tokenizer = load_tokenizer(prepared.base, prepared.recipe)

@@ -154,7 +154,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
         "'data' holds 1 objects",
     ),
     "wrong extension": ("a.csv", lambda path: path.write_bytes(gzip.compress(b"a,b")), 2, "gzip-compressed"),
-    "unknown extension": ("a.txt", lambda path: path.write_text(GOOD), 2, "no known kind of data file"),
+    "unknown extension": ("a.txt", lambda path: path.write_text(GOOD), 2, "no known data format"),
     "empty": ("a.jsonl", lambda path: path.touch(), 1, "hold no row at all"),
     "white space": ("a.jsonl", lambda path: path.write_text("\n\n \n"), 1, "hold no row at all"),
     "folder without data": ("folder", lambda path: path.mkdir(), 2, "holds no data file"),

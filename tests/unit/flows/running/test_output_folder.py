@@ -29,6 +29,16 @@ def test_a_file_in_the_folder_is_refused_and_stays(tmp_path: Path) -> None:
     assert contents(out) == before
 
 
+def test_a_file_in_the_folder_that_is_read_through_a_link_stays(tmp_path: Path) -> None:
+    out = checked(tmp_path)
+    before = contents(out)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(out / "preferences.train.jsonl")
+    code, found = report(str(link), "--out", str(out))
+    assert (code, found["error"]) == (2, "ConfigError")
+    assert contents(out) == before
+
+
 def test_an_edited_quarantine_in_the_default_folder_stays(tmp_path: Path, home: Path) -> None:
     folder = home / "validation" / "quarantine.jsonl"
     folder.mkdir(parents=True)

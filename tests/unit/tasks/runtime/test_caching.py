@@ -141,6 +141,16 @@ def test_the_version_of_what_a_recipe_uses_misses(
     assert sft(**changes) != before
 
 
+@pytest.mark.parametrize("package", ["great-expectations", "ftfy", "rapidfuzz", "xxhash", "orjson"])
+def test_the_version_of_what_checks_rows_misses(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    def validate() -> str:
+        return identity("validate", ValidateSpec(preferences=(DataSource(path="/p.jsonl", digest="p"),)))
+
+    before, own = validate(), libraries._version
+    monkeypatch.setattr(libraries, "_version", lambda name: "99" if name == package else own(name))
+    assert validate() != before
+
+
 def test_the_code_of_a_launch_counts_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     before, own = (sft(), sft(launch={"num_processes": 2})), code_digest
     monkeypatch.setattr(

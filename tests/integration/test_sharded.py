@@ -27,7 +27,7 @@ from tests.unit.support import COMMON, recipe_for
 WITHOUT_DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
 )
-KINDS = ["fsdp", pytest.param("deepspeed-zero3", marks=WITHOUT_DEEPSPEED)]
+SHARDINGS = ["fsdp", pytest.param("deepspeed-zero3", marks=WITHOUT_DEEPSPEED)]
 #: What the Trainer leaves in a checkpoint where the weights were really sharded.
 TRACES = {"fsdp": "pytorch_model_fsdp.bin", "deepspeed-zero3": "*zero_pp_rank_1*optim_states.pt"}
 
@@ -45,12 +45,12 @@ def on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
 
-def recipe_in(run: Run, kind: str | None, tuning: str, **dpo: Any) -> Recipe:
+def recipe_in(run: Run, sharding: str | None, tuning: str, **dpo: Any) -> Recipe:
     """Four rows a step, in one process or distributed over two ranks."""
-    processes = 1 if kind is None else 2
+    processes = 1 if sharding is None else 2
     section = {**COMMON, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-3, "max_steps": 4}
     recipe = recipe_for(run.base, tuning=tuning, sft=section, dpo={**section, "eval_steps": 2, "eval_pairs": 4, **dpo})
-    config = None if kind is None else str(ROOT / "infra" / "accelerate" / f"{kind}.yaml")
+    config = None if sharding is None else str(ROOT / "infra" / "accelerate" / f"{sharding}.yaml")
     return recipe.model_copy(update={"launch": Launch(num_processes=processes, config=config)})
 
 
@@ -82,51 +82,52 @@ def same(one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_path: Path, sharding: str) -> None:
     """SFT, a reference made with its weights, and a DPO that goes too far and goes back to the best weights."""
     base, data = prepared.base, prepared.data
     outs = {}
-    for where in (None, kind):
+    for where in (None, sharding):
         spec = SftSpec(recipe=recipe_in(prepared, where, "full"), base=base, data=data)
         outs[where] = train(spec, tmp_path / f"sft-{where}")
-    same(outs[None], outs[kind])
-    assert list(outs[kind].rglob(TRACES[kind])), "nothing was sharded"
+    same(outs[None], outs[sharding])
+    assert list(outs[sharding].rglob(TRACES[sharding])), "nothing was sharded"
 
     def as_the_stage_leaves_it(out: Path) -> None:
-        shutil.copytree(outs[kind] / "model", out / "model")
+        shutil.copytree(outs[sharding] / "model", out / "model")
 
     sft = build(tmp_path / "sft", as_the_stage_leaves_it)
     recipe = recipe_in(prepared, None, "full")
     asked = ReferenceSpec(recipe=recipe, base=base, data=data, sft=sft)
     reference: Artifact = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
-    for where in (None, kind):
+    for where in (None, sharding):
         recipe = recipe_in(prepared, where, "full", kl_limit=1.0, eval_steps=1)
         dpo = DpoSpec(recipe=recipe, base=base, data=data, sft=sft, reference=reference)
         outs[where] = train(dpo, tmp_path / f"dpo-{where}")
-    same(outs[None], outs[kind])
-    metrics = [json.loads((outs[where] / "metrics.json").read_text()) for where in (None, kind)]
+    same(outs[None], outs[sharding])
+    metrics = [json.loads((outs[where] / "metrics.json").read_text()) for where in (None, sharding)]
     assert metrics[0]["dpo/kept_step"] == metrics[1]["dpo/kept_step"] > 0
     assert metrics[0]["dpo/stopped_at_step"] == metrics[1]["dpo/stopped_at_step"] > metrics[0]["dpo/kept_step"]
-    kept = load_file(outs[kind] / SCRATCH / f"best-{metrics[1]['dpo/kept_step']:.0f}.safetensors")
-    saved = load_file(outs[kind] / "model" / "model.safetensors")
+    kept = load_file(outs[sharding] / SCRATCH / f"best-{metrics[1]['dpo/kept_step']:.0f}.safetensors")
+    saved = load_file(outs[sharding] / "model" / "model.safetensors")
     assert sorted(kept) == sorted(saved)
     assert all(kept[name].equal(value) for name, value in saved.items())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, sharding: str) -> None:
     one, two = (
-        train(prepared.dpo(recipe=recipe_in(prepared, where, "lora")), tmp_path / str(where)) for where in (None, kind)
+        train(prepared.dpo(recipe=recipe_in(prepared, where, "lora")), tmp_path / str(where))
+        for where in (None, sharding)
     )
     same(one, two)
-    assert list(two.rglob(TRACES[kind])), "nothing was sharded"
+    assert list(two.rglob(TRACES[sharding])), "nothing was sharded"
     shutil.rmtree(two / SCRATCH / "checkpoint-4")
     shutil.move(two / "model", tmp_path / "before")
     recorder = Progress()
     tasks.runtime.launcher.in_processes("dpo", run_dpo)(
-        prepared.dpo(recipe=recipe_in(prepared, kind, "lora")), two, recorder
+        prepared.dpo(recipe=recipe_in(prepared, sharding, "lora")), two, recorder
     )
     assert recorder.steps == [3, 4]
     same(one, two)
@@ -142,15 +143,15 @@ class Progress(Silent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sharding", SHARDINGS)
 def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
     prepared: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    kind: str,
+    sharding: str,
 ) -> None:
     monkeypatch.setenv("BREAK_ROW", "7")
-    spec = SftSpec(recipe=recipe_in(prepared, kind, "full"), base=prepared.base, data=prepared.data)
+    spec = SftSpec(recipe=recipe_in(prepared, sharding, "full"), base=prepared.base, data=prepared.data)
     spec = spec.model_copy(update={"recipe": without_a_limit_of_steps(spec.recipe)})
     with pytest.raises(TrainingError) as caught:
         train(spec, tmp_path / "out")

@@ -32,18 +32,18 @@ def changed(recipe: Recipe, section: TrainingSettings, change: Change) -> tuple[
     return recipe.model_copy(update=top), section.model_copy(update=own)
 
 
-def needed(kind: str, recipe: Recipe, section: TrainingSettings, rows: Any, device: Precision) -> float:
+def needed(architecture: str, recipe: Recipe, section: TrainingSettings, rows: Any, device: Precision) -> float:
     held = Precision(device.device, torch.float32 if recipe.tuning == "full" else device.compute, device.compute)
-    return estimate_training(SHAPES[kind](), recipe, section, rows, held).memory.total
+    return estimate_training(SHAPES[architecture](), recipe, section, rows, held).memory.total
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    kind=st.sampled_from(list(SHAPES)), tuning=st.sampled_from(["lora", "full"]), share=st.floats(0.0, 1.2),
+    architecture=st.sampled_from(list(SHAPES)), tuning=st.sampled_from(["lora", "full"]), share=st.floats(0.0, 1.2),
     batch=st.integers(1, 9), device=st.sampled_from([CPU, GPU]), budget=st.sampled_from([None, 4096]),
 )  # fmt: skip
 def test_a_change_that_is_named_fits_and_one_is_named_where_any_does(
-    kind: str, tuning: str, share: float, batch: int, device: Precision, budget: int | None
+    architecture: str, tuning: str, share: float, batch: int, device: Precision, budget: int | None
 ) -> None:
     """Memory from nothing to more than the recipe needs. The least: every setting at its smallest."""
     batches = {"per_device_train_batch_size": batch, "max_tokens_per_batch": budget}
@@ -52,15 +52,15 @@ def test_a_change_that_is_named_fits_and_one_is_named_where_any_does(
     least |= {"max_tokens_per_batch": 16} if budget else {}
     least |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2 * batch} if not budget else {}
     smallest, tiny = recipe.model_copy(update={"tuning": "lora", "use_4bit": True}), section.model_copy(update=least)
-    floor = needed(kind, smallest, tiny, [row for each in ROWS if (row := shortened(each, 128))], device)
-    available = share * needed(kind, recipe, section, ROWS, device)
-    change = nearest_fitting_settings(SHAPES[kind](), recipe, section, ROWS, device, available)
+    floor = needed(architecture, smallest, tiny, [row for each in ROWS if (row := shortened(each, 128))], device)
+    available = share * needed(architecture, recipe, section, ROWS, device)
+    change = nearest_fitting_settings(SHAPES[architecture](), recipe, section, ROWS, device, available)
     if change is None:
         assert floor > available
         return
     given_recipe, given_section = changed(recipe, section, change)
     kept = [row for each in ROWS if (row := shortened(each, given_section.max_seq_length))]
-    assert needed(kind, given_recipe, given_section, kept, device) <= available
+    assert needed(architecture, given_recipe, given_section, kept, device) <= available
     assert len(ROWS) - len(kept) == change.dropped
     if "per_device_train_batch_size" in change.settings:
         assert given_section.per_device_train_batch_size * given_section.gradient_accumulation_steps == 2 * batch

@@ -61,11 +61,11 @@ def test_adapter_sizes_are_pefts() -> None:
 
 
 @pytest.mark.parametrize("targets", TARGETS, ids=str)
-@pytest.mark.parametrize("kind", ["llama", "mixtral", "qwen2_moe"])
-def test_an_adapter_follows_its_targets(kind: str, targets: Any) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "mixtral", "qwen2_moe"])
+def test_an_adapter_follows_its_targets(architecture: str, targets: Any) -> None:
     """As many numbers as PEFT trains on the real model."""
-    config = tiny_llama() if kind == "llama" else EXPERTS[kind]
-    if kind == "mixtral" and "gate_proj" in targets:
+    config = tiny_llama() if architecture == "llama" else EXPERTS[architecture]
+    if architecture == "mixtral" and "gate_proj" in targets:
         with pytest.raises(ConfigError, match="lora_target_modules"):
             shape_of(config, targets)
         return

@@ -18,7 +18,7 @@ class PlantedRows:
     """Clean rows into which defects are planted.
 
     Attributes:
-        rows: Lines of the file: JSON objects, or text as it stands.
+        rows: Lines of the file: JSON objects, or text as it is.
         free: Places of rows that nothing was planted into.
         planted: Kind of defect to the places of its rows.
         each: Rows of each kind.
@@ -33,7 +33,7 @@ class PlantedRows:
     planted: dict[str, list[int]] = field(default_factory=dict)
     held_out: list[Row] = field(default_factory=list)
     benchmark: list[Row] = field(default_factory=list)
-    kind: str = ""
+    defect: str = ""
 
     def take(self) -> int:
         """A place that nothing was planted into."""
@@ -43,10 +43,10 @@ class PlantedRows:
         """Plant a row; ``named`` says that validation must name it."""
         place = self.take()
         self.rows[place] = row
-        self.planted.setdefault(self.kind if named else "companion", []).append(place)
+        self.planted.setdefault(self.defect if named else "companion", []).append(place)
 
     def clean(self) -> Row:
-        """A clean row of its own, which stands nowhere yet."""
+        """A new clean row, which is in no file yet."""
         return pair(self.rng)
 
 
@@ -274,7 +274,7 @@ def _unclear(rng: random.Random, row: Row) -> Row:
 
 
 #: Kind of defect to how it is planted and the findings of which one must name each of its rows.
-KINDS: dict[str, tuple[Plant, set[str]]] = {
+DEFECTS: dict[str, tuple[Plant, set[str]]] = {
     "wrong type": (form(_wrong_type), {"wrong_type"}),
     "missing column": (form(_missing), {"missing_column"}),
     "blank": (form(_blank), {"blank_text"}),
@@ -304,7 +304,7 @@ def plant(count: int, each: int, seed: int) -> PlantedRows:
     rows: list[Row | str] = [pair(rng) for _ in range(count)]
     place = PlantedRows(rng, rows, each, free=rng.sample(range(count), count))
     place.held_out = [pair(rng) for _ in range(60)]
-    for kind, (put, _) in KINDS.items():
-        place.kind = kind
+    for defect, (put, _) in DEFECTS.items():
+        place.defect = defect
         put(place)
     return place

@@ -16,7 +16,7 @@ from preflow.data.quality.wording.equivalence import no_clear_winner
 from preflow.observer import Silent
 from preflow.specs import ValidateSpec
 from tests.conftest import make_tokenizer, write_jsonl
-from tests.unit.expectations.planted import KINDS, TOKENS, WORDS, PlantedRows, pair, plant
+from tests.unit.expectations.planted import DEFECTS, TOKENS, WORDS, PlantedRows, pair, plant
 from tests.unit.expectations.planted_forms import different
 from tests.unit.expectations.suites.checking import checked
 
@@ -67,13 +67,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlantedRows, dict
     return place, named(report)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_planted_defects_are_found(planted: tuple[PlantedRows, dict[int, set[str]]], kind: str) -> None:
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_planted_defects_are_found(planted: tuple[PlantedRows, dict[int, set[str]]], defect: str) -> None:
     place, found = planted
-    rows = place.planted[kind]
-    missed = [row for row in rows if not found.get(row + 1, set()) & KINDS[kind][1]]
+    rows = place.planted[defect]
+    missed = [row for row in rows if not found.get(row + 1, set()) & DEFECTS[defect][1]]
     assert len(rows) >= EACH - 2
-    assert 1 - len(missed) / len(rows) >= MEANING.get(kind, 0.98), [place.rows[row] for row in missed[:3]]
+    assert 1 - len(missed) / len(rows) >= MEANING.get(defect, 0.98), [place.rows[row] for row in missed[:3]]
 
 
 def test_tokens_are_counted_of_rows_that_nothing_else_quarantines(

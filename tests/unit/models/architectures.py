@@ -112,14 +112,14 @@ batches = st.builds(
 )
 
 
-def model_of(kind: str, *, lora: bool) -> Any:
+def model_of(architecture: str, *, lora: bool) -> Any:
     """A random model, the same one every time; with an adapter of rank 4 that does nothing yet, where asked for."""
     torch.manual_seed(0)
-    config = copy.deepcopy({**CONFIGS, **PADDED}[kind])  # TRL writes its pad token into it
+    config = copy.deepcopy({**CONFIGS, **PADDED}[architecture])  # TRL writes its pad token into it
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     if not lora:
         return model
-    modules = ["c_attn", "c_proj", "c_fc"] if kind == "gpt2" else "all-linear"
+    modules = ["c_attn", "c_proj", "c_fc"] if architecture == "gpt2" else "all-linear"
     return get_peft_model(model.requires_grad_(False), LoraConfig(r=4, target_modules=modules))
 
 

@@ -1,4 +1,4 @@
-"""Scoring runs a prompt once for all its responses, and gives the plain forward's numbers for every known kind."""
+"""Scoring runs a prompt once for all its responses, and gives the plain forward's values for every architecture."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def build(config: PretrainedConfig) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
 
 
-MODELS = {kind: (build(config), build(config)) for kind, config in CONFIGS.items()}
+MODELS = {architecture: (build(config), build(config)) for architecture, config in CONFIGS.items()}
 
 #: As wide as a real small model, one layer deep.
 WIDE = build(LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=1,
@@ -69,12 +69,12 @@ def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> N
     assert independent_logprob(model, row, CPU) == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("architecture", PACKED)
 @settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(rows=batches)
-def test_scores_equal_plain_forwards(kind: str, rows: list[Pair]) -> None:
+def test_scores_equal_plain_forwards(architecture: str, rows: list[Pair]) -> None:
     """One group at a time, and several in a row as a GPU does it, against one plain forward per response."""
-    ours, plain = MODELS[kind]
+    ours, plain = MODELS[architecture]
     groups: list[PromptResponses] = [(row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])) for row in rows]
     alone, together = list(scores(ours, groups, CPU)), batch_logprobs(ours, groups, CPU)
     for (prompt, responses), one, many in zip(groups, alone, together, strict=True):

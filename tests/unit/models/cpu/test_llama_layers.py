@@ -20,7 +20,7 @@ from preflow.models.heap import freed_memory_kept
 from preflow.models.packed.layout import Layout, in_one_row
 from tests.unit.models.architectures import CONFIGS
 
-KINDS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 CPU = torch.device("cpu")
 #: A prompt with two responses, one whose prompt is a single token, one response of one token.
 ROW = in_one_row([([5, 6, 7, 8], [[9, 10], [11, 4, 4]]), ([5], [[6, 7, 8], [6]])], CPU)
@@ -102,10 +102,10 @@ def test_norms_are_the_plain_ones() -> None:
         assert torch.equal(plain.requires_grad_()(x), expected), "a norm that trains keeps its own way"
 
 
-def adapted(kind: str, start: bool = False, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+def adapted(architecture: str, start: bool = False, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
     """A tiny model with an adapter, fused; ``start`` leaves b at zero."""
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[kind]), dtype=dtype)  # type: ignore[no-untyped-call]
+    model: Any = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[architecture]), dtype=dtype)  # type: ignore[no-untyped-call]
     chosen = {"r": 4, "target_modules": "all-linear", **options}
     wrapped: Any = get_peft_model(model.requires_grad_(False), LoraConfig(**chosen), autocast_adapter_dtype=False)
     for name, parameter in wrapped.named_parameters():
@@ -130,13 +130,15 @@ def outputs(model: Any, cache: bool = False) -> torch.Tensor:
     return states
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("some", [None, ["q_proj", "up_proj", "qkv_proj"]])
 @pytest.mark.parametrize("one_dnn", [True, False])
-def test_models_are_the_same(kind: str, some: list[str] | None, one_dnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_the_same(
+    architecture: str, some: list[str] | None, one_dnn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With an adapter on every matrix, and on some of those that share their input; by either library."""
     monkeypatch.setattr(lora_linear, "_one_dnn_is_faster", lambda: one_dnn)
-    model = adapted(kind, target_modules=some or "all-linear")
+    model = adapted(architecture, target_modules=some or "all-linear")
     expected, gradients = outputs(model), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     use_cpu_kernels(model)
     got = outputs(model)

@@ -29,16 +29,16 @@ from tests.unit.models.architectures import EDGES, GROUPED, forward, model_of, m
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 
 
-def build(kind: str) -> Any:
-    model = model_of(kind, lora=False)
+def build(architecture: str) -> Any:
+    model = model_of(architecture, lora=False)
     add_fused_lm_head(model, outputs=OUTPUTS)
     return model
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2", "gpt2"])
-def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2", "gpt2"])
+def test_sft_without_padding_gives_trls_numbers(architecture: str) -> None:
     """Labels in the middle of a row, at its end, a row in which nothing counts; the first two share a prefix."""
-    plain, flat = build(kind), build(kind)
+    plain, flat = build(architecture), build(architecture)
     pack_sequences(flat)
     ids = torch.tensor([[5, 6, 7, 8, 9, 3, 4, 4, 6], [5, 5, 6, 6, 7, 7, 0, 0, 0], [9, 8, 7, 6, 0, 0, 0, 0, 0]])
     labels = torch.full_like(ids, -100)
@@ -55,10 +55,10 @@ def test_sft_without_padding_gives_trls_numbers(kind: str) -> None:
     assert torch.equal(flat(**nothing).log_probs, plain(**nothing).log_probs)
 
 
-@pytest.mark.parametrize("kind", ["phi", "qwen2"])
-def test_biases_that_train_get_their_gradients(kind: str) -> None:
+@pytest.mark.parametrize("architecture", ["phi", "qwen2"])
+def test_biases_that_train_get_their_gradients(architecture: str) -> None:
     """An adapter with PEFT's ``bias: all``, against TRL's padded forward; Phi's head has a bias too."""
-    plain, packed = (model_of(kind, lora=False).requires_grad_(False) for _ in range(2))
+    plain, packed = (model_of(architecture, lora=False).requires_grad_(False) for _ in range(2))
     wrapped: list[Any] = []
     for model in (plain, packed):
         torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_biases_that_train_get_their_gradients(kind: str) -> None:
         forward(model, rows).log_probs.sum().backward()
         gradients.append({name: p.grad for name, p in trained(model).items() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
-    assert ("base_model.model.lm_head.bias" in gradients[0]) == (kind == "phi")
+    assert ("base_model.model.lm_head.bias" in gradients[0]) == (architecture == "phi")
     assert any(name.endswith("q_proj.base_layer.bias") for name in gradients[0])
     for name, expected in gradients[0].items():
         # The slope of a key's bias is rounding: softmax does not see what all scores of a query have in common.
@@ -167,7 +167,7 @@ class OwnAttention(LlamaAttention):
 
 
 def test_attention_by_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a model of a known kind: with an attention of its own, and with a patched one as unsloth makes."""
+    """Of a model of a known architecture: with an attention of its own, and with a patched one as unsloth makes."""
     model = build("llama")
     assert unsupported_reason(model) is None
     with monkeypatch.context() as patch:

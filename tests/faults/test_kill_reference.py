@@ -1,21 +1,31 @@
-"""A store that is filled by processes that die at any moment, or by several at once, ends as one that was not."""
+"""A store that is filled by processes that die at any moment, or by several at once, ends as one that was not.
+
+A kill at each step that leaves something in the store is part of ``make test``; twenty kills at random moments run
+nightly.
+"""
 
 import multiprocessing
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from preflow.config import Recipe
-from preflow.logprobs.fill import SHARD_GROUPS, fill
-from preflow.logprobs.identity import identify
+from preflow.logprobs import store as store_module
+from preflow.logprobs.fill import SHARD_GROUPS, _Filling, fill
+from preflow.logprobs.identity import ReferenceIdentity, identify
+from preflow.logprobs.key_index import KeyIndex
+from preflow.logprobs.shards import ShardFolder
 from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.loading import load_policy
 from preflow.models.packed.layout import PromptResponses
@@ -30,8 +40,59 @@ GROUPS: list[PromptResponses] = [
 ]
 
 
-def work(home: str, base: ModelRef, url: str, log: str) -> None:
-    """Fill the store with every group; leave a line for each group that was computed."""
+def _own_lease(arguments: tuple[Any, ...]) -> bool:
+    path: Path = arguments[0]
+    return path.name.startswith(f"{os.getpid()}-") and path.suffix == ".lease"
+
+
+def _any(arguments: tuple[Any, ...]) -> bool:
+    return True
+
+
+#: A process is killed before it makes this call for the nth time: owner, method, which calls count, n. Each leaves
+#: another part of its work behind; the comment says which.
+WRITE_POINTS: dict[str, tuple[type, str, Callable[[tuple[Any, ...]], bool], int]] = {
+    "lease": (Path, "write_bytes", _own_lease, 1),  # a lock without a lease
+    "compute": (_Filling, "_compute", _any, 1),  # a lease of rows that nobody computes
+    "within a shard": (_Filling, "_require_logprobs", _any, 10),  # values in memory
+    "description": (LocalFileSystem, "mv", lambda given: given[2].endswith("reference.json"), 1),  # no description
+    "partial": (LocalFileSystem, "pipe_file", lambda given: given[2][:4] == b"PAR1", 1),  # a description of no shard
+    "rename": (LocalFileSystem, "mv", lambda given: given[2].endswith(".parquet"), 1),  # a shard under another name
+    "index": (KeyIndex, "add", _any, 1),  # a shard that the process had not indexed
+    "merge": (ShardFolder, "merge", _any, 1),  # three small shards
+    "merged": (ShardFolder, "remove", _any, 1),  # a large shard beside the small ones that it holds
+    "half removed": (LocalFileSystem, "rm_file", _any, 2),  # a large shard beside some of them
+    "release": (Path, "unlink", _own_lease, 1),  # a lease of rows that are stored
+}
+
+
+def die_at(point: str) -> None:
+    """Let this process be killed when it comes to a write point; it merges three shards, not 64."""
+    owner, name, counts, nth = WRITE_POINTS[point]
+    method = getattr(owner, name)
+    calls = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += counts(arguments)
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(*arguments, **options)
+
+    setattr(owner, name, counted)
+    vars(store_module)["MERGE_COUNT"] = 3
+
+
+def work(home: str, base: ModelRef, url: str, log: str, death: str | None = None) -> None:
+    """Fill the store with every group; leave a line for each group that was computed.
+
+    Args:
+        home: The state folder.
+        base: Whose log-probs are stored.
+        url: The store.
+        log: Gets the lines.
+        death: The write point at which this process is killed.
+    """
     os.environ["PREFLOW_HOME"] = home
     torch.set_num_threads(1)
     recipe = Recipe(strategy="dpo", model_name=base.path)
@@ -46,6 +107,8 @@ def work(home: str, base: ModelRef, url: str, log: str) -> None:
                 handle.flush()
                 yield values
 
+    if death is not None:
+        die_at(death)
     fill(store, GROUPS, lambda: score, Silent(), "test")
 
 
@@ -65,11 +128,18 @@ class Runner:
         self.log = folder / "log"
         self.log.touch()
 
-    def start(self, url: str = "store") -> BaseProcess:
-        arguments = (str(self.folder / "home"), self.base, str(self.folder / url), str(self.log))
+    def start(self, url: str = "store", death: str | None = None) -> BaseProcess:
+        arguments = (str(self.folder / "home"), self.base, str(self.folder / url), str(self.log), death)
         process = self.context.Process(target=work, args=arguments)
         process.start()
         return process
+
+    @cached_property
+    def identity(self) -> ReferenceIdentity:
+        """Whose values the stores hold."""
+        recipe = Recipe(strategy="dpo", model_name=self.base.path)
+        os.environ["PREFLOW_HOME"] = str(self.folder / "home")
+        return identify(self.base, None, recipe, choose_precision(recipe))
 
     def computed(self) -> list[tuple[str, str]]:
         """Process and key of every group that was computed."""
@@ -78,11 +148,10 @@ class Runner:
         ]
 
     def contents(self, url: str = "store") -> dict[bytes, list[float]]:
-        """What a store holds, by key."""
-        recipe = Recipe(strategy="dpo", model_name=self.base.path)
-        os.environ["PREFLOW_HOME"] = str(self.folder / "home")
-        store = LogprobStore(self.folder / url, identify(self.base, None, recipe, choose_precision(recipe)))
+        """What a store serves, by key."""
+        store = LogprobStore(self.folder / url, self.identity)
         keys = response_keys(GROUPS)
+        keys = keys[store.find(keys) >= 0]
         return dict(zip(keys.tolist(), store.take(keys).column("logprobs").to_pylist(), strict=True))
 
 
@@ -99,10 +168,34 @@ def whole(runner: Runner) -> dict[bytes, list[float]]:
     assert process.exitcode == 0
     assert len(runner.computed()) == len(GROUPS)
     runner.log.write_text("")
-    return runner.contents("whole")
+    values = runner.contents("whole")
+    assert len(values) == 2 * len(GROUPS)
+    return values
 
 
 @pytest.mark.slow
+def test_a_kill_at_each_write_point_serves_nothing_wrong_and_costs_what_was_not_stored(
+    runner: Runner, whole: dict[bytes, list[float]]
+) -> None:
+    """One store, filled by processes each of which dies at another point; each begins with what the others left."""
+    for point in (*WRITE_POINTS, None):
+        stored = runner.contents()
+        before = len(runner.computed())
+        process = runner.start(death=point)
+        process.join()
+        assert process.exitcode == (0 if point is None else -signal.SIGKILL), f"not killed at {point}"
+        served = runner.contents()
+        assert served == {key: whole[key] for key in served}, f"killed at {point}"
+        assert served.keys() >= stored.keys(), f"the kill at {point} lost stored rows"
+        computed = [key for _, key in runner.computed()[before:]]
+        assert len(set(computed)) == len(computed), "a row was computed twice"
+        assert not {bytes.fromhex(key) for key in computed} & stored.keys(), "a stored row was computed again"
+        lost = [key for key in computed if bytes.fromhex(key) not in served]
+        assert len(lost) <= SHARD_GROUPS, f"the kill at {point} lost more than the shard that was being computed"
+    assert runner.contents() == whole
+
+
+@pytest.mark.nightly
 def test_twenty_kills_at_random_points(runner: Runner, whole: dict[bytes, list[float]]) -> None:
     rng = random.Random(0)
     kills = 0

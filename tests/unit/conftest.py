@@ -8,7 +8,7 @@ import pytest
 from preflow.environment import digests_folder
 from preflow.fingerprints import files
 from tests.conftest import make_model
-from tests.unit.logprobs.stale_bench import GROUPS, Bench, IdentityBench, write_adapter
+from tests.unit.logprobs.stale_models import GROUPS, IdentityFixture, StaleModelFixture, write_adapter
 
 
 @pytest.fixture(scope="session")
@@ -30,19 +30,19 @@ def old_models(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return tmp_path / "models"
 
 
-def asked_once(made: Bench) -> Bench:
+def asked_once(made: StaleModelFixture) -> StaleModelFixture:
     assert made.ask(compare=False) == len(GROUPS)
     assert list(digests_folder().glob("*.json")), "nothing is remembered, so the test would prove little"
     return made
 
 
 @pytest.fixture
-def bench(old_models: Path) -> Bench:
+def stale_model(old_models: Path) -> StaleModelFixture:
     """The models, and a store that was asked once."""
-    return asked_once(Bench(old_models))
+    return asked_once(StaleModelFixture(old_models))
 
 
 @pytest.fixture
-def identity_bench(old_models: Path) -> Bench:
+def identity_fixture(old_models: Path) -> StaleModelFixture:
     """The same without a forward."""
-    return asked_once(IdentityBench(old_models))
+    return asked_once(IdentityFixture(old_models))

@@ -11,6 +11,7 @@ from preflow.data.validated import rows_file, write_rows
 from preflow.distributed import Ranks
 from preflow.logprobs.fill import FillStats, fill
 from preflow.logprobs.identity import ReferenceIdentity
+from preflow.logprobs.scored_pairs import BLOCK, PairTable, ScoredPair, write_blocks
 from preflow.logprobs.store import LogprobStore
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.resolve import ModelRef
@@ -54,6 +55,12 @@ def write_data(out: Path) -> None:
     write_rows(out / rows_file("preferences", "eval"), pairs[TRAIN_PAIRS:])
 
 
+def write_pairs(path: Path, pairs: Sequence[ScoredPair]) -> None:
+    """Scored pairs as a reference artifact holds them."""
+    table = PairTable.of(pairs).table
+    write_blocks(path, (table.slice(start, BLOCK).combine_chunks() for start in range(0, len(table), BLOCK)))
+
+
 class Recorder(Silent):
     """Keeps the last value of every metric."""
 
@@ -69,11 +76,11 @@ class Notes(Silent):
     """Keeps every note."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def note(self, message: str) -> None:
         """Keep it."""
-        self.told.append(message)
+        self.messages.append(message)
 
 
 def rows(numbers: range | list[int], long: bool = False) -> list[Pair]:
@@ -101,7 +108,7 @@ def values_of(i: int) -> list[list[float]]:
     return [[-float(i)] * 2, [-float(i)]]
 
 
-class Counting:
+class CountingScorer:
     """A scorer that counts what it is asked; the values tell which group they belong to."""
 
     def __init__(self) -> None:
@@ -120,8 +127,8 @@ class Counting:
 
 def filled(
     url: str | Path, groups: list[PromptResponses], reference: ReferenceIdentity = MODEL, ranks: Ranks | None = None
-) -> tuple[LogprobStore, Counting, FillStats]:
-    counting = Counting()
+) -> tuple[LogprobStore, CountingScorer, FillStats]:
+    counting = CountingScorer()
     store = LogprobStore(url, reference)
     stats = fill(store, groups, counting.load, Silent(), "test", ranks=ranks)
     return store, counting, stats

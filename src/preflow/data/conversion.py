@@ -6,10 +6,6 @@ from typing import Any
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.rows import Demonstration, Message, Pair, Role, Source
 from preflow.data.text import is_blank, printable, quoted
-from preflow.findings import FORM
-
-#: What can be wrong with the form of a single row, by name.
-ROW_FINDINGS = FORM
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", **_ROLES}
@@ -22,7 +18,7 @@ class RowProblem(Exception):  # noqa: N818 - data validation records it as a fin
     """A row that cannot be used.
 
     Attributes:
-        finding: One of ``ROW_FINDINGS``.
+        finding: One of ``preflow.findings.FORM``.
         detail: What was got, where in the row, what was expected.
     """
 

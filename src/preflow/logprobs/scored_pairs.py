@@ -9,12 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from preflow.errors import ArtifactError
 from preflow.logprobs.arrow_memory import exact_memory
-from preflow.maths.logprobs import length_desensitised
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.scoring import PromptResponse
 
@@ -53,16 +51,6 @@ class ScoredPair:
     def group(self) -> PromptResponses:
         """Prompt with both responses, as they are scored together."""
         return self.prompt_ids, (self.chosen_ids, self.rejected_ids)
-
-    def reference_scores(self, ld_alpha: float | None = None) -> tuple[float, float]:
-        """The reference's log-prob of chosen and of rejected, summed in float64, or LD-DPO's weighted sums."""
-        shared = min(len(self.chosen_ids), len(self.rejected_ids))
-        alpha = 1.0 if ld_alpha is None else ld_alpha
-        chosen, rejected = (
-            float(length_desensitised(torch.tensor(values), shared, alpha))
-            for values in (self.ref_chosen, self.ref_rejected)
-        )
-        return chosen, rejected
 
 
 SCHEMA = pa.schema(
@@ -116,7 +104,14 @@ class PairTable(Sequence[ScoredPair]):
         return np.asarray(pc.list_value_length(self.table.column(name)).to_numpy(), dtype=np.int64)
 
     def reference_scores(self, ld_alpha: float | None = None) -> dict[str, NDArray[np.float64]]:
-        """``ScoredPair.reference_scores`` of every pair: side to its N scores in nats."""
+        """The reference's log-prob of every chosen and every rejected response, summed in float64.
+
+        Args:
+            ld_alpha: Weight of the tokens beyond the shorter response (LD-DPO, arXiv:2409.06411, eq. 8); none: 1.
+
+        Returns:
+            ``chosen`` and ``rejected`` with N scores each, in nats.
+        """
         shared = np.minimum(self.lengths("chosen_ids"), self.lengths("rejected_ids"))
         alpha = 1.0 if ld_alpha is None else ld_alpha
         return {side: _weighted_sums(self.table.column(f"ref_{side}"), shared, alpha) for side in _RESPONSES}
@@ -149,12 +144,6 @@ def _weighted_sums(column: pa.ChunkedArray, shared: NDArray[np.int64], alpha: fl
     return sums
 
 
-def write_pairs(path: Path, pairs: Sequence[ScoredPair]) -> None:
-    """Write scored pairs as Parquet, the same bytes for the same pairs."""
-    table = PairTable.of(pairs).table
-    write_blocks(path, (table.slice(start, BLOCK).combine_chunks() for start in range(0, len(table), BLOCK)))
-
-
 def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
     """Write tables with the columns of ``SCHEMA`` one after the other; only one is in memory at a time."""
     with pq.ParquetWriter(path, SCHEMA, use_dictionary=False) as writer:
@@ -163,7 +152,7 @@ def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
 
 
 def read_pairs(path: Path) -> PairTable:
-    """Read what ``write_pairs`` or ``write_blocks`` wrote; needs memory for the values and for one block."""
+    """Read what ``write_blocks`` wrote; needs memory for the values and for one block."""
     with exact_memory(), pq.ParquetFile(path) as file:
         blocks = [file.read_row_group(number) for number in range(file.num_row_groups)]
     return PairTable(pa.concat_tables([SCHEMA.empty_table(), *blocks]))

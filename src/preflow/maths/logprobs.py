@@ -32,18 +32,3 @@ def tolerance(total: float, tokens: int, dtype: torch.dtype = torch.float32) -> 
     ``1e-5 * max(|total|, tokens)`` in float32: rounding grows with the magnitude and with the number of summands.
     """
     return TOLERANCE[dtype] * max(abs(total), tokens)
-
-
-def length_desensitised(values: Tensor, shared: int, alpha: float) -> Tensor:
-    """LD-DPO's response score (arXiv:2409.06411, equation 8): the tail beyond ``shared`` tokens counts ``alpha``.
-
-    Args:
-        values: Per-token log-probs of one response, shape ``(T,)``.
-        shared: Tokens of the shorter response of the pair.
-        alpha: Weight of the tail; 1 gives the plain sum.
-
-    Returns:
-        The score in nats, float64, shape ``()``.
-    """
-    values = values.double()
-    return values[:shared].sum() + alpha * values[shared:].sum()

@@ -20,7 +20,7 @@ from preflow.models.loading import LanguageModel, load_tokenizer
 from preflow.models.precision import Precision, choose_precision
 from preflow.observer import Silent
 from tests.fixtures.prepared_run import Run
-from tests.unit.dpo.starts import adapter, base, going_on, half_precision, merged_with_new_adapter, overwritten
+from tests.unit.dpo.start_models import adapter, base, going_on, half_precision, merged_with_new_adapter, overwritten
 
 
 def check_policy(run: Run, policy: LanguageModel, out: Path, score: Any = policy_scores) -> float:

@@ -26,7 +26,7 @@ from preflow.errors import (
     StoredValueError,
 )
 from preflow.logprobs.cli import app
-from preflow.logprobs.scored_pairs import read_pairs, write_pairs
+from preflow.logprobs.scored_pairs import read_pairs
 from preflow.models.adapters import save_model, trainable_parameters, write_card
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
@@ -39,8 +39,8 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from tests.fixtures.prepared_run import Run
-from tests.unit.dpo.starts import base, going_on, overwritten
-from tests.unit.support import recipe_for
+from tests.unit.dpo.start_models import base, going_on, overwritten
+from tests.unit.support import recipe_for, write_pairs
 
 
 def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_path: Path) -> None:

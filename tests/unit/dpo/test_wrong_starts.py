@@ -15,12 +15,13 @@ from preflow.artifacts import build
 from preflow.dpo import start_checks
 from preflow.dpo.trainer import policy_scores
 from preflow.errors import PolicyMismatchError, StoredValueError
-from preflow.logprobs.scored_pairs import ScoredPair, read_pairs, write_pairs
+from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
 from preflow.models.loading import LanguageModel, load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.stages.dpo import run_dpo
 from tests.fixtures.prepared_run import Run
+from tests.unit.support import write_pairs
 
 ROWS = Dataset.from_list([{"prompt": "Which?", "chosen": "This one.", "rejected": "No."}] * 2)
 

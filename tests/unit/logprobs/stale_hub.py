@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from preflow.fingerprints import files
-from tests.unit.logprobs.stale_bench import Bench, edit, louder
+from tests.unit.logprobs.stale_models import StaleModelFixture, edit, louder
 
 
-def edited_in_the_hub_cache_before_another_revision_came(b: Bench) -> None:
+def edited_in_the_hub_cache_before_another_revision_came(b: StaleModelFixture) -> None:
     """The weights as the hub's cache keeps them: a link to a file that is named by its contents."""
     cache = b.folder / "models--owner--name"
     blob = cache / "blobs" / files.file_digest(b.weights)
@@ -30,7 +30,7 @@ def edited_in_the_hub_cache_before_another_revision_came(b: Bench) -> None:
     b.model.symlink_to(cache / "snapshots" / "second")
 
 
-def hub_cache_copied(b: Bench) -> None:
+def hub_cache_copied(b: StaleModelFixture) -> None:
     """Edited first: in the copy every link is younger than the file it names."""
     cache = as_hub_cache(b)
     edit(next((cache / "blobs").iterdir()), louder)
@@ -39,7 +39,7 @@ def hub_cache_copied(b: Bench) -> None:
     b.model.symlink_to(b.folder / "moved" / "snapshots" / "first")
 
 
-def hub_cache_linked_anew(b: Bench) -> None:
+def hub_cache_linked_anew(b: StaleModelFixture) -> None:
     """As a second download does that finds the file there."""
     cache = as_hub_cache(b)
     (blob,) = (cache / "blobs").iterdir()
@@ -50,7 +50,7 @@ def hub_cache_linked_anew(b: Bench) -> None:
     link.symlink_to(blob)
 
 
-def as_hub_cache(b: Bench) -> Path:
+def as_hub_cache(b: StaleModelFixture) -> Path:
     """The weights as the hub's cache keeps them: a link to a file that is named by its contents."""
     cache = b.folder / "models--owner--name"
     blob = cache / "blobs" / files.file_digest(b.weights)

@@ -13,13 +13,13 @@ from preflow.logprobs.store import LogprobStore, response_key
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.scoring import BATCH_TOKENS
 from preflow.observer import Silent
-from tests.unit.support import MODEL, Counting, filled, group
+from tests.unit.support import MODEL, CountingScorer, filled, group
 
 
 @pytest.mark.parametrize("by_length", [False, True])
 def test_pairs_of_one_prompt_are_computed_a_few_at_a_time(tmp_path: Path, by_length: bool) -> None:
     """Neither a forward nor what a kill loses grows with the number of pairs that share a prompt."""
-    counting, shards = Counting(), list[list[PromptResponses]]()
+    counting, shards = CountingScorer(), list[list[PromptResponses]]()
 
     def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         shards.append(list(groups))
@@ -49,7 +49,7 @@ def test_what_another_process_stored_meanwhile_is_not_counted_as_computed(tmp_pa
     url = f"memory://{tmp_path}"
     prompt = next([1, i] for i in range(99) if Ranks(1, 2).owns(response_key([1, i], [3])))
     groups: list[PromptResponses] = [(prompt, ([3], [4])), (prompt, ([5], [6]))]
-    store, counting = LogprobStore(url, MODEL), Counting()
+    store, counting = LogprobStore(url, MODEL), CountingScorer()
 
     def meet() -> None:
         filled(url, groups[:1])
@@ -69,7 +69,7 @@ def test_ranks_together_hit_what_the_first_of_them_found() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 0.01])
 def test_what_is_no_log_prob_is_not_stored(tmp_path: Path, value: float) -> None:
     def score(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
-        for asked, scored in zip(groups, Counting().score(groups), strict=True):
+        for asked, scored in zip(groups, CountingScorer().score(groups), strict=True):
             if asked[0][-1] == 2:
                 scored[0][1] = value
             yield scored

@@ -22,7 +22,7 @@ from preflow.observer import Silent
 from preflow.stages.reference import score_groups
 from tests.conftest import make_model
 from tests.fixtures.prepared_run import Run
-from tests.unit.logprobs.stale_bench import write_adapter
+from tests.unit.logprobs.stale_models import write_adapter
 from tests.unit.support import recipe_for
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
@@ -121,7 +121,6 @@ def test_weighted_sums_are_those_of_trl(prepared: Run, tmp_path: Path, ld_alpha:
     got = trl_values(tmp_path, model, load_tokenizer(base, recipe), groups, 4, ld_alpha=ld_alpha)
     table = PairTable.of(pairs).reference_scores(ld_alpha)
     for i, (pair, (chosen, rejected)) in enumerate(zip(pairs, got, strict=True)):
-        assert pair.reference_scores(ld_alpha) == pytest.approx((table["chosen"][i], table["rejected"][i]), abs=1e-9)
         assert abs(table["chosen"][i] - chosen) <= tolerance(chosen, len(pair.chosen_ids))
         assert abs(table["rejected"][i] - rejected) <= tolerance(rejected, len(pair.rejected_ids))
 

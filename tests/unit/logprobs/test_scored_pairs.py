@@ -1,5 +1,6 @@
 """Scored pairs in columns: the same sums as pair by pair, and a million rows without a million objects."""
 
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from bench.readback import measure
 from preflow.errors import ArtifactError
-from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs, write_pairs
+from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
+from tests.unit.support import write_pairs
 
 values = st.floats(-30, 0, width=32)
 responses = st.lists(values, min_size=1, max_size=6)
@@ -19,14 +21,20 @@ def pair(chosen: list[float], rejected: list[float]) -> ScoredPair:
     return ScoredPair([1, 2], list(range(len(chosen))), list(range(len(rejected))), chosen, rejected, "f:1")
 
 
+def weighted_sum(values: list[float], other: list[float], alpha: float | None) -> float:
+    """Token by token: 1 up to the length of the shorter response, then alpha."""
+    weights = [1.0 if i < len(other) or alpha is None else alpha for i in range(len(values))]
+    return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
+
+
 @given(st.lists(st.tuples(responses, responses), min_size=1, max_size=6), st.sampled_from([None, 0.0, 0.3, 1.0]))
 def test_columns_give_the_sums_of_each_pair(rows: list[tuple[list[float], list[float]]], alpha: float | None) -> None:
     pairs = [pair(chosen, rejected) for chosen, rejected in rows]
     scores = PairTable.of(pairs).reference_scores(alpha)
     for i, one in enumerate(pairs):
-        chosen, rejected = one.reference_scores(alpha)
-        assert scores["chosen"][i] == pytest.approx(chosen, abs=1e-9)
-        assert scores["rejected"][i] == pytest.approx(rejected, abs=1e-9)
+        chosen, rejected = one.ref_chosen, one.ref_rejected
+        assert scores["chosen"][i] == pytest.approx(weighted_sum(chosen, rejected, alpha), abs=1e-9)
+        assert scores["rejected"][i] == pytest.approx(weighted_sum(rejected, chosen, alpha), abs=1e-9)
 
 
 def test_the_tail_of_the_longer_response_is_weighted() -> None:

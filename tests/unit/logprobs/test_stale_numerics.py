@@ -16,24 +16,24 @@ from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from preflow.stages import reference
 from tests.conftest import make_model
-from tests.unit.logprobs.stale_bench import GROUPS, Bench, write_adapter
+from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture, write_adapter
 from tests.unit.source_copies import SourceCopy
 from tests.unit.support import recipe_for
 
 
-def test_another_dtype_computes_every_row_once(bench: Bench) -> None:
-    bench.recipe_changes["bf16"] = True
-    assert bench.ask() == len(GROUPS)
-    assert bench.ask(compare=False) == 0
-    bench.recipe_changes["bf16"] = False
-    assert bench.ask() == 0
+def test_another_dtype_computes_every_row_once(stale_model: StaleModelFixture) -> None:
+    stale_model.recipe_changes["bf16"] = True
+    assert stale_model.ask() == len(GROUPS)
+    assert stale_model.ask(compare=False) == 0
+    stale_model.recipe_changes["bf16"] = False
+    assert stale_model.ask() == 0
 
 
 @pytest.mark.slow
 def test_another_quantization_computes_every_row_once(tmp_path: Path) -> None:
     """bitsandbytes 0.50 packs weights for inference on the CPU in blocks of 64: narrower ones fail there."""
     pytest.importorskip("bitsandbytes")
-    made = Bench(tmp_path)
+    made = StaleModelFixture(tmp_path)
     make_model(made.base, width=64)
     write_adapter(made.model, made.base, seed=1)
     computed = []
@@ -54,18 +54,22 @@ def test_another_computation_shares_nothing(originals: Path, monkeypatch: pytest
     assert identity.identify(base, None, recipe, precision).digest() != before
 
 
-def test_an_edited_forward_shares_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_edited_forward_shares_nothing(
+    stale_model: StaleModelFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     copy = SourceCopy(tmp_path)
     with copy.edited("preflow/models/scoring.py", "return token_logprobs(", "return 2 * token_logprobs("):
         monkeypatch.setattr(identity, "code_digest", copy.graph().digest)
-        assert bench.ask() == len(GROUPS)
+        assert stale_model.ask() == len(GROUPS)
 
 
-def test_code_that_was_changed_while_it_runs_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_was_changed_while_it_runs_is_refused(
+    stale_model: StaleModelFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its values would be stored as those of what the file says now."""
     monkeypatch.setattr(preflow, "STARTED_NS", 0)
     with pytest.raises(CodeChangedError, match=r"preflow/.*\.py was changed at .*Start again"):
-        bench.ask()
+        stale_model.ask()
 
 
 @pytest.mark.parametrize("backend", ["cuda", "mkldnn"])
@@ -100,17 +104,19 @@ def test_switches_of_torch_are_in_the_identity() -> None:
     [("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"), ("DNNL_DEFAULT_FPMATH_MODE", "TF32"), ("NVIDIA_TF32_OVERRIDE", "1")],
 )
 def test_an_environment_that_coarsens_products_shares_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    stale_model: StaleModelFixture, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert bench.ask(compare=False) == len(GROUPS)
+    assert stale_model.ask(compare=False) == len(GROUPS)
     monkeypatch.delenv(name)
-    assert bench.ask() == 0
+    assert stale_model.ask() == 0
 
 
-def test_precision_lowered_in_the_run_is_not_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_lowered_in_the_run_is_not_stored(
+    stale_model: StaleModelFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a library may do when it is imported: after the store was opened, before the first forward."""
-    bench.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
+    stale_model.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
 
     def load_and_lower(*arguments: Any, **options: Any) -> Any:
         torch.set_float32_matmul_precision("high")
@@ -122,14 +128,14 @@ def test_precision_lowered_in_the_run_is_not_stored(bench: Bench, monkeypatch: p
             with pytest.raises(
                 ModelError, match=r"precision changed from cpu/float32/float32 to cpu/float32/float32/cuda=tf32"
             ):
-                bench.ask()
+                stale_model.ask()
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert bench.ask() == 3
+    assert stale_model.ask() == 3
 
 
-def test_a_callers_autocast_does_not_reach_into_float32(bench: Bench) -> None:
-    bench.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
+def test_a_callers_autocast_does_not_reach_into_float32(stale_model: StaleModelFixture) -> None:
+    stale_model.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert bench.ask(compare=False) == 3
-    assert bench.ask() == 0
+        assert stale_model.ask(compare=False) == 3
+    assert stale_model.ask() == 0

@@ -11,36 +11,36 @@ from pathlib import Path
 import pytest
 
 from preflow.environment import logprobs_url
-from tests.unit.logprobs.stale_bench import GROUPS, Bench
+from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture
 
 
-def tokens_swapped_between_chosen_and_rejected(b: Bench) -> None:
+def tokens_swapped_between_chosen_and_rejected(b: StaleModelFixture) -> None:
     b.groups = [(prompt, (rejected, [*chosen, 3])) for prompt, (chosen, rejected) in b.groups]
 
 
-def token_moved_from_prompt_to_response(b: Bench) -> None:
+def token_moved_from_prompt_to_response(b: StaleModelFixture) -> None:
     b.groups = [
         (prompt[:-1], ([prompt[-1], *chosen], [prompt[-1], *rejected])) for prompt, (chosen, rejected) in b.groups
     ]
 
 
-def end_of_turn_cut_off(b: Bench) -> None:
+def end_of_turn_cut_off(b: StaleModelFixture) -> None:
     b.groups = [(prompt, (chosen[:-1], rejected[:-1])) for prompt, (chosen, rejected) in b.groups]
 
 
-def shard_damaged(b: Bench) -> None:
+def shard_damaged(b: StaleModelFixture) -> None:
     for shard in Path(logprobs_url()).rglob("*.parquet"):
         data = bytearray(shard.read_bytes())
         data[len(data) // 3] ^= 4
         shard.write_bytes(bytes(data))
 
 
-def shard_cut_short(b: Bench) -> None:
+def shard_cut_short(b: StaleModelFixture) -> None:
     for shard in Path(logprobs_url()).rglob("*.parquet"):
         shard.write_bytes(shard.read_bytes()[:-9])
 
 
-def shards_of_another_model_moved_in(b: Bench) -> None:
+def shards_of_another_model_moved_in(b: StaleModelFixture) -> None:
     (mine,) = Path(logprobs_url()).iterdir()
     b.sft = "other"
     b.ask()
@@ -51,7 +51,7 @@ def shards_of_another_model_moved_in(b: Bench) -> None:
         shutil.copy(shard, theirs)
 
 
-def folder_of_another_model_renamed(b: Bench) -> None:
+def folder_of_another_model_renamed(b: StaleModelFixture) -> None:
     (mine,) = Path(logprobs_url()).iterdir()
     b.sft = "other"
     b.ask()
@@ -72,7 +72,7 @@ EVERY_ROW = [
 
 
 @pytest.mark.parametrize("way", EVERY_ROW, ids=lambda way: way.__name__)
-def test_no_stale_value(bench: Bench, way: Callable[[Bench], None]) -> None:
-    way(bench)
-    assert bench.ask() == len(GROUPS)
-    assert bench.ask(compare=False) == 0
+def test_no_stale_value(stale_model: StaleModelFixture, way: Callable[[StaleModelFixture], None]) -> None:
+    way(stale_model)
+    assert stale_model.ask() == len(GROUPS)
+    assert stale_model.ask(compare=False) == 0

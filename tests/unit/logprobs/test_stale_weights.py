@@ -25,34 +25,34 @@ from preflow.models.precision import Precision, choose_precision
 from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from tests.conftest import make_model
-from tests.unit.logprobs.stale_bench import GROUPS, Bench, change_json, edit, louder, write_adapter
 from tests.unit.logprobs.stale_hub import (
     edited_in_the_hub_cache_before_another_revision_came,
     hub_cache_copied,
     hub_cache_linked_anew,
 )
+from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture, change_json, edit, louder, write_adapter
 
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
 
-def retrained_into_the_same_folder(b: Bench) -> None:
+def retrained_into_the_same_folder(b: StaleModelFixture) -> None:
     shutil.rmtree(b.model)
     write_adapter(b.model, b.base, seed=7)
 
 
-def overwritten_file_by_file(b: Bench) -> None:
+def overwritten_file_by_file(b: StaleModelFixture) -> None:
     write_adapter(b.model, b.base, seed=7)
 
 
-def edited_in_place_with_the_same_size_and_time(b: Bench) -> None:
+def edited_in_place_with_the_same_size_and_time(b: StaleModelFixture) -> None:
     edit(b.weights, louder)
 
 
-def base_edited_in_place_with_the_same_size_and_time(b: Bench) -> None:
+def base_edited_in_place_with_the_same_size_and_time(b: StaleModelFixture) -> None:
     edit(b.base / "model.safetensors", louder)
 
 
-def one_weight(b: Bench) -> None:
+def one_weight(b: StaleModelFixture) -> None:
     def nudge(values: torch.Tensor) -> torch.Tensor:
         values.view(-1)[0] += 1.0
         return values
@@ -60,30 +60,30 @@ def one_weight(b: Bench) -> None:
     edit(b.weights, nudge)
 
 
-def adapter_files_swapped(b: Bench) -> None:
+def adapter_files_swapped(b: StaleModelFixture) -> None:
     other = b.folder / "other" / "model" / b.weights.name
     for source, target in ((b.weights, "held"), (other, b.weights.name)):
         source.rename(b.model / target)
     (b.model / "held").rename(other)
 
 
-def folders_swapped(b: Bench) -> None:
+def folders_swapped(b: StaleModelFixture) -> None:
     b.model.rename(b.folder / "held")
     (b.folder / "other" / "model").rename(b.model)
 
 
-def other_file_put_in_its_place_with_the_old_times(b: Bench) -> None:
+def other_file_put_in_its_place_with_the_old_times(b: StaleModelFixture) -> None:
     stat, other = b.weights.stat(), b.folder / "other" / "model" / b.weights.name
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     other.replace(b.weights)
 
 
-def hard_link_to_another_file(b: Bench) -> None:
+def hard_link_to_another_file(b: StaleModelFixture) -> None:
     b.weights.unlink()
     b.weights.hardlink_to(b.folder / "other" / "model" / b.weights.name)
 
 
-def link_turned_to_another_folder(b: Bench) -> None:
+def link_turned_to_another_folder(b: StaleModelFixture) -> None:
     b.model.rename(b.folder / "real")
     b.model.symlink_to(b.folder / "real")
     b.ask()
@@ -91,7 +91,7 @@ def link_turned_to_another_folder(b: Bench) -> None:
     b.model.symlink_to(b.folder / "other" / "model")
 
 
-def link_of_the_file_turned(b: Bench) -> None:
+def link_of_the_file_turned(b: StaleModelFixture) -> None:
     b.weights.rename(b.folder / "real.safetensors")
     b.weights.symlink_to(b.folder / "real.safetensors")
     b.ask()
@@ -99,19 +99,19 @@ def link_of_the_file_turned(b: Bench) -> None:
     b.weights.symlink_to(b.folder / "other" / "model" / b.weights.name)
 
 
-def adapter_scaled_by_its_config(b: Bench) -> None:
+def adapter_scaled_by_its_config(b: StaleModelFixture) -> None:
     change_json(b.model / "adapter_config.json", lora_alpha=64)
 
 
-def base_config_changed(b: Bench) -> None:
+def base_config_changed(b: StaleModelFixture) -> None:
     change_json(b.base / "config.json", rms_norm_eps=0.3)
 
 
-def rope_changed(b: Bench) -> None:
+def rope_changed(b: StaleModelFixture) -> None:
     change_json(b.base / "config.json", rope_parameters={"rope_type": "default", "rope_theta": 3.0})
 
 
-def merged_into_the_base(b: Bench) -> None:
+def merged_into_the_base(b: StaleModelFixture) -> None:
     """The adapter's folder becomes full weights: the merged model."""
     recipe = b.recipe
     base = resolve_model(Recipe(strategy="dpo", model_name=str(b.base)), Silent())
@@ -120,7 +120,7 @@ def merged_into_the_base(b: Bench) -> None:
     merged.save_pretrained(str(b.model))
 
 
-def full_weights_of_another_model(b: Bench) -> None:
+def full_weights_of_another_model(b: StaleModelFixture) -> None:
     shutil.rmtree(b.model)
     make_model(b.model, seed=5)
     b.ask()
@@ -128,23 +128,23 @@ def full_weights_of_another_model(b: Bench) -> None:
     make_model(b.model, seed=6)
 
 
-def clock_that_went_back(b: Bench) -> None:
+def clock_that_went_back(b: StaleModelFixture) -> None:
     edit(b.weights, louder)
     os.utime(b.weights, (0, 0))
 
 
-def file_from_the_future(b: Bench) -> None:
+def file_from_the_future(b: StaleModelFixture) -> None:
     edit(b.weights, louder)
     os.utime(b.weights, (time.time() + 10**6,) * 2)
 
 
-def memory_of_digests_damaged(b: Bench) -> None:
+def memory_of_digests_damaged(b: StaleModelFixture) -> None:
     edit(b.weights, louder)
     for record in digests_folder().glob("*.json"):
         record.write_text('{"stamp": [1', encoding="utf-8")
 
 
-def memory_of_another_file(b: Bench) -> None:
+def memory_of_another_file(b: StaleModelFixture) -> None:
     """The record of the other adapter's file put where this one's belongs."""
     memory = files.DigestCache(digests_folder())
     memory.digest(b.folder / "other" / "model" / b.weights.name)
@@ -154,7 +154,7 @@ def memory_of_another_file(b: Bench) -> None:
     shutil.copy(theirs, mine)
 
 
-def base_link_turned_to_another_model(b: Bench) -> None:
+def base_link_turned_to_another_model(b: StaleModelFixture) -> None:
     b.base.rename(b.folder / "real")
     b.base.symlink_to(b.folder / "real")
     assert b.ask() == 0, "the same weights under another path"
@@ -163,7 +163,7 @@ def base_link_turned_to_another_model(b: Bench) -> None:
     b.base.symlink_to(b.folder / "newer")
 
 
-def shard_in_a_folder_below(b: Bench) -> None:
+def shard_in_a_folder_below(b: StaleModelFixture) -> None:
     """Named by the index, where a pattern over the model's folder does not see it; a stray file lies where it does."""
     (b.base / "part").mkdir()
     shard = b.base / "part" / "model-00001-of-00001.safetensors"
@@ -175,20 +175,20 @@ def shard_in_a_folder_below(b: Bench) -> None:
     edit(shard, louder)
 
 
-def attention_set_in_the_config(b: Bench) -> None:
+def attention_set_in_the_config(b: StaleModelFixture) -> None:
     change_json(b.base / "config.json", attn_implementation="eager")
 
 
-def ropes_stretched(b: Bench) -> None:
+def ropes_stretched(b: StaleModelFixture) -> None:
     rope = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
     change_json(b.base / "config.json", rope_parameters=rope)
 
 
-def adapter_on_other_layers(b: Bench) -> None:
+def adapter_on_other_layers(b: StaleModelFixture) -> None:
     change_json(b.model / "adapter_config.json", rank_pattern={}, layers_to_transform=[0])
 
 
-def weights_in_two_files(b: Bench) -> None:
+def weights_in_two_files(b: StaleModelFixture) -> None:
     """Other weights, sharded, beside nothing of the first ones."""
     other = make_model(b.folder / "newer", seed=9)
     model = load_policy(resolve_model(Recipe(strategy="dpo", model_name=str(other)), Silent()), None, b.recipe, CPU)
@@ -241,10 +241,12 @@ REPRESENTATIVES = (
 
 
 @pytest.mark.parametrize("way", EVERY_ROW, ids=lambda way: way.__name__)
-def test_other_weights_have_another_identity(identity_bench: Bench, way: Callable[[Bench], None]) -> None:
-    way(identity_bench)
-    assert identity_bench.ask() == len(GROUPS)
-    assert identity_bench.ask() == 0
+def test_other_weights_have_another_identity(
+    identity_fixture: StaleModelFixture, way: Callable[[StaleModelFixture], None]
+) -> None:
+    way(identity_fixture)
+    assert identity_fixture.ask() == len(GROUPS)
+    assert identity_fixture.ask() == 0
 
 
 @pytest.mark.parametrize(
@@ -252,59 +254,59 @@ def test_other_weights_have_another_identity(identity_bench: Bench, way: Callabl
     [way if way in REPRESENTATIVES else pytest.param(way, marks=pytest.mark.nightly) for way in EVERY_ROW],
     ids=lambda way: way.__name__,
 )
-def test_no_stale_value(bench: Bench, way: Callable[[Bench], None]) -> None:
-    way(bench)
-    assert bench.ask() == len(GROUPS)
-    assert bench.ask(compare=False) == 0
+def test_no_stale_value(stale_model: StaleModelFixture, way: Callable[[StaleModelFixture], None]) -> None:
+    way(stale_model)
+    assert stale_model.ask() == len(GROUPS)
+    assert stale_model.ask(compare=False) == 0
 
 
-def test_an_adapter_that_would_be_read_from_a_pickle_is_refused(bench: Bench) -> None:
-    bench.weights.rename(bench.model / "stray.safetensors")
-    (bench.model / "adapter_model.bin").write_bytes(b"a pickle")
+def test_an_adapter_that_would_be_read_from_a_pickle_is_refused(stale_model: StaleModelFixture) -> None:
+    stale_model.weights.rename(stale_model.model / "stray.safetensors")
+    (stale_model.model / "adapter_model.bin").write_bytes(b"a pickle")
     with pytest.raises(UnsafeWeightsError, match=r"without adapter_model\.safetensors"):
-        bench.ask()
+        stale_model.ask()
 
 
-def test_an_index_that_names_a_file_elsewhere_is_refused(bench: Bench) -> None:
-    index = bench.base / "model.safetensors.index.json"
+def test_an_index_that_names_a_file_elsewhere_is_refused(stale_model: StaleModelFixture) -> None:
+    index = stale_model.base / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../other.safetensors"}}))
     with pytest.raises(UnsafeWeightsError, match=r"names \.\./other\.safetensors"):
-        bench.ask()
+        stale_model.ask()
 
 
-def test_code_from_another_repository_is_refused(bench: Bench) -> None:
-    bench.recipe_changes["trust_remote_code"] = True
-    change_json(bench.base / "config.json", auto_map={"AutoModelForCausalLM": "owner/code--modeling.Model"})
+def test_code_from_another_repository_is_refused(stale_model: StaleModelFixture) -> None:
+    stale_model.recipe_changes["trust_remote_code"] = True
+    change_json(stale_model.base / "config.json", auto_map={"AutoModelForCausalLM": "owner/code--modeling.Model"})
     with pytest.raises(ModelError, match=r"another repository \(owner/code--modeling\.Model\)"):
-        bench.ask()
+        stale_model.ask()
 
 
-def tokenizer_replaced(b: Bench) -> None:
+def tokenizer_replaced(b: StaleModelFixture) -> None:
     (b.base / "tokenizer.json").write_text((b.base / "tokenizer.json").read_text().replace('"!"', '"§"'))
 
 
-def template_changed(b: Bench) -> None:
+def template_changed(b: StaleModelFixture) -> None:
     (b.base / "chat_template.jinja").write_text("{{ messages }}")
 
 
-def base_named_otherwise(b: Bench) -> None:
+def base_named_otherwise(b: StaleModelFixture) -> None:
     change_json(b.model / "adapter_config.json", base_model_name_or_path="elsewhere")
 
 
-def copied_with_new_times(b: Bench) -> None:
+def copied_with_new_times(b: StaleModelFixture) -> None:
     shutil.copytree(b.model, b.folder / "copied" / "model")
     b.sft = "copied"
 
 
-def training_log_beside_the_model(b: Bench) -> None:
+def training_log_beside_the_model(b: StaleModelFixture) -> None:
     (b.folder / b.sft / "training.json").write_text("[]")
 
 
-def memory_lost(b: Bench) -> None:
+def memory_lost(b: StaleModelFixture) -> None:
     shutil.rmtree(digests_folder())
 
 
-def tokenizer_with_more_tokens(b: Bench) -> None:
+def tokenizer_with_more_tokens(b: StaleModelFixture) -> None:
     """No row of these uses them."""
     tokenizer = AutoTokenizer.from_pretrained(str(b.base))
     tokenizer.add_tokens(["<extra>", "<more>"])
@@ -323,9 +325,11 @@ NO_ROW = [
 
 
 @pytest.mark.parametrize("way", NO_ROW, ids=lambda way: way.__name__)
-def test_what_changes_no_weight_keeps_the_identity(identity_bench: Bench, way: Callable[[Bench], None]) -> None:
-    way(identity_bench)
-    assert identity_bench.ask() == 0
+def test_what_changes_no_weight_keeps_the_identity(
+    identity_fixture: StaleModelFixture, way: Callable[[StaleModelFixture], None]
+) -> None:
+    way(identity_fixture)
+    assert identity_fixture.ask() == 0
 
 
 @pytest.mark.parametrize(
@@ -334,27 +338,27 @@ def test_what_changes_no_weight_keeps_the_identity(identity_bench: Bench, way: C
     ids=lambda way: way.__name__,
 )
 def test_what_changes_no_row_of_tokens_and_no_weight_computes_nothing(
-    bench: Bench, way: Callable[[Bench], None]
+    stale_model: StaleModelFixture, way: Callable[[StaleModelFixture], None]
 ) -> None:
     """Token ids are in each row's key: a tokenizer counts by the ids that it gives, not by its file."""
-    way(bench)
-    assert bench.ask() == 0
+    way(stale_model)
+    assert stale_model.ask() == 0
 
 
-def test_weights_that_change_while_they_are_used_are_not_stored(bench: Bench) -> None:
+def test_weights_that_change_while_they_are_used_are_not_stored(stale_model: StaleModelFixture) -> None:
     from preflow.errors import ModelError
     from preflow.stages import reference
 
-    bench.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
+    stale_model.groups = [([8, 8, i], ([9, 9], [7])) for i in range(3)]
     load = load_policy
 
     def load_and_edit(*arguments: Any, **options: Any) -> Any:
         model = load(*arguments, **options)
-        edit(bench.weights, louder)
+        edit(stale_model.weights, louder)
         return model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "load_policy", load_and_edit)
         with pytest.raises(ModelError, match="was changed while"):
-            bench.ask()
-    assert bench.ask() == 3
+            stale_model.ask()
+    assert stale_model.ask() == 3

@@ -21,7 +21,7 @@ from preflow.logprobs.shards import SCHEMA, ShardFolder
 from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Silent
-from tests.unit.support import MODEL, OTHER, Counting, filled, group, values_of
+from tests.unit.support import MODEL, OTHER, CountingScorer, filled, group, values_of
 
 
 def shard_files(store: LogprobStore) -> list[Path]:
@@ -112,13 +112,13 @@ def test_half_a_shard_has_another_name(tmp_path: Path, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(type(store.shards._files), "mv", die)
         with pytest.raises(KeyboardInterrupt):
-            fill(store, [group(1)], Counting().load, Silent(), "test")
+            fill(store, [group(1)], CountingScorer().load, Silent(), "test")
     assert len(LogprobStore(tmp_path, MODEL)) == 0
     assert len(filled(tmp_path, [group(1)])[1].asked) == 1
 
 
 def test_a_stop_loses_at_most_one_shard(tmp_path: Path) -> None:
-    counting = Counting()
+    counting = CountingScorer()
 
     def dying(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         for scored in counting.score(groups):
@@ -135,7 +135,7 @@ def test_a_stop_loses_at_most_one_shard(tmp_path: Path) -> None:
 def test_rows_that_another_process_has_leased_are_left_to_it(tmp_path: Path) -> None:
     """A second one that wants the same rows takes the next shard, and waits for the first one's."""
     groups = [group(i) for i in range(2 * SHARD_GROUPS)]
-    second, parts = Counting(), list[FillStats]()
+    second, parts = CountingScorer(), list[FillStats]()
 
     def fill_too() -> None:
         parts.append(fill(LogprobStore(tmp_path, MODEL), groups, second.load, Silent(), "second"))
@@ -147,7 +147,7 @@ def test_rows_that_another_process_has_leased_are_left_to_it(tmp_path: Path) -> 
             thread.start()
             while len(second.asked) < SHARD_GROUPS and thread.is_alive():
                 time.sleep(0.001)
-        yield from Counting().score(asked)
+        yield from CountingScorer().score(asked)
 
     stats = fill(LogprobStore(tmp_path, MODEL), groups, lambda: first, Silent(), "first")
     thread.join(timeout=60)
@@ -178,7 +178,7 @@ def test_leases_of_dead_processes_are_free(tmp_path: Path) -> None:
 def test_ranks_take_disjoint_rows_that_make_up_the_whole(url: str) -> None:
     groups = [group(i) for i in range(150)]
     met: list[int] = []
-    parts = [Counting() for _ in range(3)]
+    parts = [CountingScorer() for _ in range(3)]
     for part in parts:
         store = LogprobStore(url, MODEL)
         ranks = Ranks(parts.index(part), 3, lambda: met.append(sum(len(other.asked) for other in parts)))
@@ -254,7 +254,7 @@ def test_a_changed_file_of_the_model_stops_the_filling(tmp_path: Path) -> None:
 
     def changing(groups: Sequence[PromptResponses]) -> Iterator[list[torch.Tensor]]:
         weights.write_bytes(b"newer")
-        yield from Counting().score(groups)
+        yield from CountingScorer().score(groups)
 
     with pytest.raises(ModelError, match=r"model\.safetensors was changed"):
         fill(LogprobStore(tmp_path / "s", reference), [group(1)], lambda: changing, Silent(), "test")
@@ -290,5 +290,5 @@ def test_a_link_that_leads_nowhere_does_not_hold_up_a_reader(tmp_path: Path, mon
 def test_a_reference_pruned_while_it_is_filled_says_whose_it_is_again(tmp_path: Path) -> None:
     store, _, _ = filled(tmp_path, [group(1)])
     store.shards.clear()
-    fill(store, [group(2)], Counting().load, Silent(), "test")
+    fill(store, [group(2)], CountingScorer().load, Silent(), "test")
     assert json.loads((Path(store.shards.path) / "reference.json").read_text())["digest"] == MODEL.digest()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import bootstrap_mean, standard_error, wilson
-from preflow.maths.logprobs import length_desensitised, token_logprobs, tolerance
+from preflow.maths.logprobs import token_logprobs, tolerance
 from preflow.maths.preference import implicit_reward
 
 
@@ -78,12 +78,6 @@ def test_kl_is_not_negative_and_zero_for_equal_models(seed: int) -> None:
     p, q = torch.randn(5, 17, generator=generator), torch.randn(5, 17, generator=generator)
     assert (kl_divergence(p, q) > -1e-6).all()
     assert kl_divergence(p, p).abs().max() == 0
-
-
-def test_length_desensitised_score() -> None:
-    """Three tokens of -1, two of them shared, tail weight 0.5: -1 - 1 - 0.5 = -2.5."""
-    assert length_desensitised(torch.tensor([-1.0, -1.0, -1.0]), 2, 0.5).item() == -2.5
-    assert length_desensitised(torch.tensor([-1.0, -1.0, -1.0]), 2, 1.0).item() == -3.0
 
 
 def test_wilson_interval_of_a_textbook_case() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from preflow.models.adapters import save_model
 from preflow.models.loading import load_tokenizer
 from tests.fixtures.prepared_run import Run
-from tests.unit.dpo.starts import going_on
+from tests.unit.dpo.start_models import going_on
 
 
 def test_an_adapter_names_its_base_as_the_recipe_does(prepared: Run, tmp_path: Path) -> None:

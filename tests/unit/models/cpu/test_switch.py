@@ -102,11 +102,11 @@ def test_another_torch_trains_on_plain_modules_and_reports_it(tmp_path: Path, mo
     monkeypatch.setattr(switch, "holds_for", lambda version: False)
     notes = Notes()
     assert not replaced(trainer_of("dpo", tmp_path, notes))
-    (note,) = notes.told
+    (note,) = notes.messages
     assert note.startswith("dpo: training runs on torch's plain modules")
     assert torch.__version__ in note
     assert not replaced(trainer_of("dpo", tmp_path, (quiet := Notes()), cpu_kernels="off"))
-    assert not quiet.told, "what was asked for is not worth a note"
+    assert not quiet.messages, "what was asked for is not worth a note"
 
 
 @pytest.mark.parametrize(

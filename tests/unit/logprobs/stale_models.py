@@ -28,7 +28,7 @@ GROUPS: list[PromptResponses] = [([1, 5 + i, 9], ([20 + i, 21, 1], [40, 41 + i, 
 
 
 @dataclass
-class Bench:
+class StaleModelFixture:
     """A base model, an adapter over it, and a store that is asked for both."""
 
     folder: Path
@@ -70,7 +70,7 @@ class Bench:
         return recorder.values["scoring/rows_computed"]
 
 
-class IdentityBench(Bench):
+class IdentityFixture(StaleModelFixture):
     """The same without a forward: a store that computes every row of an identity that it has not seen."""
 
     def ask(self, *, compare: bool = True) -> float:

@@ -5,6 +5,9 @@
 
 from typing import Any
 
+import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when imported
+
+# isort: split
 from prefect import flow
 
 from flows.running.preparation import RunResult, prepare_run

@@ -255,7 +255,7 @@ def _command(command: Any, name: str, level: int) -> list[str]:
     if rows := [(f"`{record[0]}`", record[1]) for record in records if record and record[0] != "--help"]:
         parts.append(_table(("option", "meaning"), rows))
     for child in command.list_commands(context) if hasattr(command, "list_commands") else ():
-        found = command.get_command(context, child)
+        _, found, _ = command.resolve_command(context, [child])
         if not found.hidden:
             parts += _command(found, f"{name} {child}", level if level > 2 else level + 1)
     return parts

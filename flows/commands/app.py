@@ -2,20 +2,60 @@
 
 A new subcommand is a new module here, and nothing else: every module of the folder but this one is a command of the
 module's name. It has either ``main``, a function with Typer's annotations whose docstring is the help, or ``app``, a
-``typer.Typer`` with subcommands of its own (as ``store`` has). Importing a module must load nothing heavy, since
-``preflow --help`` imports all of them: what a command works with is imported inside its function.
+``typer.Typer`` with subcommands of its own (as ``store`` has). The first line of its docstring is its line in
+``preflow --help``, which imports no module; a subcommand's own help imports that one, so what a command works with is
+imported inside its function.
 """
 
+import ast
 import importlib
 import pkgutil
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flows import commands
 from preflow import __version__
 
 _HELP = "From demonstrations and preference pairs to an aligned, evaluated language model."
+
+
+class Subcommands(TyperGroup):
+    """The group of all subcommands, whose modules are imported when they are asked for by name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The subcommand that arguments begin with, itself in place of its line in the list."""
+        if args and args[0] in self.commands:
+            self.commands[args[0]] = load(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def names() -> list[str]:
+    """The subcommands, by name."""
+    return [found.name for found in pkgutil.iter_modules(commands.__path__) if found.name != "app"]
+
+
+def load(name: str) -> Any:
+    """A subcommand with its arguments and options, as Typer builds it from its module."""
+    module = importlib.import_module(f"{commands.__name__}.{name}")
+    alone = typer.Typer(add_completion=False)
+    alone.callback()(lambda: None)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name)
+    else:
+        alone.command(name=name)(module.main)
+    return typer.main.get_group(alone).commands[name]
+
+
+def _line(name: str) -> str:
+    """What a subcommand does, from the first line of its module: what follows the command itself and a colon."""
+    (folder,) = commands.__path__
+    text = ast.get_docstring(ast.parse((Path(folder) / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    said = text.partition("\n")[0].partition("``: ")[2]
+    return said[:1].upper() + said[1:]
 
 
 def _print_version(asked: bool) -> None:
@@ -33,22 +73,26 @@ def _options(
 
 
 def build() -> typer.Typer:
-    """The application with every subcommand of this folder."""
-    app = typer.Typer(name="preflow", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+    """The application with a line for every subcommand of this folder, each loaded when it is asked for."""
+    app = typer.Typer(name="preflow", cls=Subcommands, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_options)
-    for found in pkgutil.iter_modules(commands.__path__):
-        if found.name == "app":
-            continue
-        module = importlib.import_module(f"{commands.__name__}.{found.name}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=found.name)
-        else:
-            app.command(name=found.name.replace("_", "-"))(module.main)
+    for name in names():
+        app.command(name=name, help=_line(name))(_unloaded)
     return app
 
 
+def _unloaded() -> None:
+    """Stands for a subcommand in the list."""
+
+
 def main() -> None:
-    """The console script."""
+    """The console script.
+
+    A subcommand that comes first is called without its group: to parse the group's options, Typer loads pydantic.
+    """
+    name, *rest = sys.argv[1:] or [""]
+    if name in names():
+        load(name)(rest, prog_name=f"preflow {name}")
     build()(prog_name="preflow")
 
 

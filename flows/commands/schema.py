@@ -1,4 +1,7 @@
-"""``preflow schema``: the JSON schema of a recipe, for editors; the same as ``python -m preflow.config``."""
+"""``preflow schema``: the JSON schema of a recipe, for editors.
+
+The same as ``python -m preflow.config``.
+"""
 
 import json
 

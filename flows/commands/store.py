@@ -1,4 +1,7 @@
-"""``preflow store show | prune``: the store of reference log-probs; also ``python -m preflow.stages.reference``."""
+"""``preflow store show | prune``: the store of reference log-probs.
+
+Also ``python -m preflow.stages.reference``.
+"""
 
 from preflow.logprobs.cli import app
 

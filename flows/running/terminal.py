@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from preflow.environment import make_home
 from preflow.errors import ConfigError, PreflowError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
 
     prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
 
+    make_home()  # before Prefect is imported
     from flows.running.embedded_server import own_server
     from flows.running.summary import show
 

@@ -1,7 +1,8 @@
 """Where all state lies: one folder, ``PREFLOW_HOME`` (default ``.preflow`` in the working folder).
 
 ``activate()`` points Prefect and the Hugging Face caches there and switches telemetry off. It must run before
-``prefect`` or ``mlflow`` are imported, so the packages ``flows``, ``tasks`` and ``expectations`` call it first.
+``prefect`` or ``mlflow`` are imported, so the packages ``flows``, ``tasks`` and ``expectations`` call it first. It
+makes no folder, so that a command's help leaves nothing behind; ``make_home()``, which ``tasks`` calls, does.
 Everything is a default: a variable that the user has set is left alone.
 """
 
@@ -60,11 +61,10 @@ def without_login(address: str) -> str:
 
 
 def activate() -> Path:
-    """Set the environment's defaults for a run and return the home folder."""
+    """Set the environment's defaults for a run and return the home folder, which is not made yet."""
     home = preflow_home()
     os.environ.setdefault("PREFLOW_HOME", str(home))
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes no parents
     if "HF_HOME" not in os.environ:  # the login stays where the hub's own tools look for it
         os.environ.setdefault("HF_HUB_CACHE", str(home / "hub"))
         os.environ.setdefault("HF_DATASETS_CACHE", str(home / "datasets"))
@@ -72,6 +72,12 @@ def activate() -> Path:
         os.environ.setdefault(name, value)
     quiet_quantization()
     return home
+
+
+def make_home() -> None:
+    """Make Prefect's folder in the home folder; Prefect, which looks for it when imported, makes no parents."""
+    activate()
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def quiet_quantization(*, asked: bool = False) -> None:

@@ -1,12 +1,15 @@
 """The command ``preflow``: its subcommands, its version, and what it must not load to print its help."""
 
 import json
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from flows import commands
@@ -47,24 +50,62 @@ def test_a_subcommand_says_what_it_does(name: str) -> None:
 
 HEAVY = (
     *("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "prefect", "mlflow"),
-    *("great_expectations", "pandas", "pyarrow", "numpy", "httpx", "preflow.config", "preflow.specs"),
+    *("great_expectations", "pandas", "pyarrow", "numpy", "httpx", "pydantic", "preflow.config", "preflow.specs"),
 )
 
 
-def test_no_help_loads_what_only_work_needs() -> None:
-    """Every command's module is imported for ``preflow --help``, and its help needs no more."""
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that a command has loaded when it has printed what it prints."""
     code = f"""
-import sys
-from flows.commands.app import build
-for name in {SUBCOMMANDS}:
-    try:
-        build()([name, "--help"], prog_name="preflow")
-    except SystemExit as end:
-        assert end.code == 0
-print([name for name in {HEAVY} if name in sys.modules])
+import atexit, sys
+from flows.commands.app import main
+atexit.register(lambda: print(*sys.modules))
+sys.argv[1:] = {list(arguments)}
+main()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_no_help_loads_what_only_work_needs(name: str) -> None:
+    """Nor another command's module."""
+    loaded = loaded_by(name, "--help")
+    assert f"flows.commands.{name}" in loaded
+    others = {f"flows.commands.{other}" for other in SUBCOMMANDS if other != name}
+    assert not loaded & {*HEAVY, *others}
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_what_all_commands_share_loads_none_of_them(option: str) -> None:
+    loaded = loaded_by(option)
+    assert not loaded & {*HEAVY[:-3], *HEAVY[-2:], *(f"flows.commands.{name}" for name in SUBCOMMANDS)}
+
+
+def test_each_line_of_the_list_is_a_sentence() -> None:
+    for command in typer.main.get_group(application.build()).commands.values():
+        assert re.fullmatch(r"[A-Z][^`\n]{20,}[.]", command.help or ""), command.name
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a working folder, and nothing said about where state lies."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFLOW_", "PREFECT_"))}
+    environment["PYTHONPATH"] = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    command = [sys.executable, "-m", "flows.commands.app", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["validate", "--help"]])
+def test_help_and_version_leave_nothing_behind(arguments: list[str], tmp_path: Path) -> None:
+    assert run_in(tmp_path, *arguments).returncode == os.EX_OK
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root can make another")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version_work_where_nothing_can_be_written(arguments: list[str]) -> None:
+    done = run_in(Path("/proc"), *arguments)
+    assert (done.returncode, done.stderr) == (os.EX_OK, "")
 
 
 def test_an_unknown_subcommand_is_a_usage_error() -> None:

@@ -163,7 +163,7 @@ class _Filling:
             self._stats.computed += sum(work.firsts)
         seconds = time.monotonic() - begin
         self._store.reference.require_unchanged()
-        self._store.add(_columns(shard, values, seconds))
+        self._store.add(shard_columns(shard, values, seconds))
         self._stats.responses += len(values)
         self._stats.tokens += sum(packed_length(work.group) + 1 for work in shard)
         self._stats.seconds += seconds
@@ -220,7 +220,7 @@ class _Choice:
         return work.part(np.flatnonzero(absent).tolist())
 
 
-def _columns(shard: Sequence[WorkItem], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
+def shard_columns(shard: Sequence[WorkItem], values: list[list[float]], seconds: float) -> dict[str, list[Any]]:
     """One shard's rows by column; the time is divided in proportion to tokens."""
     lengths = [len(work.group[0]) + len(response) for work in shard for response in work.group[1]]
     return {

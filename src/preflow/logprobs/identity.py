@@ -123,8 +123,12 @@ def _version(package: str) -> str:
 
 
 def computing() -> tuple[str, ...]:
-    """What computes a value (loading the model, putting an adapter's layers together, scoring) and what it is given."""
-    return tuple(f"{each.__module__}:{each.__name__}" for each in (load_policy, fuse_lora, scores, Precision, ModelRef))
+    """What computes a value and what it is given.
+
+    Loading the model, putting an adapter's layers together, scoring, and summing up what is stored.
+    """
+    parts = (load_policy, fuse_lora, scores, Precision, ModelRef)
+    return *(f"{each.__module__}:{each.__name__}" for each in parts), "preflow.logprobs.fill:shard_columns"
 
 
 def computation_identity(precision_label: str) -> dict[str, Any]:

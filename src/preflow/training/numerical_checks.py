@@ -13,7 +13,7 @@ from preflow.errors import NonFiniteLossError, RuinedModelError
 from preflow.models.loading import LanguageModel
 from preflow.models.packed.layout import IGNORED
 from preflow.models.sharding import local_part
-from preflow.training.trl_trainer import as_trainer
+from preflow.training.trl_trainer import TrlTrainer, as_trainer
 
 ROW = "row"
 _NAMED = 8
@@ -90,7 +90,7 @@ class NumericalChecks:
         weights = [local_part(p.detach()) for p in trainer.model.parameters() if p.requires_grad]
         norm = torch.stack([norm.float() for norm in torch._foreach_norm(weights, math.inf)]).sum()
         if distributed.any_rank(not bool(torch.isfinite(norm)), trainer.args.device):
-            raise NonFiniteLossError(f"{self.stage}: weights are NaN or infinite {self._after()}")
+            raise NonFiniteLossError(f"{self.stage}: weights are NaN or infinite {_after_step(trainer)}")
 
     def check_end(self) -> None:
         """Stop after a last step that ruined the model: it gives the rows of that step less than guessing would.
@@ -103,12 +103,14 @@ class NumericalChecks:
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
         nats, before = self._nats(model, batch)
         if distributed.any_rank(not math.isfinite(nats), trainer.args.device):
-            raise NonFiniteLossError(f"{self.stage}: the model gives its rows {nats} nats per token {self._after()}")
+            raise NonFiniteLossError(
+                f"{self.stage}: the model gives its rows {nats} nats per token {_after_step(trainer)}"
+            )
         guessing = math.log(model_vocabulary(trainer.model))
         if distributed.any_rank(before <= _KNOWING * guessing and nats > guessing, trainer.args.device):
             raise RuinedModelError(
                 f"{self.stage}: the model gives its own training rows {nats:.1f} nats per token (before training "
-                f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {self._after()}"
+                f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {_after_step(trainer)}"
             )
 
     def _nats(self, model: Any, batch: Any) -> tuple[float, float]:
@@ -126,18 +128,6 @@ class NumericalChecks:
         first = next((e["loss"] for e in trainer.state.log_history if "loss" in e), math.inf)
         before = -float(batch["ref_chosen_logps"].sum()) / count if pairs else first
         return -float(values[:kept].double().sum()) / count, before
-
-    def _after(self) -> str:
-        trainer = as_trainer(self)
-        return (
-            f"after step {trainer.state.global_step}, whose loss and gradient were finite: the step was too large; "
-            f"{self._kept()}. Lower the learning rate ({trainer.args.learning_rate:g})"
-        )
-
-    def _kept(self) -> str:
-        trainer = as_trainer(self)
-        kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
-        return f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
 
     def _guilty(self, rows: Sequence[int], broken: Sequence[int], breaks: Callable[[int], bool]) -> list[int]:
         """Which rows of all processes break alone; where none does, all that ``broken`` says."""
@@ -174,9 +164,22 @@ class NumericalChecks:
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         return NonFiniteLossError(
             f"{self.stage}: the {what} is {value} at step {trainer.state.global_step + 1}, expected a number, on "
-            f"{', '.join(names)}{more}; the weights are unchanged, and {self._kept()}. "
+            f"{', '.join(names)}{more}; the weights are unchanged, and {_kept_checkpoint(trainer)}. "
             f"Look at those rows, or lower the learning rate or max_grad_norm"
         )
+
+
+# Functions, not methods: of the identity of a stage, an error's text and what makes it are no part.
+def _after_step(trainer: TrlTrainer) -> str:
+    return (
+        f"after step {trainer.state.global_step}, whose loss and gradient were finite: the step was too large; "
+        f"{_kept_checkpoint(trainer)}. Lower the learning rate ({trainer.args.learning_rate:g})"
+    )
+
+
+def _kept_checkpoint(trainer: TrlTrainer) -> str:
+    kept = sorted(Path(str(trainer.args.output_dir)).glob("checkpoint-*"))
+    return f"the last checkpoint is kept in {trainer.args.output_dir}" if kept else "no checkpoint was written yet"
 
 
 class _StepHooks(TrainerCallback):

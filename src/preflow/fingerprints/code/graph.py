@@ -155,7 +155,12 @@ class CodeGraph:
         assert module is not None, f"{reference} was found by its module"
         if reference.name == EVERYTHING:
             parts = [part for name in sorted(module.definitions) for part in (name, Reference(module.name, name))]
-            return Resolved(parts)
+            whole = Resolved(parts)
+            for name, path in sorted(module.imports.items()) if module.is_package else ():
+                whole.parts += [name, *self._meant(path, module.name, whole)]
+            for path in module.starred:
+                whole.parts += self._meant(path, module.name, whole)
+            return whole
         if reference.name not in module.written:
             module.written[reference.name] = write(module, reference.name)
         written = module.written[reference.name]

@@ -32,6 +32,7 @@ class Module:
         is_package: Whether it is a package's ``__init__``.
         definitions: Top-level functions, classes and constants: name to the statements that make it.
         imports: Top-level names to the dotted path that each was imported from.
+        starred: Modules from which everything is imported.
         imported: Dotted names that importing the module imports; some are attributes and no modules.
         effects: Statements that do something when the module is imported, in order: calls, changes of other objects,
             blocks. What they do counts even where nothing names it.
@@ -44,6 +45,7 @@ class Module:
     reads_annotations: bool = False
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
+    starred: list[str] = field(default_factory=list)
     imported: list[str] = field(default_factory=list)
     effects: list[ast.stmt] = field(default_factory=list)
     written: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -74,8 +76,7 @@ def read_module(text: str, name: str, *, is_package: bool) -> Module:
 def _take(module: Module, statement: ast.stmt) -> None:
     match statement:
         case ast.Import() | ast.ImportFrom():
-            module.imports |= imported_names(statement, module)
-            module.imported += imported_modules(statement, module)
+            _take_import(module, statement)
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             module.definitions.setdefault(statement.name, []).append(statement)
             if any(_last_name(each) not in _WRAPPING for each in statement.decorator_list):
@@ -103,12 +104,18 @@ def _take_block(module: Module, statement: ast.stmt) -> None:
         return
     for node in walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            module.imports |= imported_names(node, module)
-            module.imported += imported_modules(node, module)
+            _take_import(module, node)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             module.definitions.setdefault(node.name, []).append(statement)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             module.definitions.setdefault(node.id, []).append(statement)
+
+
+def _take_import(module: Module, statement: ast.Import | ast.ImportFrom) -> None:
+    module.imports |= imported_names(statement, module)
+    module.imported += imported_modules(statement, module)
+    if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+        module.starred.append(_origin(statement, module))
 
 
 def is_typing_block(statement: ast.stmt) -> bool:
@@ -124,7 +131,7 @@ def imported_names(statement: ast.Import | ast.ImportFrom, module: Module) -> di
             for alias in statement.names
         }
     origin = _origin(statement, module)
-    return {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in statement.names}
+    return {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in statement.names if alias.name != "*"}
 
 
 def imported_modules(statement: ast.Import | ast.ImportFrom, module: Module) -> Iterator[str]:

@@ -187,6 +187,8 @@ class _Writer:
             self.written.also.add(Use(self._module.name))
         if name in self._module.definitions:
             return f"{self._module.name}.{name}"
+        if name not in self._module.imports:
+            self.written.also.update(Use(path) for path in self._module.starred)
         return self._module.imports.get(name)
 
 

@@ -1,11 +1,12 @@
 """The tree is edited: what changes no number keeps every cached stage, what decides one misses where it decides."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from preflow.specs import STAGES
 from tests.unit.source_copies import LAUNCHED, STORE, SourceCopy
-
-pytestmark = pytest.mark.slow
 
 TRAINING = {"sft", "dpo", "launched sft", "launched dpo"}
 #: What computes log-probs with a model, and the store of these.
@@ -26,6 +27,8 @@ HITS = {
     "an error's longer text": ("preflow/dpo", "the policy does not start from the ", "the policy starts not from the "),
     "an error's text made by a function": ("expectations/gate.py", "the data are unfit", "these data are unfit"),
     "an error's text in a validator": ("preflow/config", "max_steps is 0: expected", "max_steps: expected"),
+    "an error's text made by a helper": ("preflow/training", "the step was too large", "the step is too large"),
+    "an error's text made by a helper's helper": ("preflow/training", "the last checkpoint is kept", "one is kept"),
     "an assertion's text": ("preflow/stages", "needs a recipe with an SFT section", "needs recipe.sft"),
     "a note": ("preflow/stages", "rows are padded to the longest", "rows are filled up to the longest"),
     "a note of several lines": ("preflow/training", ": out of memory with ", ": no memory for "),
@@ -135,6 +138,7 @@ MISSES = {
         "pa.float16()",
         DPO | REFERENCE | {"evaluate"},
     ),
+    "the sum of a stored value": ("preflow/logprobs/fill.py", "[sum(row) for", "[max(row) for", SCORING),
     "the key of a stored value": ("preflow/logprobs", '"inference_mode", ', "", REFERENCE | {"evaluate"}),
     "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
     "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
@@ -156,6 +160,29 @@ MISSES = {
 }
 
 
+#: Edits that the fast tier tries: something of every kind and of every stage.
+FAST = {
+    "a comment",
+    "an error's text",
+    "a note",
+    "an annotation",
+    "a constant of the estimates",
+    "a helper's name",
+    "the log-prob of a token",
+    "a table of words",
+    "the tokens of a row",
+    "a fresh adapter",
+    "the proof",
+    "the sum of a stored value",
+    "a launch",
+    "what an import does",
+}
+
+
+def params(edits: Mapping[str, tuple[Any, ...]]) -> list[Any]:
+    return [pytest.param(edit, id=name, marks=() if name in FAST else pytest.mark.slow) for name, edit in edits.items()]
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> SourceCopy:
     return SourceCopy(tmp_path_factory.mktemp("sources"))
@@ -166,13 +193,13 @@ def before(copy: SourceCopy) -> dict[str, str]:
     return copy.digests()
 
 
-@pytest.mark.parametrize("edit", HITS.values(), ids=HITS)
+@pytest.mark.parametrize("edit", params(HITS))
 def test_what_changes_no_number_hits(copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str]) -> None:
     with copy.edited(*edit):
         assert copy.digests() == before
 
 
-@pytest.mark.parametrize("edit", MISSES.values(), ids=MISSES)
+@pytest.mark.parametrize("edit", params(MISSES))
 def test_what_decides_a_number_misses_where_it_decides(
     copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str, set[str]]
 ) -> None:
@@ -181,12 +208,18 @@ def test_what_decides_a_number_misses_where_it_decides(
         assert changed(before, copy.digests()) == missed
 
 
+def test_the_fast_edits_are_among_all() -> None:
+    assert HITS.keys() | MISSES.keys() >= FAST
+
+
+@pytest.mark.slow
 def test_a_module_under_another_name_hits(copy: SourceCopy, before: dict[str, str]) -> None:
     """Twelve modules import it."""
     with copy.moved("preflow.models.packed.layout", "preflow.maths.rows_in_one"):
         assert copy.digests() == before
 
 
+@pytest.mark.slow
 def test_a_helper_in_another_module_hits(copy: SourceCopy, before: dict[str, str]) -> None:
     helper = """def _wide(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,311 @@
+"""Small source trees are edited: what computes something else has another digest, what does not has the same."""
+
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+from preflow.fingerprints.code import CodeGraph, SourceTree
+
+#: A tree: file to text. Its root is ``run`` of ``main.py``.
+Files = dict[str, str]
+
+
+class Edit(NamedTuple):
+    """One text of a tree that is replaced."""
+
+    files: Files
+    file: str
+    old: str
+    new: str
+
+    def edited(self) -> Files:
+        text = self.files[self.file]
+        assert self.old in text or not self.old
+        return {**self.files, self.file: text.replace(self.old, self.new) if self.old else text + self.new}
+
+
+def digest(folder: Path, files: Files, root: str = "pkg.main:run") -> str:
+    """The digest of a root in a tree that consists of these files."""
+    package = folder / f"tree-{len(list(folder.iterdir()))}" / "pkg"
+    for name, text in {"__init__.py": "", **files}.items():
+        file = package / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(text))
+    return CodeGraph(SourceTree({"pkg": package}, as_imported=False), not_counted=()).digest(root)
+
+
+HELPER = {
+    "main.py": """
+        from pkg.tools import twice
+        LIMIT = 3
+        def run(x): return twice(x) + _more(x)
+        def _more(x): return x
+    """,
+    "tools.py": "def twice(x): return _two() * x\ndef _two(): return 2\n",
+}
+FACTORIAL = {
+    "main.py": """
+        def run(x): return even(x)
+        def even(x): return x == 0 or odd(x - 1)
+        def odd(x): return x != 0 and even(x - 1)
+    """
+}
+TELLS = {
+    "main.py": '''
+        import logging
+        import warnings
+        logger = logging.getLogger(__name__)
+        def run(x, observer, settings):
+            """What it does."""
+            if x < 0:
+                text = f"{x} is below 0"
+                raise ValueError(text + ": expected more")
+            observer.note(f"x is {x}")
+            logger.info("computed %s", x)
+            warnings.warn("old")
+            assert x < 7, "x is large"
+            observer.score(x)
+            return x
+    '''
+}
+DYNAMIC = {
+    "main.py": "from importlib import import_module\ndef run(x): return import_module('pkg.' + x).work()",
+    "plugin.py": "def work(): return 1",
+}
+NAMED = {
+    "main.py": "WHERE = 'pkg.plugin'\ndef run(x, load): return load(WHERE)",
+    "plugin.py": "def work(): return 1",
+}
+HANDED_ON = {
+    "main.py": "from pkg import plugin\ndef run(x): return getattr(plugin, x)()",
+    "plugin.py": "def work(): return 1",
+}
+HANDED_ON_PACKAGE = {
+    "main.py": "from pkg import inner\ndef run(x): return getattr(inner, x)()",
+    "inner/__init__.py": "from pkg.inner.plugin import work",
+    "inner/plugin.py": "def work(): return 1",
+}
+STARRED = {
+    "main.py": "from pkg.tools import *\ndef run(x): return twice(x)",
+    "tools.py": "def twice(x): return 2 * x\n",
+}
+STARRED_TWICE = {
+    "main.py": "from pkg.first import *\nfrom pkg.second import *\ndef run(x): return twice(x) + thrice(x)",
+    "first.py": "def twice(x): return 2 * x\n",
+    "second.py": "def thrice(x): return 3 * x\n",
+}
+STARRED_PACKAGE = {
+    "main.py": "from pkg.inner import twice\ndef run(x): return twice(x)",
+    "inner/__init__.py": "from pkg.inner.tools import *",
+    "inner/tools.py": "def twice(x): return 2 * x\n",
+}
+REEXPORTED = {
+    "main.py": "from pkg.inner import twice\ndef run(x): return twice(x)",
+    "inner/__init__.py": "from .deep import double as twice\n__all__ = ['twice']",
+    "inner/deep.py": "def double(x): return 2 * x\ndef other(x): return x\n",
+}
+REGISTERED = {
+    "main.py": "from pkg import rules\nfrom pkg.registry import RULES\ndef run(x): return RULES[x]()",
+    "registry.py": "RULES = {}\ndef register(function): RULES[function.__name__] = function\n",
+    "rules.py": "from pkg.registry import register\ndef first(): return 1\nregister(first)\n",
+}
+DECORATED = {**REGISTERED, "rules.py": "from pkg.registry import register\n@register\ndef first(): return 1\n"}
+PATCHED = {
+    "main.py": "from pkg import patch, tools\ndef run(x): return tools.twice(x)",
+    "tools.py": "def twice(x): return 2 * x\n",
+    "patch.py": "import pkg.tools as tools\ndef _thrice(x): return 3 * x\ntools.twice = _thrice\n",
+}
+DATACLASS = {
+    "main.py": """
+        from dataclasses import dataclass
+        from typing import ClassVar
+        @dataclass
+        class Point:
+            kind: str = "a"
+            size: int = 1
+        def run(x): return Point(x)
+    """
+}
+PYDANTIC = {
+    "main.py": """
+        from pydantic import BaseModel
+        class Point(BaseModel):
+            size: int = 1
+        def run(x): return Point(size=x)
+    """
+}
+HINTS = {
+    "main.py": """
+        from typing import get_type_hints
+        def run(x): return get_type_hints(_shape)
+        def _shape(x: int) -> int: return x
+    """
+}
+NESTED = {
+    "main.py": "def run(x):\n    def inner(y):\n        return y + _one()\n    return inner(x)\ndef _one(): return 1\n",
+}
+CONDITIONAL = {
+    "main.py": """
+        import sys
+        if sys.platform == "linux":
+            def step(): return 1
+        else:
+            def step(): return 2
+        try:
+            from fast import add
+        except ImportError:
+            def add(x): return x + 5
+        def run(x): return step() + add(x)
+    """
+}
+CLASSES = {
+    "main.py": "from pkg.base import Base\nclass Mine(Base):\n    weight = 4\ndef run(x): return Mine().value(x)",
+    "base.py": """
+        class Root:
+            bias = 1
+        class Base(Root):
+            def value(self, x): return x * self.weight + self.bias
+    """,
+}
+SHADOWED = {
+    "main.py": "def run(x):\n    step = x\n    def step(): return 1\n    return step()\ndef step(): return 2\n",
+}
+
+HITS = {
+    "a private helper under another name": Edit(HELPER, "main.py", "_more", "_rest"),
+    "a private helper of another module under another name": Edit(HELPER, "tools.py", "_two", "_second"),
+    "a definition that nothing uses": Edit(HELPER, "tools.py", "", "def unused(): return 8\n"),
+    "a constant that nothing uses": Edit(HELPER, "main.py", "LIMIT = 3", "LIMIT = 4"),
+    "definitions in another order": Edit(
+        HELPER,
+        "tools.py",
+        HELPER["tools.py"],
+        "def _two(): return 2\ndef twice(x): return _two() * x\n",
+    ),
+    "other names in a circle": Edit(FACTORIAL, "main.py", "odd", "a_odd"),
+    "another order in a circle": Edit(
+        FACTORIAL,
+        "main.py",
+        FACTORIAL["main.py"],
+        """
+            def odd(x): return x != 0 and even(x - 1)
+            def even(x): return x == 0 or odd(x - 1)
+            def run(x): return even(x)
+        """,
+    ),
+    "a docstring": Edit(TELLS, "main.py", "What it does.", "What else it does."),
+    "the text of an error": Edit(TELLS, "main.py", "expected more", "take more"),
+    "a part of an error's text that a local name holds": Edit(TELLS, "main.py", "is below 0", "is negative"),
+    "a note": Edit(TELLS, "main.py", "x is {x}", "now x is {x}"),
+    "no note": Edit(TELLS, "main.py", 'observer.note(f"x is {x}")', "pass"),
+    "a log line": Edit(TELLS, "main.py", "computed %s", "done with %s"),
+    "a warning": Edit(TELLS, "main.py", '"old"', '"very old"'),
+    "an assertion's text": Edit(TELLS, "main.py", "x is large", "x is too large"),
+    "an annotation": Edit(NESTED, "main.py", "def run(x):", "def run(x: int) -> int:"),
+    "an annotation of a dataclass's field": Edit(DATACLASS, "main.py", "size: int", "size: float"),
+    "a re-exported module's other definitions": Edit(REEXPORTED, "inner/deep.py", "return x\n", "return -x\n"),
+}
+MISSES = {
+    "a number of a helper's helper": Edit(HELPER, "tools.py", "return 2", "return 3"),
+    "a number in a circle": Edit(FACTORIAL, "main.py", "x == 0", "x == 1"),
+    "another member of a circle": Edit(FACTORIAL, "main.py", "x != 0 and even", "x != 0 and odd"),
+    "where a circle is entered": Edit(FACTORIAL, "main.py", "return even(x)", "return odd(x)"),
+    "a condition of an error": Edit(TELLS, "main.py", "if x < 0", "if x < 1"),
+    "another error": Edit(TELLS, "main.py", "raise ValueError", "raise KeyError"),
+    "no error": Edit(TELLS, "main.py", 'raise ValueError(text + ": expected more")', "pass"),
+    "an assertion": Edit(TELLS, "main.py", "assert x < 7", "assert x < 8"),
+    "what an observer is told that is no note": Edit(TELLS, "main.py", "observer.score(x)", "observer.score(-x)"),
+    "code that is imported by a computed name": Edit(DYNAMIC, "plugin.py", "return 1", "return 2"),
+    "code of a module that a text names": Edit(NAMED, "plugin.py", "return 1", "return 2"),
+    "code of a module that is handed on": Edit(HANDED_ON, "plugin.py", "return 1", "return 2"),
+    "code that a package re-exports that is handed on": Edit(
+        HANDED_ON_PACKAGE, "inner/plugin.py", "return 1", "return 2"
+    ),
+    "code that comes by a star": Edit(STARRED, "tools.py", "2 * x", "3 * x"),
+    "code that comes by the first of two stars": Edit(STARRED_TWICE, "first.py", "2 * x", "4 * x"),
+    "code that comes by the second of two stars": Edit(STARRED_TWICE, "second.py", "3 * x", "4 * x"),
+    "code that a package re-exports by a star": Edit(STARRED_PACKAGE, "inner/tools.py", "2 * x", "3 * x"),
+    "code that a package re-exports": Edit(REEXPORTED, "inner/deep.py", "2 * x", "3 * x"),
+    "what a package re-exports": Edit(REEXPORTED, "inner/__init__.py", "double as", "other as"),
+    "a function that a call registers": Edit(REGISTERED, "rules.py", "return 1", "return 2"),
+    "no registration": Edit(REGISTERED, "rules.py", "register(first)", ""),
+    "a function that a decorator registers": Edit(DECORATED, "rules.py", "return 1", "return 2"),
+    "a function that another module puts in its place": Edit(PATCHED, "patch.py", "3 * x", "4 * x"),
+    "no other function in its place": Edit(PATCHED, "patch.py", "tools.twice = _thrice", ""),
+    "a default of a dataclass's field": Edit(DATACLASS, "main.py", "size: int = 1", "size: int = 2"),
+    "a dataclass's field that becomes none": Edit(DATACLASS, "main.py", "size: int", "size: ClassVar[int]"),
+    "the order of a dataclass's fields": Edit(
+        DATACLASS,
+        "main.py",
+        'kind: str = "a"\n            size: int = 1',
+        'size: int = 1\n            kind: str = "a"',
+    ),
+    "an annotation that a base class reads": Edit(PYDANTIC, "main.py", "size: int", "size: float"),
+    "an annotation that is read when it runs": Edit(HINTS, "main.py", "x: int", "x: float"),
+    "a default argument": Edit(HELPER, "tools.py", "def twice(x):", "def twice(x, by=2):"),
+    "an inner function": Edit(NESTED, "main.py", "y + _one()", "y - _one()"),
+    "what an inner function uses": Edit(NESTED, "main.py", "return 1", "return 2"),
+    "a definition under a condition": Edit(CONDITIONAL, "main.py", "return 1", "return 3"),
+    "the condition of a definition": Edit(CONDITIONAL, "main.py", '"linux"', '"darwin"'),
+    "a definition in place of a library": Edit(CONDITIONAL, "main.py", "x + 5", "x + 6"),
+    "an attribute of a class": Edit(CLASSES, "main.py", "weight = 4", "weight = 5"),
+    "a method of a base class": Edit(CLASSES, "base.py", "x * self", "x + self"),
+    "an attribute of a base class's base": Edit(CLASSES, "base.py", "bias = 1", "bias = 2"),
+    "another base class": Edit(CLASSES, "base.py", "class Base(Root)", "class Base"),
+    "a definition whose name is a local one too": Edit(SHADOWED, "main.py", "return 2", "return 3"),
+}
+
+
+@pytest.mark.parametrize("edit", HITS.values(), ids=HITS)
+def test_what_computes_the_same_has_the_same_digest(tmp_path: Path, edit: Edit) -> None:
+    assert edit.edited() != edit.files
+    assert digest(tmp_path, edit.edited()) == digest(tmp_path, edit.files)
+
+
+@pytest.mark.parametrize("edit", MISSES.values(), ids=MISSES)
+def test_what_computes_something_else_has_another_digest(tmp_path: Path, edit: Edit) -> None:
+    assert edit.edited() != edit.files
+    assert digest(tmp_path, edit.edited()) != digest(tmp_path, edit.files)
+
+
+def test_a_moved_module_has_the_same_digest(tmp_path: Path) -> None:
+    moved = {
+        "main.py": HELPER["main.py"].replace("pkg.tools", "pkg.inner.numbers"),
+        "inner/__init__.py": "",
+        "inner/numbers.py": HELPER["tools.py"],
+    }
+    assert digest(tmp_path, moved) == digest(tmp_path, HELPER)
+
+
+def test_one_of_two_equal_definitions_in_place_of_the_other_has_the_same_digest(tmp_path: Path) -> None:
+    texts = {"main.py": "def a(x): return x + 1\ndef b(y): return y + 2\ndef run(x): return a(x) * b(x)"}
+    equal = {"main.py": "def a(x): return x + 1\ndef b(x): return x + 1\ndef run(x): return a(x) * b(x)"}
+    swapped = {"main.py": equal["main.py"].replace("a(x) * b(x)", "b(x) * a(x)")}
+    assert digest(tmp_path, equal) == digest(tmp_path, swapped) != digest(tmp_path, texts)
+
+
+def test_two_definitions_that_stand_in_for_each_other_are_told_apart(tmp_path: Path) -> None:
+    texts = {"main.py": "def a(x): return x + 1\ndef b(x): return x + 2\ndef run(x): return a(x) - b(x)"}
+    swapped = {"main.py": texts["main.py"].replace("a(x) - b(x)", "b(x) - a(x)")}
+    assert digest(tmp_path, swapped) != digest(tmp_path, texts)
+
+
+def test_a_changed_default_argument_has_another_digest(tmp_path: Path) -> None:
+    texts = [{"main.py": f"def run(x, *, by={by}): return x * by"} for by in (2, 3)]
+    assert digest(tmp_path, texts[0]) != digest(tmp_path, texts[1])
+
+
+def test_data_beside_a_module_that_is_reached_count(tmp_path: Path) -> None:
+    files = {**HELPER, "inner/__init__.py": "", "inner/words.txt": "some", "words.txt": "some", "tables/a.csv": "1"}
+    before = digest(tmp_path, files)
+    assert digest(tmp_path, {**files, "words.txt": "more"}) != before
+    assert digest(tmp_path, {**files, "tables/a.csv": "2"}) != before, "a folder that is no package is the module's"
+    assert digest(tmp_path, {**files, "inner/words.txt": "more"}) == before, "no code of that package is reached"
+    assert digest(tmp_path, {**files, "py.typed": "partial"}) == before
+
+
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match=r"pkg\.main defines no walk"):
+        digest(tmp_path, HELPER, "pkg.main:walk")

@@ -274,7 +274,8 @@ def check_policy(
             raise PolicyMismatchError(
                 f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
                 f"{gap.expected:.6f} ({gap.tolerances:.1f} times the tolerance): the policy does not start from the "
-                f"reference. Start DPO from the SFT artifact itself; if it does, {remedy(reference)}"
+                f"reference, mostly because the SFT adapter was overwritten by a new one. Start DPO from the SFT "
+                f"artifact itself; if it does, {remedy(reference)}"
             )
         largest = max(largest, gap.tolerances)
         done += len(rows)

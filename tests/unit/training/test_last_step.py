@@ -45,9 +45,9 @@ def run_with_last_rate(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, sta
     module: Any = dpo if stage == "dpo" else sft
     own = module.run_training
 
-    def exploding(trainer: Any, *rest: Any) -> Any:
+    def exploding(trainer: Any, *rest: Any, **options: Any) -> Any:
         trainer.add_callback(Exploding(trainer, rate))
-        return own(trainer, *rest)
+        return own(trainer, *rest, **options)
 
     monkeypatch.setattr(module, "run_training", exploding)
     evaluations: dict[str, Any] = {"eval_pairs": 0} if stage == "dpo" else {}

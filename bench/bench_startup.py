@@ -139,15 +139,15 @@ def tiny_recipe(folder: Path) -> Path:
     rows = [{"prompt": f"Where is order {number}?", "completion": f"Order {number} is here."} for number in range(24)]
     for name, data in (("demonstrations", rows), ("preferences", [pair(number) for number in range(40)])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in data), encoding="utf-8")
-    common = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 2}
+    common = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     recipe: dict[str, Any] = {
         "name": "tiny",
         "model_name": str(folder / "model"),
         "eval_split": 0.2,
         "max_seq_length": 256,
         "lora_r": 4,
-        "sft": {"dataset": "demonstrations.jsonl", **common},
-        "dpo": {"dataset": "preferences.jsonl", **common},
+        "sft": {"dataset": "demonstrations.jsonl", "learning_rate": 1e-2, **common},
+        "dpo": {"dataset": "preferences.jsonl", "learning_rate": 1e-3, **common},
         "evaluation": {"kl_prompts": 2, "max_new_tokens": 6, "bootstrap_samples": 100},
     }
     file = folder / "tiny.yaml"
@@ -181,6 +181,7 @@ def _tiny_model(folder: Path) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
+        initializer_range=0.2,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,

@@ -17,6 +17,7 @@ from preflow.environment import preflow_home, store_folder
 from preflow.fingerprints.code import code_digest
 from preflow.fingerprints.files import json_digest
 from preflow.specs import STAGES, LengthsSpec, StageSpec, ValidateSpec
+from tasks.runtime.cpu_precision import certain_label
 from tasks.runtime.libraries import library_versions
 
 #: Classes of values in specifications: stages call their methods without constructing them.
@@ -52,6 +53,8 @@ def _precision(spec: StageSpec) -> str | None:
     """Device and dtypes in which a stage would compute here: an artifact of another precision is no hit."""
     if isinstance(spec, ValidateSpec | LengthsSpec):  # they load no weights
         return None
+    if (label := certain_label(spec.recipe)) is not None:
+        return label
     from preflow.models.precision import choose_precision
 
     return choose_precision(spec.recipe).label()

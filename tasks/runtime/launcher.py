@@ -16,7 +16,6 @@ from preflow.config.launch_checks import launched_precision, wrong_precision
 from preflow.errors import TrainingError
 from preflow.observer import Observer
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
-from preflow.stages.worker import ENDS_WITH_INPUT, relay
 
 Spec = TypeVar("Spec", SftSpec, DpoSpec)
 _LAST = 200
@@ -120,6 +119,8 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
     Raises:
         TrainingError: One of them failed; includes the last lines of their output.
     """
+    from preflow.stages.worker import ENDS_WITH_INPUT, relay  # imports torch, which no cached stage needs
+
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,  # closed by the system when this process ends, even by a kill; the ranks end then too

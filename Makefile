@@ -156,7 +156,7 @@ constraints: python-found ## constraints.txt, from a fresh install of the newest
 clean: ## Remove the environment, build outputs and caches; PREFLOW_HOME stays
 	rm -rf $(VENV) build dist src/*.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find src flows tasks expectations bench tests recipes -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src flows tasks expectations bench tests docs recipes -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- The environment. An existing one is kept when its Python fits, and brought up to date.
 

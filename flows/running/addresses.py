@@ -1,4 +1,4 @@
-"""Where the two user interfaces are, or will be once ``python -m flows.ui`` runs."""
+"""Where the two user interfaces are, or will be once ``preflow ui`` runs."""
 
 import os
 

@@ -183,7 +183,7 @@ class StageInfo:
 
     Attributes:
         spec: The class of its specification.
-        module: The module that computes it; the code of this module and of all its imports is part of the identity.
+        module: The module that computes it; every definition that its function reaches is part of the identity.
         function: The function of that module to call with a specification, an output folder and an observer.
         uses_model: Whether it runs a model, so that device and dtypes are part of the identity.
         launches: Whether ``launch:`` of the recipe applies: it can run in several ranks.

@@ -16,7 +16,7 @@ from preflow.artifacts import Artifact, find
 from preflow.environment import preflow_home, store_folder
 from preflow.fingerprints.code import code_digest
 from preflow.fingerprints.files import json_digest
-from preflow.specs import STAGES, LengthsSpec, StageSpec, ValidateSpec
+from preflow.specs import STAGES, StageSpec, ValidateSpec
 from tasks.runtime.cpu_precision import certain_label
 from tasks.runtime.libraries import library_versions
 
@@ -44,14 +44,14 @@ def identity(stage: str, spec: StageSpec) -> str:
             "options": spec.options(),
             "code": code_digest(*roots(stage, launches=_launches(stage, spec))),
             "versions": library_versions(stage, spec, launches=_launches(stage, spec)),
-            "precision": _precision(spec),
+            "precision": _precision(stage, spec),
         }
     )
 
 
-def _precision(spec: StageSpec) -> str | None:
+def _precision(stage: str, spec: StageSpec) -> str | None:
     """Device and dtypes in which a stage would compute here: an artifact of another precision is no hit."""
-    if isinstance(spec, ValidateSpec | LengthsSpec):  # they load no weights
+    if isinstance(spec, ValidateSpec) or not STAGES[stage].uses_model:
         return None
     if (label := certain_label(spec.recipe)) is not None:
         return label

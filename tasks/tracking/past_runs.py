@@ -46,7 +46,7 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
         if not found:
             raise ConfigError(
                 f"MLflow at {without_login(mlflow_uri())} has no finished run of the recipe '{name}': run it first "
-                "(python -m flows.two_stage RECIPE), or name a run with --run"
+                "(preflow run RECIPE), or name a run with --run"
             )
         run_id = str(found[0].info.run_id)
     experiment_id = find_run(run_id).experiment_id

@@ -53,7 +53,7 @@ def _any(arguments: tuple[Any, ...]) -> bool:
 #: another part of its work behind; the comment says which.
 WRITE_POINTS: dict[str, tuple[type, str, Callable[[tuple[Any, ...]], bool], int]] = {
     "lease": (Path, "write_bytes", _own_lease, 1),  # a lock without a lease
-    "compute": (_Filling, "_compute", _any, 1),  # a lease of rows that nobody computes
+    "compute": (_Filling, "_compute", _any, 1),  # a lease of rows that no process computes
     "within a shard": (_Filling, "_require_logprobs", _any, 10),  # values in memory
     "description": (LocalFileSystem, "mv", lambda given: given[2].endswith("reference.json"), 1),  # no description
     "partial": (LocalFileSystem, "pipe_file", lambda given: given[2][:4] == b"PAR1", 1),  # a description of no shard

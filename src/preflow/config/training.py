@@ -193,7 +193,7 @@ class DpoSettings(TrainingSettings):
         if self.auto_find_batch_size and compared:
             raise ValueError(
                 f"auto_find_batch_size is true but loss_type has {', '.join(compared)}, whose value depends on which "
-                "rows share a forward. Give a per_device_train_batch_size that fits (python -m flows.plan RECIPE "
+                "rows share a forward. Give a per_device_train_batch_size that fits (preflow plan RECIPE "
                 "suggests one)"
             )
         if self.max_tokens_per_batch is not None and any(loss.token_mean for loss in losses.values()):

@@ -119,10 +119,7 @@ def remedy(reference: Artifact) -> str:
     if not reference.file(STORE_FILE).is_file():  # not made from the store
         return delete
     name = reference.load(STORE_FILE)["reference"]
-    return (
-        "remove this reference's values from the store (`python -m preflow.stages.reference prune --reference "
-        f"{name}`), {delete}"
-    )
+    return f"remove this reference's values from the store (`preflow store prune --reference {name}`), {delete}"
 
 
 def check_stored(gaps: Sequence[Gap], reference: Artifact) -> float:

@@ -216,7 +216,7 @@ MISSES = {
     "another error": Edit(TELLS, "main.py", "raise ValueError", "raise KeyError"),
     "no error": Edit(TELLS, "main.py", 'raise ValueError(text + ": expected more")', "pass"),
     "an assertion": Edit(TELLS, "main.py", "assert x < 7", "assert x < 8"),
-    "what an observer is told that is no note": Edit(TELLS, "main.py", "observer.score(x)", "observer.score(-x)"),
+    "what an observer receives that is no note": Edit(TELLS, "main.py", "observer.score(x)", "observer.score(-x)"),
     "code that is imported by a computed name": Edit(DYNAMIC, "plugin.py", "return 1", "return 2"),
     "code of a module that a text names": Edit(NAMED, "plugin.py", "return 1", "return 2"),
     "code of a module that is handed on": Edit(HANDED_ON, "plugin.py", "return 1", "return 2"),
@@ -286,7 +286,7 @@ def test_one_of_two_equal_definitions_in_place_of_the_other_has_the_same_digest(
     assert digest(tmp_path, equal) == digest(tmp_path, swapped) != digest(tmp_path, texts)
 
 
-def test_two_definitions_that_stand_in_for_each_other_are_told_apart(tmp_path: Path) -> None:
+def test_two_definitions_that_replace_each_other_are_distinguished(tmp_path: Path) -> None:
     texts = {"main.py": "def a(x): return x + 1\ndef b(x): return x + 2\ndef run(x): return a(x) - b(x)"}
     swapped = {"main.py": texts["main.py"].replace("a(x) - b(x)", "b(x) - a(x)")}
     assert digest(tmp_path, swapped) != digest(tmp_path, texts)

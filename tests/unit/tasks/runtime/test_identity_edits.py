@@ -172,7 +172,7 @@ FAST = {
     "a table of words",
     "the tokens of a row",
     "a fresh adapter",
-    "the proof",
+    "the start-up checks",
     "the sum of a stored value",
     "a launch",
     "what an import does",

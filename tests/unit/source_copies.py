@@ -44,9 +44,11 @@ class SourceCopy:
         assert texts, f"{name} has no {before!r}: write this edit against what it says now"
         for file, text in texts.items():
             file.write_text(text.replace(before, after), encoding="utf-8")
-        yield
-        for file, text in texts.items():
-            file.write_text(text, encoding="utf-8")
+        try:
+            yield
+        finally:  # one edit that fails its test must not fail those of the others
+            for file, text in texts.items():
+                file.write_text(text, encoding="utf-8")
 
     @contextmanager
     def moved(self, module: str, new: str) -> Iterator[None]:

@@ -133,7 +133,7 @@ MISSES = {
     "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", DPO),
     "the start-up checks": ("preflow/dpo", "gap.tolerances <= 1", "gap.tolerances <= 2", DPO),
     "the pairs that DPO reads": (
-        "preflow/logprobs",
+        "preflow/logprobs/scored_pairs.py",
         "pa.float32()",
         "pa.float16()",
         DPO | REFERENCE | {"evaluate"},

@@ -73,9 +73,7 @@ def test_the_printed_remedy_removes_wrong_values(
         spec = run()
     with pytest.raises(StoredValueError if rows == "all" else PolicyMismatchError) as error:
         run_dpo(spec, tmp_path / "out", Silent())
-    command, folder = re.search(
-        r"`python -m preflow\.stages\.reference (.*)`.*artifact \((.*?)\)", str(error.value)
-    ).groups()  # type: ignore[union-attr]
+    command, folder = re.search(r"`preflow store (.*)`.*artifact \((.*?)\)", str(error.value)).groups()  # type: ignore[union-attr]
     assert CliRunner().invoke(app, command.split()).exit_code == 0
     shutil.rmtree(folder)
     run_dpo(run(), tmp_path / "again", Silent())

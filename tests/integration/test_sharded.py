@@ -160,7 +160,7 @@ def test_a_broken_row_of_one_process_stops_all_and_is_named_alone(
     assert len(errors) == 2, "both ranks report it"
     (message,) = {line.partition("NonFiniteLossError")[2] for line in errors}
     assert "sft: the loss is nan at step" in message
-    assert "on d.jsonl:7. " in message
+    assert "on d.jsonl:7; the weights" in message
 
 
 def without_a_limit_of_steps(recipe: Recipe) -> Recipe:

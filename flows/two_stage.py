@@ -18,6 +18,7 @@ from tasks.evaluate import evaluate
 from tasks.fetch import fetch
 from tasks.lengths import lengths
 from tasks.reference import reference
+from tasks.runtime.lost_output import outlive_readers
 from tasks.sft import sft
 from tasks.tracking.pipeline_run import pipeline_run
 from tasks.validate import validate
@@ -31,6 +32,7 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name: ``{"dpo.beta": 0.2}``.
     """
+    outlive_readers()
     prepared = prepare_run(recipe, overrides)
     announce(prepared)
     with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name()) as run:

@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from preflow.config import Recipe
 from preflow.models.resolve import ModelRef
+from preflow.redaction import redacted_errors
 from tasks.runtime.reporting import Reporter
 from tasks.runtime.stage import HOUR, PAUSES, can_help
 from tasks.tracking.pipeline_run import PipelineRun, tag_base_model
@@ -23,7 +24,8 @@ def fetch(recipe: Recipe, run: PipelineRun) -> ModelRef:
     """Find the recipe's base model, downloading and converting it the first time."""
     from preflow.models.resolve import resolve_model
 
-    with Reporter(run.recipe, "fetch") as observer:
-        base = resolve_model(recipe, observer)
-    tag_base_model(run, base)
+    with redacted_errors():
+        with Reporter(run.recipe, "fetch") as observer:
+            base = resolve_model(recipe, observer)
+        tag_base_model(run, base)
     return base

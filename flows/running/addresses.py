@@ -2,7 +2,8 @@
 
 import os
 
-from preflow.environment import mlflow_uri, without_login
+from preflow.environment import mlflow_uri
+from preflow.redaction import without_login
 
 HOST = "127.0.0.1"
 MLFLOW_PORT = 5000

@@ -9,7 +9,9 @@ Everything is a default: a variable that the user has set is left alone.
 import logging
 import os
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
+
+from preflow.redaction import without_login
 
 #: No telemetry by default from any dependency; and time for Prefect's embedded server to start on a busy machine.
 DEFAULTS = {
@@ -17,6 +19,8 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Four lines for each stage, which show the tracking address.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "TOKENIZERS_PARALLELISM": "false",
@@ -54,12 +58,6 @@ def mlflow_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"
 
 
-def without_login(address: str) -> str:
-    """An address without the user name and password that may be in it: addresses are shown and stored."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else address
-
-
 def activate() -> Path:
     """Set the environment's defaults for a run and return the home folder, which is not made yet."""
     home = preflow_home()
@@ -70,8 +68,19 @@ def activate() -> Path:
         os.environ.setdefault("HF_DATASETS_CACHE", str(home / "datasets"))
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    _take_login_out_of_address()
     quiet_quantization()
     return home
+
+
+def _take_login_out_of_address() -> None:
+    """Give MLflow the login of its address in the variables that are meant for it: addresses end up in texts."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    parts = urlsplit(address)
+    if parts.scheme in ("http", "https") and parts.username and parts.password:  # MLflow uses both or neither
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        os.environ["MLFLOW_TRACKING_URI"] = without_login(address)
 
 
 def make_home() -> None:

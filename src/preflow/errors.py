@@ -33,6 +33,8 @@ A message has at most two sentences: what was got and expected, and one remedy. 
 every printed error names its entry there.
 """
 
+from preflow.redaction import without_secrets
+
 #: The page with one entry for each class.
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
@@ -47,7 +49,7 @@ class PreflowError(Exception):
     @property
     def message(self) -> str:
         """The message alone, for an error that quotes it."""
-        return super().__str__()
+        return without_secrets(super().__str__())
 
 
 class ConfigError(PreflowError, ValueError):

@@ -14,6 +14,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 
+from preflow.redaction import without_secrets
 from preflow.units import duration
 from tasks.runtime.progress import CONSOLE, ProgressBars, ProgressLines, TimeLeft
 
@@ -118,7 +119,7 @@ def log_user(message: str, *, warning: bool = False) -> None:
     """Log a message for the user: in the run's log in Prefect, and through it on the terminal."""
     inside = TaskRunContext.get() or FlowRunContext.get()
     logger: Any = get_run_logger() if inside else logging.getLogger("preflow")
-    logger.log(logging.WARNING if warning else logging.INFO, message, extra=USER_FACING)
+    logger.log(logging.WARNING if warning else logging.INFO, without_secrets(message), extra=USER_FACING)
 
 
 @contextmanager

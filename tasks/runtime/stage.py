@@ -12,6 +12,7 @@ from preflow import artifacts
 from preflow.artifacts import Artifact
 from preflow.errors import DataDownloadError, DataUnfitError, ModelDownloadError, PreflowError
 from preflow.observer import Observer
+from preflow.redaction import redacted_errors
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
@@ -57,7 +58,12 @@ def perform(
             raise
         observer.metrics({f"{stage}/work_seconds": time.monotonic() - begin}, 0)
 
-    with log_duration(stage), stage_run(run, stage) as child, Reporter(run.recipe, stage, child) as observer:
+    with (
+        redacted_errors(),
+        log_duration(stage),
+        stage_run(run, stage) as child,
+        Reporter(run.recipe, stage, child) as observer,
+    ):
         artifact = artifacts.build(final, write)
         child.complete(artifact, final.name, computed=computed)
     return artifact

@@ -8,8 +8,9 @@ import yaml
 from preflow.artifacts import Artifact, verify
 from preflow.config import Recipe
 from preflow.config.base import Frozen
-from preflow.environment import mlflow_uri, without_login
+from preflow.environment import mlflow_uri
 from preflow.errors import ConfigError
+from preflow.redaction import without_login
 from preflow.specs import STAGES
 from tasks.tracking.client import client
 from tasks.tracking.pipeline_run import find_run

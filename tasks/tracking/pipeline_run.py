@@ -10,9 +10,10 @@ from filelock import FileLock
 
 from preflow.config import Recipe
 from preflow.config.base import Frozen
-from preflow.environment import mlflow_uri, preflow_home, without_login
+from preflow.environment import mlflow_uri, preflow_home
 from preflow.errors import ConfigError
 from preflow.models.resolve import ModelRef
+from preflow.redaction import without_login
 from preflow.specs import ValidateSpec
 from tasks.tracking.client import client, ending, set_tags
 from tasks.tracking.lineage import is_gone, lineage, parameters, process_tags

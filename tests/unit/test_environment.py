@@ -44,3 +44,22 @@ def test_what_bitsandbytes_says_of_4_bit_is_for_those_who_ask_for_it(caplog: pyt
     kernels.warning("Failed to load CPU gemm_4bit_forward")
     assert [record.message for record in caplog.records] == ["Failed to load CPU gemm_4bit_forward"]
     environment.activate()
+
+
+def test_the_login_of_mlflows_address_goes_where_mlflow_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "other")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://team:p%40ss@mlflow.example:5000/base")
+    environment.activate()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://mlflow.example:5000/base"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "team"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@ss", "a login in the address is the one that requests would use"
+
+
+@pytest.mark.parametrize("address", ["sqlite:////home/mlflow.db", "https://mlflow.example:5000", "https://token@host"])
+def test_an_address_without_a_whole_login_stays(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    environment.activate()
+    assert os.environ["MLFLOW_TRACKING_URI"] == address
+    assert "MLFLOW_TRACKING_USERNAME" not in os.environ

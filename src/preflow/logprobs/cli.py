@@ -9,8 +9,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from preflow.environment import logprobs_url, without_login
+from preflow.environment import logprobs_url
 from preflow.errors import ArtifactError
+from preflow.redaction import without_login
 from preflow.units import duration, size
 
 if TYPE_CHECKING:

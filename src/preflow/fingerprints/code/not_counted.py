@@ -8,6 +8,7 @@ NOT_COUNTED = {
     "preflow.estimates": "estimates are shown and decide nothing",
     "preflow.observer": "tells people what happens",
     "preflow.environment": "says where files are kept",
+    "preflow.redaction": "takes secrets out of texts that are shown",
     "preflow.hub": "tells which trouble with the hub may pass",
     "preflow.fingerprints.code": "decides whether something is computed, not what comes out",
 }

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks
-from preflow.logprobs.shards import SCHEMA, ShardFolder, open_store
+from preflow.logprobs.shards import SHARD_SCHEMA, ShardFolder, open_store
 from preflow.logprobs.store import LogprobStore
 from preflow.models.peak_memory import PeakMemory
 
@@ -73,7 +73,9 @@ def write(folder: Path, rows: int) -> None:
         plain = [np.full(len(part), 0.1, np.float32), np.zeros(len(part), np.int64)]
         columns = [binary, sums, count[part].astype(np.int32), lists(count[part], values), *plain]
         shards.write(
-            pa.Table.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=SCHEMA)
+            pa.Table.from_arrays(
+                [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=SHARD_SCHEMA
+            )
         )
 
 

@@ -103,9 +103,9 @@ def findings() -> str:
 
 def commands() -> str:
     """All subcommands of ``preflow`` with their arguments and options."""
-    from flows.commands.app import build  # importing flows sets the environment of a run
+    from flows.commands.app import make_app  # importing flows sets the environment of a run
 
-    root = typer.main.get_command(build())
+    root = typer.main.get_command(make_app())
     return "\n".join(_command(root, "preflow", 2))
 
 

@@ -236,7 +236,7 @@ def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def advice(reports: Mapping[str, Any]) -> list[str]:
+def remedies(reports: Mapping[str, Any]) -> list[str]:
     """What is worth knowing about a set that passes; also for one that was checked in an earlier run."""
     kinds: tuple[DataKind, ...] = ("demonstrations", "preferences")
     warned = [f"{kind}: {line}" for kind in kinds if kind in reports for _, line in _lines(reports[kind], "warn")]

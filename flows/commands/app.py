@@ -72,7 +72,7 @@ def _options(
     """Options of ``preflow`` itself."""
 
 
-def build() -> typer.Typer:
+def make_app() -> typer.Typer:
     """The application with a line for every subcommand of this folder, each loaded when it is asked for."""
     app = typer.Typer(name="preflow", cls=Subcommands, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_options)
@@ -93,7 +93,7 @@ def main() -> None:
     name, *rest = sys.argv[1:] or [""]
     if name in names():
         load(name)(rest, prog_name=f"preflow {name}")
-    build()(prog_name="preflow")
+    make_app()(prog_name="preflow")
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ def main(
     In a distributed run, memory is that of one process, and a training's time that of its share.
     """
     quiet_libraries()
-    from flows.planning.tables import show
+    from flows.planning.tables import print_plan
     from flows.running.preparation import prepare_run
 
     with clear_errors():
-        show(prepare_run(recipe, parse_overrides(changes)), memory, rate, device)
+        print_plan(prepare_run(recipe, parse_overrides(changes)), memory, rate, device)
 
 
 def quiet_libraries() -> None:

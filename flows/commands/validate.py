@@ -70,7 +70,7 @@ def main(
     if as_json:
         print(json.dumps({**report, "folder": str(folder)}, ensure_ascii=False))
     else:
-        show(report, folder, Console(highlight=False))
+        print_report(report, folder, Console(highlight=False))
     raise typer.Exit(0 if report["verdict"] == "fit" else _UNFIT)
 
 
@@ -162,7 +162,7 @@ def _guess(sources: "tuple[DataSource, ...]") -> "DataKind":
     return "preferences"
 
 
-def show(report: dict[str, Any], folder: Path, console: Console) -> None:
+def print_report(report: dict[str, Any], folder: Path, console: Console) -> None:
     """Print the verdict, a table of findings for each kind, and where the files are."""
     from preflow.data.validated import QUARANTINE, REPORT
 

@@ -35,7 +35,7 @@ def read_model(recipe: Recipe) -> "ModelRef":
     return find_model(recipe, Silent(), weights=False)
 
 
-def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
+def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     """Tokens of every usable row of each training stage, split into training and held-out rows as ``validate`` does.
 
     Rows that validation quarantines for other reasons (copies, near copies of held-out prompts, ...) are counted.
@@ -53,7 +53,7 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     for stage, settings in prepared.recipe.training_sections:
         rows = _named(prepared, stage)
         named = np.array([of_eval for _, of_eval in rows], bool)
-        keys = np.array([split_key(first_turn(row)) for row, _ in rows], np.uint64)
+        keys = np.array([split_key(user_turn_to_split_by(row)) for row, _ in rows], np.uint64)
         splits.append(SplitRows(keys, named, None if settings.eval_dataset else settings.eval_split))
         found[stage] = [row for row, _ in rows]
     lengths_of: dict[str, Rows] = {}
@@ -75,7 +75,7 @@ def lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     return lengths_of
 
 
-def first_turn(row: "Demonstration | Pair") -> str:
+def user_turn_to_split_by(row: "Demonstration | Pair") -> str:
     """The first user turn, whose hash splits the rows."""
     from preflow.data.rows import Demonstration, first_user_turn
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.planning.devices import USABLE, Device, DeviceChoice, device_for, on_gpu
-from flows.planning.row_lengths import lengths, read_model
+from flows.planning.row_lengths import read_lengths, read_model
 from flows.planning.stages import StageEstimate, Suggestion, shapes_of, stage_estimates, suggest
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
@@ -34,7 +34,7 @@ class RunEstimate(NamedTuple):
     """Whether rows are padded, since the architecture is not packed."""
 
 
-def show(
+def print_plan(
     prepared: PreparedRun,
     memory: float | None,
     rate: float | None,
@@ -58,7 +58,7 @@ def show(
     console.print(verdict(run), style="bold green" if fits else "bold red", markup=False)
     if not fits:
         suggestion = suggest(run.stages, run.recipe, run.device)
-        console.print(advice(suggestion), markup=False, soft_wrap=True)
+        console.print(suggestion_line(suggestion), markup=False, soft_wrap=True)
 
 
 def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
@@ -66,7 +66,7 @@ def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
     recipe = prepared.recipe
     base = read_model(recipe)
     shapes = shapes_of(recipe, base)
-    stages = stage_estimates(recipe, shapes, lengths(prepared, base), device.precision)
+    stages = stage_estimates(recipe, shapes, read_lengths(prepared, base), device.precision)
     needs = {stage.name: need for stage in stages if (need := stage.memory_on(recipe, device)) is not None}
     return RunEstimate(recipe, device, stages, needs, any(not shape.supports_packing for shape in shapes.values()))
 
@@ -138,7 +138,7 @@ def verdict(run: RunEstimate) -> str:
     return f"Fits {run.device.name}{', ' if halved else ''}{', '.join(halved)}."
 
 
-def advice(suggestion: Suggestion | None) -> str:
+def suggestion_line(suggestion: Suggestion | None) -> str:
     """One line: the settings with which everything fits."""
     if suggestion is None:
         return "No setting is known with which it fits: take a larger GPU or a smaller model."

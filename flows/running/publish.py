@@ -10,7 +10,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
-from expectations.report.summary import PAGE, advice
+from expectations.report.summary import PAGE, remedies
 from flows.running.addresses import mlflow_address
 from flows.running.preparation import PreparedRun, RunResult
 from flows.running.summary import markdown, metric_rows
@@ -45,7 +45,7 @@ def announce(prepared: PreparedRun) -> None:
 def advise(prepared: PreparedRun, data: Artifact) -> None:
     """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
     report = data.load(REPORT)
-    for line in advice(report):
+    for line in remedies(report):
         log_user(f"advice: {line}", warning=True)
     show_findings(prepared.recipe.name, report, data.file(PAGE))
 

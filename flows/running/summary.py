@@ -72,7 +72,7 @@ def _answers(sample: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, answers[name]) for name, label in _NAMES.items() if name in answers]
 
 
-def headline(report: dict[str, Any]) -> str:
+def result_sentence(report: dict[str, Any]) -> str:
     """One sentence: how many pairs, and what alignment gained where there is something to compare."""
     if not report["n_pairs"]:
         return "No held-out preference pairs, so no preference accuracy."
@@ -108,7 +108,7 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     head = columns(report)
     body = [[row[column] for column in head] for row in metric_rows(report)]
     table = [head, ["---"] * len(head), *body]
-    lines = [f"# {recipe}", "", headline(report), ""]
+    lines = [f"# {recipe}", "", result_sentence(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     for sample in samples[:_SAMPLES]:
@@ -117,14 +117,14 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     return "\n".join([*lines, "", f"Model: `{model}`", ""])
 
 
-def show(result: RunResult, console: Console | None = None) -> None:
+def print_summary(result: RunResult, console: Console | None = None) -> None:
     """Print the summary: the table, three prompts with every model's answer, and where to look on."""
     console = console or Console(highlight=False)
     report = result.evaluation.load("evaluation.json")
     console.print()
     console.print(_table(result.recipe, report))
     console.print(legend(report), style="dim", markup=False)
-    console.print(headline(report), style="bold", markup=False)
+    console.print(result_sentence(report), style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
     for sample in result.evaluation.load("samples.json")[:_SAMPLES]:

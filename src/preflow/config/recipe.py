@@ -70,7 +70,7 @@ class Recipe(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shared_settings_go_to_their_sections(cls, data: Any) -> Any:
-        return spread(data) if isinstance(data, Mapping) else data
+        return into_sections(data) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -113,7 +113,7 @@ class Recipe(Frozen):
         }
 
 
-def spread(data: Mapping[str, Any]) -> dict[str, Any]:
+def into_sections(data: Mapping[str, Any]) -> dict[str, Any]:
     """Move shared training settings from the top level into the sections of the strategy's stages.
 
     Raises:

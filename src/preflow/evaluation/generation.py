@@ -67,7 +67,7 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
     return fit, too_long
 
 
-def spread(prompts: list[Prompt], count: int) -> list[Prompt]:
+def evenly_spaced(prompts: list[Prompt], count: int) -> list[Prompt]:
     """``count`` prompts, spread evenly over all of them."""
     picks = np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int)
     return [prompts[i] for i in np.unique(picks)]
@@ -111,7 +111,7 @@ def samples(
 ) -> list[dict[str, Any]]:
     """Greedy answers of every model to the recipe's sample prompts, filled up to three with held-out ones."""
     own = [Prompt(text, models.renderer.prompt_ids([Message("user", text)])) for text in settings.sample_prompts]
-    prompts = own + spread(held_out, max(0, _ANSWERS - len(own)))
+    prompts = own + evenly_spaced(held_out, max(0, _ANSWERS - len(own)))
     answers: dict[str, list[str]] = {}
     for name in models.names if prompts else []:
         batch = generate(models, name, [prompt.ids for prompt in prompts], settings.max_new_tokens, sample=False)

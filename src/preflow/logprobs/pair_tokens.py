@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from preflow.data.tokens.tokenize import TokenizedPair
 from preflow.logprobs.key_index import Keys
-from preflow.logprobs.scored_pairs import BLOCK, SCHEMA
+from preflow.logprobs.scored_pairs import BLOCK, SCORED_PAIRS_SCHEMA
 from preflow.logprobs.shards import KEY_BYTES
 from preflow.logprobs.store import LogprobStore, prompt_hash
 from preflow.models.packed.layout import PromptResponses
@@ -29,7 +29,11 @@ class PairTokens(Sequence[PromptResponses]):
     def of(cls, pairs: Iterable[TokenizedPair]) -> Self:
         """The same pairs in columns."""
         rows = [{name: getattr(pair, name) for name in _IDS} | {"source": str(pair.source)} for pair in pairs]
-        return cls(pa.Table.from_pylist(rows, schema=pa.schema([SCHEMA.field(name) for name in (*_IDS, "source")])))
+        return cls(
+            pa.Table.from_pylist(
+                rows, schema=pa.schema([SCORED_PAIRS_SCHEMA.field(name) for name in (*_IDS, "source")])
+            )
+        )
 
     @classmethod
     def joined(cls, parts: Iterable["PairTokens"]) -> Self:
@@ -74,7 +78,7 @@ class PairTokens(Sequence[PromptResponses]):
             yield self[start : start + BLOCK]
 
     def scored(self, store: LogprobStore) -> Iterator[pa.Table]:
-        """The pairs with their stored values, block by block, with the columns of ``scored_pairs.SCHEMA``.
+        """The pairs with their stored values, block by block, with the columns of ``scored_pairs.SCORED_PAIRS_SCHEMA``.
 
         Raises:
             KeyError: One is not stored.
@@ -85,7 +89,7 @@ class PairTokens(Sequence[PromptResponses]):
             table = block.table
             for place, side in enumerate(("chosen", "rejected")):
                 table = table.append_column(f"ref_{side}", values.take(pa.array(np.arange(place, len(values), 2))))
-            yield table.select(SCHEMA.names).combine_chunks()
+            yield table.select(SCORED_PAIRS_SCHEMA.names).combine_chunks()
 
 
 def _keys(table: pa.Table) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from preflow.logprobs.shards import SCHEMA, SMALL_ROWS
+from preflow.logprobs.shards import SHARD_SCHEMA, SMALL_ROWS
 
 #: Columns that are looked up. The key is in the index; only the command needs the time of computation.
 COLUMNS = ("total", "tokens", "logprobs", "seconds")
@@ -27,7 +27,7 @@ class RowBuffer:
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         """Some rows by number, in the order given; needs memory of twice their size."""
-        parts, places = [SCHEMA.empty_table().select(COLUMNS)], [np.empty(0, np.int64)]
+        parts, places = [SHARD_SCHEMA.empty_table().select(COLUMNS)], [np.empty(0, np.int64)]
         for piece, numbers, wanted in self._by_piece(rows):
             parts.append(piece.take(pa.array(numbers)))
             places.append(wanted)

@@ -53,7 +53,7 @@ class ScoredPair:
         return self.prompt_ids, (self.chosen_ids, self.rejected_ids)
 
 
-SCHEMA = pa.schema(
+SCORED_PAIRS_SCHEMA = pa.schema(
     [(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
     + [(name, pa.list_(pa.float32())) for name in ("ref_chosen", "ref_rejected")]
     + [("source", pa.string())]
@@ -70,15 +70,15 @@ class PairTable(Sequence[ScoredPair]):
 
     def __init__(self, table: pa.Table) -> None:
         """Wrap a table with the columns of a scored pair."""
-        self.table = table.cast(SCHEMA)
+        self.table = table.cast(SCORED_PAIRS_SCHEMA)
 
     @classmethod
     def of(cls, pairs: Sequence[ScoredPair]) -> Self:
         """The same pairs in columns."""
         if isinstance(pairs, cls):
             return pairs
-        rows = [{name: getattr(pair, name) for name in SCHEMA.names} for pair in pairs]
-        return cls(pa.Table.from_pylist(rows, schema=SCHEMA))
+        rows = [{name: getattr(pair, name) for name in SCORED_PAIRS_SCHEMA.names} for pair in pairs]
+        return cls(pa.Table.from_pylist(rows, schema=SCORED_PAIRS_SCHEMA))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -145,8 +145,8 @@ def _weighted_sums(column: pa.ChunkedArray, shared: NDArray[np.int64], alpha: fl
 
 
 def write_blocks(path: Path, blocks: Iterable[pa.Table]) -> None:
-    """Write tables with the columns of ``SCHEMA`` one after the other; only one is in memory at a time."""
-    with pq.ParquetWriter(path, SCHEMA, use_dictionary=False) as writer:
+    """Write tables with the columns of ``SCORED_PAIRS_SCHEMA`` one after the other; only one is in memory at a time."""
+    with pq.ParquetWriter(path, SCORED_PAIRS_SCHEMA, use_dictionary=False) as writer:
         for block in blocks:
             writer.write_table(block)
 
@@ -155,4 +155,4 @@ def read_pairs(path: Path) -> PairTable:
     """Read what ``write_blocks`` wrote; needs memory for the values and for one block."""
     with exact_memory(), pq.ParquetFile(path) as file:
         blocks = [file.read_row_group(number) for number in range(file.num_row_groups)]
-    return PairTable(pa.concat_tables([SCHEMA.empty_table(), *blocks]))
+    return PairTable(pa.concat_tables([SCORED_PAIRS_SCHEMA.empty_table(), *blocks]))

@@ -23,7 +23,7 @@ from preflow.errors import ArtifactError, ConfigError
 
 #: Bytes of a row's key: 128 bits of SHA-256.
 KEY_BYTES = 16
-SCHEMA = pa.schema(
+SHARD_SCHEMA = pa.schema(
     [
         ("key", pa.binary(KEY_BYTES)),  # of prompt and response
         ("total", pa.float64()),  # sum of the log-probs, nats
@@ -114,14 +114,14 @@ class ShardFolder:
             raise ArtifactError(f"{self.path}/{name} is damaged: its SHA-256 is not the one that its name begins with")
         table = pq.read_table(pa.BufferReader(data))
         owner = (table.schema.metadata or {}).get(_OWNER, b"").decode()
-        if owner != self.reference or not table.schema.remove_metadata().equals(SCHEMA):
+        if owner != self.reference or not table.schema.remove_metadata().equals(SHARD_SCHEMA):
             raise ArtifactError(f"{self.path}/{name} holds rows of reference {owner!r}, expected {self.reference!r}")
         return table.replace_schema_metadata(None)
 
     def write(self, table: pa.Table) -> str:
         """Write one shard and give its name."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table.cast(SCHEMA).replace_schema_metadata({_OWNER: self.reference}), sink)
+        pq.write_table(table.cast(SHARD_SCHEMA).replace_schema_metadata({_OWNER: self.reference}), sink)
         data = sink.getvalue().to_pybytes()
         unique = os.urandom(4).hex()
         name = f"{hashlib.sha256(data).hexdigest()}-{unique}.parquet"

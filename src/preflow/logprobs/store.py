@@ -22,7 +22,7 @@ from preflow.logprobs.arrow_memory import exact_memory
 from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.key_index import KeyIndex, Keys
 from preflow.logprobs.row_buffer import RowBuffer
-from preflow.logprobs.shards import KEY_BYTES, MERGE_COUNT, SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
+from preflow.logprobs.shards import KEY_BYTES, MERGE_COUNT, SHARD_SCHEMA, SMALL_ROWS, ShardFolder, inside, open_store
 from preflow.models.packed.layout import PromptResponses
 
 #: Describes the reference, beside its shards.
@@ -136,7 +136,7 @@ class LogprobStore:
         """Write one shard, and merge small ones when there are many."""
         if not self.shards.has(REFERENCE_FILE):  # the first shard, or the reference was pruned meanwhile
             self.describe()
-        table = pa.table(columns, schema=SCHEMA)
+        table = pa.table(columns, schema=SHARD_SCHEMA)
         self._seen[self.shards.write(table)] = len(table)
         self._index.add(self._hold(table))
         small = [name for name, count in self._seen.items() if count < SMALL_ROWS]

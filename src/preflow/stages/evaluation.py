@@ -10,7 +10,7 @@ from preflow.artifacts import write_json
 from preflow.data.tokens.tokenize import tokenize_demonstrations
 from preflow.data.validated import load_demonstrations
 from preflow.evaluation import figures
-from preflow.evaluation.generation import answer_report, held_out_prompts, samples, spread
+from preflow.evaluation.generation import answer_report, evenly_spaced, held_out_prompts, samples
 from preflow.evaluation.models import ModelSet
 from preflow.evaluation.preferences import PairScores, compare, preference_report
 from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
@@ -39,7 +39,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     _add_perplexity(spec, models, report, observer)
     settings = spec.recipe.evaluation
     held_out, too_long = held_out_prompts(spec, models)
-    asked = spread(held_out, settings.kl_prompts)
+    asked = evenly_spaced(held_out, settings.kl_prompts)
     report["prompts"] = {"held_out": len(held_out) + len(too_long), "asked": len(asked), "too_long": too_long}
     if too_long:
         report["warnings"].append(

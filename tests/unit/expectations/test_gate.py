@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expectations.report.summary import advice, finding_rows
+from expectations.report.summary import finding_rows, remedies
 from expectations.suites.running import SuiteResult
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.sources import resolve_sources
@@ -92,7 +92,7 @@ def test_a_prompt_of_the_named_held_out_pairs_leaves_training_of_both_kinds(tmp_
     assert quarantined(out) == dict.fromkeys(leaks, "leaks_into_evaluation")
     assert [row.source.file for row in load_pairs(artifact, "eval")] == ["e.jsonl"] * 3
     assert report["demonstrations"]["train"] == 58
-    warnings = advice(report)
+    warnings = remedies(report)
     assert any("only 3 pairs are held out" in line for line in warnings)
     assert any("no demonstration is held out" in line for line in warnings)
 
@@ -191,12 +191,12 @@ def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
 def test_fewer_pairs_than_recommended_are_reported_with_the_setting(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
     _, report, _ = gate(spec(preferences=file), tmp_path / "a")
-    (line,) = (line for line in advice(report) if "recommended" in line)
+    (line,) = (line for line in remedies(report) if "recommended" in line)
     assert f"rows to train on {report['preferences']['train']} (validation.recommended_pairs: 500)" in line
     assert report["preferences"]["findings"]["fewer_rows_than_recommended"]["severity"] == "warn"
     options = {"settings": ValidationSettings(recommended_pairs=10)}
     _, report, _ = gate(spec(options, preferences=file), tmp_path / "b")
-    assert not any("recommended" in line for line in advice(report))
+    assert not any("recommended" in line for line in remedies(report))
 
 
 def test_fewer_demonstrations_than_recommended_are_reported_with_a_setting_of_their_own(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expectations.report.summary import advice
+from expectations.report.summary import remedies
 from preflow.config.validation import ValidationSettings
 from preflow.data.rows import Source
 from preflow.data.validated import load_pairs
@@ -74,7 +74,7 @@ def test_a_length_bias_towards_the_shorter_answer_is_not_called_one_of_the_longe
         for n in range(200)
     ]
     _, report, _ = gate(spec(preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")
-    (line,) = (line for line in advice(report) if "length_bias" in line)
+    (line,) = (line for line in remedies(report) if "length_bias" in line)
     assert "'the longer answer' marks rejected in 1.00" in line
     assert "the longer answer wins" not in line
 

@@ -17,7 +17,7 @@ from preflow.logprobs.fill import SHARD_GROUPS, FillStats, fill
 from preflow.logprobs.identity import ReferenceIdentity
 from preflow.logprobs.key_index import KeyIndex
 from preflow.logprobs.leases import Choose, FileLeases
-from preflow.logprobs.shards import SCHEMA, ShardFolder
+from preflow.logprobs.shards import SHARD_SCHEMA, ShardFolder
 from preflow.logprobs.store import LogprobStore, response_key, response_keys
 from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Silent
@@ -235,7 +235,7 @@ def test_the_store_says_whose_it_is(tmp_path: Path) -> None:
     store, _, _ = filled(tmp_path, [group(1)])
     about = json.loads((Path(store.shards.path) / "reference.json").read_text())
     assert about == {"label": "a model", "digest": MODEL.digest(), "identity": {"weights": "abc"}}
-    assert pq_schema(store) == SCHEMA.names
+    assert pq_schema(store) == SHARD_SCHEMA.names
 
 
 def pq_schema(store: LogprobStore) -> list[str]:

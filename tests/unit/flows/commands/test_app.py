@@ -24,18 +24,18 @@ SUBCOMMANDS = ["export", "plan", "run", "schema", "store", "ui", "validate"]
 def test_each_module_of_the_folder_is_a_subcommand() -> None:
     modules = [found.name for found in pkgutil.iter_modules(commands.__path__)]
     assert sorted(modules) == sorted([*SUBCOMMANDS, "app"])
-    shown = CliRunner().invoke(application.build(), ["--help"]).output
+    shown = CliRunner().invoke(application.make_app(), ["--help"]).output
     for name in SUBCOMMANDS:
         assert f" {name} " in shown
     assert "--install-completion" in shown
 
 
 def test_the_version_is_the_packages() -> None:
-    assert CliRunner().invoke(application.build(), ["--version"]).output == f"preflow {__version__}\n"
+    assert CliRunner().invoke(application.make_app(), ["--version"]).output == f"preflow {__version__}\n"
 
 
 def test_the_schema_is_that_of_recipes() -> None:
-    printed = CliRunner().invoke(application.build(), ["schema"]).output
+    printed = CliRunner().invoke(application.make_app(), ["schema"]).output
     assert json.loads(printed) == recipe_schema()
     kept = (ROOT / "recipes" / "recipe.schema.json").read_text(encoding="utf-8")
     assert printed == kept
@@ -43,7 +43,7 @@ def test_the_schema_is_that_of_recipes() -> None:
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_a_subcommand_says_what_it_does(name: str) -> None:
-    done = CliRunner().invoke(application.build(), [name, "--help"])
+    done = CliRunner().invoke(application.make_app(), [name, "--help"])
     assert done.exit_code == 0
     assert f"preflow {name}" in done.output or f"root {name}" in done.output
 
@@ -83,7 +83,7 @@ def test_what_all_commands_share_loads_none_of_them(option: str) -> None:
 
 
 def test_each_line_of_the_list_is_a_sentence() -> None:
-    for command in typer.main.get_group(application.build()).commands.values():
+    for command in typer.main.get_group(application.make_app()).commands.values():
         assert re.fullmatch(r"[A-Z][^`\n]{20,}[.]", command.help or ""), command.name
 
 
@@ -109,7 +109,7 @@ def test_help_and_version_work_where_nothing_can_be_written(arguments: list[str]
 
 
 def test_an_unknown_subcommand_is_a_usage_error() -> None:
-    done = CliRunner().invoke(application.build(), ["runn", "recipe.yaml"])
+    done = CliRunner().invoke(application.make_app(), ["runn", "recipe.yaml"])
     assert done.exit_code == 2
     assert "run" in done.output
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from expectations.gate import run_gate
-from flows.planning.row_lengths import lengths, read_model
+from flows.planning.row_lengths import read_lengths, read_model
 from flows.running.preparation import PreparedRun, prepare_run
 from preflow.artifacts import Artifact
 from preflow.data.tokens.chat_template import Renderer
@@ -41,7 +41,7 @@ def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[...
         more.write(json.dumps({"prompt": prompt, "completion": "assistant refund"}) + "\n")
     prepared = prepare_run(file, {"sft.eval_split": "0.01"})
     model = read_model(prepared.recipe)
-    data, seen = validated(prepared, tmp_path / "validated"), lengths(prepared, model)
+    data, seen = validated(prepared, tmp_path / "validated"), read_lengths(prepared, model)
     renderer = Renderer(load_tokenizer(model, prepared.recipe), prepared.recipe.template)
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
@@ -66,5 +66,5 @@ def test_a_tokenizer_may_run_its_own_code_where_the_recipe_trusts_it(
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
     prepared = prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
-    lengths(prepared, read_model(prepared.recipe))
+    read_lengths(prepared, read_model(prepared.recipe))
     assert asked == [True]

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from flows.planning.devices import Device, on_gpu
-from flows.planning.row_lengths import lengths, read_model
+from flows.planning.row_lengths import read_lengths, read_model
 from flows.planning.stages import StageEstimate, shapes_of, stage_estimates, suggest
 from flows.running.preparation import prepare_run
 from preflow.config import Recipe
@@ -20,7 +20,7 @@ def stages_of(file: Path, **changes: object) -> tuple[Recipe, list[StageEstimate
     """The stages of a recipe on a GPU."""
     prepared = prepare_run(file, {name.replace("__", "."): value for name, value in changes.items()})
     recipe, base = prepared.recipe, read_model(prepared.recipe)
-    return recipe, stage_estimates(recipe, shapes_of(recipe, base), lengths(prepared, base), on_gpu(recipe))
+    return recipe, stage_estimates(recipe, shapes_of(recipe, base), read_lengths(prepared, base), on_gpu(recipe))
 
 
 def gpu(recipe: Recipe, available: float) -> Device:
@@ -43,7 +43,7 @@ def test_start_checks_that_do_not_fit_are_helped_by_the_weights_settings(
     """Full weights in float32, pair by pair; available is halfway between what they need and what 4-bit ones do."""
     prepared = prepare_run(tiny_recipe_file(), {"tuning": "full", "bf16": "false"})
     recipe, base = prepared.recipe, read_model(prepared.recipe)
-    shapes, rows = shapes_of(recipe, base), lengths(prepared, base)
+    shapes, rows = shapes_of(recipe, base), read_lengths(prepared, base)
     packed = recipe.model_copy(update={"tuning": "lora", "use_4bit": True})
     assert recipe.dpo is not None
     needs = [

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from flows.planning import devices
 from flows.planning.devices import Device, on_gpu
-from flows.planning.row_lengths import lengths, read_model
+from flows.planning.row_lengths import read_lengths, read_model
 from flows.planning.stages import StageEstimate, Suggestion
-from flows.planning.tables import RunEstimate, advice, memory_table, show, smallest_gpu, verdict
+from flows.planning.tables import RunEstimate, memory_table, print_plan, smallest_gpu, suggestion_line, verdict
 from flows.running.preparation import prepare_run
 from preflow.config import Recipe
 from preflow.errors import ModelError
@@ -29,7 +29,7 @@ NOTHING = Memory(*[0.0] * 7)
 def printed(file: Path, width: int = 100, **options: Any) -> str:
     """The plan of a recipe, in a terminal of so many columns."""
     out = StringIO()
-    show(
+    print_plan(
         prepare_run(file),
         options.pop("memory", None),
         options.pop("rate", None),
@@ -86,11 +86,11 @@ def test_the_verdict_is_one_line_and_names_halved_batches_or_what_does_not_fit()
 
 def test_the_suggestion_is_one_line_of_settings_to_paste() -> None:
     found = Suggestion(RECIPE, {"use_4bit": True, "dpo.max_seq_length": 512}, 12, 3)
-    assert advice(found) == (
+    assert suggestion_line(found) == (
         "Nearest settings that fit: --set use_4bit=true --set dpo.max_seq_length=512 (cuts the prompts of 12 rows and "
         "drops 3)"
     )
-    assert advice(None).startswith("No setting is known with which it fits")
+    assert suggestion_line(None).startswith("No setting is known with which it fits")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -139,7 +139,7 @@ def test_the_printed_numbers_are_the_datas_own(tiny_recipe_file: Callable[..., P
     file = tiny_recipe_file()
     text, prepared = printed(file, rate=1.0), prepare_run(file)
     for stage, section in prepared.recipe.training_sections:
-        kept = len(lengths(prepared, read_model(prepared.recipe))[stage].train)
+        kept = len(read_lengths(prepared, read_model(prepared.recipe))[stage].train)
         per_step = section.per_device_train_batch_size * section.gradient_accumulation_steps
         steps = math.ceil(math.ceil(kept / per_step) * section.num_train_epochs)
         (row,) = re.findall(rf"^ ?{stage} +(\d+) +[\d,]+ +(\d+)", text, re.M)
@@ -160,4 +160,4 @@ def test_a_model_that_cannot_be_had_is_one_clear_error(
     prepared = prepare_run(tiny_recipe_file())
     prepared = prepared.model_copy(update={"recipe": prepared.recipe.model_copy(update={"model_name": name})})
     with pytest.raises(ModelError, match=reason):
-        show(prepared, 16, 1.0)
+        print_plan(prepared, 16, 1.0)

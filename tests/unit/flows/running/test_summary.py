@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.running import summary
-from flows.running.summary import headline, legend, markdown, metric_rows
+from flows.running.summary import legend, markdown, metric_rows, result_sentence
 
 ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
 REPORT: dict[str, Any] = {
@@ -59,7 +59,7 @@ def test_without_sft_the_reference_is_the_base_model() -> None:
     models = {name: REPORT["models"][name] for name in ("base", "dpo")}
     report = {**REPORT, "models": models}
     assert "are against base" in legend(report)
-    assert "minus that of base: +0.200 [+0.100, +0.300]" in headline(report)
+    assert "minus that of base: +0.200 [+0.100, +0.300]" in result_sentence(report)
 
 
 def test_a_recipe_without_pairs_has_a_summary() -> None:

@@ -1,74 +1,94 @@
 """A training killed anywhere and started again ends with the same weights, byte for byte."""
 
 import json
-import os
+import multiprocessing
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from preflow.artifacts import SCRATCH, build
 from preflow.config import Launch
 from preflow.observer import Silent
-from preflow.specs import SftSpec
+from preflow.specs import DpoSpec, SftSpec
+from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
 from preflow.training.checkpoints import resume_point
 from tests.fixtures.prepared_run import Run
 
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from preflow.artifacts import build
-from preflow.observer import Silent
-from preflow.stages.sft import run_sft
-from preflow.stages.dpo import run_dpo
-from preflow.specs import SftSpec, DpoSpec
 
-class Slow(Silent):
-    def metrics(self, values, step):
-        print("step", step, flush=True)
+class Steps(Silent):
+    """Sends each logged step, and leaves the reader time to kill before the next one."""
+
+    def __init__(self, steps: "Connection[int, int]") -> None:
+        self.steps = steps
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.steps.send(step)
         time.sleep(0.15)
 
-stage, spec, final = sys.argv[1], Path(sys.argv[2]).read_text(), Path(sys.argv[3])
-run, kind = (run_sft, SftSpec) if stage == "sft" else (run_dpo, DpoSpec)
-build(final, lambda out: run(kind.model_validate_json(spec), out, Slow()))
-"""
+
+def work(stage: str, spec: str, final: Path, steps: "Connection[int, int]") -> None:
+    """Run one stage."""
+    torch.set_num_threads(1)
+    if stage == "sft":
+        build(final, lambda out: run_sft(SftSpec.model_validate_json(spec), out, Steps(steps)))
+    else:
+        build(final, lambda out: run_dpo(DpoSpec.model_validate_json(spec), out, Steps(steps)))
 
 
-def start(tmp_path: Path, stage: str, final: Path) -> "subprocess.Popen[str]":
-    """Run one stage in a process of its own."""
-    command = [sys.executable, "-c", SCRIPT, stage, str(tmp_path / "spec.json"), str(final)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ))
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Starts processes from one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "peft", "transformers.models.llama.modeling_llama"])
+    return context
 
 
-def kill_after_step(process: "subprocess.Popen[str]", step: int) -> None:
-    """Kill the process as soon as it has logged a step."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == f"step {step}":
-            break
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+class Stage:
+    """One stage, run in processes of its own."""
+
+    def __init__(self, context: ForkServerContext, stage: str, spec: SftSpec | DpoSpec) -> None:
+        self.context, self.stage, self.spec = context, stage, spec.model_dump_json()
+
+    def run(self, final: Path, kill_after: int | None = None) -> list[int]:
+        """The steps it logged, whole or until it is killed as soon as it has logged a step."""
+        steps, sender = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=work, args=(self.stage, self.spec, final, sender))
+        process.start()
+        sender.close()
+        logged = []
+        with steps, suppress(EOFError):
+            while kill_after is None or kill_after not in logged:
+                logged.append(steps.recv())
+            process.kill()
+        process.join()
+        assert process.exitcode == (0 if kill_after is None else -signal.SIGKILL)
+        return logged
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "steps"), [("sft", (1, 4)), ("dpo", (3, 5))])
-def test_killed_and_started_again(prepared: Run, tmp_path: Path, stage: str, steps: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("stage", "kills"), [("sft", (1, 4)), ("dpo", (3, 5))])
+def test_killed_and_started_again(
+    processes: ForkServerContext, prepared: Run, tmp_path: Path, stage: str, kills: tuple[int, ...]
+) -> None:
     recipe, base, data = prepared.recipe, prepared.base, prepared.data
     spec = SftSpec(recipe=recipe, base=base, data=data) if stage == "sft" else prepared.dpo()
-    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-    whole = start(tmp_path, stage, tmp_path / "whole")
-    assert whole.communicate()[0].count("step") >= 5
-    for step in steps:
-        kill_after_step(start(tmp_path, stage, tmp_path / "killed"), step)
+    training = Stage(processes, stage, spec)
+    assert len(training.run(tmp_path / "whole")) >= 5
+    for step in kills:
+        training.run(tmp_path / "killed", kill_after=step)
         assert not (tmp_path / "killed").exists()
-    again = start(tmp_path, stage, tmp_path / "killed")
-    logged = again.communicate()[0].split("\n")
-    assert "step 1" not in logged, "it began again instead of going on"
+    assert 1 not in training.run(tmp_path / "killed"), "it began again instead of going on"
     manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("whole", "killed")]
     differing = [n for n, entry in manifests[0]["files"].items() if manifests[1]["files"].get(n) != entry]
     assert differing == []

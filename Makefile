@@ -92,7 +92,7 @@ fast: env ## Tests that take seconds and start no server
 
 .PHONY: test
 test: env ## All but the nightly tests (MARK=gpu for those that need a GPU; ARGS=... goes to pytest)
-	@$(ACTIVATE) $(PYTEST) -n $(WORKERS) $(SHARED) -m "$(MARK)" $(ARGS)
+	@$(ACTIVATE) $(PYTEST) -n $(WORKERS) $(SHARED) --durations=40 -m "$(MARK)" $(ARGS)
 
 .PHONY: nightly
 nightly: env ## The exhaustive rest: long repetitions, the time of each test, breaks of the source

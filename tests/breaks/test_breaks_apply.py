@@ -8,6 +8,7 @@ import pytest
 from tests.breaks.catalogue import BREAKS, PACKAGES, ROOT, Break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", BREAKS, ids=lambda each: each.name)
 def test_a_break_changes_one_line_of_a_file_and_names_tests_that_exist(each: Break) -> None:
     text = (ROOT / each.file).read_text(encoding="utf-8")

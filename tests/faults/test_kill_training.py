@@ -168,6 +168,7 @@ def test_a_half_written_checkpoint_is_not_used(prepared: Run, tmp_path: Path) ->
     assert not list(scratch.glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_time_is_not_part_of_an_artifact(prepared: Run) -> None:
     """Wall times would give the same run another digest each time, and every later stage a miss."""
     names = [p.read_text(encoding="utf-8") for p in Path(prepared.sft.path).glob("*.json")]

@@ -178,6 +178,7 @@ def test_the_schema_documents_every_field_and_shared_settings() -> None:
         assert undocumented == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes_fit_the_schema_as_an_editor_sees_them(file: Path) -> None:
     raw = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
@@ -191,6 +192,7 @@ def test_the_schema_file_is_current() -> None:
     assert exported == recipe_schema(), "run `make schema`"
 
 
+@pytest.mark.slow
 def test_reading_a_recipe_imports_no_torch() -> None:
     code = "import sys, preflow.config, preflow.config.loading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -95,6 +95,7 @@ def test_the_program_prints_place_word_and_term_and_fails(tmp_path: Path, capsys
     assert main([str(tmp_path)]) == 0
 
 
+@pytest.mark.slow
 def test_data_and_hidden_folders_are_not_read() -> None:
     read = {file.relative_to(ROOT).as_posix() for file in files([ROOT])}
 

@@ -94,6 +94,7 @@ def test_the_kl_monitor_measures_known_values(tmp_path: Path) -> None:
     assert metrics.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_forced_learning_rate_is_stopped_and_undone(prepared: Run, tmp_path: Path) -> None:
     """A random model of 300 words gives no token a likelihood worth losing, so the limit is as small as its KL."""
     recorder = Recorder()
@@ -193,6 +194,7 @@ def test_a_look_runs_no_more_pairs_together_than_training_may(
     assert seen == pairs
 
 
+@pytest.mark.slow
 def test_a_run_without_a_look_says_that_nothing_limits_kl(prepared: Run, tmp_path: Path) -> None:
     recorder = Recorder()
     run_dpo(spec_with(prepared, eval_pairs=0, max_steps=1), tmp_path, recorder)

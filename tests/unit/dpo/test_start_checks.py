@@ -43,6 +43,7 @@ from tests.unit.dpo.start_models import base, going_on, overwritten
 from tests.unit.support import recipe_for, write_pairs
 
 
+@pytest.mark.slow
 def test_a_reference_computed_with_the_base_model_is_refused(prepared: Run, tmp_path: Path) -> None:
     """Stored values of the base where SFT's belong: policy and store may agree, the SFT artifact does not."""
     asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=None)
@@ -79,6 +80,7 @@ def test_the_printed_remedy_removes_wrong_values(
     run_dpo(run(), tmp_path / "again", Silent())
 
 
+@pytest.mark.slow
 def test_one_stale_value_in_the_store_is_refused(prepared: Run, tmp_path: Path) -> None:
     pairs = list(read_pairs(prepared.reference.file("train.parquet")))
     pairs[7] = replace(pairs[7], ref_rejected=[value + 0.01 for value in pairs[7].ref_rejected])
@@ -99,6 +101,7 @@ def forgotten_sft(run: Run, folder: Path) -> Artifact:
     return build(folder / "forgotten", write)
 
 
+@pytest.mark.slow
 def test_an_sft_model_that_equals_the_base_is_refused(prepared: Run, tmp_path: Path) -> None:
     sft = forgotten_sft(prepared, tmp_path)
     asked = ReferenceSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=sft)
@@ -145,6 +148,7 @@ def test_full_weights_are_copied_and_proven(prepared: Run, tmp_path: Path) -> No
     assert dpo.load("metrics.json")["dpo/proof_policy_gap"] <= 1
 
 
+@pytest.mark.slow
 def test_dpo_alone_starts_at_the_named_model(prepared: Run, tmp_path: Path) -> None:
     assert prepared.recipe.dpo is not None
     section = prepared.recipe.dpo.model_dump(exclude={"learning_rate"})
@@ -210,6 +214,7 @@ AT_THE_START = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_the_start_up_checks_pass_for_every_loss(prepared: Run, tmp_path: Path, loss_type: str) -> None:
     """Row by row the policy equals the stored values; where a formula is at hand, the loss is what follows from it."""

@@ -73,6 +73,7 @@ def test_an_adapter_folder_loaded_as_a_model_and_wrapped_anew(prepared: Run, tmp
         )
 
 
+@pytest.mark.slow
 def test_a_model_merged_in_memory_whose_reference_is_loaded_by_name(prepared: Run, tmp_path: Path) -> None:
     """Without stored values TRL loads the reference from the merged model's name, which is the base's."""
     base = AutoModelForCausalLM.from_pretrained(prepared.base.path, dtype=torch.float32)
@@ -87,6 +88,7 @@ def test_a_model_merged_in_memory_whose_reference_is_loaded_by_name(prepared: Ru
         run_dpo(prepared.dpo(reference=wrong), tmp_path / "out", Silent())
 
 
+@pytest.mark.slow
 def test_the_same_model_merged_in_memory_is_a_right_reference(prepared: Run, tmp_path: Path) -> None:
     """The counter-check: values by the merged model itself pass, so the refusal above is about the wrong weights."""
     base = AutoModelForCausalLM.from_pretrained(prepared.base.path, dtype=torch.float32)

@@ -33,6 +33,7 @@ def test_every_known_architecture_is_tested() -> None:
     assert set(CONFIGS) == set(PACKED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @settings(max_examples=2, **DRAWN)

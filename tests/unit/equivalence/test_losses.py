@@ -41,7 +41,9 @@ def test_every_loss_is_tested() -> None:
     assert len(LOSS_TYPES) == 15
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize(
+    "loss_type", [pytest.param(loss, marks=() if loss == "sigmoid" else pytest.mark.slow) for loss in LOSS_TYPES]
+)
 @settings(max_examples=4, **DRAWN)
 @example(rows=rows_of(EDGES, 0))
 @example(rows=rows_of(EDGES, 0, 9))

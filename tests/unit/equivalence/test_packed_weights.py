@@ -25,6 +25,7 @@ def four_bit(folder: Path, *_: Any, **__: Any) -> Any:
     return get_peft_model(model.requires_grad_(False), LoraConfig(r=4, target_modules="all-linear"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("common", [0, 9])
 def test_gradients_over_packed_weights_equal_padded_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, common: int

@@ -50,6 +50,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "architecture", "lora", "changes"), CASES)
 def test_twenty_steps_end_with_the_same_weights(
     tmp_path: Path, make: Make, architecture: str, lora: bool, changes: dict[str, Any]

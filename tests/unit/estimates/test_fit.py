@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ def needed(architecture: str, recipe: Recipe, section: TrainingSettings, rows: A
     return estimate_training(SHAPES[architecture](), recipe, section, rows, held).memory.total
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     architecture=st.sampled_from(list(SHAPES)), tuning=st.sampled_from(["lora", "full"]), share=st.floats(0.0, 1.2),

@@ -23,6 +23,7 @@ from tests.unit.estimates.models import CPU, EXPERTS, dpo_recipe, llama_8b, smol
 TARGETS: list[Any] = ["all-linear", ("q_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj")]
 
 
+@pytest.mark.slow
 def test_sizes_of_known_models() -> None:
     """SmolLM2-135M has 134,515,008 parameters, Llama-3-8B 8,030,261,248 (their model cards)."""
     assert smollm2().parameters == 134_515_008

@@ -86,6 +86,7 @@ def test_a_launch_that_shards_weights_by_hand() -> None:
     assert peaks["ddp"].workspace == 4 * 8_030_261_248
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared_prefix"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["steady", "dropout"])

@@ -88,6 +88,7 @@ def spec(prepared: Run, aligned: Artifact) -> EvaluateSpec:
     )
 
 
+@pytest.mark.slow
 def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
     artifact = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent()))
     report, metrics = artifact.load("evaluation.json"), artifact.load("metrics.json")
@@ -109,6 +110,7 @@ def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
     assert again.digest == artifact.digest
 
 
+@pytest.mark.slow
 def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None:
     models = ModelSet(spec)
     prompts = held_out_prompts(spec, models)[0][:2]
@@ -164,6 +166,7 @@ def test_sampling_ignores_the_settings_a_model_ships_with(spec: EvaluateSpec) ->
     assert len(responses) > 1
 
 
+@pytest.mark.slow
 def test_sampling_is_from_the_models_whole_distribution(spec: EvaluateSpec) -> None:
     """4,096 first tokens against their known probabilities: a cut tail or another temperature is many errors away."""
     models = ModelSet(spec)
@@ -195,12 +198,14 @@ def test_adapters_take_turns_over_one_base(spec: EvaluateSpec, prepared: Run) ->
     assert not torch.equal(values["sft"], values["dpo"])
 
 
+@pytest.mark.slow
 def test_artifacts_hold_plain_json(spec: EvaluateSpec, tmp_path: Path) -> None:
     artifact = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent()))
     for file in Path(artifact.path).glob("*.json"):
         json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 def test_held_out_demonstrations_that_do_not_fit_are_counted_not_crashed_on(spec: EvaluateSpec, tmp_path: Path) -> None:
     assert spec.recipe.sft is not None
     short = spec.recipe.sft.model_copy(update={"max_seq_length": 8})
@@ -211,6 +216,7 @@ def test_held_out_demonstrations_that_do_not_fit_are_counted_not_crashed_on(spec
     assert any("no perplexity" in warning for warning in report["warnings"])
 
 
+@pytest.mark.slow
 def test_held_out_prompts_without_room_for_an_answer_are_named(spec: EvaluateSpec, tmp_path: Path) -> None:
     """The prompts end in up to three "please": the longest leave no room when the limit is their own length."""
     models = ModelSet(spec)
@@ -237,6 +243,7 @@ def test_prompts_beyond_learned_positions_are_not_asked(
         assert bool(held_out_prompts(spec, models)[1]) == named
 
 
+@pytest.mark.slow
 def test_a_kl_of_one_prompt_has_no_error(spec: EvaluateSpec) -> None:
     models = ModelSet(spec)
     prompts = held_out_prompts(spec, models)[0]
@@ -246,6 +253,7 @@ def test_a_kl_of_one_prompt_has_no_error(spec: EvaluateSpec) -> None:
         assert ("se" in report["dpo"]["kl_sft"]) == (count == 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_early_stopping_ended_is_reported_as_such(spec: EvaluateSpec, tmp_path: Path) -> None:
     def stopped(out: Path) -> None:
         assert spec.dpo is not None
@@ -281,6 +289,7 @@ def test_full_weights_take_turns_on_a_device(spec: EvaluateSpec, monkeypatch: py
         assert used is models._full[name]
 
 
+@pytest.mark.slow
 def test_perplexity_is_the_exponential_of_the_mean_negative_log_prob(spec: EvaluateSpec, tmp_path: Path) -> None:
     """By another way: transformers' own loss on labels that leave the prompt out, weighted by response tokens."""
     report = build(tmp_path / "evaluation", lambda out: run_evaluation(spec, out, Silent())).load("evaluation.json")

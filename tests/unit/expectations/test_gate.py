@@ -23,6 +23,7 @@ from tests.unit.data.prompt_hashes import row_hash
 from tests.unit.expectations.gate_support import ALL_OPEN_ALIKE, gate, pairs, quarantined, shown, spec, write
 
 
+@pytest.mark.slow
 def test_clean_rows_all_come_out_on_one_side_each(tmp_path: Path) -> None:
     asked = spec(
         demonstrations=write(tmp_path / "d.jsonl", shown(80)), preferences=write(tmp_path / "p.jsonl", pairs(100))
@@ -64,6 +65,7 @@ def test_every_defect_is_named_by_file_and_row(tmp_path: Path) -> None:
     assert "blank_text 1 (p.jsonl:16)" in notes[0]
 
 
+@pytest.mark.slow
 def test_of_duplicates_the_first_stays_even_in_another_form(tmp_path: Path) -> None:
     turn = [{"role": "user", "content": "Question 3?"}]
     again = {"prompt": turn, "chosen": "Kind 3.", "rejected": "Rude 3.", "id": 77}
@@ -72,6 +74,7 @@ def test_of_duplicates_the_first_stays_even_in_another_form(tmp_path: Path) -> N
     assert quarantined(out) == {("p.jsonl", 61): "duplicate_row", ("p.jsonl", 62): "duplicate_row"}
 
 
+@pytest.mark.slow
 def test_a_pair_with_the_sides_exchanged_is_a_contradiction_and_no_duplicate(tmp_path: Path) -> None:
     other = {"prompt": "Question 3?", "chosen": "Rude 3.", "rejected": "Kind 3."}
     out = tmp_path / "out"
@@ -79,6 +82,7 @@ def test_a_pair_with_the_sides_exchanged_is_a_contradiction_and_no_duplicate(tmp
     assert quarantined(out) == dict.fromkeys([("p.jsonl", 4), ("p.jsonl", 61)], "contradiction")
 
 
+@pytest.mark.slow
 def test_a_prompt_of_the_named_held_out_pairs_leaves_training_of_both_kinds(tmp_path: Path) -> None:
     asked = spec(
         demonstrations=write(tmp_path / "d.jsonl", shown(60)),
@@ -97,6 +101,7 @@ def test_a_prompt_of_the_named_held_out_pairs_leaves_training_of_both_kinds(tmp_
     assert any("no demonstration is held out" in line for line in warnings)
 
 
+@pytest.mark.slow
 def test_the_same_file_as_training_and_held_out_data_leaves_nothing_to_train_on(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
     with pytest.raises(DataUnfitError, match="no row is left to train on"):
@@ -120,6 +125,7 @@ UNFIT: dict[str, tuple[list[Any], dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNFIT)
 def test_an_unfit_set_stops_and_leaves_its_report(tmp_path: Path, case: str) -> None:
     rows, changes, message = UNFIT[case]
@@ -134,12 +140,14 @@ def test_an_unfit_set_stops_and_leaves_its_report(tmp_path: Path, case: str) -> 
     assert report["critical"]
 
 
+@pytest.mark.slow
 def test_an_empty_file_does_not_hide_behind_a_full_one(tmp_path: Path) -> None:
     files = [write(tmp_path / "full.jsonl", pairs(100)), write(tmp_path / "empty.jsonl", [])]
     with pytest.raises(DataUnfitError, match=r"preferences: empty\.jsonl holds no row at all"):
         gate(ValidateSpec(preferences=resolve_sources(files), dpo_eval_split=0.5), tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [[], [{"prompt": "a", "chosen": "", "rejected": "c"}] * 2])
 def test_held_out_data_of_which_nothing_is_left_stop_the_run(tmp_path: Path, rows: list[Any]) -> None:
     asked = spec(
@@ -154,6 +162,7 @@ def test_held_out_data_of_which_nothing_is_left_stop_the_run(tmp_path: Path, row
         gate(asked, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_system_column_reaches_the_model_and_tools_are_quarantined(tmp_path: Path) -> None:
     rows = [*pairs(60), {**pairs(1, 60)[0], "system": "Be kind."}, {**pairs(1, 61)[0], "tools": "[{}]"}]
     artifact, report, _ = gate(
@@ -180,6 +189,7 @@ def test_a_broken_file_stops_by_name(tmp_path: Path) -> None:
         gate(spec(preferences=str(tmp_path / "p.json")), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
     asked = spec({"sft_eval_split": 0.0}, demonstrations=write(tmp_path / "d.jsonl", shown(3)))
     artifact, report, _ = gate(asked, tmp_path / "out")
@@ -188,6 +198,7 @@ def test_demonstrations_alone_need_no_held_out_rows(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "gx_preferences.json").exists()
 
 
+@pytest.mark.slow
 def test_fewer_pairs_than_recommended_are_reported_with_the_setting(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", pairs(60))
     _, report, _ = gate(spec(preferences=file), tmp_path / "a")
@@ -199,6 +210,7 @@ def test_fewer_pairs_than_recommended_are_reported_with_the_setting(tmp_path: Pa
     assert not any("recommended" in line for line in remedies(report))
 
 
+@pytest.mark.slow
 def test_fewer_demonstrations_than_recommended_are_reported_with_a_setting_of_their_own(tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", shown(60))
     for least, expected in ((61, True), (10, False)):
@@ -210,6 +222,7 @@ def test_fewer_demonstrations_than_recommended_are_reported_with_a_setting_of_th
             assert (entry["setting"], entry["threshold"]) == ("recommended_demonstrations", least)
 
 
+@pytest.mark.slow
 def test_the_folder_is_the_same_bytes_wherever_the_files_lie(tmp_path: Path) -> None:
     rows: list[Any] = [*pairs(60), "{", pairs(1)[0]]
     contents = []
@@ -268,6 +281,7 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "finding", "count"),
     [("rasbt_polite", "identical_answers", 6), ("hh_harmless_test", "blank_text", 4)],
@@ -290,6 +304,7 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
         assert texts[0] == texts[1] if finding == "identical_answers" else not texts[0]
 
 
+@pytest.mark.slow
 def test_the_findings_of_a_report_are_a_table_with_the_worst_first(tmp_path: Path) -> None:
     rows: list[Any] = [
         *pairs(60),

@@ -16,6 +16,7 @@ from preflow.errors import DataUnfitError
 from tests.unit.expectations.gate_support import gate, pairs, quarantined, spec, write
 
 
+@pytest.mark.slow
 def test_quarantined_rows_can_be_edited_and_read_again(tmp_path: Path) -> None:
     rows: list[Any] = pairs(60)
     rows[5] = {"prompt": "Question 5?", "chosen": "", "rejected": "Rude 5.", "id": "five"}
@@ -25,6 +26,7 @@ def test_quarantined_rows_can_be_edited_and_read_again(tmp_path: Path) -> None:
     assert json.loads(line)["values"] == rows[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json"])
 def test_quarantined_rows_keep_every_column_and_are_read_back_from_the_quarantine(tmp_path: Path, name: str) -> None:
     rows: list[Any] = pairs(60)
@@ -47,6 +49,7 @@ def test_quarantined_rows_keep_every_column_and_are_read_back_from_the_quarantin
     assert found["Kind 5."].source == Source("edited.jsonl", 61)
 
 
+@pytest.mark.slow
 def test_where_a_row_stands_is_found_without_reading_the_whole_column(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +71,7 @@ def test_where_a_row_stands_is_found_without_reading_the_whole_column(
     assert sizes.count(63) <= len(json.loads((tmp_path / "out" / "report.json").read_text())["preferences"]["findings"])
 
 
+@pytest.mark.slow
 def test_a_length_bias_towards_the_shorter_answer_is_not_called_one_of_the_longer(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"Question {n}?", "chosen": f"Yes {n}.", "rejected": f"No {n} {'x ' * (n % 9 + 1)}"}
@@ -79,6 +83,7 @@ def test_a_length_bias_towards_the_shorter_answer_is_not_called_one_of_the_longe
     assert "the longer answer wins" not in line
 
 
+@pytest.mark.slow
 def test_a_line_of_the_quarantine_that_was_not_edited_is_quarantined_again(tmp_path: Path) -> None:
     line, twice = "{", json.dumps(pairs(1, 80)[0])[:-1] + ', "chosen": "Other."}'
     gate(spec(preferences=write(tmp_path / "p.jsonl", [*pairs(60), line, twice])), tmp_path / "out")
@@ -91,6 +96,7 @@ def test_a_line_of_the_quarantine_that_was_not_edited_is_quarantined_again(tmp_p
     assert report["preferences"]["used"] == 61
 
 
+@pytest.mark.slow
 def test_what_no_encoding_and_no_json_can_write_is_no_error_of_the_program(tmp_path: Path) -> None:
     deep = "[" * 900 + "]" * 900
     rows = [
@@ -112,6 +118,7 @@ def test_what_no_encoding_and_no_json_can_write_is_no_error_of_the_program(tmp_p
     assert "nested too deeply" in json.dumps(values["deep"])
 
 
+@pytest.mark.slow
 def test_reports_hold_no_whole_text_of_a_role_or_a_column(tmp_path: Path) -> None:
     text = "a private text that goes on and on and on and on and on, secretword"
     turn = [{"role": text, "content": "a"}]

@@ -27,6 +27,7 @@ def weighted_sum(values: list[float], other: list[float], alpha: float | None) -
     return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(responses, responses), min_size=1, max_size=6), st.sampled_from([None, 0.0, 0.3, 1.0]))
 def test_columns_give_the_sums_of_each_pair(rows: list[tuple[list[float], list[float]]], alpha: float | None) -> None:
     pairs = [pair(chosen, rejected) for chosen, rejected in rows]

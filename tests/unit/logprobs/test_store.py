@@ -190,6 +190,7 @@ def test_ranks_take_disjoint_rows_that_make_up_the_whole(url: str) -> None:
     assert [sum(Ranks(i, 3).owns(key) for i in range(3)) for key in keys[0]] == [1] * len(keys[0])
 
 
+@pytest.mark.slow
 def test_small_shards_are_merged_and_nothing_is_lost(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MERGE_COUNT", 4)
     onlooker = LogprobStore(url, MODEL)

@@ -100,6 +100,7 @@ def test_wilson_refuses_impossible_counts(successes: int, trials: int) -> None:
         wilson(successes, trials)
 
 
+@pytest.mark.slow
 def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
     """Of 200 samples of 60 normal numbers, a 90 % interval should miss the mean in about 20; 6 to 42 at 4.5 sigma."""
     rng = np.random.default_rng(1)

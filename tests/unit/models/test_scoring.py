@@ -69,6 +69,7 @@ def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> N
     assert independent_logprob(model, row, CPU) == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", PACKED)
 @settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(rows=batches)
@@ -149,6 +150,7 @@ def test_changing_one_response_leaves_the_others_bits_alone() -> None:
     assert not torch.equal(first[1], second[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 16, 40])
 def test_bits_do_not_depend_on_the_other_response_in_wide_models(length: int) -> None:
     """Matrix kernels are chosen by shape: narrow products must not take others than wide ones."""

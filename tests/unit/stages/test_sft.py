@@ -75,6 +75,7 @@ def test_a_training_goes_on_where_memory_cannot_be_measured(
     assert len([note for note in told.notes if "was not measured" in note]) == (not measurable)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is kept")
 @pytest.mark.parametrize(("size", "times"), [(2**28, 1), (0, 0)])
 def test_a_heap_that_outgrows_its_estimate_is_released(

@@ -29,6 +29,7 @@ def read(content: bytes) -> list[Any]:
     return list(elements(io.BytesIO(content), DECODER))
 
 
+@pytest.mark.slow
 @given(st.lists(VALUE, max_size=5), st.sampled_from([None, 0, 3]), st.booleans(), st.integers(1, 9))
 def test_whatever_is_cut_where_the_elements_are_those_of_the_whole(
     values: list[Any], indent: int | None, ascii_only: bool, size: int
@@ -99,6 +100,7 @@ def test_an_error_early_in_a_long_file_is_reported_without_reading_the_rest() ->
     assert stream.tell() < 8 << 20
 
 
+@pytest.mark.slow
 def test_a_long_array_takes_little_memory() -> None:
     row = json.dumps({"prompt": "a" * 1000})
     content = ("[" + ",\n".join([row] * 40_000) + "]").encode()

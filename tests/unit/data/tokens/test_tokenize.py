@@ -120,6 +120,7 @@ def test_counts_name_the_first_rows_of_each_reason() -> None:
 TEXT = st.text(alphabet="abc", min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(TEXT, min_size=0, max_size=4), TEXT, TEXT, TEXT), max_size=6),

@@ -45,6 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_texts_of_rows_are_shown_as_text_and_never_as_markup(report: dict[str, Any]) -> None:
     read = Reading(page(report))
     assert f"{TAGS} yes" in read.text

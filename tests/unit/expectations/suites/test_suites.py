@@ -54,6 +54,7 @@ def failing(*rows: dict[str, Any], settings: ValidationSettings = SETTINGS) -> d
     return {name: at.tolist() for name, at in outcome.failing.items()}
 
 
+@pytest.mark.slow
 def test_clean_rows_pass() -> None:
     for suite in (preferences.rows_suite(SETTINGS), demonstrations.rows_suite(SETTINGS)):
         outcome = run_suite([frame({}, {})], suite)
@@ -75,12 +76,14 @@ def test_every_finding_of_a_row_has_an_expectation_with_its_threshold(finding: s
     assert failing({finding: edge}, {finding: bad}, {}, {finding: bad}) == {finding: [1, 3]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finding", ["too_similar", "contradiction"])
 def test_a_finding_that_is_switched_off_is_not_looked_for(finding: str) -> None:
     settings = ValidationSettings(severity={finding: "off"})
     assert failing({finding: BAD[finding][0]}, settings=settings) == {}
 
 
+@pytest.mark.slow
 def test_thresholds_come_from_the_recipe() -> None:
     settings = ValidationSettings(too_similar=0.8, wins_everywhere_prompts=3)
     assert failing({"too_similar": 0.85}, {"wins_everywhere": 3}, settings=settings) == {
@@ -89,6 +92,7 @@ def test_thresholds_come_from_the_recipe() -> None:
     }
 
 
+@pytest.mark.slow
 def test_rows_are_named_without_a_cap_and_across_frames() -> None:
     bad = {"identical_answers": True}
     first, second = frame(*[bad] * 500), frame({}, *[bad] * 3)
@@ -115,11 +119,13 @@ def test_too_few_rows_fail_and_an_empty_set_most_of_all(rows: int, minimum: int,
     assert list(outcome.failing) == (["too_few_rows"] if fails else [])
 
 
+@pytest.mark.slow
 def test_a_missing_column_of_the_frame_is_an_error_and_never_a_pass() -> None:
     with pytest.raises(RuntimeError, match="Great Expectations failed"):
         run_suite([frame({}).drop(columns="duplicate_row")], demonstrations.rows_suite(SETTINGS))
 
 
+@pytest.mark.slow
 def test_results_are_the_same_each_time_and_name_severity_and_setting() -> None:
     rows = [frame({"too_similar": 0.99}, {})]
     first, second = (run_suite(rows, preferences.rows_suite(SETTINGS)).results for _ in range(2))

@@ -67,6 +67,7 @@ main()
     return set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_no_help_loads_what_only_work_needs(name: str) -> None:
     """Nor another command's module."""
@@ -76,6 +77,7 @@ def test_no_help_loads_what_only_work_needs(name: str) -> None:
     assert not loaded & {*HEAVY, *others}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_what_all_commands_share_loads_none_of_them(option: str) -> None:
     loaded = loaded_by(option)
@@ -95,12 +97,14 @@ def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"], ["validate", "--help"]])
 def test_help_and_version_leave_nothing_behind(arguments: list[str], tmp_path: Path) -> None:
     assert run_in(tmp_path, *arguments).returncode == os.EX_OK
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root can make another")
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
 def test_help_and_version_work_where_nothing_can_be_written(arguments: list[str]) -> None:
@@ -114,6 +118,7 @@ def test_an_unknown_subcommand_is_a_usage_error() -> None:
     assert "run" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "absent.yaml"], ["export", "absent.yaml", "--to", "folder"]])
 def test_an_error_is_one_text_and_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flows.commands.app", *arguments]

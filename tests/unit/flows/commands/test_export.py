@@ -24,6 +24,7 @@ def past(run: Run, *stages: str) -> PastRun:
     return PastRun(run_id="r", recipe=run.recipe, artifacts={stage: every[stage] for stage in stages})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [("sft", "reference"), ("sft", "validate")])
 def test_merged_weights_load_without_peft_and_say_the_same(
     prepared: Run,

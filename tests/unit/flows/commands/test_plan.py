@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from flows.commands import plan as plan_command
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan_for_a_target_device(tiny_recipe_file: Callable[..., Path]) -> None:
     """A CPU can be named where there is a GPU; a recipe that cannot be read is exit code 2."""
     app = typer.Typer()

@@ -38,6 +38,7 @@ def report(*arguments: str) -> tuple[int, dict[str, Any]]:
     return code, found
 
 
+@pytest.mark.slow
 def test_a_good_file_is_fit_and_its_rows_are_parted(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "p.jsonl", preference_rows(60))
     code, found = report(str(file), "--out", str(tmp_path / "out"))
@@ -50,6 +51,7 @@ def test_a_good_file_is_fit_and_its_rows_are_parted(tmp_path: Path) -> None:
     assert "60 rows in" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_advice_is_said_once_in_the_terminal_the_page_and_the_json(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "p.jsonl", preference_rows(100))
     _, found = report(str(file), "--out", str(tmp_path / "out"))
@@ -63,6 +65,7 @@ def test_advice_is_said_once_in_the_terminal_the_page_and_the_json(tmp_path: Pat
     assert page.count("fewer rows than recommended") == out.count("fewer_rows_than_recommended") == 1
 
 
+@pytest.mark.slow
 def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "d.jsonl", demonstration_rows(20))
     assert report(str(file))[1].keys() >= {"demonstrations"}
@@ -72,6 +75,7 @@ def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -
     assert report(str(file), "--kind", "pears")[0] == 2
 
 
+@pytest.mark.slow
 def test_an_unfit_file_leaves_its_report_and_its_exit_code(tmp_path: Path) -> None:
     rows = preference_rows(5)
     for row in rows[:4]:
@@ -84,6 +88,7 @@ def test_an_unfit_file_leaves_its_report_and_its_exit_code(tmp_path: Path) -> No
     assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_elsewhere_and_holds_no_markup_of_the_data(tmp_path: Path) -> None:
     rows = preference_rows(40)
     rows[3]["chosen"] = rows[3]["rejected"] = "<script src='https://example.org/x.js'></script>"
@@ -93,6 +98,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_holds_no_markup_of_the_data(t
     assert not any(mark in page for mark in ("<script", "<link", "<img", 'src="', "@import", "url("))
 
 
+@pytest.mark.slow
 def test_examples_are_cut_to_a_few_words_unless_the_recipe_allows_whole_texts(tmp_path: Path) -> None:
     rows = preference_rows(40)
     rows[3]["chosen"] = rows[3]["rejected"] = "one two three four five six seven eight nine ten secretword"
@@ -102,6 +108,7 @@ def test_examples_are_cut_to_a_few_words_unless_the_recipe_allows_whole_texts(tm
         assert ("secretword" in page.read_text(encoding="utf-8")) is allowed
 
 
+@pytest.mark.slow
 def test_a_recipe_gives_files_and_thresholds_and_settings_can_be_overridden(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "p.jsonl", preference_rows(40))
     write_jsonl(tmp_path / "bench.jsonl", [{"question": preference_rows(8)[7]["prompt"].upper()}])
@@ -170,6 +177,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_one_clear_message(tmp_path: Path, case: str) -> None:
     name, write, expected, reason = BROKEN[case]
@@ -193,6 +201,7 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     assert "Permission denied" in found["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["bom", "crlf", "no last line end"])
 def test_harmless_oddities_change_nothing(tmp_path: Path, change: str) -> None:
     text = "".join(json.dumps(row) + "\n" for row in preference_rows(40)).encode()

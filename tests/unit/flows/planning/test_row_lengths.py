@@ -27,6 +27,7 @@ def validated(prepared: PreparedRun, out: Path) -> Artifact:
     return Artifact(path=str(out), digest="", bytes=0)
 
 
+@pytest.mark.slow
 def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
     """Files sorted by length, and a demonstration whose prompt is held out among the pairs, which validation moves out.
 

@@ -20,6 +20,7 @@ def checked(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_a_file_in_the_folder_is_refused_and_stays(tmp_path: Path) -> None:
     out = checked(tmp_path)
     before = contents(out)
@@ -29,6 +30,7 @@ def test_a_file_in_the_folder_is_refused_and_stays(tmp_path: Path) -> None:
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_a_file_in_the_folder_that_is_read_through_a_link_stays(tmp_path: Path) -> None:
     out = checked(tmp_path)
     before = contents(out)
@@ -47,6 +49,7 @@ def test_an_edited_quarantine_in_the_default_folder_stays(tmp_path: Path, home: 
     assert file.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["edited", "added", "folder"])
 def test_an_earlier_report_that_was_changed_is_not_replaced(tmp_path: Path, change: str) -> None:
     out = checked(tmp_path)
@@ -74,6 +77,7 @@ def test_a_project_with_a_report_of_its_own_stays(tmp_path: Path) -> None:
     assert contents(tmp_path / "proj") == before
 
 
+@pytest.mark.slow
 def test_an_unchanged_report_is_replaced_whole(tmp_path: Path) -> None:
     out = checked(tmp_path)
     assert (out / "quarantine.jsonl").read_text()
@@ -83,6 +87,7 @@ def test_an_unchanged_report_is_replaced_whole(tmp_path: Path) -> None:
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]
 
 
+@pytest.mark.slow
 def test_a_failed_check_leaves_nothing_and_an_earlier_report_as_it_was(tmp_path: Path, home: Path) -> None:
     file = tmp_path / "q.csv"
     file.write_text('prompt,chosen,rejected\n"a,b,c\n')
@@ -96,6 +101,7 @@ def test_a_failed_check_leaves_nothing_and_an_earlier_report_as_it_was(tmp_path:
     assert contents(home / "validation" / "q.csv") == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_leaves_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -286,6 +286,7 @@ def test_the_head_gives_the_formulas_in_every_tile(
     assert torch.allclose(again.entropy, got.entropy, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept_and_then_handed_back() -> None:
     def faults() -> int:

@@ -81,6 +81,7 @@ def test_biases_that_train_get_their_gradients(architecture: str) -> None:
         assert float((gradients[1][name] - expected).norm()) <= 1e-4 * float(expected.norm()) + 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("common", [[], [4, 3, 9, 5, 5]])

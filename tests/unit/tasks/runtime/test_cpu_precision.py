@@ -39,11 +39,13 @@ def both(**environment: str) -> tuple[list[str | None], list[str]]:
     return without, with_torch
 
 
+@pytest.mark.slow
 def test_both_labels_agree_for_every_recipe() -> None:
     without, with_torch = both()
     assert without in (with_torch, [None] * len(RECIPES)), "none of them where there is a GPU"
 
 
+@pytest.mark.slow
 def test_a_setting_that_makes_numbers_coarser_asks_torch() -> None:
     without, with_torch = both(ONEDNN_DEFAULT_FPMATH_MODE="BF16")
     assert without == [None] * len(RECIPES)

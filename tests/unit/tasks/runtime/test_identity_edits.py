@@ -193,12 +193,14 @@ def before(copy: SourceCopy) -> dict[str, str]:
     return copy.digests()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", params(HITS))
 def test_what_changes_no_number_hits(copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str]) -> None:
     with copy.edited(*edit):
         assert copy.digests() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", params(MISSES))
 def test_what_decides_a_number_misses_where_it_decides(
     copy: SourceCopy, before: dict[str, str], edit: tuple[str, str, str, set[str]]
@@ -235,6 +237,7 @@ def test_a_helper_in_another_module_hits(copy: SourceCopy, before: dict[str, str
     new.unlink()
 
 
+@pytest.mark.slow
 def test_a_data_file_counts_where_modules_beside_it_do(copy: SourceCopy, before: dict[str, str]) -> None:
     table = copy.file("preflow/data/quality/wording/meaning_table.npz")
     own = table.read_bytes()

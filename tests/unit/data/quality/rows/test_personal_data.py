@@ -29,6 +29,7 @@ def test_each_is_found_and_nothing_else(text: str) -> None:
     assert has_secret(text) == (text in SECRETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [False, True])
 def test_they_are_named_only_where_the_recipe_asks(tmp_path: Path, asked: bool) -> None:
     rows: list[dict[str, Any]] = preference_rows(40)

@@ -105,6 +105,7 @@ def test_chunks_give_the_rows_of_the_whole_with_their_line_numbers(
     assert [(row.row, row.values["prompt"]) for row in rows] == [(2 * n + 1, str(n)) for n in range(50)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=30), max_size=8))
 def test_words_of_many_texts_are_the_words_of_each(texts: list[str]) -> None:
     words = Words.of(texts)

@@ -37,6 +37,7 @@ def report(folder: Path, rows: list[dict[str, Any]], tokenizer: Path, severity: 
     return found
 
 
+@pytest.mark.slow
 def test_rows_over_the_limit_are_named_with_the_tokens_they_would_lose(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(str(tmp_path / "tokenizer"))
@@ -63,6 +64,7 @@ def test_rows_over_the_limit_are_named_with_the_tokens_they_would_lose(tmp_path:
     assert f"{expected[first]} tokens: {expected[first] - LIMIT} tokens of the response" in found["example"]
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_what_no_longer_fits_when_old_turns_are_gone(tmp_path: Path) -> None:
     """By the tokenizer's own template: the last user turn and the answer are all that is left of an overlong row."""
     tokenizer = make_tokenizer()
@@ -121,11 +123,13 @@ def turns(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no tokenizer\.json"):
         report(tmp_path, preference_rows(5), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_recipe_without_a_template_is_counted_without_one_and_the_limit_is_shown(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None

@@ -4,7 +4,7 @@ from prefect import task
 
 from preflow.artifacts import Artifact
 from preflow.specs import DpoSpec
-from tasks.runtime.launcher import in_processes
+from tasks.runtime.processes import in_processes
 from tasks.runtime.stage import DAY, STAGE, perform
 from tasks.tracking.pipeline_run import PipelineRun
 

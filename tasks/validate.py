@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 
-from expectations.report.summary import PAGE, finding_rows
+from expectations.report.summary import PAGE
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
 from preflow.errors import DataUnfitError
 from preflow.observer import Observer
 from preflow.specs import ValidateSpec
-from tasks.runtime.reporting import artifact_key
+from tasks.runtime.reporting import show_findings
 from tasks.runtime.stage import HOUR, STAGE, perform
 from tasks.tracking.pipeline_run import PipelineRun
 
@@ -37,11 +35,3 @@ def validate(spec: ValidateSpec, run: PipelineRun) -> Artifact:
             raise
 
     return perform("validate", spec, run, shown)
-
-
-def show_findings(recipe: str, report: dict[str, Any], page: Path) -> None:
-    """What validation found as a table in Prefect; none where it found nothing."""
-    rows = finding_rows(report)
-    if rows:
-        description = f"What data validation found; the whole report: {page}"
-        create_table_artifact(rows, key=f"{artifact_key(recipe)}-data", description=description)

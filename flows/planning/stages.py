@@ -134,7 +134,7 @@ def _training_stages(
     known: dict[tuple[str, Precision], Memory] = {}  # every GPU size asks for the same
 
     def peak(given: Recipe, held: Precision, available: float) -> BatchedMemory:
-        key = given.digest(), held
+        key = given.settings_digest(), held
         if key not in known:
             section = _section(given, stage)
             kept = [short for row in rows.train if (short := shortened(row, section.max_seq_length)) is not None]

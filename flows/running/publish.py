@@ -16,9 +16,8 @@ from flows.running.preparation import PreparedRun, RunResult
 from flows.running.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
-from tasks.runtime.reporting import artifact_key, log_user
+from tasks.runtime.reporting import artifact_key, log_user, show_findings
 from tasks.tracking.pipeline_run import PipelineRun, log_summary, run_address
-from tasks.validate import show_findings
 
 
 def run_name() -> str:

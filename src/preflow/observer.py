@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from typing import Protocol
 
 
+class UserText(str):
+    """A text for people that a function gives to another: why something is not done, or how often it was.
+
+    Its wording is in no stage's identity, so code may ask whether there is one, and must not read it.
+    """
+
+    __slots__ = ()
+
+
 class Observer(Protocol):
     """Receives progress, training metrics and notes of one stage."""
 

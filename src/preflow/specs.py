@@ -3,7 +3,9 @@
 The specifications hold paths, digests and settings alone, so they are small JSON values for the orchestrator.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from preflow.data.files.sources import DataSource
 from preflow.data.validated import rows_file
 from preflow.formats import file_format
 from preflow.models.resolve import ModelRef
+from preflow.observer import Observer
 
 #: The fields of ``ValidateSpec`` that name files.
 _FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
@@ -186,7 +189,7 @@ class StageInfo:
         module: The module that computes it; every definition that its function reaches is part of the identity.
         function: The function of that module to call with a specification, an output folder and an observer.
         uses_model: Whether it runs a model, so that device and dtypes are part of the identity.
-        launches: Whether ``launch:`` of the recipe applies: it can run in several ranks.
+        rank: The function of ``preflow.stages.ranks`` that each rank of a launch calls, where it can run in several.
         read_later: Whether a command reads its artifact after the run has ended.
     """
 
@@ -194,16 +197,41 @@ class StageInfo:
     module: str
     function: str
     uses_model: bool = True
-    launches: bool = False
+    rank: str | None = None
     read_later: bool = False
+
+    @property
+    def launches(self) -> bool:
+        """Whether ``launch:`` of the recipe applies."""
+        return self.rank is not None
 
 
 #: Every stage by name, in the order in which they run.
 STAGES = {
     "validate": StageInfo(ValidateSpec, "expectations.gate", "run_gate", uses_model=False, read_later=True),
     "lengths": StageInfo(LengthsSpec, "preflow.stages.lengths", "run_lengths", uses_model=False),
-    "sft": StageInfo(SftSpec, "preflow.stages.sft", "run_sft", launches=True, read_later=True),
-    "reference": StageInfo(ReferenceSpec, "preflow.stages.reference", "run_reference", launches=True, read_later=True),
-    "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", launches=True, read_later=True),
+    "sft": StageInfo(SftSpec, "preflow.stages.sft", "run_sft", rank="train", read_later=True),
+    "reference": StageInfo(ReferenceSpec, "preflow.stages.reference", "run_reference", rank="fill", read_later=True),
+    "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", rank="train", read_later=True),
     "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
 }
+
+
+def stage_function(spec: StageSpec) -> Callable[[Any, Path, Observer], None]:
+    """The function that computes the stage of a specification."""
+    info = next(info for info in STAGES.values() if isinstance(spec, info.spec))
+    function: Callable[[Any, Path, Observer], None] = getattr(import_module(info.module), info.function)
+    return function
+
+
+def rank_function(stage: str) -> Callable[[Any, Path, Observer], None]:
+    """The function that each rank of a stage's launch calls.
+
+    Raises:
+        ValueError: The stage runs in one process alone.
+    """
+    name = STAGES[stage].rank
+    if name is None:
+        raise ValueError(f"{stage} runs in one process: {', '.join(s for s in STAGES if STAGES[s].rank)} run in ranks")
+    function: Callable[[Any, Path, Observer], None] = getattr(import_module("preflow.stages.ranks"), name)
+    return function

@@ -26,6 +26,8 @@ GIVEN = (
     "preflow.data.files.sources:DataSource",
     "preflow.models.resolve:ModelRef",
 )
+#: Packages of which the code of stages consists; one tree for all stages, so that it is taken apart once.
+PACKAGES = ("preflow", "expectations", "tasks")
 #: Where Prefect keeps the small values that tasks return.
 RESULTS = Path(os.environ.get("PREFECT_HOME") or preflow_home() / "prefect") / "storage"
 
@@ -42,7 +44,7 @@ def identity(stage: str, spec: StageSpec) -> str:
             "stage": stage,
             "inputs": spec.inputs(),
             "options": spec.options(),
-            "code": code_digest(*roots(stage, launches=_launches(stage, spec))),
+            "code": code_digest(*roots(stage, launches=_launches(stage, spec)), packages=PACKAGES),
             "versions": library_versions(stage, spec, launches=_launches(stage, spec)),
             "precision": _precision(stage, spec),
         }
@@ -70,14 +72,15 @@ def _launches(stage: str, spec: StageSpec) -> bool:
 def roots(stage: str, *, launches: bool) -> tuple[str, ...]:
     """The functions from which all code of a stage is reached, and the classes that it is given.
 
+    Where a table names a function, as that of stages does for ranks, it is a root of its own.
+
     Args:
         stage: A key of ``STAGES``.
         launches: Whether it computes in ranks of a launch.
     """
     info = STAGES[stage]
-    inside = "preflow.stages.reference:prepare" if stage == "reference" else "preflow.stages.worker:join_training"
-    launch = (inside, "tasks.runtime.launcher:launch_options") if launches else ()
-    return (f"{info.module}:{info.function}", *GIVEN, *launch)
+    in_ranks = (f"preflow.stages.ranks:{info.rank}", "preflow.stages.worker:main", "tasks.runtime.launcher:run_ranks")
+    return (f"tasks.{stage}:{stage}", f"{info.module}:{info.function}", *GIVEN, *(in_ranks if launches else ()))
 
 
 def place(stage: str, spec: StageSpec) -> Path:

@@ -1,4 +1,4 @@
-"""Training stages, and filling the store, in this process or in the ranks of ``accelerate launch``."""
+"""Starting the ranks of ``accelerate launch``: their command, their reports, their end."""
 
 import json
 import os
@@ -7,59 +7,27 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from preflow.config import Recipe
 from preflow.config.launch_checks import launched_precision, wrong_precision
 from preflow.errors import TrainingError
 from preflow.observer import Observer
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
+from preflow.stages.worker import ENDS_WITH_INPUT, relay
 
-Spec = TypeVar("Spec", SftSpec, DpoSpec)
+#: Last lines of the ranks' output that an error shows.
 _LAST = 200
 
 
-def in_processes(stage: str, work: Callable[[Spec, Path, Observer], None]) -> Callable[[Spec, Path, Observer], None]:
-    """A training stage's work, in this process or in the ranks that ``launch:`` of its recipe asks for."""
+def run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
+    """Run a stage's ranks to their end.
 
-    def run(spec: Spec, out: Path, observer: Observer) -> None:
-        if spec.recipe.launch.num_processes > 1:
-            from preflow.training.out_of_memory import retry_with_smaller_batches
-
-            retry_with_smaller_batches(
-                spec.recipe, stage, lambda recipe: _run_ranks(stage, _with(spec, recipe), out, observer), observer
-            )
-        elif spec.recipe.launch.config is not None:
-            _run_ranks(stage, spec, out, observer)
-        else:
-            work(spec, out, observer)
-
-    return run
-
-
-def _with(spec: Spec, recipe: Recipe) -> Spec:
-    return spec.model_copy(update={"recipe": recipe})
-
-
-def filled(work: Callable[..., None]) -> Callable[[ReferenceSpec, Path, Observer], None]:
-    """The reference stage's work, after the ranks of its recipe have filled the store.
-
-    Args:
-        work: ``run_reference``, which then finds every row and writes the artifact.
+    Raises:
+        ConfigError: As ``launch_options``.
+        TrainingError: One of them failed.
     """
-
-    def run(spec: ReferenceSpec, out: Path, observer: Observer) -> None:
-        distributed = spec.recipe.launch.num_processes > 1
-        if distributed:
-            _run_ranks("reference", spec, out, observer)
-        work(spec, out, observer, filled=distributed)
-
-    return run
-
-
-def _run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "spec.json"
         file.write_text(spec.model_dump_json(), encoding="utf-8")
@@ -119,8 +87,6 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
     Raises:
         TrainingError: One of them failed; includes the last lines of their output.
     """
-    from preflow.stages.worker import ENDS_WITH_INPUT, relay  # imports torch, which no cached stage needs
-
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,  # closed by the system when this process ends, even by a kill; the ranks end then too

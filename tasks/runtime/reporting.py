@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
@@ -14,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 
+from expectations.report.summary import finding_rows
 from preflow.redaction import without_secrets
 from preflow.units import duration
 from tasks.runtime.progress import CONSOLE, ProgressBars, ProgressLines, TimeLeft
@@ -148,3 +150,11 @@ def to_terminal() -> None:
         logger = logging.getLogger(name)
         logger.addHandler(handler)
     logging.getLogger("preflow").setLevel(logging.INFO)
+
+
+def show_findings(recipe: str, report: dict[str, Any], page: Path) -> None:
+    """What validation found as a table in Prefect; none where it found nothing."""
+    rows = finding_rows(report)
+    if rows:
+        description = f"What data validation found; the whole report: {page}"
+        create_table_artifact(rows, key=f"{artifact_key(recipe)}-data", description=description)

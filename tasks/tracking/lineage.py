@@ -64,7 +64,7 @@ def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> d
         "kind": "pipeline",
         "strategy": recipe.strategy,
         "model_name": str(recipe.model_name),
-        "recipe_digest": recipe.digest(),
+        "recipe_digest": recipe.settings_digest(),
         "data_digest": data_digest(sources),
         "preflow_version": preflow.__version__,
         **process_tags(),

@@ -101,6 +101,7 @@ from pathlib import Path
 from preflow.observer import Silent
 from preflow.specs import SftSpec
 import tasks.runtime.launcher
+import tasks.runtime.processes
 
 class Told(Silent):
     def note(self, message):
@@ -110,7 +111,7 @@ own = tasks.runtime.launcher.command
 names = {"preflow.stages.worker": "tests.faults.silent_ranks"}
 tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
 spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
-tasks.runtime.launcher.in_processes("sft", None)(spec, Path(sys.argv[2]), Told())
+tasks.runtime.processes.in_processes("sft", None)(spec, Path(sys.argv[2]), Told())
 """
 
 

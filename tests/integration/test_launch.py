@@ -23,12 +23,13 @@ from preflow.models.precision import Precision
 from preflow.observer import Silent
 from preflow.specs import ReferenceSpec, SftSpec
 from preflow.stages.dpo import run_dpo
+from preflow.stages.ranks import load_full_weights_on_every_rank
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
-from preflow.stages.worker import load_full_weights_on_every_rank
 from preflow.training.arguments import apply_precision
 from preflow.training.out_of_memory import retry_with_smaller_batches
-from tasks.runtime.launcher import _accelerate, command, in_processes
+from tasks.runtime.launcher import _accelerate, command
+from tasks.runtime.processes import in_processes
 from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for, rows
 

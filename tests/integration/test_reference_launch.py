@@ -16,7 +16,7 @@ from preflow.logprobs.fill import SHARD_GROUPS
 from preflow.logprobs.scored_pairs import read_pairs
 from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
-from tasks.runtime.launcher import filled
+from tasks.runtime.processes import filled
 from tests.fixtures.prepared_run import Run
 from tests.integration.test_launch import CPU
 from tests.unit.support import Recorder, rows

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 import tasks.runtime.launcher
+import tasks.runtime.processes
 from preflow.artifacts import SCRATCH, Artifact, build
 from preflow.config import Launch, Recipe
 from preflow.errors import TrainingError
@@ -57,9 +58,9 @@ def recipe_in(run: Run, sharding: str | None, tuning: str, **dpo: Any) -> Recipe
 def train(spec: SftSpec | DpoSpec, out: Path) -> Path:
     out.mkdir(exist_ok=True)
     if isinstance(spec, SftSpec):
-        tasks.runtime.launcher.in_processes("sft", run_sft)(spec, out, Silent())
+        tasks.runtime.processes.in_processes("sft", run_sft)(spec, out, Silent())
     else:
-        tasks.runtime.launcher.in_processes("dpo", run_dpo)(spec, out, Silent())
+        tasks.runtime.processes.in_processes("dpo", run_dpo)(spec, out, Silent())
     return out
 
 
@@ -126,7 +127,7 @@ def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path
     shutil.rmtree(two / SCRATCH / "checkpoint-4")
     shutil.move(two / "model", tmp_path / "before")
     recorder = Progress()
-    tasks.runtime.launcher.in_processes("dpo", run_dpo)(
+    tasks.runtime.processes.in_processes("dpo", run_dpo)(
         prepared.dpo(recipe=recipe_in(prepared, sharding, "lora")), two, recorder
     )
     assert recorder.steps == [3, 4]

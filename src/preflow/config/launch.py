@@ -20,7 +20,7 @@ class Launch(Frozen):
     FSDP and DeepSpeed). Without one, one rank per GPU of this machine, each with the full weights. The user's default
     configuration of accelerate is never read, and the precision is always that of ``bf16``."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity_settings(self) -> dict[str, Any]:
         """The number of ranks, and the digest of the configuration whatever its path."""
         config = Path(self.config) if self.config is not None else None
         return {

@@ -95,7 +95,7 @@ class Recipe(Frozen):
         both: list[tuple[TrainingStage, TrainingSettings | None]] = [("sft", self.sft), ("dpo", self.dpo)]
         return [(stage, section) for stage, section in both if section is not None]
 
-    def digest(self) -> str:
+    def settings_digest(self) -> str:
         """SHA-256 of the resolved recipe."""
         return json_digest(self.model_dump(mode="json"))
 
@@ -108,7 +108,7 @@ class Recipe(Frozen):
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
         return {
             "shared": {name: getattr(self, name) for name in shared},
-            "launch": self.launch.identity(),
+            "launch": self.launch.identity_settings(),
             stage: values or None,
         }
 

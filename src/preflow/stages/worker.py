@@ -1,30 +1,22 @@
 """One stage in a distributed run: what ``accelerate launch -m preflow.stages.worker`` runs in every rank.
 
-Rank 0 writes the stage's files, and reports to the process that launched it, one JSON object a line.
+Rank 0 writes the stage's files, and reports to the process that launched it, one JSON object a line. The table of
+stages names the function of ``preflow.stages.ranks`` that is run.
 """
 
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
-from preflow import distributed
-from preflow.errors import ConfigError
-from preflow.observer import Observer, Silent
-from preflow.specs import STAGES, ReferenceSpec, StageSpec
+from preflow.observer import Observer
+from preflow.specs import STAGES, rank_function
 
 #: Environment variable: 1 where standard input stays open for as long as the launching process lives.
 ENDS_WITH_INPUT = "PREFLOW_ENDS_WITH_INPUT"
-#: How long ranks wait for each other, as rank 0 writes and digests checkpoints of the full weights.
-_PATIENCE = timedelta(hours=2)
 
 
 class Lines:
@@ -68,45 +60,14 @@ def main(stage: str, spec_file: str, out: str) -> None:
     if os.environ.get(ENDS_WITH_INPUT) == "1":
         threading.Thread(target=_end_with_input, daemon=True).start()
     text = Path(spec_file).read_text(encoding="utf-8")
-    if stage == "reference":
-        from preflow.stages.reference import prepare
-
-        prepare(
-            ReferenceSpec.model_validate_json(text), Lines() if distributed.current_ranks().index == 0 else Silent()
-        )
-        return
-    info = STAGES[stage]
-    run: Callable[[StageSpec, Path, Observer], None] = getattr(import_module(info.module), info.function)
-    observer = Lines() if join_training().is_main_process else Silent()
-    run(info.spec.model_validate_json(text), Path(out), observer)
-    distributed.shut_down()
-
-
-def join_training() -> PartialState:
-    """Make this process one of the ranks that train together; the trainer alone would do so only later."""
-    load_full_weights_on_every_rank()
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    run = rank_function(stage)
+    run(STAGES[stage].spec.model_validate_json(text), Path(out), Lines())
 
 
 def _end_with_input() -> None:
     """End this process when its input ends: the launching process is gone, and nothing else would end this one."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
-
-
-def load_full_weights_on_every_rank() -> None:
-    """Let every rank load the full weights, which it checks before the trainer shards them.
-
-    Raises:
-        ConfigError: The launch configures FSDP 1, whose flat parameters cannot be saved by name.
-    """
-    os.environ.pop("FSDP_CPU_RAM_EFFICIENT_LOADING", None)  # it would load them on rank 0 alone
-    version = os.environ.get("FSDP_VERSION", "1")
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and version != "2":
-        raise ConfigError(
-            f"launch.config says fsdp_version {version}, expected 2: set it under fsdp_config, as "
-            "infra/accelerate/fsdp.yaml does"
-        )
 
 
 if __name__ == "__main__":

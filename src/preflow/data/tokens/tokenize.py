@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.tokens.chat_template import Renderer
 from preflow.errors import DataError, TemplateError
-from preflow.observer import Observer, Silent
+from preflow.observer import Observer, Silent, UserText
 
 Overlong = Literal["drop", "cut"]
 R = TypeVar("R", Demonstration, Pair)
@@ -108,13 +108,18 @@ class RowCounts:
         }
 
     def __str__(self) -> str:
-        parts = [f"{self.rows_in} rows in, {self.used} used"]
-        for verb, reasons in (("dropped", self.dropped), ("changed", self.changed)):
-            parts += [
+        whole = f"{self.rows_in} rows in, {self.used} used"
+        return UserText(
+            "; ".join([whole, *self._listed("dropped", self.dropped), *self._listed("changed", self.changed)])
+        )
+
+    def _listed(self, verb: str, reasons: Counter[str]) -> list[UserText]:
+        return [
+            UserText(
                 f"{count} {verb}: {reason} ({', '.join(self.examples[reason])}{', ...' if count > _EXAMPLES else ''})"
-                for reason, count in sorted(reasons.items())
-            ]
-        return "; ".join(parts)
+            )
+            for reason, count in sorted(reasons.items())
+        ]
 
     def _example(self, reason: str, source: Source) -> None:
         named = self.examples.setdefault(reason, [])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 from preflow.environment import digests_folder
@@ -10,16 +11,19 @@ from preflow.fingerprints.code.sources import SourceTree, imported_tree
 from preflow.fingerprints.files import file_digest, json_digest, read_record, replace_file
 
 
-def code_digest(*roots: str) -> str:
-    """SHA-256 of all code and data that some functions or classes reach, each given as ``module:name``.
+def code_digest(*roots: str, packages: Sequence[str] = ("preflow",)) -> str:
+    """SHA-256 of all code and data that some functions or classes reach.
 
     The sources are read, not imported: a cache hit loads no torch.
+
+    Args:
+        *roots: The functions and classes, each as ``module:name``.
+        packages: Top-level packages of which code counts.
 
     Raises:
         ImportError: A root is not there.
         CodeChangedError: A file that counts was changed since this process started.
     """
-    packages = sorted({"preflow", *(root.partition(".")[0] for root in roots)})
     return _digests(tuple(packages)).digest(roots)
 
 

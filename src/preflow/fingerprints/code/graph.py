@@ -2,16 +2,18 @@
 
 What counts is the syntax tree of those definitions, in which a name of the project stands as the digest of what it
 names (a Merkle tree; definitions that need each other are digested together). Comments, docstrings, annotations, texts
-of errors, notes and log lines do not count, nor where a definition stands or what it is called. A definition that
-nothing reaches does not, but what importing its module does. Data files beside the modules that are reached count.
+of errors, notes and log lines and what a ``UserText`` is made of do not count, nor where a definition stands or what a
+function or a constant is called. A definition that nothing reaches does not, but what importing its module does. Data
+files beside the modules that are reached count.
 
 Where the source does not say what is meant, more counts than may be needed: a module that is handed on as a value, or
 named by a text, counts as a whole, as every module does where code imports by a computed name; a method or property of
 the settings counts wherever an attribute of its name is read.
 
 What cannot be known: that an argument of a dropped text does something besides (takes from an iterator, say); that the
-text of an error is read again to decide something; that a function is asked for its name; that a library reads the
-annotations of a class without bases. Another name for a method, a parameter or a local counts as a change.
+text of an error or a ``UserText`` is read again to decide something; that a function is asked for its name; that a
+library reads the annotations of a class without bases. Another name for a class, a method, a parameter or a local
+counts as a change, and so does another wording of a plain text that a function returns, though only people read it.
 """
 
 import ast
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from preflow.fingerprints.code.merkle import Reference, Resolved, add_digests
 from preflow.fingerprints.code.modules import Module, read_module
-from preflow.fingerprints.code.not_counted import NOT_COUNTED, SETTINGS
+from preflow.fingerprints.code.not_counted import ERRORS, NOT_COUNTED, SETTINGS
 from preflow.fingerprints.code.sources import SourceTree
 from preflow.fingerprints.code.writing import EFFECTS, EVERYTHING, Written, write
 from preflow.fingerprints.files import file_digest, json_digest
@@ -167,8 +169,6 @@ class CodeGraph:
         resolved = Resolved(imported=written.imported)
         for part in written.parts:
             resolved.parts += [part] if isinstance(part, str) else self._meant(part.path, module.name, resolved)
-        if any(isinstance(self._meant(base.path, module.name, resolved)[0], str) for base in written.bases):
-            resolved.parts.append(written.name)  # libraries name classes in what they write
         resolved.also |= self._perhaps_meant(written, module.name, resolved)
         return resolved
 
@@ -202,16 +202,30 @@ class CodeGraph:
         if name is not None and name not in module.definitions and name in module.imports:
             return self._meant(".".join((module.imports[name], *left[1:])), user, resolved)
         if not self.counts(home) and not self._is_followed(user, module, name):
-            return [f"not counted {'.'.join(left)} "]
+            return [f"not counted {'.'.join(left)} {self._caught_as(module, name)}"]
         if name is None or name not in module.definitions:
             return [Reference(home, EVERYTHING), f".{'.'.join(left)} "]
         return [Reference(home, name), f".{'.'.join(left[1:])} "]
 
+    def _caught_as(self, module: Module, name: str | None) -> list[str]:
+        """Names of the classes by which an error of the project is caught; none for anything else."""
+        statements = module.definitions.get(name or "", []) if module.name in ERRORS else []
+        found = []
+        for base in getattr(statements[0], "bases", ()) if statements else ():
+            path = ast.unparse(base)
+            found += [path, *self._caught_as(module, path)]
+        return found
+
     def _is_followed(self, user: str, module: Module, name: str | None) -> bool:
-        """Whether what is named counts though its module does not: what a method of the settings computes with."""
+        """Whether what is named counts though its module does not.
+
+        What a method of the settings computes with does, and what a function that was asked for uses of its own module.
+        """
         statements = module.definitions.get(name or "", [])
+        if not _below(user, SETTINGS):
+            return bool(statements) and user == module.name
         is_class = any(hasattr(statement, "bases") for statement in statements)
-        return bool(statements) and not is_class and not self.counts(user) and _below(module.name, SETTINGS)
+        return bool(statements) and not is_class and _below(module.name, SETTINGS)
 
     def _settings_methods(self) -> dict[str, list[Reference]]:
         """Methods and properties of settings and specifications, by name."""

@@ -8,7 +8,10 @@ from typing import Any
 
 #: Decorators that only wrap what they decorate. Another one may note it down somewhere, so that it counts unasked.
 _WRAPPING = frozenset(
-    ["dataclass", "contextmanager", "cache", "lru_cache", "no_grad", "inference_mode", "runtime_checkable", "wraps"]
+    [
+        *("dataclass", "contextmanager", "cache", "lru_cache", "no_grad", "inference_mode", "runtime_checkable"),
+        *("wraps", "task"),
+    ]
 )
 #: Functions by which module constants are made that change nothing elsewhere. Classes count among them.
 _MAKING = frozenset(
@@ -62,6 +65,16 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                 waiting += [each for each in value if isinstance(each, ast.AST)]
             elif isinstance(value, ast.AST):
                 waiting.append(value)
+
+
+def class_statements(cls: ast.ClassDef) -> Iterator[ast.AST]:
+    """What makes the attributes of a class: the nodes of its body without those inside its methods."""
+    waiting: list[ast.AST] = [*cls.body]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            waiting += ast.iter_child_nodes(node)
 
 
 @lru_cache(maxsize=1024)

@@ -1,16 +1,25 @@
 """Which modules are part of no identity, and why. Every other module is in the identity of at least one stage."""
 
-#: Not followed: whatever uses these, their code changes no number.
+#: Not followed: whatever uses these, their code changes no number. Where a function of one is asked for by name, what
+#: it uses of its own module counts.
 NOT_COUNTED = {
     "preflow.config": "settings count by their values, their methods where code reads an attribute of that name",
     "preflow.specs": "specifications count by their values, their methods as those of settings",
-    "preflow.errors": "classes without behaviour",
+    "preflow.errors": "classes without behaviour; their names and bases count where code names them",
     "preflow.estimates": "estimates are shown and decide nothing",
     "preflow.observer": "tells people what happens",
     "preflow.environment": "says where files are kept",
     "preflow.redaction": "takes secrets out of texts that are shown",
     "preflow.hub": "tells which trouble with the hub may pass",
     "preflow.fingerprints.code": "decides whether something is computed, not what comes out",
+    "tasks.runtime.caching": "decides whether something is computed, not what comes out",
+    "tasks.runtime.cpu_precision": "names the precision, which is in the identity",
+    "tasks.runtime.launcher": "starts ranks; it is asked for where a stage runs in them",
+    "tasks.runtime.libraries": "names the versions, which are in the identity",
+    "tasks.runtime.lost_output": "lets a run go on whose output nobody reads",
+    "tasks.runtime.progress": "tells people what happens",
+    "tasks.runtime.reporting": "tells people what happens",
+    "tasks.tracking": "writes down what happened",
 }
 #: Followed as any other, but no stage uses them. One that a stage begins to use counts, and its entry here is wrong.
 NOT_REACHED = {
@@ -19,10 +28,15 @@ NOT_REACHED = {
     "preflow.logprobs.cli": "shows and prunes the store",
     "preflow.logprobs.inventory": "lists what the store holds",
     "preflow.models.merge": "exports a finished model",
+    "tasks.fetch": "fetches the base model, whose digest is an input",
     "preflow.units": "says sizes and times to people",
     "preflow.models.packaged": "fetches a model once; the digest of its files is an input",
 }
 #: Settings and specifications: their fields count by value.
 SETTINGS = ("preflow.config", "preflow.specs")
-#: What an error is given is text.
+#: What an error is given is text. Of its class the name and the bases count, which say where it is caught.
 ERRORS = frozenset({"preflow.errors"})
+#: Decorators that say when a function runs and how often it is tried, not what it computes.
+SCHEDULING = frozenset({"prefect.task"})
+#: Classes of texts for people: what one is made of does not count.
+TEXTS = frozenset({"preflow.observer.UserText"})

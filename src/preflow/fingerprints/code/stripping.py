@@ -4,8 +4,8 @@ import ast
 import builtins
 from typing import Any
 
-from preflow.fingerprints.code.modules import Module, is_typing_block, walk
-from preflow.fingerprints.code.not_counted import ERRORS
+from preflow.fingerprints.code.modules import Module, class_statements, is_typing_block, walk
+from preflow.fingerprints.code.not_counted import ERRORS, SCHEDULING, TEXTS
 
 #: In the annotation of a field: what makes it another kind of field to a dataclass.
 _FIELD_KINDS = ("ClassVar", "InitVar", "KW_ONLY")
@@ -16,14 +16,18 @@ _TELLING = {
     "logging": frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"}),
     "warnings": frozenset({"warn"}),
 }
-#: Functions and methods of texts that do nothing but give a value.
-_SILENT = frozenset(
+#: Python's own functions that do nothing but give a value; those that may use up an iterator are not among them.
+_SILENT = frozenset({"str", "repr", "len", "type", "isinstance", "round", "abs"})
+#: Methods of texts that do nothing but give a value. Of other objects they may do something: ``Path.replace`` moves a
+#: file, ``Thread.join`` waits.
+_SILENT_OF_TEXTS = frozenset(
     [
-        *("str", "repr", "len", "type", "isinstance", "round", "abs", "sorted", "min", "max"),
         *("join", "strip", "rstrip", "lstrip", "splitlines", "split", "format", "lower", "upper"),
         *("removeprefix", "removesuffix", "replace"),
     ]
 )
+#: Where these are called, local names may be read by texts.
+_READ_LOCALS = frozenset({"locals", "vars", "eval", "exec"})
 
 
 def strip(statement: ast.stmt, module: Module) -> ast.stmt | None:
@@ -72,11 +76,12 @@ class _Strip(ast.NodeTransformer):
         self._depth += 1
         if not self._keeps:
             node.returns = None
+        node.decorator_list = [each for each in node.decorator_list if not self._is_scheduling(each)]
         self.generic_visit(node)
         self._depth -= 1
         self._in_class = was
         if not self._depth:
-            _drop_unread(node)
+            _drop_unread(node, {*self._module.definitions, *self._imports})
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
@@ -127,12 +132,20 @@ class _Strip(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        if (self._is_error(node.func) or _tells(node)) and _droppable(node):
+        if (self._is_error(node.func) or self._is_text(node.func) or _tells(node)) and _droppable(node):
             node.args, node.keywords = [], []
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and self._imports.get(node.func.id) == "typing.cast":
             return node.args[1]
         return node
+
+    def _is_scheduling(self, decorator: ast.expr) -> bool:
+        function = decorator.func if isinstance(decorator, ast.Call) else decorator
+        return isinstance(function, ast.Name) and self._imports.get(function.id) in SCHEDULING
+
+    def _is_text(self, function: ast.expr) -> bool:
+        """Whether a text for people is made."""
+        return isinstance(function, ast.Name) and self._imports.get(function.id) in TEXTS
 
     def _is_error(self, function: ast.expr) -> bool:
         """Whether a class of errors is called whose arguments are the text alone."""
@@ -164,14 +177,26 @@ def _droppable(call: ast.Call) -> bool:
     return not any(isinstance(node, binding) for argument in arguments for node in walk(argument))
 
 
-def _drop_unread(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    """Remove local names that nothing reads any more: parts of texts that were dropped."""
+def _drop_unread(function: ast.FunctionDef | ast.AsyncFunctionDef, hiding: set[str]) -> None:
+    """Remove local names that nothing reads any more: parts of texts that were dropped.
+
+    Args:
+        function: A function that is in no other one.
+        hiding: The module's names, behind which Python's own may be hidden.
+    """
     while True:
         nodes = list(walk(function))
         read = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
+        if not read.isdisjoint(_READ_LOCALS):
+            return
         read |= {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
-        unread = {id(node) for node in nodes if isinstance(node, ast.Assign) and _is_unread(node, read)}
-        if not unread or "locals" in read:
+        bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        silent = _SILENT - hiding - bound
+        assigned = [node for node in nodes if isinstance(node, ast.Assign) and _is_unread(node, read, silent)]
+        attributes = {id(each) for node in nodes if isinstance(node, ast.ClassDef) for each in class_statements(node)}
+        unread = {id(node) for node in assigned} - attributes
+        if not unread:
             return
         for node in nodes:
             for body in node.__dict__.values():
@@ -179,20 +204,35 @@ def _drop_unread(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
                     body[:] = [each for each in body if id(each) not in unread]
 
 
-def _is_unread(statement: ast.Assign, read: set[str]) -> bool:
+def _is_unread(statement: ast.Assign, read: set[str], silent: frozenset[str]) -> bool:
     targets = [node for target in statement.targets for node in walk(target)]
     if not all(isinstance(node, ast.Name | ast.Tuple | ast.Store) for node in targets):
         return False
     names = {node.id for node in targets if isinstance(node, ast.Name)}
-    return names.isdisjoint(read) and _is_silent(statement.value)
+    return names.isdisjoint(read) and _is_silent(statement.value, silent)
 
 
-def _is_silent(value: ast.expr) -> bool:
+def _is_silent(value: ast.expr, silent: frozenset[str]) -> bool:
     for node in walk(value):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name not in _SILENT:
-                return False
-        elif isinstance(node, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
+        if isinstance(node, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
+            return False
+        if isinstance(node, ast.Call) and not (_is_call_of(node, silent) or _is_made_of_a_text(node, silent)):
             return False
     return True
+
+
+def _is_call_of(call: ast.Call, names: frozenset[str]) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in names
+
+
+def _is_made_of_a_text(call: ast.Call, silent: frozenset[str]) -> bool:
+    """Whether a text's method is called that gives a value: of a text that is written there, or of what it gave."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _SILENT_OF_TEXTS:
+        return False
+    receiver = call.func.value
+    if isinstance(receiver, ast.Call):
+        own = _is_call_of(receiver, silent & {"str", "repr"})
+        return own or _is_made_of_a_text(receiver, silent)
+    return isinstance(receiver, ast.JoinedStr) or (
+        isinstance(receiver, ast.Constant) and isinstance(receiver.value, str)
+    )

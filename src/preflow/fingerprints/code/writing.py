@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from preflow.fingerprints.code.modules import Module, imported_modules, imported_names, walk
+from preflow.fingerprints.code.modules import Module, class_statements, imported_modules, imported_names, walk
 from preflow.fingerprints.code.stripping import strip
 
 #: Instead of a name: all definitions of a module, and what importing it does.
@@ -31,22 +31,19 @@ class Written:
         also: Paths that it may use besides; ``*`` stands for every module.
         attributes: Names of attributes and texts that it uses: a method of the settings may be meant, or a module.
         imported: Dotted names that it imports while it runs.
-        name: Of a class; it counts where libraries may ask for it.
-        bases: Paths of a class's bases.
     """
 
     parts: list[str | Use] = field(default_factory=list)
     also: set[Use] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
     imported: set[str] = field(default_factory=set)
-    name: str = ""
-    bases: list[Use] = field(default_factory=list)
 
 
 def write(module: Module, name: str) -> Written:
     """Write what defines a name of a module, or a method of one of its classes, or what importing it does.
 
-    What computes nothing is left out. So is the name itself, since nothing can ask for it.
+    What computes nothing is left out. So is the name of a function or a constant, since nothing can ask for it; that of
+    a class distinguishes it from an equal one, and libraries write it into what they make.
     """
     holder, _, method = name.partition(".")
     statements = module.effects if name == EFFECTS else module.definitions[holder]
@@ -74,6 +71,7 @@ class _Writer:
             ast.Attribute: self._attribute,
         }
         self._depth = 0
+        self._own: frozenset[str] = frozenset()
 
     def statements(self, statements: Iterable[ast.stmt], name: str) -> Written:
         for statement in statements:
@@ -120,13 +118,10 @@ class _Writer:
             self._fields(node)
 
     def _class(self, node: ast.ClassDef) -> None:
-        before = len(self.written.parts)
-        self._value(node.bases)
         if not self._depth:
-            self.written.name = node.name
-            self.written.bases += [part for part in self.written.parts[before:] if isinstance(part, Use)]
+            self._own = _own_names(node)
         self._depth += 1
-        self._fields(node, "bases", *(() if self._depth > 1 else ("name",)))
+        self._fields(node)
         self._depth -= 1
 
     @contextmanager
@@ -158,7 +153,7 @@ class _Writer:
         while isinstance(inner, ast.Attribute):
             names.append(inner.attr)
             inner = inner.value
-        own = isinstance(inner, ast.Name) and inner.id == "self" and len(names) == 1
+        own = _is_self(inner) and len(names) == 1 and names[0] in self._own
         if not own:
             self.written.attributes.update(names)
         if isinstance(inner, ast.Name):
@@ -190,6 +185,22 @@ class _Writer:
         if name not in self._module.imports:
             self.written.also.update(Use(path) for path in self._module.starred)
         return self._module.imports.get(name)
+
+
+def _own_names(cls: ast.ClassDef) -> frozenset[str]:
+    """Names that a class gives its objects: of methods and class attributes, and what methods store in ``self``."""
+    stored = [node for node in walk(cls) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    names = {node.attr for node in stored if _is_self(node.value)}
+    for node in class_statements(cls):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return frozenset(names)
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def _bound_in(function: _Function, module: Module) -> tuple[set[str], dict[str, str]]:

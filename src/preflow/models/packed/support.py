@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preflow.models.loading import LanguageModel
+from preflow.observer import UserText
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,12 @@ class Support:
     Attributes:
         packed: Whether several of its rows run as one without padding.
         cpu_layers: Endings of the class names of its layers that ``models/cpu/llama_layers.py`` computes.
-        unsupported_reason: Why not packed, or why not all of its layers; empty where nothing is missing.
+        unsupported_reason: Why not packed, or why not all of its layers; none where nothing is missing.
     """
 
     packed: bool = True
     cpu_layers: tuple[str, ...] = ()
-    unsupported_reason: str = ""
+    unsupported_reason: UserText | None = None
 
 
 _ALL = ("RMSNorm", "MLP", "Attention")
@@ -32,13 +33,15 @@ ARCHITECTURES = {
     "mistral": Support(cpu_layers=_ALL),
     "qwen2": Support(cpu_layers=_ALL),
     "qwen3": Support(cpu_layers=_ALL),
-    "phi3": Support(cpu_layers=("RMSNorm",), unsupported_reason="its projections are joined in one matrix"),
-    "gemma2": Support(unsupported_reason="its norms add 1 to their weight, and its scores are soft-capped"),
-    "gemma3_text": Support(unsupported_reason="its norms add 1 to their weight, and its MLP is a GELU"),
-    "gpt2": Support(unsupported_reason="its layers are transposed convolutions, and its positions are learned"),
-    "phi": Support(unsupported_reason="it has layer norms, a plain MLP and a partly rotary attention"),
+    "phi3": Support(cpu_layers=("RMSNorm",), unsupported_reason=UserText("its projections are joined in one matrix")),
+    "gemma2": Support(unsupported_reason=UserText("its norms add 1 to their weight, and its scores are soft-capped")),
+    "gemma3_text": Support(unsupported_reason=UserText("its norms add 1 to their weight, and its MLP is a GELU")),
+    "gpt2": Support(
+        unsupported_reason=UserText("its layers are transposed convolutions, and its positions are learned")
+    ),
+    "phi": Support(unsupported_reason=UserText("it has layer norms, a plain MLP and a partly rotary attention")),
     "mamba": Support(
-        packed=False, unsupported_reason="its layers carry a state through the row, which no layout separates"
+        packed=False, unsupported_reason=UserText("its layers carry a state through the row, which no layout separates")
     ),
 }
 #: Architectures whose packed outputs are tested against their padded ones.
@@ -54,36 +57,38 @@ _BATCH_DEPENDENT = ("dynamic", "longrope")
 _SILU = ("silu", "swish")
 
 
-def unsupported_reason(model: LanguageModel) -> str | None:
+def unsupported_reason(model: LanguageModel) -> UserText | None:
     """Why several rows of a model cannot run as one, or None if they can."""
     config = model.config
     support = ARCHITECTURES.get(config.model_type)
     if support is None or not support.packed:
         why = f": {support.unsupported_reason}" if support else ""
-        return f"architecture {config.model_type!r} is not among those proven ({', '.join(PACKED)}){why}"
+        return UserText(f"architecture {config.model_type!r} is not among those proven ({', '.join(PACKED)}){why}")
     if config._attn_implementation not in (*ATTENTION, *ATTENTION.values()):
-        return f"attention {config._attn_implementation!r} takes no layout; use 'sdpa' or 'eager'"
+        return UserText(f"attention {config._attn_implementation!r} takes no layout; use 'sdpa' or 'eager'")
     unknown = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
     if unknown:
-        return f"layers of type {', '.join(sorted(unknown))} carry state that a layout does not separate"
+        return UserText(f"layers of type {', '.join(sorted(unknown))} carry state that a layout does not separate")
     rope = getattr(config, "rope_parameters", None) or {}
     types = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
     depends = [name for name in _BATCH_DEPENDENT if name in types]
     if depends:
-        return f"its rotary embedding ({', '.join(depends)}) depends on the longest row of a batch"
+        return UserText(f"its rotary embedding ({', '.join(depends)}) depends on the longest row of a batch")
     if getattr(config, "reorder_and_upcast_attn", False) or getattr(config, "use_bidirectional_attention", False):
-        return "it computes attention in a way of its own (reorder_and_upcast_attn or use_bidirectional_attention)"
+        return UserText(
+            "it computes attention in a way of its own (reorder_and_upcast_attn or use_bidirectional_attention)"
+        )
     return _foreign_code(model)
 
 
-def _foreign_code(model: LanguageModel) -> str | None:
+def _foreign_code(model: LanguageModel) -> UserText | None:
     """Names a module whose code is not what the tests ran: the model repository's own, or a patched forward."""
     modules = list(model.modules())
     patched = [(type(module), vars(module)["forward"]) for module in modules if "forward" in vars(module)]
     for cls, forward in [*((cls, cls.forward) for cls in {type(module) for module in modules}), *patched]:
         home = str(getattr(getattr(forward, "func", forward), "__module__", "an unknown module"))
         if home.partition(".")[0] not in _TESTED:
-            return f"its {cls.__name__} runs code of {home}, which may not heed a layout"
+            return UserText(f"its {cls.__name__} runs code of {home}, which may not heed a layout")
     return None
 
 

@@ -1,5 +1,6 @@
 """Small source trees are edited: what computes something else has another digest, what does not has the same."""
 
+from collections.abc import Collection
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
@@ -26,14 +27,15 @@ class Edit(NamedTuple):
         return {**self.files, self.file: text.replace(self.old, self.new) if self.old else text + self.new}
 
 
-def digest(folder: Path, files: Files, root: str = "pkg.main:run") -> str:
+def digest(folder: Path, files: Files, root: str = "pkg.main:run", not_counted: Collection[str] = ()) -> str:
     """The digest of a root in a tree that consists of these files."""
-    package = folder / f"tree-{len(list(folder.iterdir()))}" / "pkg"
+    top = root.partition(".")[0]
+    package = folder / f"tree-{len(list(folder.iterdir()))}" / top
     for name, text in {"__init__.py": "", **files}.items():
         file = package / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(text))
-    return CodeGraph(SourceTree({"pkg": package}, as_imported=False), not_counted=()).digest(root)
+    return CodeGraph(SourceTree({top: package}, as_imported=False), not_counted).digest(root)
 
 
 HELPER = {
@@ -169,6 +171,57 @@ CLASSES = {
             def value(self, x): return x * self.weight + self.bias
     """,
 }
+INNER_CLASS = {
+    "main.py": """
+        def run(x):
+            class Rule:
+                weight = 4
+                if x > 1:
+                    bias = 5
+            return Rule
+    """
+}
+SILENT = {
+    "main.py": """
+        def run(x, path):
+            text = ", ".join(path.parts).strip() + str(x).lower()
+            moved = path.replace("final")
+            if x < 0:
+                raise ValueError(text)
+            return x
+    """
+}
+USED_UP = {
+    "main.py": """
+        def run(rows):
+            first = min(rows)
+            if not rows:
+                raise ValueError(first)
+            return next(rows)
+    """
+}
+OWN_LEN = {
+    "main.py": """
+        from pkg.tools import len
+        def run(x):
+            count = len(x)
+            assert x, f"{count} rows"
+            return x
+    """,
+    "tools.py": "SEEN = []\ndef len(x): return SEEN.append(x)\n",
+}
+READ_AS_LOCAL = {"main.py": "def run(x):\n    rate = 2\n    return eval('rate * x', {}, vars())\n"}
+TWINS = {
+    "main.py": """
+        class Wide:
+            size = 1
+        class Tall:
+            size = 1
+        def run(x): return Wide() if x else Tall()
+    """
+}
+DEFAULTS = {"main.py": "def run(x): return _scaled(x) + _moved(x)\n", "__init__.py": ""}
+DEFAULTS["main.py"] += "def _scaled(x, by=2): return x * by\ndef _moved(x, *, to=5): return x + to\n"
 SHADOWED = {
     "main.py": "def run(x):\n    step = x\n    def step(): return 1\n    return step()\ndef step(): return 2\n",
 }
@@ -197,6 +250,7 @@ HITS = {
     ),
     "a docstring": Edit(TELLS, "main.py", "What it does.", "What else it does."),
     "the text of an error": Edit(TELLS, "main.py", "expected more", "take more"),
+    "a part of an error's text that is made of other texts": Edit(SILENT, "main.py", '", ".join', '"; ".join'),
     "a part of an error's text that a local name holds": Edit(TELLS, "main.py", "is below 0", "is negative"),
     "a note": Edit(TELLS, "main.py", "x is {x}", "now x is {x}"),
     "no note": Edit(TELLS, "main.py", 'observer.note(f"x is {x}")', "pass"),
@@ -244,7 +298,18 @@ MISSES = {
     ),
     "an annotation that a base class reads": Edit(PYDANTIC, "main.py", "size: int", "size: float"),
     "an annotation that is read when it runs": Edit(HINTS, "main.py", "x: int", "x: float"),
-    "a default argument": Edit(HELPER, "tools.py", "def twice(x):", "def twice(x, by=2):"),
+    "a default argument": Edit(DEFAULTS, "main.py", "by=2", "by=3"),
+    "a default argument of a keyword": Edit(DEFAULTS, "main.py", "to=5", "to=6"),
+    "no default argument": Edit(DEFAULTS, "main.py", "by=2", "by"),
+    "an attribute of a class in a function": Edit(INNER_CLASS, "main.py", "weight = 4", "weight = 5"),
+    "an attribute under a condition of a class in a function": Edit(INNER_CLASS, "main.py", "bias = 5", "bias = 6"),
+    "where a file is moved whose new path nothing reads": Edit(SILENT, "main.py", '"final"', '"elsewhere"'),
+    "what uses up an iterator, though only a text reads it": Edit(
+        USED_UP, "main.py", "min(rows)", "min(rows, key=abs)"
+    ),
+    "a function of the project called len": Edit(OWN_LEN, "tools.py", "SEEN.append(x)", "SEEN.append(-x)"),
+    "a local name that evaluated text reads": Edit(READ_AS_LOCAL, "main.py", "rate = 2", "rate = 3"),
+    "one of two equal classes in place of the other": Edit(TWINS, "main.py", "return Wide()", "return Tall()"),
     "an inner function": Edit(NESTED, "main.py", "y + _one()", "y - _one()"),
     "what an inner function uses": Edit(NESTED, "main.py", "return 1", "return 2"),
     "a definition under a condition": Edit(CONDITIONAL, "main.py", "return 1", "return 3"),
@@ -295,6 +360,95 @@ def test_two_definitions_that_replace_each_other_are_distinguished(tmp_path: Pat
 def test_a_changed_default_argument_has_another_digest(tmp_path: Path) -> None:
     texts = [{"main.py": f"def run(x, *, by={by}): return x * by"} for by in (2, 3)]
     assert digest(tmp_path, texts[0]) != digest(tmp_path, texts[1])
+
+
+RECIPE = {
+    "config/__init__.py": "",
+    "config/recipe.py": """
+        class Recipe:
+            @property
+            def steps(self): return self._all(3)
+            def _all(self, count): return [count] + self.later.rest
+            def shown(self): return 1
+        class Later:
+            @property
+            def rest(self): return _none()
+        def _none(): return []
+    """,
+    "main.py": "def run(recipe): return recipe.steps\n",
+}
+
+
+@pytest.mark.parametrize(("old", "new"), [("_all(3)", "_all(4)"), ("[count] +", "2 * [count] +"), ("[]", "[1]")])
+def test_what_a_property_of_the_settings_calls_counts(tmp_path: Path, old: str, new: str) -> None:
+    """Methods of ``self`` and of its fields, and functions, though the module as a whole does not count."""
+    before = digest(tmp_path, RECIPE, "preflow.main:run", {"preflow.config"})
+    edited = Edit(RECIPE, "config/recipe.py", old, new).edited()
+    assert digest(tmp_path, edited, "preflow.main:run", {"preflow.config"}) != before
+    unused = Edit(RECIPE, "config/recipe.py", "return 1", "return 2").edited()
+    assert digest(tmp_path, unused, "preflow.main:run", {"preflow.config"}) == before
+
+
+ERRORS = {
+    "errors.py": """
+        class PreflowError(Exception):
+            def __str__(self): return "an error"
+        class DataError(PreflowError, ValueError): ...
+        class ModelError(PreflowError): ...
+        class DownloadError(DataError): ...
+    """,
+    "main.py": """
+        from preflow.errors import DataError, DownloadError
+        def run(x):
+            try:
+                raise DownloadError(x)
+            except DataError:
+                return 1
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "missed"),
+    [
+        ("DownloadError(DataError)", "DownloadError(ModelError)", True),
+        ("DataError(PreflowError, ValueError)", "DataError(PreflowError, OSError)", True),
+        ("PreflowError(Exception)", "PreflowError(BaseException)", True),
+        ("ModelError(PreflowError)", "ModelError(PreflowError, OSError)", False),
+        ('"an error"', '"some error"', False),
+    ],
+)
+def test_what_an_error_is_caught_as_counts_and_no_more(tmp_path: Path, old: str, new: str, missed: bool) -> None:
+    before = digest(tmp_path, ERRORS, "preflow.main:run", {"preflow.errors"})
+    edited = Edit(ERRORS, "errors.py", old, new).edited()
+    assert (digest(tmp_path, edited, "preflow.main:run", {"preflow.errors"}) != before) is missed
+
+
+USER_TEXT = {
+    "observer.py": "class UserText(str): ...\n",
+    "main.py": """
+        from preflow.observer import UserText
+        def run(x, observer):
+            if reason := _reason(x):
+                observer.note(reason)
+            return reason is None
+        def _reason(x):
+            if x < 1:
+                return UserText(f"{x} is below 1")
+            return None
+    """,
+}
+
+
+def test_the_wording_of_a_text_for_people_does_not_count_and_its_condition_does(tmp_path: Path) -> None:
+    def of(old: str, new: str) -> str:
+        edited = Edit(USER_TEXT, "main.py", old, new).edited()
+        return digest(tmp_path, edited, "preflow.main:run", {"preflow.observer"})
+
+    before = digest(tmp_path, USER_TEXT, "preflow.main:run", {"preflow.observer"})
+    assert of("is below 1", "is too small") == before
+    assert of("if x < 1", "if x < 2") != before
+    assert of('UserText(f"{x} is below 1")', "None") != before
 
 
 def test_data_beside_a_module_that_is_reached_count(tmp_path: Path) -> None:

@@ -22,3 +22,11 @@ def test_a_rate_is_measured_in_the_recipes_compute_dtype(monkeypatch: pytest.Mon
         recipe = Recipe.model_validate({"model_name": "m", "bf16": bf16})
         assert devices.measured_rate(devices.on_cpu(recipe)) > 0
         assert made[-1] == dtype
+
+
+def test_a_plan_leaves_eight_percent_of_a_devices_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the one found as of one that is only named."""
+    recipe = Recipe.model_validate({"model_name": "m"})
+    monkeypatch.setattr(devices, "found_memory", lambda device: 50e9)
+    assert devices.device_for(recipe, None, 1.0, devices.DeviceChoice.CPU).available == pytest.approx(46e9)
+    assert devices.device_for(recipe, 50, 1.0).available == pytest.approx(46e9)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.running.output_folder import result_folder
+from preflow.data.files.sources import DataSource
+from preflow.errors import ConfigError
 from tests.conftest import preference_rows, write_jsonl
 from tests.unit.flows.commands.test_validate import report, run
 
@@ -39,6 +42,18 @@ def test_a_file_in_the_folder_that_is_read_through_a_link_stays(tmp_path: Path) 
     code, found = report(str(link), "--out", str(out))
     assert (code, found["error"]) == (2, "ConfigError")
     assert contents(out) == before
+
+
+def test_a_source_that_is_named_by_a_link_into_the_folder_stays(tmp_path: Path) -> None:
+    """Commands resolve their sources before; the folder does not rely on it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    rows = write_jsonl(out / "rows.jsonl", preference_rows(2))
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(rows)
+    source = DataSource(path=str(link), digest="d")
+    with pytest.raises(ConfigError, match=r"link\.jsonl is read and is in"), result_folder(out, [source]):
+        pass
 
 
 def test_an_edited_quarantine_in_the_default_folder_stays(tmp_path: Path, home: Path) -> None:

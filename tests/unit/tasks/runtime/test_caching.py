@@ -154,7 +154,9 @@ def test_the_version_of_what_checks_rows_misses(monkeypatch: pytest.MonkeyPatch,
 def test_the_code_of_a_launch_counts_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     before, own = (sft(), sft(launch={"num_processes": 2})), code_digest
     monkeypatch.setattr(
-        caching, "code_digest", lambda *roots: "new" if any(".worker:" in root for root in roots) else own(*roots)
+        caching,
+        "code_digest",
+        lambda *roots, **given: "new" if any(".worker:" in root for root in roots) else own(*roots, **given),
     )
     after = sft(), sft(launch={"num_processes": 2})
     assert after[0] == before[0]
@@ -180,7 +182,7 @@ def test_a_library_version_misses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_changed_code_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sft()
-    monkeypatch.setattr(caching, "code_digest", lambda *roots: f"{roots} changed")
+    monkeypatch.setattr(caching, "code_digest", lambda *roots, **given: f"{roots} changed")
     assert sft() != before
 
 

@@ -11,14 +11,14 @@ from preflow.fingerprints.code import CodeGraph, imported_tree
 from preflow.fingerprints.code.not_counted import NOT_COUNTED, NOT_REACHED
 from preflow.logprobs.identity import computing
 from preflow.specs import STAGES
-from tasks.runtime.caching import GIVEN, roots
+from tasks.runtime.caching import GIVEN, PACKAGES, roots
 from tasks.runtime.libraries import CHOSEN, DECIDES_NOTHING, LIBRARIES
 from tests.unit.source_copies import LAUNCHED
 
 
 @pytest.fixture(scope="module")
 def graph() -> CodeGraph:
-    return CodeGraph(imported_tree("preflow", "expectations", "tasks"))
+    return CodeGraph(imported_tree(*PACKAGES))
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def reached(graph: CodeGraph) -> set[str]:
 
 
 def defining(graph: CodeGraph) -> list[str]:
-    """Modules of the library and of the suites that define something."""
-    modules = {name: graph.module(name) for name in graph.tree.modules("preflow", "expectations")}
+    """Modules of the library, of the suites and of the tasks that define something."""
+    modules = {name: graph.module(name) for name in graph.tree.modules()}
     return [name for name, module in modules.items() if module is not None and module.definitions]
 
 

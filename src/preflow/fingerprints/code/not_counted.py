@@ -16,7 +16,7 @@ NOT_COUNTED = {
     "tasks.runtime.cpu_precision": "names the precision, which is in the identity",
     "tasks.runtime.launcher": "starts ranks; it is asked for where a stage runs in them",
     "tasks.runtime.libraries": "names the versions, which are in the identity",
-    "tasks.runtime.lost_output": "lets a run go on whose output nobody reads",
+    "tasks.runtime.lost_output": "lets a run go on whose output has lost its reader",
     "tasks.runtime.progress": "tells people what happens",
     "tasks.runtime.reporting": "tells people what happens",
     "tasks.tracking": "writes down what happened",

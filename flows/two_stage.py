@@ -5,6 +5,15 @@
 
 from typing import Any
 
+if __name__ == "__main__":  # before all imports, which a recipe that cannot be run and ``--help`` do without
+    import importlib
+
+    import typer
+
+    from flows.running.terminal import pipeline_command
+
+    typer.run(pipeline_command(lambda: importlib.import_module("flows.two_stage").two_stage))
+
 import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when imported
 
 # isort: split
@@ -50,11 +59,3 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
         models = {"sft": tuned, "reference": stored, "dpo": aligned}
         verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
         return finish(run, verdict, aligned or tuned)
-
-
-if __name__ == "__main__":
-    import typer
-
-    from flows.running.terminal import pipeline_command
-
-    typer.run(pipeline_command(lambda: two_stage))

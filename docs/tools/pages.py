@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from docs.tools import tree
 from docs.tools.words import GLOSSARY, ROOT
+from flows.commands.explain import PAGE
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
@@ -109,6 +110,11 @@ def commands() -> str:
     return "\n".join(_command(root, "preflow", 2))
 
 
+def troubleshooting() -> str:
+    """The entry of every error, without the page's title."""
+    return PAGE.read_text(encoding="utf-8").partition("\n")[2]
+
+
 def formats() -> str:
     """All formats of data files."""
     packed = ", ".join(f"`{suffix}`" for suffix in COMPRESSIONS)
@@ -159,6 +165,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "findings": findings,
     "commands": commands,
     "formats": formats,
+    "troubleshooting": troubleshooting,
     "glossary": glossary,
     "packages": packages,
     "import-rules": import_rules,

@@ -10,6 +10,7 @@ from flows.running.terminal import Overrides, clear_errors, parse_overrides
 from preflow.errors import ConfigError
 
 if TYPE_CHECKING:
+    from preflow.data.tokens.chat_template import Renderer
     from preflow.models.scoring import PromptResponse
     from tasks.tracking.past_runs import PastRun
 
@@ -57,6 +58,8 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
         ConfigError: The folder exists, or the run trained full weights.
         ModelError: The merge error is larger; nothing is left.
     """
+    from preflow.data.tokens.chat_template import Renderer
+    from preflow.models.loading import load_tokenizer
     from preflow.models.merge import merge
     from preflow.models.precision import choose_precision
     from preflow.models.resolve import resolve_model
@@ -69,10 +72,12 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
         raise ConfigError(f"{to} exists: expected a folder that is not there yet")
     to.parent.mkdir(parents=True, exist_ok=True)
     base = resolve_model(run.recipe, Silent())
-    return merge(base, trained, run.recipe, choose_precision(run.recipe), _rows(run), to, limit)
+    renderer = Renderer(load_tokenizer(base, run.recipe), run.recipe.template)
+    rows = _rows(run, renderer)
+    return merge(base, trained, run.recipe, choose_precision(run.recipe), rows, renderer.end_ids, to, limit)
 
 
-def _rows(run: "PastRun") -> "Sequence[PromptResponse]":
+def _rows(run: "PastRun", renderer: "Renderer") -> "Sequence[PromptResponse]":
     """Held-out responses with their prompts, of the run's own data."""
     from preflow.logprobs.scored_pairs import read_pairs
 
@@ -80,23 +85,18 @@ def _rows(run: "PastRun") -> "Sequence[PromptResponse]":
         pairs = read_pairs(run.artifacts["reference"].file("eval.parquet"))[: _RESPONSES // 2]
         rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
     else:
-        rows = _demonstrations(run)
+        rows = _demonstrations(run, renderer)
     if not rows:
         raise ConfigError("the run has no held-out row to compare the merged model on: give it some (eval_split)")
     return rows
 
 
-def _demonstrations(run: "PastRun") -> "list[PromptResponse]":
-    from preflow.data.tokens.chat_template import Renderer
+def _demonstrations(run: "PastRun", renderer: "Renderer") -> "list[PromptResponse]":
     from preflow.data.tokens.tokenize import tokenize_demonstrations
     from preflow.data.validated import load_demonstrations
-    from preflow.models.loading import load_tokenizer
-    from preflow.models.resolve import resolve_model
-    from preflow.observer import Silent
 
     settings = run.recipe.sft
     assert settings is not None, "a recipe has at least one training stage"
-    renderer = Renderer(load_tokenizer(resolve_model(run.recipe, Silent()), run.recipe), run.recipe.template)
     held_out = load_demonstrations(run.artifacts["validate"], "eval")[:_RESPONSES]
     rows, _ = tokenize_demonstrations(held_out, renderer, settings.max_seq_length, settings.overlong_response)
     return [(row.input_ids[: (start := row.response_mask.index(True))], row.input_ids[start:]) for row in rows]

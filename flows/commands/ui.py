@@ -9,7 +9,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from typing import Annotated
 
@@ -17,7 +17,7 @@ import typer
 
 from flows.running.addresses import HOST, MLFLOW_PORT, PREFECT_PORT, mlflow_server, prefect_server
 from flows.running.terminal import clear_errors
-from preflow.environment import mlflow_uri, preflow_home
+from preflow.environment import make_home, mlflow_uri, preflow_home
 from preflow.errors import UiError
 
 _PR_SET_PDEATHSIG = 1
@@ -77,8 +77,13 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
     if which is Which.mlflow or prefect_server():
         yield None if which is Which.mlflow else prefect_server()
         return
+    from flows.running.embedded_server import server_lock
+
+    make_home()
     command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    with _server("Prefect", command, port, "/api/health") as url:
+    with ExitStack() as running:
+        with server_lock():
+            url = running.enter_context(_server("Prefect", command, port, "/api/health"))
         yield url
 
 

@@ -31,7 +31,7 @@ _UNFIT = 1
 _NAMED = 4
 _KINDS: "tuple[DataKind, ...]" = ("demonstrations", "preferences")
 _STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
-_COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
+_SEVERITY_COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
 _SEVERITIES = {"stop": "stops", "set_aside": "quarantined", "warn": "warning"}
 
 
@@ -191,10 +191,10 @@ def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> Non
     table.add_column("", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("first", overflow="fold")
-    order = list(_COLORS)
+    order = list(_SEVERITY_COLORS)
     for name, entry in sorted(found["findings"].items(), key=lambda item: order.index(item[1]["severity"])):
         first = _first(entry["rows"]) or "the whole set"
-        severity = f"[{_COLORS[entry['severity']]}]{_SEVERITIES[entry['severity']]}[/]"
+        severity = f"[{_SEVERITY_COLORS[entry['severity']]}]{_SEVERITIES[entry['severity']]}[/]"
         table.add_row(name, severity, f"{entry['count']:,}" if entry["count"] else "", escape(first))
     console.print(table)
 

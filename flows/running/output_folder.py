@@ -42,7 +42,7 @@ def result_folder(folder: Path, sources: Iterable[DataSource]) -> Iterator[Path]
             partial.mkdir(parents=True)
         yield partial
         with _usable(folder):
-            write_json(partial / WRITTEN, {"files": _listing(partial)})
+            write_json(partial / WRITTEN, {"files": _digests(partial)})
             _move(partial, place, earlier)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,7 +61,7 @@ def _earlier(folder: Path, place: Path, sources: Iterable[DataSource]) -> list[s
             raise ConfigError(f"--out {folder} is a file; expected a folder, or a name that is free")
         if not place.exists() or not any(place.iterdir()):
             return []
-        found = _listing(place)
+        found = _digests(place)
     written = _written(place)
     if written is None:
         raise ConfigError(f"--out {folder} is not empty and holds no earlier report; name a new folder")
@@ -84,7 +84,7 @@ def _written(place: Path) -> dict[str, str] | None:
     return files if isinstance(files, dict) else None
 
 
-def _listing(place: Path) -> dict[str, str]:
+def _digests(place: Path) -> dict[str, str]:
     """What a folder holds, by name: a file's digest, or that it is none, which is never ours."""
     return {
         path.name: file_digest(path) if path.is_file() and not path.is_symlink() else _FOREIGN

@@ -85,10 +85,13 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
     make_home()  # before Prefect is imported
     from flows.running.embedded_server import own_server
     from flows.running.summary import print_summary
+    from tasks.tracking.client import client
 
-    quiet_prefect()
-    own_server()
-    print_summary(load()(recipe, overrides))
+    with own_server():
+        quiet_prefect()
+        client()  # MLflow is imported meanwhile, and a missing database made
+        flow = load()
+    print_summary(flow(recipe, overrides))
 
 
 def _interrupted(*_: object) -> None:

@@ -24,27 +24,24 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
-    ├── UiError (RuntimeError)                  the MLflow or Prefect UI cannot be started
+    ├── UiError (RuntimeError)                  a server or UI of MLflow or Prefect cannot be started
     └── TrainingError (RuntimeError)            training broke
         ├── NonFiniteLossError                  the loss, a gradient or a weight is NaN or infinite
         └── RuinedModelError                    the model fits its rows worse than guessing does
 
 A message has at most two sentences: what was got and expected, and one remedy. The troubleshooting page has the rest;
-every printed error names its entry there.
+every printed error names the command that prints its entry.
 """
 
 from preflow.redaction import without_secrets
-
-#: The page with one entry for each class.
-TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 class PreflowError(Exception):
     """Root of every error that Preflow raises on purpose."""
 
     def __str__(self) -> str:
-        """The message, with the place in the documentation that explains this class."""
-        return f"{self.message} (see {TROUBLESHOOTING}#{type(self).__name__.lower()})"
+        """The message, with the command that explains this class."""
+        return f"{self.message} (preflow explain {type(self).__name__})"
 
     @property
     def message(self) -> str:
@@ -137,7 +134,7 @@ class NothingTrainableError(ProofError):
 
 
 class UiError(PreflowError, RuntimeError):
-    """The MLflow or Prefect user interface cannot be started."""
+    """A server or user interface of MLflow or Prefect cannot be started."""
 
 
 class TrainingError(PreflowError, RuntimeError):

@@ -46,6 +46,7 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     assert set(models) == {"base", "sft", "dpo"}
     assert models["dpo"]["kl_sft"]["value"] > 0
     weights = (stage(pipeline, "dpo") / "model" / "adapter_model.safetensors").read_bytes()
+    assert (stage(pipeline, "dpo") / "model" / "generation_config.json").is_file()
     again = real(file)
     assert [line for line in again.stderr.splitlines() if line.endswith(": cached")] == [
         f"{name}: cached" for name in ("validate", "lengths", "sft", "reference", "dpo", "evaluate")

@@ -100,13 +100,18 @@ def test_an_embedded_server_whose_owner_was_killed_ends_with_the_next_start(tmp_
     make = f"""
 import os, subprocess, sys
 from flows.running.embedded_server import own_server
-own_server()
+with own_server():
+    pass
 os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"
 child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=True, stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
 sys.stdin.read()
 """
-    environment = {**clean_environment(), "PREFLOW_HOME": str(tmp_path)}
+    environment = {
+        **clean_environment(),
+        "PREFLOW_HOME": str(tmp_path),
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # no server of their own
+    }
     owners = [
         subprocess.Popen(
             [sys.executable, "-c", make], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -121,7 +126,7 @@ sys.stdin.read()
         owners[0].kill()
         owners[0].wait()
         subprocess.run(
-            [sys.executable, "-c", "from flows.running.embedded_server import own_server; own_server()"],
+            [sys.executable, "-c", "from flows.running.embedded_server import own_server\nwith own_server(): pass"],
             cwd=ROOT,
             env=environment,
             check=True,

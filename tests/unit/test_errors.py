@@ -3,15 +3,15 @@
 import asyncio
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from prefect.states import exception_to_failed_state
 
+from docs.tools.pages import on_page_markdown
+from docs.tools.words import ROOT
+from flows.commands.explain import PAGE
 from preflow import errors
 from preflow.errors import ConfigError, MissingDependencyError, ModelNotFoundError, PreflowError
-
-PAGE = Path(__file__).parents[2] / errors.TROUBLESHOOTING
 
 
 def classes(root: type[PreflowError] = PreflowError) -> Iterator[type[PreflowError]]:
@@ -69,13 +69,18 @@ def test_every_entry_says_what_the_error_means(cls: type[PreflowError]) -> None:
     assert entry.partition("\n## ")[0].strip().startswith("**Meaning.**")
 
 
+def test_the_documentation_shows_the_page() -> None:
+    shown = on_page_markdown((ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"))
+    assert shown.split() == PAGE.read_text(encoding="utf-8").split()
+
+
 @pytest.mark.parametrize("cls", [ConfigError, MissingDependencyError, ModelNotFoundError])
 def test_a_printed_error_names_its_entry_and_its_message_alone_does_not(cls: type[PreflowError]) -> None:
     error = cls("got 1, expected 2")
-    assert str(error) == f"got 1, expected 2 (see docs/troubleshooting.md#{cls.__name__.lower()})"
+    assert str(error) == f"got 1, expected 2 (preflow explain {cls.__name__})"
     assert error.message == "got 1, expected 2"
 
 
 def test_prefects_state_message_names_the_entry() -> None:
     state = asyncio.run(exception_to_failed_state(ConfigError("got 1, expected 2")))
-    assert state.message == "ConfigError: got 1, expected 2 (see docs/troubleshooting.md#configerror)"
+    assert state.message == "ConfigError: got 1, expected 2 (preflow explain ConfigError)"

@@ -1,7 +1,9 @@
 """Making and saving adapters."""
 
+import copy
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,11 +33,20 @@ def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> 
     return get_peft_model(model, config)
 
 
-def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, folder: Path) -> None:
+def save_model(
+    model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: ModelRef, end_ids: Sequence[int], folder: Path
+) -> None:
     """Save an adapter or full weights, with the tokenizer, so that the same weights give the same bytes.
 
     The adapter's config names the base as the recipe does, not by a path of this machine. Every rank
     calls this, since each may hold a part of the weights; process 0 writes.
+
+    Args:
+        model: The model, or PEFT's wrapper around it.
+        tokenizer: Saved beside it.
+        base: What an adapter was trained over.
+        end_ids: Token ids at which a response ends, in the tokenizer and in the template.
+        folder: Where to write.
     """
     weights = full_weights(model) if is_sharded(model) else None
     if not is_rank0():
@@ -43,7 +54,22 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, base: M
     model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     _normalise(folder / "adapter_config.json", base)
+    save_generation_config(model, end_ids, folder)
     tokenizer.save_pretrained(str(folder))
+
+
+def save_generation_config(model: LanguageModel, end_ids: Sequence[int], folder: Path) -> None:
+    """Write the base's generation settings, in which generation also ends where a response was taught to end.
+
+    A chat template may end a turn with another token than the tokenizer's EOS. Transformers reads this file beside full
+    weights by itself; beside an adapter, ``GenerationConfig.from_pretrained`` reads it. Settings that transformers
+    would not save (a temperature without sampling) are the base's own, and stay.
+    """
+    config = copy.deepcopy(inner_model(model).generation_config)
+    known = [] if config.eos_token_id is None else config.eos_token_id
+    ids = sorted({*(known if isinstance(known, list) else [known]), *end_ids})
+    config.eos_token_id = ids if len(ids) > 1 else ids[0]
+    (folder / "generation_config.json").write_text(config.to_json_string(), encoding="utf-8")
 
 
 def inner_model(model: LanguageModel) -> LanguageModel:

@@ -16,6 +16,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from preflow.config import Recipe
 from preflow.errors import ModelError
+from preflow.models.adapters import save_generation_config
 from preflow.models.loading import LanguageModel, attach_adapter, load_policy, load_tokenizer, load_weights
 from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision
@@ -31,6 +32,7 @@ def merge(
     recipe: Recipe,
     precision: Precision,
     rows: Sequence[PromptResponse],
+    end_ids: Sequence[int],
     out: Path,
     limit: float,
 ) -> float:
@@ -42,6 +44,7 @@ def merge(
         recipe: How the base is loaded.
         precision: Device and dtypes.
         rows: Prompts with responses to compare on, at least one.
+        end_ids: Token ids at which a response ends.
         out: A folder that does not exist yet.
         limit: Mean nats per token by which it may differ before it is refused.
 
@@ -60,7 +63,7 @@ def merge(
             "yours; remove it, or export to another folder"
         )
     try:
-        where_it_fits(precision, lambda held: _write(base, adapter, recipe, held, partial))
+        where_it_fits(precision, lambda held: _write(base, adapter, recipe, held, end_ids, partial))
         got = where_it_fits(precision, lambda held: _scores(_read_back(partial, plain, held), rows, held))
         error = float((got - expected).abs().mean())
         if not error <= limit:
@@ -98,10 +101,13 @@ def _read_back(folder: Path, recipe: Recipe, precision: Precision) -> LanguageMo
     return load_weights(folder, recipe, precision)
 
 
-def _write(base: ModelRef, adapter: Path, recipe: Recipe, precision: Precision, partial: Path) -> None:
-    """Write the merged weights and the tokenizer."""
+def _write(
+    base: ModelRef, adapter: Path, recipe: Recipe, precision: Precision, end_ids: Sequence[int], partial: Path
+) -> None:
+    """Write the merged weights, where generation ends, and the tokenizer."""
     merged = _widened(base, adapter, recipe, precision).merge_and_unload(safe_merge=True)
     merged.save_pretrained(str(partial), safe_serialization=True)
+    save_generation_config(merged, end_ids, partial)
     load_tokenizer(base, recipe).save_pretrained(str(partial))
 
 

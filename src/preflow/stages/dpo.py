@@ -8,6 +8,7 @@ from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH, write_json
 from preflow.config.training import DpoSettings
+from preflow.data.tokens.chat_template import Renderer
 from preflow.dpo import start_checks
 from preflow.dpo.early_stopping import KlEarlyStopping
 from preflow.dpo.kl_monitor import HeldOutMonitor
@@ -68,7 +69,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     trainer.accelerator.wait_for_everyone()
     stopped = stopping.finish(ended)
 
-    save_model(trainer.model, tokenizer, spec.base, out / "model")
+    save_model(trainer.model, tokenizer, spec.base, Renderer(tokenizer, spec.recipe.template).end_ids, out / "model")
     if not trainer.is_world_process_zero():
         return
     write_card(out / "model", spec.base, "dpo")

@@ -1,5 +1,10 @@
 """The reference's log-probs of every pair, training and held out, computed once and read by DPO and evaluation."""
 
+if __name__ == "__main__":  # before all imports, which the command does without
+    from preflow.logprobs.cli import app
+
+    app(prog_name="python -m preflow.stages.reference")
+
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -174,9 +179,3 @@ def _tokenize(spec: ReferenceSpec, split: Literal["train", "eval"]) -> tuple[Pai
         parts.append(PairTokens.of(tokenized))
         counts.add(of_some)
     return PairTokens.joined(parts), counts
-
-
-if __name__ == "__main__":
-    from preflow.logprobs.cli import app
-
-    app(prog_name="python -m preflow.stages.reference")

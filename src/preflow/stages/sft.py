@@ -81,7 +81,7 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     trainer = _trainer(spec, model, tokenizer, rows, out, observer)
     size = describe(model)  # before the weights are sharded
     log = run_training(trainer, out, observer, predicted, keep_heap=kernels_wanted(settings))
-    save_model(model, tokenizer, spec.base, out / "model")
+    save_model(model, tokenizer, spec.base, renderer.end_ids, out / "model")
     if not trainer.is_world_process_zero():
         return
     write_card(out / "model", spec.base, "sft")

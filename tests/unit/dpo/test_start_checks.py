@@ -96,7 +96,7 @@ def forgotten_sft(run: Run, folder: Path) -> Artifact:
     """An SFT artifact whose adapter changes nothing: B is zero, as before training."""
 
     def write(out: Path) -> None:
-        save_model(overwritten(run), load_tokenizer(run.base, run.recipe), run.base, out / "model")
+        save_model(overwritten(run), load_tokenizer(run.base, run.recipe), run.base, [1], out / "model")
 
     return build(folder / "forgotten", write)
 
@@ -125,7 +125,9 @@ def test_a_dpo_checkpoint_as_sft_model_is_refused(prepared: Run, tmp_path: Path)
 
 def test_a_finished_dpo_model_as_sft_model_is_refused(prepared: Run, tmp_path: Path) -> None:
     def write(out: Path) -> None:
-        save_model(going_on(prepared), load_tokenizer(prepared.base, prepared.recipe), prepared.base, out / "model")
+        save_model(
+            going_on(prepared), load_tokenizer(prepared.base, prepared.recipe), prepared.base, [1], out / "model"
+        )
         write_card(out / "model", prepared.base, "dpo")
 
     assert prepared.recipe.dpo is not None

@@ -80,7 +80,7 @@ def test_an_adapter_is_loaded_over_its_base(tiny: ModelRef, tmp_path: Path) -> N
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.1)
-    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "adapter")
+    save_model(model, load_tokenizer(tiny, recipe), tiny, [1], tmp_path / "adapter")
     base = resolve_model(recipe.model_copy(update={"model_name": str(tmp_path / "adapter")}), Silent())
     assert (base.path, base.adapter) == (tiny.path, str(tmp_path / "adapter"))
     assert base.digest not in (tiny.digest, resolve(tiny.path).digest)
@@ -99,7 +99,7 @@ def test_an_adapter_aligned_again_stays_an_adapter_over_the_same_weights(tiny: M
         fresh = base.adapter is None
         model = load_policy(base, None, recipe, precision, trainable=True)
         model = new_adapter(model, recipe.dpo, seed=0) if fresh else model
-        save_model(model, load_tokenizer(base, recipe), base, tmp_path / turn)
+        save_model(model, load_tokenizer(base, recipe), base, [1], tmp_path / turn)
         base = resolve_model(recipe.model_copy(update={"model_name": str(tmp_path / turn)}), Silent())
         assert base.path == tiny.path
         assert base.digest.startswith(tiny.digest)
@@ -109,7 +109,7 @@ def test_an_adapter_over_an_adapter_is_refused(tiny: ModelRef, tmp_path: Path) -
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
     assert recipe.dpo is not None
     model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
-    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "inner")
+    save_model(model, load_tokenizer(tiny, recipe), tiny, [1], tmp_path / "inner")
     shutil.copytree(tmp_path / "inner", tmp_path / "outer")
     config = tmp_path / "outer" / "adapter_config.json"
     values = json.loads(config.read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def test_a_recipe_and_the_adapter_it_names_must_agree(
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
     assert recipe.dpo is not None
     model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
-    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "adapter")
+    save_model(model, load_tokenizer(tiny, recipe), tiny, [1], tmp_path / "adapter")
     other = Recipe.model_validate({"strategy": "dpo", "model_name": str(tmp_path / "adapter"), **settings})
     with pytest.raises(ConfigError, match=part):
         resolve_model(other, Silent())
@@ -155,7 +155,7 @@ def test_saved_adapters_are_the_same_bytes(tiny: ModelRef, tmp_path: Path) -> No
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
     assert recipe.dpo is not None
     model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
-    save_model(model, load_tokenizer(tiny, recipe), tiny, tmp_path / "a")
+    save_model(model, load_tokenizer(tiny, recipe), tiny, [1], tmp_path / "a")
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["target_modules"] == sorted(config["target_modules"])
     assert config["base_model_name_or_path"] == tiny.name

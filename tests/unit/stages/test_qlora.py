@@ -68,7 +68,7 @@ def test_the_chain_on_4_bit_weights(prepared: Run, tmp_path: Path) -> None:
     assert abs(float(got - expected)) <= LIMIT * len(row[1])
     assert abs(float(expected - before)) > 1, "a merge that forgot the adapter would pass"
     with pytest.raises(ModelError, match="the merged model's log-probs differ"):
-        merge(base, dpo.file("model"), recipe, precision, rows, tmp_path / "refused", limit=-1.0)
+        merge(base, dpo.file("model"), recipe, precision, rows, [1], tmp_path / "refused", limit=-1.0)
     assert not list(tmp_path.glob("refused*"))
 
 

@@ -18,7 +18,7 @@ from preflow import __version__
 from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
-SUBCOMMANDS = ["export", "plan", "run", "schema", "store", "ui", "validate"]
+SUBCOMMANDS = ["explain", "export", "plan", "run", "schema", "store", "ui", "validate"]
 
 
 def test_each_module_of_the_folder_is_a_subcommand() -> None:
@@ -75,6 +75,23 @@ def test_no_help_loads_what_only_work_needs(name: str) -> None:
     assert f"flows.commands.{name}" in loaded
     others = {f"flows.commands.{other}" for other in SUBCOMMANDS if other != name}
     assert not loaded & {*HEAVY, *others}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module",
+    [*(f"flows.{name}" for name in ("two_stage", "validate", "plan", "export", "ui")), "preflow.stages.reference"],
+)
+def test_no_help_of_a_module_that_runs_as_a_command_loads_more(module: str) -> None:
+    code = f"""
+import atexit, runpy, sys
+atexit.register(lambda: print(*sys.modules))
+sys.argv[1:] = ["--help"]
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert not set(done.stdout.splitlines()[-1].split()) & set(HEAVY)
 
 
 @pytest.mark.slow

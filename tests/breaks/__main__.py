@@ -1,8 +1,9 @@
 """``python -m tests.breaks``: break the source line by line, and see which tier of the tests notices.
 
 Each break is put into a copy of the tree and the test files that it names are run: first those tests of them that
-``make check`` runs, then, where these pass, the others of ``make test``. A break that no test notices is a failure, and
-so is a test that fails without any break. Large libraries are imported once, and each run is a fork of that process.
+``make check`` runs, then, where these pass, the others of ``make test``. Where all pass, both tiers are run whole.
+A break that no test notices is a failure, and so is a test that fails without any break. Large libraries are imported
+once, and each run is a fork of that process.
 """
 
 import argparse
@@ -40,7 +41,10 @@ TIERS = {
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", ".preflow", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "site", "*.egg-info"
 )
+#: The tests of whole tiers, but for those that find lines of the source by their text, as breaks do.
+WHOLE = ("tests", "--ignore=tests/breaks", "--ignore=tests/unit/tasks/runtime/test_identity_edits.py")
 SECONDS = 1200
+WHOLE_SECONDS = 3600
 
 
 class FirstFailure:
@@ -66,6 +70,9 @@ class Outcome:
     def noticed(self) -> bool:
         """Whether a test failed because of it."""
         return self.tier in TIERS
+
+
+NONE = Outcome("none", "no test fails")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,19 +114,27 @@ def outcome_of(tree: Path, each: Break) -> Outcome:
     started = time.monotonic()
     write_source(file, original.replace(each.old, each.new))
     try:
-        outcome = Outcome("none", "no test fails")
-        for tier in TIERS:
-            code, test = run_tests(tree, each.tests, tier)
-            if code == pytest.ExitCode.TESTS_FAILED:
-                outcome = Outcome(tier, test)
-                break
-            if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-                outcome = Outcome("error", test)
-                break
+        outcome = first_failure(tree, each.tests)
+        named = outcome != NONE
+        if not named:
+            outcome = first_failure(tree, WHOLE)
     finally:
         write_source(file, original)
+    if outcome.noticed and not named and run_tests(tree, [outcome.test], outcome.tier)[0] != pytest.ExitCode.OK:
+        outcome = Outcome("error", f"fails without the break too: {outcome.test}")
     print(f"{each.name}: {outcome.tier}: {outcome.test} ({time.monotonic() - started:.0f} s)", flush=True)
     return outcome
+
+
+def first_failure(tree: Path, files: Sequence[str]) -> Outcome:
+    """The first test of some files or folders that fails, tier by tier."""
+    for tier in TIERS:
+        code, test = run_tests(tree, files, tier)
+        if code == pytest.ExitCode.TESTS_FAILED:
+            return Outcome(tier, test)
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return Outcome("error", test)
+    return NONE
 
 
 def write_source(file: Path, text: str) -> None:
@@ -136,11 +151,12 @@ def run_tests(tree: Path, files: Sequence[str], tier: str) -> tuple[int, str]:
             target=in_child, args=(tree, files, TIERS[tier], first, log)
         )
         process.start()
-        process.join(SECONDS)
+        seconds = WHOLE_SECONDS if files == WHOLE else SECONDS
+        process.join(seconds)
         if process.exitcode is None:
             process.kill()
             process.join()
-            return pytest.ExitCode.TESTS_FAILED, f"no end after {SECONDS} s"
+            return pytest.ExitCode.TESTS_FAILED, f"no end after {seconds} s"
         found = first.read_text(encoding="utf-8") if first.exists() else log.read_text(encoding="utf-8")[-2000:]
         return process.exitcode, found
 

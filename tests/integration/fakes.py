@@ -37,7 +37,7 @@ def install(real: frozenset[str] = frozenset()) -> None:
         setattr(module, function, fake)
         sys.modules[name] = module
     preflow.models.resolve.resolve_model = _resolve_model
-    vars(tasks.runtime.caching)["code_digest"] = lambda *roots: f"code of the fake {roots[0]}"
+    vars(tasks.runtime.caching)["code_digest"] = lambda *roots, **given: f"code of the fake {roots[0]}"
 
 
 def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:

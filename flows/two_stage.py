@@ -20,7 +20,7 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 from prefect import flow
 
 from flows.running.preparation import RunResult, prepare_run
-from flows.running.publish import advise, announce, finish, flow_run_id, run_name
+from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -28,6 +28,7 @@ from tasks.fetch import fetch
 from tasks.lengths import lengths
 from tasks.reference import reference
 from tasks.runtime.lost_output import outlive_readers
+from tasks.runtime.reporting import log_user
 from tasks.sft import sft
 from tasks.tracking.pipeline_run import pipeline_run
 from tasks.validate import validate
@@ -44,7 +45,7 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
     outlive_readers()
     prepared = prepare_run(recipe, overrides)
     announce(prepared)
-    with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name()) as run:
+    with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs) as run:
         settings, tuned, stored, aligned = prepared.recipe, None, None, None
         data = validate(prepared.sources, run)
         advise(prepared, data)

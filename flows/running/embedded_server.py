@@ -23,6 +23,8 @@ from tasks.tracking.lineage import is_gone, process_tags
 
 _OWNER_VARIABLES = {
     "host": "PREFLOW_OWNER_HOST",
+    "boot": "PREFLOW_OWNER_BOOT",
+    "pid_namespace": "PREFLOW_OWNER_PID_NAMESPACE",
     "pid": "PREFLOW_OWNER_PID",
     "process_started": "PREFLOW_OWNER_STARTED",
 }

@@ -1,31 +1,47 @@
 """What a pipeline run says about itself: its name, its plan, and what it leaves in Prefect and MLflow."""
 
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
     create_table_artifact,
 )
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from expectations.report.summary import PAGE, remedies
 from flows.running.addresses import mlflow_address
 from flows.running.preparation import PreparedRun, RunResult
+from flows.running.reconcile import close_in_prefect, skip_waiting
 from flows.running.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
 from tasks.runtime.reporting import artifact_key, log_user, show_findings
 from tasks.tracking.pipeline_run import PipelineRun, log_summary, run_address
 
+#: Overrides that a run's name shows, and how much of each.
+_PARTS = 3
+_LONGEST_PART = 24
+
 
 def run_name() -> str:
-    """The name of this run, the same in Prefect and in MLflow: the recipe's file and the time it started."""
+    """The name of this run, the same in Prefect and in MLflow: recipe, overrides, start, and the id's beginning."""
     if flow_run.name and flow_run.run_count:  # the run has begun, so it has its name
         return str(flow_run.name)
     recipe = Path(str(flow_run.parameters["recipe"])).stem
-    return f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    changes = described(flow_run.parameters.get("overrides") or {})
+    return "-".join([recipe, *changes, f"{datetime.now():%Y%m%d-%H%M%S}", str(flow_run.id)[:4]])
+
+
+def described(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as parts of a name: ``dpo.beta: 0.3`` is ``beta0.3``; no more than fit into a table's cell."""
+    parts = [re.sub(r"[^A-Za-z0-9._]+", "_", f"{name.rpartition('.')[2]}{value}") for name, value in overrides.items()]
+    shown = [part[:_LONGEST_PART] for part in parts[:_PARTS]]
+    return shown if len(parts) <= _PARTS else [*shown, f"and{len(parts) - _PARTS}more"]
 
 
 def flow_run_id() -> str:
@@ -33,9 +49,16 @@ def flow_run_id() -> str:
     return str(flow_run.id)
 
 
+def close_dead_runs(flow_run_ids: Iterable[str]) -> None:
+    """Close in Prefect the flow runs of dead processes, and what an earlier attempt of this one left running."""
+    close_in_prefect(flow_run_ids, flow_run_id())
+
+
 def announce(prepared: PreparedRun) -> None:
     """Say what is going to run, and what experience advises against."""
     recipe = prepared.recipe
+    if deployment.id and (skipped := skip_waiting(str(deployment.id))):
+        log_user(f"{skipped} waiting runs of this schedule are skipped: a later one waits", warning=True)
     log_user(f"{recipe.name}: {recipe.strategy} with {recipe.model_name}, {recipe.tuning}")
     for line in prepared.advice:
         log_user(f"advice: {line}", warning=True)

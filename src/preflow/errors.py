@@ -24,6 +24,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
+    ├── TrackingError (RuntimeError)            MLflow does not answer
     ├── UiError (RuntimeError)                  a server or UI of MLflow or Prefect cannot be started
     └── TrainingError (RuntimeError)            training broke
         ├── NonFiniteLossError                  the loss, a gradient or a weight is NaN or infinite
@@ -131,6 +132,10 @@ class AdapterDtypeError(ProofError):
 
 class NothingTrainableError(ProofError):
     """No parameter of the policy would be changed by training."""
+
+
+class TrackingError(PreflowError, RuntimeError):
+    """MLflow does not answer, or does not take what a run records."""
 
 
 class UiError(PreflowError, RuntimeError):

@@ -5,7 +5,8 @@ Calls are few, because each costs 18 ms on SQLite and 100 ms over HTTP.
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from typing import Any
 from filelock import FileLock
 
 from preflow.environment import mlflow_uri
+from preflow.errors import TrackingError
+from preflow.redaction import without_login, without_secrets
+
+#: Settings of MLflow's client while it is only asked whether MLflow is there.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def client() -> Any:
@@ -40,8 +46,8 @@ def _create_database(uri: str) -> None:
 
 
 @contextmanager
-def ending(mlflow: Any, run_id: str) -> Iterator[None]:
-    """Set a run's final status however the block ends: killed after a signal, failed after an error."""
+def ending(end: Callable[[str], None]) -> Iterator[None]:
+    """Give a run its final status however the block ends: killed after a signal, failed after an error."""
     status = "KILLED"
     try:
         yield
@@ -50,7 +56,7 @@ def ending(mlflow: Any, run_id: str) -> Iterator[None]:
         status = "FAILED"
         raise
     finally:
-        mlflow.set_terminated(run_id, status)
+        end(status)
 
 
 def set_tags(mlflow: Any, run_id: str, tags: Mapping[str, str]) -> None:
@@ -58,6 +64,40 @@ def set_tags(mlflow: Any, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
     mlflow.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def require_mlflow() -> None:
+    """Ask MLflow once, in seconds, before a run begins.
+
+    Raises:
+        TrackingError: It does not answer, or not to this login.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store = client()
+    before = {name: os.environ.get(name) for name in _IMPATIENT}
+    os.environ.update(_IMPATIENT)
+    try:
+        store.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}. Start it, or unset "
+            "MLFLOW_TRACKING_URI to keep runs in a local database"
+        ) from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def brief(error: BaseException) -> str:
+    """The reason behind an error of MLflow in a few words, without secrets."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return " ".join(without_secrets(str(cause) or type(cause).__name__).split())[:200]
 
 
 def prepare_store() -> None:

@@ -1,5 +1,6 @@
 """Tags of a tracked run: its inputs and code, and the process it belongs to."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -19,6 +20,9 @@ from preflow.specs import ValidateSpec
 _SHARED = ("strategy", "model_name", "tuning", "use_4bit", "bf16", "template", "seed", "provider")
 #: Seconds by which two readings of one process's start may differ: the system derives it from a clock that is set.
 _SAME_START = 5.0
+#: Heartbeats after which a run of which nothing is known counts as gone.
+MISSED = 3
+_UNKNOWN = "unknown"
 #: Settings of the one adapter, and of DPO, that keep their own name.
 _ADAPTER = ("lora_r", "lora_alpha", "lora_dropout")
 _DPO = ("beta", "loss_type", "label_smoothing", "f_divergence_type")
@@ -68,6 +72,7 @@ def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> d
         "data_digest": data_digest(sources),
         "preflow_version": preflow.__version__,
         **process_tags(),
+        **heartbeat_tags(),
     }
     if flow_run_id is not None:
         tags["prefect_flow_run_id"] = flow_run_id
@@ -78,7 +83,9 @@ def lineage(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None) -> d
 
 
 def git_commit(folder: Path) -> str | None:
-    """The checkout's commit, with ``+changes`` where files differ from it; none outside a checkout."""
+    """The checkout's commit, with ``+changes`` where files differ; ``PREFLOW_COMMIT`` in an image; else none."""
+    if os.environ.get("PREFLOW_COMMIT"):  # in an image, which has no checkout
+        return os.environ["PREFLOW_COMMIT"]
     found = _git(folder, "rev-parse", "--show-prefix", "HEAD")
     if found is None:
         return None
@@ -100,20 +107,38 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def process_tags() -> dict[str, str]:
     """Tags that name this process; an id alone would be reused."""
+    return {**_machine(), "pid": str(os.getpid()), "process_started": _started(psutil.Process())}
+
+
+@functools.cache
+def _machine() -> dict[str, str]:
+    """Where process ids mean the same: containers with one host name differ, and so does a machine started anew."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     return {
         "host": socket.gethostname(),
-        "pid": str(os.getpid()),
-        "process_started": _started(psutil.Process()),
+        "boot": boot.read_text(encoding="ascii").strip() if boot.is_file() else _UNKNOWN,
+        "pid_namespace": str(namespace.stat().st_ino) if namespace.exists() else _UNKNOWN,
     }
 
 
-def is_gone(tags: Mapping[str, str]) -> bool:
-    """Whether the process that a run belongs to ran on this host and has ended.
+def heartbeat_seconds() -> float:
+    """Seconds between two heartbeats of a run."""
+    return float(os.environ.get("PREFLOW_HEARTBEAT_SECONDS", "30"))
 
-    A process on another host cannot be checked, so it counts as alive.
+
+def heartbeat_tags() -> dict[str, str]:
+    """The tag of a pipeline run that is set again and again while its process is alive."""
+    return {"heartbeat": datetime.now(UTC).isoformat(timespec="milliseconds")}
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process that a run belongs to has ended.
+
+    Where process ids mean what they mean here, the process is looked for; elsewhere it counts as gone after
+    ``MISSED`` heartbeats. One that has no heartbeat cannot be checked, so it counts as alive.
     """
-    if tags.get("host") != socket.gethostname():
-        return False
+    if any(tags.get(name, here) != here for name, here in _machine().items()) or "host" not in tags:
+        return _is_silent(tags.get("heartbeat"))
     try:
         process = psutil.Process(int(tags["pid"]))
         return (
@@ -121,6 +146,13 @@ def is_gone(tags: Mapping[str, str]) -> bool:
         )
     except psutil.NoSuchProcess:
         return True
+
+
+def _is_silent(heartbeat: str | None) -> bool:
+    if heartbeat is None:
+        return False
+    silent = (datetime.now(UTC) - datetime.fromisoformat(heartbeat)).total_seconds()
+    return silent > MISSED * heartbeat_seconds()
 
 
 def _apart(first: str, second: str) -> float:

@@ -1,7 +1,7 @@
 """The parent run in MLflow: one for each pipeline run, in the experiment of the recipe's name."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from filelock import FileLock
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.environment import mlflow_uri, preflow_home
-from preflow.errors import ConfigError
+from preflow.errors import ConfigError, TrackingError
 from preflow.models.resolve import ModelRef
-from preflow.redaction import without_login
+from preflow.redaction import redacted_errors, without_login
 from preflow.specs import ValidateSpec
-from tasks.tracking.client import client, ending, set_tags
-from tasks.tracking.lineage import is_gone, lineage, parameters, process_tags
+from tasks.tracking.client import brief, client, ending, require_mlflow, set_tags
+from tasks.tracking.delivery import Say, deliver_left_behind, delivering, delivery_of, log_message
+from tasks.tracking.lineage import is_gone, lineage, parameters
 
 
 class PipelineRun(Frozen):
@@ -29,7 +30,14 @@ class PipelineRun(Frozen):
 
 
 @contextmanager
-def pipeline_run(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: str) -> Iterator[PipelineRun]:
+def pipeline_run(
+    recipe: Recipe,
+    sources: ValidateSpec,
+    flow_run_id: str | None,
+    name: str,
+    say: Say = log_message,
+    dead: Callable[[set[str]], None] = lambda ids: None,
+) -> Iterator[PipelineRun]:
     """The parent run: an unfinished one of the same recipe and data is reopened, else a new one is created.
 
     Args:
@@ -37,10 +45,27 @@ def pipeline_run(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None,
         sources: The data sets of the run.
         flow_run_id: Prefect's id of this flow run; a retry reopens its own run.
         name: Name of a new run.
+        say: Tells the user that MLflow is away, and what was delivered late.
+        dead: Given Prefect's ids of flow runs whose process is gone.
 
     Raises:
         ConfigError: The experiment was deleted in MLflow.
+        TrackingError: MLflow does not answer, or does not take files.
     """
+    with redacted_errors():
+        require_mlflow()
+        deliver_left_behind(say)
+        run, gone = _open(recipe, sources, flow_run_id, name)
+        dead(gone)
+        with (
+            delivering(run.experiment_id, run.run_id, say) as delivery,
+            ending(lambda status: delivery.put("end", stage=None, status=status)),
+        ):
+            yield run
+
+
+def _open(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: str) -> tuple[PipelineRun, set[str]]:
+    """Reopen or create the run, and close those of dead processes; Prefect's ids of the flow runs of those."""
     mlflow = client()
     tags = lineage(recipe, sources, flow_run_id)
     with FileLock(preflow_home() / "pipeline_run.lock"):  # two starts must not reopen the same run
@@ -48,14 +73,13 @@ def pipeline_run(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None,
         run_id = _unfinished(mlflow, experiment, tags)
         if run_id is None:
             run_id = mlflow.create_run(experiment, tags=tags, run_name=name).info.run_id
-            _describe(mlflow, run_id, recipe, sources)
+            with _described(mlflow, run_id):
+                _describe(mlflow, run_id, recipe, sources)
         else:
             mlflow.update_run(run_id, status="RUNNING")
             set_tags(mlflow, run_id, tags)
-        _end_abandoned(mlflow, run_id)
-    run = PipelineRun(recipe=recipe.name, experiment_id=experiment, run_id=run_id)
-    with ending(mlflow, run_id):
-        yield run
+        gone = _end_abandoned(mlflow, run_id)
+    return PipelineRun(recipe=recipe.name, experiment_id=experiment, run_id=run_id), gone
 
 
 def _experiment(mlflow: Any, name: str) -> str:
@@ -86,13 +110,38 @@ def _unfinished(mlflow: Any, experiment: str, tags: Mapping[str, str]) -> str | 
     return None
 
 
-def _end_abandoned(mlflow: Any, reopened: str) -> None:
-    """Mark abandoned runs of this host, and their stages, as killed."""
+@contextmanager
+def _described(mlflow: Any, run_id: str) -> Iterator[None]:
+    """Files that MLflow does not take end the start: nothing has been computed yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        mlflow.set_terminated(run_id, "FAILED")
+        raise TrackingError(
+            f"MLflow at {without_login(mlflow_uri())} does not take a run's files: {brief(error)}. "
+            "Make the place of its artifacts writable"
+        ) from None
+
+
+def _end_abandoned(mlflow: Any, reopened: str) -> set[str]:
+    """Mark runs whose process is gone, and their stages, as killed; Prefect's ids of their flow runs."""
     experiments = [e.experiment_id for e in mlflow.search_experiments()]
-    running = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
-    for run in mlflow.search_runs(experiments, running):
-        if run.info.run_id != reopened and is_gone(run.data.tags):
-            mlflow.set_terminated(run.info.run_id, "KILLED")
+    running = {run.info.run_id: run for run in mlflow.search_runs(experiments, "attributes.status = 'RUNNING'")}
+    flow_runs = set()
+    for run_id, run in running.items():
+        tags = run.data.tags
+        parent = running.get(tags.get("mlflow.parentRunId", ""))
+        if run_id != reopened and is_gone({**tags, **(_heartbeat_of(parent) if parent else {})}):
+            mlflow.set_terminated(run_id, "KILLED")
+            flow_runs.add(tags.get("prefect_flow_run_id"))
+    return {flow_run for flow_run in flow_runs if flow_run is not None}
+
+
+def _heartbeat_of(parent: Any) -> dict[str, str]:
+    """A stage has the heartbeat of its pipeline run."""
+    return {name: value for name, value in parent.data.tags.items() if name == "heartbeat"}
 
 
 def _describe(mlflow: Any, run_id: str, recipe: Recipe, sources: ValidateSpec) -> None:
@@ -121,12 +170,12 @@ def _describe(mlflow: Any, run_id: str, recipe: Recipe, sources: ValidateSpec) -
 
 def tag_base_model(run: PipelineRun, base: ModelRef) -> None:
     """Tag the pipeline run with the digest of its base weights."""
-    set_tags(client(), run.run_id, {"base_model_digest": base.digest})
+    delivery_of(run.run_id).put("tags", tags={"base_model_digest": base.digest})
 
 
 def log_summary(run: PipelineRun, markdown: str) -> None:
     """Log the run's summary as an artifact of the pipeline run."""
-    client().log_text(run.run_id, markdown, "summary.md")
+    delivery_of(run.run_id).put("text", name="summary.md", text=markdown)
 
 
 def run_address(run: PipelineRun, server: str) -> str:

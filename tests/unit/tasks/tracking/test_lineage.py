@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
+import pytest
 
 from preflow.config import Recipe
-from tasks.tracking.lineage import git_commit, is_gone, parameters, process_tags
+from tasks.tracking.lineage import git_commit, heartbeat_tags, is_gone, parameters, process_tags
 
 TWO_STAGE = {"model_name": "m", "lora_r": 8, "sft": {"dataset": "a"}, "dpo": {"dataset": "b"}}
 
@@ -35,10 +37,26 @@ def test_this_process_is_not_gone_and_an_ended_one_is() -> None:
     assert is_gone(process_tags() | {"pid": str(child.pid)})
 
 
-def test_a_process_elsewhere_counts_as_alive() -> None:
-    assert not is_gone(process_tags() | {"host": "elsewhere", "pid": "1"})
+@pytest.mark.parametrize("elsewhere", ["host", "boot", "pid_namespace"])
+def test_a_process_elsewhere_counts_as_alive_until_it_misses_three_heartbeats(elsewhere: str) -> None:
+    """With one host name two containers have two process namespaces, and a machine started anew another boot."""
+    tags = process_tags() | {elsewhere: "another", "pid": "1"}
+    assert not is_gone(tags), "a run of an earlier version has no heartbeat"
+    for seconds, gone in ((80, False), (100, True)):
+        last = datetime.now(UTC) - timedelta(seconds=seconds)
+        assert is_gone(tags | {"heartbeat": last.isoformat()}) is gone
+
+
+def test_a_dead_process_of_this_machine_is_gone_whatever_its_last_heartbeat() -> None:
+    assert is_gone({**process_tags(), **heartbeat_tags(), "process_started": "2000-01-01T00:00:00.000+00:00"})
+    assert not is_gone({**process_tags(), "heartbeat": "2000-01-01T00:00:00.000+00:00"})
 
 
 def test_no_commit_outside_a_checkout(tmp_path: Path) -> None:
     assert psutil.pid_exists(os.getpid())
     assert git_commit(tmp_path) is None
+
+
+def test_an_image_has_its_commit_from_its_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_COMMIT", "c0ffee")
+    assert git_commit(tmp_path) == "c0ffee"

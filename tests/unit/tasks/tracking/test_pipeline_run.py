@@ -1,6 +1,7 @@
 """MLflow as the pipeline uses it, on an SQLite file."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from preflow.config import Recipe
 from preflow.data.files.sources import DataSource
 from preflow.errors import ConfigError
 from preflow.specs import ValidateSpec
-from tasks.tracking import stage_run as stage_run_module
+from tasks.tracking import recorder
 from tasks.tracking.client import client
 from tasks.tracking.pipeline_run import PipelineRun, find_run, pipeline_run
 from tasks.tracking.stage_run import stage_run
@@ -99,7 +100,7 @@ def test_memory_estimated_and_measured_is_on_the_parent_and_on_a_cached_run(arti
 
 
 def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_run_module, "LARGEST_UPLOAD", 50)
+    monkeypatch.setattr(recorder, "LARGEST_UPLOAD", 50)
     with start() as run, stage_run(run, "sft", computing=False) as child:
         child.complete(artifact, "abc", computed=True)
     store = client()
@@ -114,7 +115,7 @@ def test_a_large_file_is_listed_with_its_place(artifact: Artifact, monkeypatch: 
 
 def test_an_adapter_is_whole_in_mlflow_however_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DESIGN: adapters whole; an adapter of rank 64 over 8B parameters has 640 MiB."""
-    monkeypatch.setattr(stage_run_module, "LARGEST_UPLOAD", 50)
+    monkeypatch.setattr(recorder, "LARGEST_UPLOAD", 50)
 
     def write(out: Path) -> None:
         write_json(out / "metrics.json", {"sft/loss": 0.5})
@@ -218,6 +219,36 @@ def test_dead_runs_of_other_recipes_are_buried() -> None:
     with start("f2"):
         pass
     assert client().get_run(dead.run_id).info.status == "KILLED"
+
+
+def test_runs_that_were_killed_elsewhere_are_closed_with_their_stages_and_living_ones_are_not() -> None:
+    """On another machine no process can be looked for: three heartbeats of 30 s are missed, or not."""
+    ended: set[str] = set()
+    for name, seconds in (("silent", 100), ("alive", 80)):
+        last = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+        other = RECIPE.model_copy(update={"name": name})
+        with (
+            pipeline_run(other, SOURCES, f"flow-of-{name}", name) as run,
+            stage_run(run, "sft", computing=False) as stage,
+        ):
+            pass
+        for run_id in (run.run_id, stage.run_id):
+            client().set_tag(run_id, "boot", "another")
+            client().update_run(run_id, status="RUNNING")
+        client().set_tag(run.run_id, "heartbeat", last)
+        with pipeline_run(RECIPE, SOURCES, name, "one-1", dead=ended.update):
+            pass
+        expected = "KILLED" if name == "silent" else "RUNNING"
+        assert {client().get_run(run_id).info.status for run_id in (run.run_id, stage.run_id)} == {expected}
+    assert ended == {"flow-of-silent"}
+
+
+def test_a_run_says_again_and_again_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_HEARTBEAT_SECONDS", "0.05")
+    with start() as run:
+        beats: set[str] = set()
+        while len(beats) < 3:
+            beats.add(client().get_run(run.run_id).data.tags["heartbeat"])
 
 
 def test_a_deleted_experiment_is_an_error_that_says_what_to_do() -> None:

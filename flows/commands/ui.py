@@ -81,6 +81,7 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
 
     make_home()
     command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    os.environ.setdefault("PREFECT_UI_API_URL", f"http://{HOST}:{port}/api")  # what the page in the browser calls
     with ExitStack() as running:
         with server_lock():
             url = running.enter_context(_server("Prefect", command, port, "/api/health"))

@@ -63,6 +63,8 @@ def test_both_pages_open_and_end_with_the_command(
     assert f"http://127.0.0.1:{mlflow}" in log.read_text()
     assert "<title>MLflow</title>" in page(f"http://127.0.0.1:{mlflow}/")
     assert "<title>Prefect Server</title>" in page(f"http://127.0.0.1:{prefect}/dashboard")
+    shown = httpx.get(f"http://127.0.0.1:{prefect}/ui-settings", timeout=30).json()
+    assert shown["api_url"] == f"http://127.0.0.1:{prefect}/api", "the page asks the server that serves it"
     for port in ports:
         assert {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port == port} == {"127.0.0.1"}
     os.kill(ui.pid, end)

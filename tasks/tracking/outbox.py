@@ -4,7 +4,7 @@ An outbox is one folder, ``PREFLOW_HOME/outbox/<MLflow id of the pipeline run>``
 
     run.json       the pipeline run, and the address of its MLflow
     events.jsonl   one event a line, appended
-    delivered      how many of them MLflow has
+    delivered      the number of the first event that MLflow does not have
     lock           held by the process that delivers
     files/         copies of files that do not stay where they were
 """
@@ -41,8 +41,9 @@ class Outbox:
         self.folder = folder
         self._events = folder / "events.jsonl"
         self._delivered = folder / "delivered"
-        self._count = int(self._delivered.read_text(encoding="ascii")) if self._delivered.exists() else 0
+        self._first = int(self._delivered.read_text(encoding="ascii")) if self._delivered.exists() else 0
         self.waiting = deque(self._read())
+        self._next = self.waiting[-1]["number"] + 1 if self.waiting else self._first
         self._copies = 0
 
     def _read(self) -> Iterator[Event]:
@@ -51,32 +52,34 @@ class Outbox:
             return
         with self._events.open("rb+") as file:
             whole = 0
-            for number, line in enumerate(file):
+            for line in file:
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
-                if number >= self._count:
-                    yield json.loads(line)
+                event = json.loads(line)
+                if event["number"] >= self._first:
+                    yield event
             file.truncate(whole)
 
     def append(self, event: Event) -> None:
         """Keep an event on disk until it is delivered."""
+        numbered = {**event, "number": self._next}
+        self._next += 1  # a signal may end this anywhere: numbers are not used twice
         with self._events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-        self.waiting.append(event)
+            file.write(json.dumps(numbered) + "\n")
+        self.waiting.append(numbered)
 
     def delivered(self) -> None:
         """Count the first waiting event as delivered."""
-        self.waiting.popleft()
-        self._count += 1
+        self._first = self.waiting.popleft()["number"] + 1
         partial = self._delivered.with_suffix(".partial")
-        partial.write_text(str(self._count), encoding="ascii")
+        partial.write_text(str(self._first), encoding="ascii")
         partial.replace(self._delivered)
 
     def copy(self, folder: Path) -> Path:
         """Copy the files of a folder that is about to go, without its subfolders; the folder of the copies."""
         self._copies += 1
-        kept = self.folder / "files" / f"{self._count + len(self.waiting)}-{self._copies}"
+        kept = self.folder / "files" / f"{self._next}-{self._copies}"
         kept.mkdir(parents=True)
         for path in folder.iterdir():
             if path.is_file():

@@ -48,7 +48,9 @@ class Recorder:
 
     def record(self, event: Event) -> None:
         """Do what an event says."""
-        getattr(self, f"_{event['do']}")(**{name: value for name, value in event.items() if name != "do"})
+        getattr(self, f"_{event['do']}")(
+            **{name: value for name, value in event.items() if name not in ("do", "number")}
+        )
 
     def heartbeat(self, tags: Mapping[str, str]) -> None:
         """Say that the run's process is alive."""

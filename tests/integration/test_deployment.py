@@ -17,6 +17,7 @@ import pytest
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
 
 PREFECT = [sys.executable, "-m", "prefect"]
+PREFLOW = [sys.executable, "-m", "flows.commands.app"]
 
 
 def free_port() -> int:
@@ -58,6 +59,9 @@ def server(pipeline: Pipeline) -> Iterator[dict[str, str]]:
         "PREFECT_HOME": str(pipeline.home / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "200",
     }
     (pipeline.home / "prefect").mkdir(parents=True)
@@ -79,8 +83,16 @@ def _wait_for(url: str) -> None:
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> str:
+    return _said(environment, [*PREFECT, *arguments])
+
+
+def preflow(environment: dict[str, str], *arguments: str) -> str:
+    return _said(environment, [*PREFLOW, *arguments])
+
+
+def _said(environment: dict[str, str], command: list[str]) -> str:
     done = subprocess.run(
-        [*PREFECT, *arguments],
+        command,
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -89,7 +101,7 @@ def prefect(environment: dict[str, str], *arguments: str) -> str:
         timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.mark.slow

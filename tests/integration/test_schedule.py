@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Pipeline
-from tests.integration.test_deployment import PREFECT, prefect, running, server
+from tests.integration.test_deployment import PREFECT, preflow, running, server
 
 __all__ = ["server"]  # a fixture
 
@@ -35,16 +35,7 @@ def test_a_schedule_makes_runs_that_a_worker_runs_to_their_end(
     tiny_recipe_file: Callable[..., Path],
 ) -> None:
     recipe = tiny_recipe_file()
-    prefect(server, "work-pool", "create", "preflow-pool", "--type", "process")
-    prefect(server, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
-    answer = httpx.get(f"{server['PREFECT_API_URL']}/deployments/name/two-stage/nightly-demo", timeout=30)
-    deployment = answer.json()["id"]
-    schedule = {
-        "schedule": {"interval": INTERVAL},
-        "active": True,
-        "parameters": {"recipe": str(recipe), "overrides": {"dpo.beta": 0.2}},
-    }
-    _post(server, f"deployments/{deployment}/schedules", [schedule])
+    preflow(server, "deploy", str(recipe), "--every", f"{INTERVAL}s", "--set", "dpo.beta=0.2")
 
     log = pipeline.folder / "worker.log"
     with running([*PREFECT, "worker", "start", "--pool", "preflow-pool", "--limit", "1"], server, log):
@@ -55,7 +46,8 @@ def test_a_schedule_makes_runs_that_a_worker_runs_to_their_end(
     )
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
     assert ended["auto_scheduled"], "the run was made by something else than the scheduler"
-    assert ended["parameters"]["overrides"] == {"dpo.beta": 0.2}
+    assert ended["parameters"]["overrides"] == {"dpo.beta": "0.2"}, "as --set gives it: the recipe reads it as YAML"
+    assert ended["name"].startswith("tiny-beta0.2-")
 
 
 def _first_that_ended(environment: dict[str, str]) -> dict[str, Any] | None:

@@ -18,7 +18,20 @@ from preflow import __version__
 from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
-SUBCOMMANDS = ["explain", "export", "plan", "run", "schema", "store", "ui", "validate"]
+SUBCOMMANDS = [
+    "deploy",
+    "explain",
+    "export",
+    "plan",
+    "run",
+    "schema",
+    "store",
+    "submit",
+    "sync",
+    "ui",
+    "validate",
+    "worker",
+]
 
 
 def test_each_module_of_the_folder_is_a_subcommand() -> None:

@@ -16,7 +16,6 @@ from prefect.settings import (
     temporary_settings,
 )
 
-<<<<<<< HEAD
 from flows.running import embedded_server
 from flows.running.embedded_server import own_server
 from preflow.errors import UiError
@@ -25,7 +24,7 @@ from preflow.errors import UiError
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that the server sets are put back at the end."""
-    for name in ("PREFLOW_OWNER_HOST", "PREFLOW_OWNER_PID", "PREFLOW_OWNER_STARTED"):
+    for name in embedded_server._OWNER_VARIABLES.values():
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("PREFECT_API_URL", "")
     monkeypatch.setattr(atexit, "register", lambda *_: None)
@@ -45,9 +44,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(embedded_server, "_wait", lambda *_: None)
     monkeypatch.setattr(embedded_server, "_name", lambda _address: None)
     return processes
-=======
-from flows.running.embedded_server import _OWNER, own_server
->>>>>>> f500d90 (What a run records for MLflow waits on disk while MLflow is away and is delivered in order; runs have a heartbeat, dead ones are closed in MLflow and Prefect wherever they ran; preflow sync)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +54,6 @@ from flows.running.embedded_server import _OWNER, own_server
 def test_a_server_is_started_where_none_is_named_and_prefect_may(
     allowed: bool, address: str | None, count: int, started: list[Any], tmp_path: Path
 ) -> None:
-<<<<<<< HEAD
     settings = {PREFECT_API_URL: address, PREFECT_SERVER_EPHEMERAL_ENABLED: allowed, PREFECT_HOME: tmp_path}
     with temporary_settings(settings), own_server():
         assert len(started) == count, "it starts while the block runs"
@@ -101,12 +96,3 @@ assert "prefect.server.api.server" not in sys.modules
     )
     with pytest.raises(httpx.ConnectError):
         httpx.get(done.stdout.strip() + "health", timeout=2)
-=======
-    starts: list[int] = []
-    monkeypatch.setattr(SubprocessASGIServer, "start", lambda _server: starts.append(1))
-    for name in _OWNER.values():
-        monkeypatch.setenv(name, "")  # put back at the end
-    with temporary_settings({PREFECT_API_URL: address, PREFECT_SERVER_EPHEMERAL_ENABLED: allowed}):
-        own_server()
-    assert len(starts) == started
->>>>>>> f500d90 (What a run records for MLflow waits on disk while MLflow is away and is delivered in order; runs have a heartbeat, dead ones are closed in MLflow and Prefect wherever they ran; preflow sync)

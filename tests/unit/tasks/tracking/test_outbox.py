@@ -13,22 +13,22 @@ def outbox(folder: Path) -> Outbox:
 def test_events_that_were_not_delivered_are_there_again_in_order(tmp_path: Path) -> None:
     first = outbox(tmp_path / "run")
     for number in range(4):
-        first.append({"do": "tags", "number": number})
+        first.append({"do": "tags", "step": number})
     first.delivered()
     again = outbox(tmp_path / "run")
-    assert [event["number"] for event in again.waiting] == [1, 2, 3]
+    assert [event["step"] for event in again.waiting] == [1, 2, 3]
     again.delivered()
-    again.append({"do": "tags", "number": 4})
-    assert [event["number"] for event in outbox(tmp_path / "run").waiting] == [2, 3, 4]
+    again.append({"do": "tags", "step": 4})
+    assert [event["step"] for event in outbox(tmp_path / "run").waiting] == [2, 3, 4]
 
 
 def test_a_line_that_a_kill_cut_off_is_no_event_and_the_next_is_whole(tmp_path: Path) -> None:
-    outbox(tmp_path / "run").append({"number": 1})
+    outbox(tmp_path / "run").append({"step": 1})
     with (tmp_path / "run" / "events.jsonl").open("a") as file:
-        file.write('{"number": 2')
+        file.write('{"step": 2')
     again = outbox(tmp_path / "run")
-    again.append({"number": 3})
-    assert [event["number"] for event in outbox(tmp_path / "run").waiting] == [1, 3]
+    again.append({"step": 3})
+    assert [event["step"] for event in outbox(tmp_path / "run").waiting] == [1, 3]
 
 
 def test_files_of_a_folder_that_goes_are_copied_and_each_copy_is_its_own(tmp_path: Path) -> None:

@@ -19,18 +19,8 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    "deploy",
-    "explain",
-    "export",
-    "plan",
-    "run",
-    "schema",
-    "store",
-    "submit",
-    "sync",
-    "ui",
-    "validate",
-    "worker",
+    *("deploy", "explain", "export", "plan", "run", "schema"),
+    *("store", "submit", "sync", "ui", "validate", "worker"),
 ]
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,6 +30,7 @@ _WATCH_SECONDS = 0.05
 #: Pairs whose tokens are counted, and how often by each way.
 _COUNTED, _ROUNDS = 20_000, 5
 _LIMIT_TOKENS = 1024
+Way: TypeAlias = Callable[[], None]
 
 
 def main(
@@ -118,14 +119,7 @@ def count(folder: str, place: Path) -> dict[str, float]:
         count_tokens(columns, renderer, _LIMIT_TOKENS, every)
 
     own()  # the first words fill the tokenizer's cache
-    seconds: dict[Callable[[], None], list[float]] = {own: [], ours: []}
-    cpu = {own: 0.0, ours: 0.0}
-    for _ in range(_ROUNDS):
-        for way, taken in seconds.items():
-            begin, cpu_before = time.perf_counter(), time.process_time()
-            way()
-            taken.append(time.perf_counter() - begin)
-            cpu[way] += time.process_time() - cpu_before
+    seconds, cpu = _in_turns(own, ours)
     rates = {way: _COUNTED / statistics.median(taken) for way, taken in seconds.items()}
     rounds = [theirs / ours_ for theirs, ours_ in zip(seconds[own], seconds[ours], strict=True)]
     print(
@@ -137,6 +131,19 @@ def count(folder: str, place: Path) -> dict[str, float]:
         "token_rate_in_cpu_seconds": cpu[own] / cpu[ours],
         "token_rows_per_second": rates[ours],
     }
+
+
+def _in_turns(*ways: Way) -> tuple[dict[Way, list[float]], dict[Way, float]]:
+    """Wall-clock seconds of every round of each way, and CPU seconds of all its rounds."""
+    seconds: dict[Way, list[float]] = {way: [] for way in ways}
+    cpu = dict.fromkeys(ways, 0.0)
+    for _ in range(_ROUNDS):
+        for way, taken in seconds.items():
+            begin, cpu_before = time.perf_counter(), time.process_time()
+            way()
+            taken.append(time.perf_counter() - begin)
+            cpu[way] += time.process_time() - cpu_before
+    return seconds, cpu
 
 
 def make(file: Path, rows: int, times: int = 1) -> None:

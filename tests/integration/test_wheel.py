@@ -92,3 +92,36 @@ def test_packaged_recipes_are_found_by_name_with_their_data(installed: Path, tmp
     assert after == before
     (tmp_path / "demo").write_text("strategy: nonsense", encoding="utf-8")
     assert preflow(installed, tmp_path, "run", "demo").returncode == 2
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts of an environment that was empty before the wheel was installed with all that it asks for."""
+    folder = tmp_path_factory.mktemp("alone")
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (small,) = [pin for pin in pins if pin.startswith("filelock==")]
+    pip = [sys.executable, "-m", "pip"]
+    asked = subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(folder), small], check=False, timeout=300)
+    if asked.returncode:
+        pytest.skip(f"no package index gives {small} here")
+    environment = folder / "environment"
+    venv.create(environment, with_pip=True)
+    install = [str(environment / "bin" / "python"), "-m", "pip", "install", "-q"]
+    install += ["-c", str(ROOT / "constraints.txt"), str(build_wheel(folder))]
+    subprocess.run(install, check=True, timeout=3000, env=outside())
+    return environment / "bin"
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_a_wheel_installed_into_an_empty_environment_runs_a_recipe(
+    alone: Path, tmp_path: Path, tiny_recipe_file: Callable[..., Path]
+) -> None:
+    """With the constraints alone, from the package index, nothing borrowed."""
+    recipe = tiny_recipe_file(strategy="sft", dpo=None, evaluation={"kl_prompts": 0, "bootstrap_samples": 100})
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = preflow(alone, folder, "run", str(recipe), "--set", "sft.max_steps=2")
+    assert done.returncode == os.EX_OK, done.stderr
+    assert list(folder.glob(".preflow/store/sft/*/model/adapter_model.safetensors"))
+    assert "Usual causes." in preflow(alone, folder, "explain", "ConfigError").stdout

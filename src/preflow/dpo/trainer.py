@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from preflow.config.training import DpoSettings
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair
 from preflow.models.adapters import inner_model
 from preflow.models.cpu.llama_layers import use_cpu_kernels
@@ -74,9 +75,29 @@ def make_trainer(
     settings = spec.recipe.dpo
     assert settings is not None
     precision = choose_precision(spec.recipe)
-    arguments = training_arguments(spec.recipe, settings, precision, out)
+    with preserve_trainable_weights(model):
+        trainer = StoredReferenceTrainer(
+            model=model,
+            args=_configuration(spec, settings, precision, out),
+            train_dataset=as_dataset(pairs, settings.ld_alpha),
+            processing_class=tokenizer,
+            callbacks=[StageCallback("dpo", observer)],
+        )
+    trainer.watch("dpo", PairTable.of(pairs).table.column("source").to_pylist())
+    policy: LanguageModel = trainer.model
+    if settings.disable_dropout:
+        without_dropout(policy)
+    if "ref" in getattr(policy, "peft_config", {}):
+        # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
+        policy.delete_adapter("ref")
+    _choose_forward(trainer, settings, pairs, precision, observer)
+    return trainer
+
+
+def _configuration(spec: DpoSpec, settings: DpoSettings, precision: Precision, out: Path) -> DPOConfig:
+    """TRL's configuration of a DPO training."""
     config = DPOConfig(
-        **arguments,
+        **training_arguments(spec.recipe, settings, precision, out),
         beta=settings.beta,
         loss_type=list(settings.loss_type),
         loss_weights=None if settings.loss_weights is None else list(settings.loss_weights),
@@ -90,21 +111,18 @@ def make_trainer(
         precompute_ref_log_probs=True,
     )
     apply_precision(config, precision)
-    with preserve_trainable_weights(model):
-        trainer = StoredReferenceTrainer(
-            model=model,
-            args=config,
-            train_dataset=as_dataset(pairs, settings.ld_alpha),
-            processing_class=tokenizer,
-            callbacks=[StageCallback("dpo", observer)],
-        )
-    trainer.watch("dpo", PairTable.of(pairs).table.column("source").to_pylist())
+    return config
+
+
+def _choose_forward(
+    trainer: StoredReferenceTrainer,
+    settings: DpoSettings,
+    pairs: Sequence[ScoredPair],
+    precision: Precision,
+    observer: Observer,
+) -> None:
+    """Pack each pair with its prompt once where the architecture allows it, else pad rows; batch them by their size."""
     policy: LanguageModel = trainer.model
-    if settings.disable_dropout:
-        without_dropout(policy)
-    if "ref" in getattr(policy, "peft_config", {}):
-        # TRL's frozen copy of the adapter: the stored values stand for it, and checkpoints should not carry it.
-        policy.delete_adapter("ref")
     inner = inner_model(policy)
     reason = unsupported_reason(inner)
     trainer.batch(settings, _tokens(pairs, packed=reason is None), padded=reason is not None)
@@ -119,7 +137,6 @@ def make_trainer(
     else:
         score_responses_only(inner)
         observer.note(f"dpo: rows are padded and prompts run twice, once per response: {reason}")
-    return trainer
 
 
 def _tokens(pairs: Sequence[ScoredPair], *, packed: bool) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock, Timeout
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -60,6 +61,28 @@ def test_a_server_is_started_where_none_is_named_and_prefect_may(
     for process in started:
         process.kill()
         process.wait()
+
+
+def test_no_other_server_starts_until_this_one_is_ready(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lock = FileLock(tmp_path / "server.lock", is_singleton=False)
+    waited: list[bool] = []
+
+    def wait(*_: Any) -> None:
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
+        waited.append(True)
+
+    monkeypatch.setattr(embedded_server, "_wait", wait)
+    settings = {PREFECT_API_URL: None, PREFECT_SERVER_EPHEMERAL_ENABLED: True, PREFECT_HOME: tmp_path}
+    with temporary_settings(settings), own_server():
+        (server,) = started
+        server.kill()
+        server.wait()
+    assert waited
+    with lock.acquire(timeout=0):
+        pass
 
 
 def test_a_server_that_ends_at_once_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

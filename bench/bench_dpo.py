@@ -42,7 +42,6 @@ from preflow.estimates.flops import ModelShape, TokenWork, forward_flops, shape_
 from preflow.estimates.training import head_products
 from preflow.estimates.workload import batch_work
 from preflow.logprobs.scored_pairs import ScoredPair
-from preflow.maths.logprobs import tolerance
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.cpu.llama_layers import use_cpu_kernels
 from preflow.models.cpu.lora_linear import fuse_lora
@@ -183,7 +182,7 @@ def check(ours: Apart, theirs: Apart, tokens: list[Tokens]) -> float:
         got, expected = (one.ask("log_probs", indices) for one in (ours, theirs))
         counts = [len(tokens[i][side]) for side in (1, 2) for i in indices]
         for a, b, count in zip(got, expected, counts, strict=True):
-            worst = max(worst, 1e-5 * abs(a - b) / tolerance(b, count))
+            worst = max(worst, abs(a - b) / max(abs(b), count))
     return worst
 
 

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+
+import torch
 
 from preflow.artifacts import CARD
 from preflow.config.training import DpoSettings
 from preflow.dpo import start_checks
+from preflow.dpo.weight_checks import check_identity, weight_digests
 from preflow.errors import DpoCheckpointError
+from preflow.logprobs.identity import identify
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.models.adapters import new_adapter
 from preflow.models.loading import LanguageModel, load_policy
@@ -35,19 +38,28 @@ def load_start(spec: DpoSpec, settings: DpoSettings, precision: Precision) -> La
 
 def prove_reference(
     spec: DpoSpec, settings: DpoSettings, pairs: Sequence[ScoredPair], precision: Precision
-) -> dict[str, float]:
-    """Check a sample of the stored values against an independent forward, and the SFT model against the base."""
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Check the stored values: their model by digest, a sample by an independent forward; and SFT against the base.
+
+    Returns:
+        What was measured, and ``weight_digests`` of the reference as it was loaded.
+    """
     probe = start_checks.sample(pairs, settings.proof_sample)
     trained = spec.sft.file("model") if spec.sft is not None else None
+    check_identity(spec.reference, identify(spec.base, trained, spec.recipe, precision), precision.label())
 
-    def gaps(folder: Path | None) -> list[start_checks.Gap]:
-        model = load_policy(spec.base, folder, spec.recipe, precision)
-        return start_checks.measure(
-            probe, lambda row: start_checks.independent_logprob(model, row, precision), precision.compute
-        )
+    def scores(model: LanguageModel) -> list[torch.Tensor]:
+        return [
+            start_checks.independent_logprobs(model, row, precision) for _, row, _ in start_checks.responses_of(probe)
+        ]
 
-    reference = gaps(trained)
-    evidence = {"stored_gap": start_checks.check_stored(reference, spec.reference)}
+    model = load_policy(spec.base, trained, spec.recipe, precision)
+    digests, reference = weight_digests(model), scores(model)
+    del model  # one is held at a time
+    values = iter(reference)
+    comparison = start_checks.measure(probe, lambda row: next(values), precision.compute)
+    evidence = {"stored_gap": start_checks.check_stored(comparison, spec.reference)}
     if trained is not None:
-        evidence["sft_against_base"] = start_checks.check_not_forgotten(start_checks.apart(reference, gaps(None)))
-    return evidence
+        base = scores(load_policy(spec.base, None, spec.recipe, precision))
+        evidence["sft_against_base"] = start_checks.check_not_forgotten(reference, base)
+    return evidence, digests

@@ -9,13 +9,12 @@ that lost them too starts at ln 2 as well. So five things are shown, each with a
 4. it trains in the dtype in which the reference was computed (``AdapterDtypeError``);
 5. in evaluation mode every row's policy log-prob equals the stored one (``PolicyMismatchError``).
 
-Tolerances, of a response's summed log-prob, are those of ``preflow.maths.logprobs.tolerance``: 1e-5 of
-max(|sum|, tokens) in float32, 4e-3 in float16, 2e-2 in bfloat16. They hold for every loss type, since all of TRL's
-losses are functions of these sums (with ``ld_alpha``, of sums over parts of the same per-token values).
+Log-probs are compared token by token, and judged by the rule of ``preflow.maths.agreement``. It holds for every loss
+type, since all of TRL's losses are functions of sums of these values (with ``ld_alpha``, of sums over parts of them).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +31,7 @@ from preflow.errors import (
 )
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair
 from preflow.logprobs.store import STORE_FILE
-from preflow.maths.logprobs import tolerance
+from preflow.maths.agreement import LIMITS, Agreement
 from preflow.models.adapters import keeping, trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.out_of_memory import run_in_halving_batches
@@ -43,8 +42,8 @@ from preflow.observer import Observer
 _Pair = TypeVar("_Pair")
 #: Pairs whose policy log-probs are computed together.
 BATCH = 8
-#: How many tolerances the SFT model must differ from the base at least.
-FORGOTTEN = 10.0
+#: How far the SFT model must lie from the base at least, root mean square in nats per token.
+FORGOTTEN = 1e-4
 #: Positions whose whole vocabulary is held in float64 at once by the independent forward.
 TILE = 16
 
@@ -55,15 +54,47 @@ class Gap:
 
     Attributes:
         source: File and row of the pair, and the side.
-        got: Log-prob in nats.
+        got: Log-prob in nats, summed over the response's tokens.
         expected: The stored one.
-        tolerances: ``|got - expected|`` in units of the tolerance.
+        distance: Root mean square of the tokens' differences, nats.
     """
 
     source: str
     got: float
     expected: float
-    tolerances: float
+    distance: float
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Stored values of many responses against another computation.
+
+    Attributes:
+        agreement: How far they lie apart.
+        worst: The response with the largest distance; one with a NaN counts as the worst.
+    """
+
+    agreement: Agreement
+    worst: Gap = field(default=Gap("", 0.0, 0.0, -1.0))
+
+    def add(self, source: str, got: torch.Tensor, expected: Sequence[float]) -> None:
+        """Compare the log-probs of one response's tokens."""
+        distance = self.agreement.add(got, expected)
+        if not distance <= self.worst.distance and self.worst.distance == self.worst.distance:
+            self.worst = Gap(source, float(got.double().sum()), sum(expected), distance)
+
+    @property
+    def limits_used(self) -> float:
+        """The largest distance in units of its limit: at most 1 where both agree."""
+        return self.agreement.limits_used
+
+    def explained(self) -> str:
+        """Both distances beside their limits, for a message."""
+        limits = LIMITS[self.agreement.dtype]
+        return (
+            f"tokens of this response are {self.worst.distance:.2g} nats apart (limit {limits.response:g}), those of "
+            f"all {self.agreement.responses} responses {self.agreement.overall:.2g} (limit {limits.all_rows:g})"
+        )
 
 
 def sample(pairs: Sequence[_Pair], size: int) -> list[_Pair]:
@@ -79,12 +110,15 @@ def responses_of(pairs: Sequence[ScoredPair]) -> Iterator[tuple[str, PromptRespo
 
 
 @torch.no_grad()
-def independent_logprob(model: LanguageModel, row: PromptResponse, precision: Precision) -> float:
-    """Log-prob of a response by the plainest way there is: its logits, a log-softmax in float64, a sum over tokens.
+def independent_logprobs(model: LanguageModel, row: PromptResponse, precision: Precision) -> torch.Tensor:
+    """Log-probs of a response's tokens by the plainest way there is: its logits, and a log-softmax in float64.
 
     No code of the scoring that it judges is used. Logits are those of the response's positions alone, which the model
     itself cuts out, and few of them are widened at a time: for a long response and a large vocabulary, all of them in
     float64 would take many times what training does.
+
+    Returns:
+        Shape ``(R,)``, nats, float64, on the CPU.
     """
     prompt, response = row
     ids = torch.tensor([[*prompt, *response]], device=precision.device)
@@ -92,25 +126,21 @@ def independent_logprob(model: LanguageModel, row: PromptResponse, precision: Pr
     with precision.autocast():
         given = keeping(model, kept)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **given).logits[0, -kept:-1]
-    total = 0.0  # row t of the logits predicts token t of the response; the last one, cut off, predicts nothing
+    values: list[float] = []  # row t of the logits predicts token t of the response; the last one predicts nothing
     for start in range(0, len(response), TILE):
         logprobs = torch.log_softmax(logits[start : start + TILE].double(), dim=-1)
-        total += sum(float(logprobs[t, token]) for t, token in enumerate(response[start : start + TILE]))
-    return total
+        values += [float(logprobs[t, token]) for t, token in enumerate(response[start : start + TILE])]
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def measure(pairs: Sequence[ScoredPair], score: Callable[[PromptResponse], float], dtype: torch.dtype) -> list[Gap]:
-    """The gap between a model and the stored values on both sides of some pairs."""
-    gaps = []
+def measure(
+    pairs: Sequence[ScoredPair], score: Callable[[PromptResponse], torch.Tensor], dtype: torch.dtype
+) -> Comparison:
+    """How far a model's log-probs of both responses of some pairs lie from the stored values."""
+    comparison = Comparison(Agreement(dtype))
     for source, row, stored in responses_of(pairs):
-        expected, got = sum(stored), score(row)
-        gaps.append(Gap(source, got, expected, abs(got - expected) / tolerance(expected, len(stored), dtype)))
-    return gaps
-
-
-def worst(gaps: Sequence[Gap]) -> Gap:
-    """The largest gap; a NaN counts as the largest."""
-    return max(gaps, key=lambda gap: float("inf") if gap.tolerances != gap.tolerances else gap.tolerances)
+        comparison.add(source, score(row), stored)
+    return comparison
 
 
 def remedy(reference: Artifact) -> str:
@@ -122,63 +152,55 @@ def remedy(reference: Artifact) -> str:
     return f"remove this reference's values from the store (`preflow store prune --reference {name}`), {delete}"
 
 
-def check_stored(gaps: Sequence[Gap], reference: Artifact) -> float:
+def check_stored(comparison: Comparison, reference: Artifact) -> float:
     """Stored values equal an independent forward of the reference.
 
     Args:
-        gaps: Between the stored values and that forward.
+        comparison: Of the stored values with that forward.
         reference: Where the stored values come from; named in the remedy.
 
     Returns:
-        The largest gap in tolerances.
+        The largest distance in units of its limit.
 
     Raises:
         StoredValueError: They do not.
     """
-    gap = worst(gaps)
-    if not gap.tolerances <= 1:
+    used, worst = comparison.limits_used, comparison.worst
+    if not used <= 1:
         raise StoredValueError(
-            f"stored reference log-prob of {gap.source} is {gap.expected:.6f} nats, an independent forward of the "
-            f"reference model gives {gap.got:.6f} ({gap.tolerances:.1f} times the tolerance): the stored "
-            f"values are not this model's. To compute them again, {remedy(reference)}"
+            f"stored reference log-prob of {worst.source} is {worst.expected:.6f} nats, an independent forward of the "
+            f"reference model gives {worst.got:.6f}: {comparison.explained()}, so the stored values are not this "
+            f"model's. To compute them again, {remedy(reference)}"
         )
-    return gap.tolerances
+    return used
 
 
-def apart(sft: Sequence[Gap], base: Sequence[Gap]) -> list[Gap]:
-    """How far the base model lies from the SFT model, both by the independent forward.
-
-    Equal weights give equal bits by equal kernels in any dtype, so the measure is float32's tolerance.
-
-    Args:
-        sft: The SFT model's gaps from the stored values.
-        base: The base model's, on the same responses.
-    """
-    return [
-        Gap(b.source, b.got, s.got, abs(b.got - s.got) / tolerance(s.got, 1)) for s, b in zip(sft, base, strict=True)
-    ]
-
-
-def check_not_forgotten(gaps: Sequence[Gap]) -> float:
+def check_not_forgotten(sft: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> float:
     """The SFT model is not the base model.
 
+    Both are scored here, by the same forward, one response at a time: equal weights give equal bits in any dtype, so
+    that this limit is far below those of ``preflow.maths.agreement``.
+
     Args:
-        gaps: Between the base model and the SFT model, from ``apart``.
+        sft: The SFT model's log-probs of the tokens of some responses, by the independent forward.
+        base: The base model's.
 
     Returns:
-        The largest gap in tolerances.
+        Root mean square of their differences, nats per token.
 
     Raises:
-        ForgottenSftError: No response tells them apart.
+        ForgottenSftError: Nothing tells them apart.
     """
-    gap = worst(gaps)
-    if not gap.tolerances > FORGOTTEN:
+    agreement = Agreement(torch.float32)
+    for one, other in zip(sft, base, strict=True):
+        agreement.add(one, other)
+    if not agreement.overall > FORGOTTEN:
         raise ForgottenSftError(
-            f"the reference equals the base model on all {len(gaps)} responses probed (at most {gap.tolerances:.2f} "
-            f"tolerances at {gap.source}, expected more than {FORGOTTEN:g}): the SFT weights were lost on loading, or "
-            "SFT did not train. Check the SFT loss, and that PeftModel.from_pretrained loads its adapter"
+            f"the reference equals the base model on all {len(base)} responses probed (their tokens are "
+            f"{agreement.overall:.1g} nats apart, expected more than {FORGOTTEN:g}): the SFT weights were lost on "
+            "loading, or SFT did not train. Check the SFT loss, and that PeftModel.from_pretrained loads its adapter"
         )
-    return gap.tolerances
+    return agreement.overall
 
 
 def check_trainable(model: torch.nn.Module) -> int:
@@ -223,7 +245,7 @@ def check_dtypes(policy: torch.nn.Module, reference: Mapping[str, torch.dtype]) 
             )
 
 
-PolicyForward = Callable[[Sequence[ScoredPair]], tuple[Sequence[float], Sequence[float]]]
+PolicyForward = Callable[[Sequence[ScoredPair]], Sequence[tuple[torch.Tensor, torch.Tensor]]]
 
 
 def check_policy(
@@ -238,43 +260,46 @@ def check_policy(
 
     Args:
         pairs: All training pairs.
-        forward: The trainer's own forward, in evaluation mode: pairs to their sums for chosen and for rejected, nats.
-        dtype: Of the forward; decides the tolerance.
+        forward: The trainer's own forward, in evaluation mode: pairs to log-probs of the tokens of chosen and rejected.
+        dtype: Of the forward; decides the limits.
         batch: Pairs per forward; half as many once out of memory, unless several ranks run them together.
         observer: Receives progress.
         reference: Where the stored values come from; named in the remedy.
 
     Returns:
-        The largest gap in tolerances.
+        The largest distance in units of its limit.
 
     Raises:
-        PolicyMismatchError: A row differs; names it.
+        PolicyMismatchError: A response differs, or all of them together do; names the one that differs most.
     """
-    table = PairTable.of(pairs)
+    table, comparison = PairTable.of(pairs), Comparison(Agreement(dtype))
     responses = np.maximum(table.lengths("chosen_ids"), table.lengths("rejected_ids"))
     ordered = np.argsort(table.lengths("prompt_ids") + responses, kind="stable").tolist()
 
-    def gaps(rows: Sequence[int]) -> list[Gap]:
+    def scored(rows: Sequence[int]) -> list[tuple[str, torch.Tensor, list[float]]]:
         chunk = [table[row] for row in rows]
-        values = iter([value for both in zip(*forward(chunk), strict=True) for value in both])
-        return measure(chunk, lambda row: next(values), dtype)
+        values = (value for both in forward(chunk) for value in both)
+        return [(source, value, stored) for (source, _, stored), value in zip(responses_of(chunk), values, strict=True)]
 
-    largest, done = 0.0, 0
+    done = 0
     batches = run_in_halving_batches(
-        ordered, batch, gaps,
+        ordered, batch, scored,
         lambda tried, size: observer.note(f"dpo: out of memory proving {tried} pairs at once; trying {size}"),
         may=not distributed.is_distributed(),
     )  # fmt: skip
     for rows, found in batches:
-        gap = worst(found)
-        if not gap.tolerances <= 1:
-            raise PolicyMismatchError(
-                f"the policy's log-prob of {gap.source} at step 0 is {gap.got:.6f} nats, the stored reference says "
-                f"{gap.expected:.6f} ({gap.tolerances:.1f} times the tolerance): the policy does not start from the "
-                f"reference, mostly because the SFT adapter was overwritten by a new one. Start DPO from the SFT "
-                f"artifact itself; if it does, {remedy(reference)}"
-            )
-        largest = max(largest, gap.tolerances)
+        for one in found:
+            comparison.add(*one)
+        if not comparison.agreement.response_limits_used <= 1:
+            break  # no later row can mend that
         done += len(rows)
         observer.progress(done, len(ordered), "dpo: pairs proven to start at the reference")
-    return largest
+    if not comparison.limits_used <= 1:
+        worst = comparison.worst
+        raise PolicyMismatchError(
+            f"the policy's log-prob of {worst.source} at step 0 is {worst.got:.6f} nats, the stored reference says "
+            f"{worst.expected:.6f}: {comparison.explained()}, so the policy does not start from the reference, mostly "
+            f"because the SFT adapter was overwritten by a new one. Start DPO from the SFT artifact itself; if it "
+            f"does, {remedy(reference)}"
+        )
+    return comparison.limits_used

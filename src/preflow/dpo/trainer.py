@@ -155,15 +155,23 @@ def as_dataset(pairs: Sequence[ScoredPair], ld_alpha: float | None) -> Dataset:
     return Dataset(columns, fingerprint=generate_random_fingerprint())
 
 
-@torch.no_grad()
 def policy_scores(
     trainer: DPOTrainer, pairs: Sequence[ScoredPair], precision: Precision
-) -> tuple[list[float], list[float]]:
-    """Log-probs of both responses by the trainer's own collator and forward, in evaluation mode, summed in float64."""
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Log-probs of every token of both responses by the trainer's own collator and forward, in evaluation mode.
+
+    Returns:
+        Per pair those of the chosen and of the rejected response, shapes ``(C,)`` and ``(R,)``, nats, on the CPU.
+    """
     model: LanguageModel = trainer.model
     model.eval()
-    sums = token_scores(trainer, pairs, precision).double().sum(-1).tolist()
-    return sums[: len(pairs)], sums[len(pairs) :]
+    values = token_scores(trainer, pairs, precision).cpu()
+    first = [len(pair.prompt_ids) - 1 for pair in pairs]  # position t predicts token t + 1
+    chosen, rejected = values[: len(pairs)], values[len(pairs) :]
+    return [
+        (c[start : start + len(pair.chosen_ids)], r[start : start + len(pair.rejected_ids)])
+        for c, r, start, pair in zip(chosen, rejected, first, pairs, strict=True)
+    ]
 
 
 @torch.no_grad()

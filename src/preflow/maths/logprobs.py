@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-#: Relative agreement demanded of two computations of one log-prob, per dtype of the forward.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-
 
 def token_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
     """Log-probability of each target token.
@@ -24,11 +21,3 @@ def token_logprobs(logits: Tensor, targets: Tensor, mask: Tensor | None = None) 
     picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     values = picked - torch.logsumexp(logits, dim=-1)
     return values if mask is None else torch.where(mask, values, torch.zeros_like(values))
-
-
-def tolerance(total: float, tokens: int, dtype: torch.dtype = torch.float32) -> float:
-    """How far two computations of one response's log-prob may differ, in nats.
-
-    ``1e-5 * max(|total|, tokens)`` in float32: rounding grows with the magnitude and with the number of summands.
-    """
-    return TOLERANCE[dtype] * max(abs(total), tokens)

@@ -2,7 +2,7 @@
 
 A prompt runs once for all its responses (``preflow.models.packed.layout``). On the CPU one prompt runs at a time, on
 one core: a value's bits depend neither on other rows nor on the other response. On a GPU many rows run together, fewer
-where it is out of memory, and values agree within the tolerance of ``preflow.maths.logprobs``.
+where it is out of memory, and values agree within the limits of ``preflow.maths.agreement``.
 """
 
 from collections import deque

@@ -1,9 +1,7 @@
 """Direct Preference Optimization against stored reference log-probs, after the start-up checks of the reference."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH, write_json
@@ -14,6 +12,7 @@ from preflow.dpo.early_stopping import KlEarlyStopping
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.dpo.start import load_start, prove_reference
 from preflow.dpo.trainer import IDS, StoredReferenceTrainer, logits, make_trainer, policy_scores, token_scores
+from preflow.dpo.weight_checks import check_policy_weights
 from preflow.estimates.training import loaded_model_memory
 from preflow.estimates.workload import common_prefix_length
 from preflow.logprobs.scored_pairs import PairTable, read_pairs
@@ -54,14 +53,16 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     if settings.disable_dropout and settings.lora_dropout > 0:
         observer.note(f"dpo: lora_dropout {settings.lora_dropout} has no effect, dpo.disable_dropout is true")
 
-    evidence = prove_reference(spec, settings, pairs, precision)
+    evidence, weights = prove_reference(spec, settings, pairs, precision)
     tokenizer = load_tokenizer(spec.base, spec.recipe)
     start = load_start(spec, settings, precision)
     dtypes = start_checks.adapter_dtypes(start)
     predicted = _estimate(spec, start, pairs, precision)
 
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
-    evidence |= _check_policy(spec, trainer, pairs, dtypes, precision, observer)
+    start_checks.check_dtypes(trainer.model, dtypes)
+    evidence["weights_compared"] = float(check_policy_weights(trainer.model, weights))
+    evidence |= _check_policy(spec, trainer, pairs, precision, observer)
     size = describe(trainer.model)  # before the weights are sharded
     stopping = _monitor(spec, trainer, precision, out, observer)
 
@@ -96,14 +97,12 @@ def _check_policy(
     spec: DpoSpec,
     trainer: StoredReferenceTrainer,
     pairs: PairTable,
-    dtypes: Mapping[str, torch.dtype],
     precision: Precision,
     observer: Observer,
 ) -> dict[str, float]:
-    """Check that the policy trains, in the reference's dtypes, and gives every pair its stored log-probs."""
+    """Check that the policy trains, and gives every pair its stored log-probs."""
     policy: LanguageModel = trainer.model
     trainable = start_checks.check_trainable(policy)
-    start_checks.check_dtypes(policy, dtypes)
     gap = start_checks.check_policy(
         pairs,
         lambda chunk: policy_scores(trainer, chunk, precision),

@@ -45,7 +45,8 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
     """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
 
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
-    used + rows dropped by reason), ``metrics.json`` and ``store.json`` (the reference's name in the shared store).
+    used + rows dropped by reason), ``metrics.json`` and ``store.json`` (the reference's name in the shared store, the
+    digests of its weights and its precision).
     Values are kept in that store, so a killed call loses at most one shard's work.
 
     Args:
@@ -68,7 +69,8 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
         "reference/dropped_pairs": float(sum(count.rows_in - count.used for count in counts.values())),
     }
     write_json(out / "metrics.json", metrics)
-    write_json(out / STORE_FILE, {"reference": store.reference.digest()[:FOLDER_DIGITS]})
+    made = {"weights": store.reference.values["weights"], "precision": choose_precision(spec.recipe).label()}
+    write_json(out / STORE_FILE, {"reference": store.reference.digest()[:FOLDER_DIGITS], **made})
 
 
 def prepare(spec: ReferenceSpec, observer: Observer) -> None:

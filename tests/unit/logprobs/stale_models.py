@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.dpo.start_checks import independent_logprob
+from preflow.dpo.start_checks import independent_logprobs
 from preflow.logprobs.identity import identify
-from preflow.maths.logprobs import tolerance
+from preflow.maths.agreement import agree
 from preflow.models.adapters import new_adapter
 from preflow.models.loading import load_policy
 from preflow.models.packed.layout import PromptResponses
@@ -64,9 +64,8 @@ class StaleModelFixture:
         model = load_policy(base, self.model, recipe, precision) if compare else None
         for group in self.groups if compare else ():
             for values, response in zip(store.get(group), group[1], strict=True):
-                expected = independent_logprob(model, (group[0], response), precision)
-                gap = abs(sum(values) - expected)
-                assert gap <= tolerance(expected, len(response), precision.compute), "a stale value was served"
+                expected = independent_logprobs(model, (group[0], response), precision)
+                assert agree(values, expected, precision.compute), "a stale value was served"
         return recorder.values["scoring/rows_computed"]
 
 

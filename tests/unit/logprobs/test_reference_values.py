@@ -12,7 +12,7 @@ from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair
-from preflow.maths.logprobs import tolerance
+from preflow.maths.agreement import sums_agree
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.precision import Precision, choose_precision
@@ -102,7 +102,7 @@ def test_stored_values_are_those_of_trl(reference: tuple[ModelRef, Recipe, Artif
         got = trl_values(tmp_path / "trl", model, load_tokenizer(base, recipe), arrangement, batch)
         for group, sums in zip(arrangement, got, strict=True):
             for stored, response, value in zip(store.get(group), group[1], sums, strict=True):
-                assert abs(sum(stored) - value) <= tolerance(value, len(response)), (arrangement is groups, batch)
+                assert sums_agree(sum(stored), value, len(response)), (arrangement is groups, batch)
 
 
 @pytest.mark.parametrize("ld_alpha", [0.0, 0.5])
@@ -121,8 +121,8 @@ def test_weighted_sums_are_those_of_trl(prepared: Run, tmp_path: Path, ld_alpha:
     got = trl_values(tmp_path, model, load_tokenizer(base, recipe), groups, 4, ld_alpha=ld_alpha)
     table = PairTable.of(pairs).reference_scores(ld_alpha)
     for i, (pair, (chosen, rejected)) in enumerate(zip(pairs, got, strict=True)):
-        assert abs(table["chosen"][i] - chosen) <= tolerance(chosen, len(pair.chosen_ids))
-        assert abs(table["rejected"][i] - rejected) <= tolerance(rejected, len(pair.rejected_ids))
+        assert sums_agree(table["chosen"][i], chosen, len(pair.chosen_ids))
+        assert sums_agree(table["rejected"][i], rejected, len(pair.rejected_ids))
 
 
 def test_values_are_those_of_a_loop_over_tokens_in_float64(prepared: Run) -> None:

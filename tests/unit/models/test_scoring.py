@@ -11,8 +11,8 @@ from transformers.models.gpt_neox import GPTNeoXConfig
 from transformers.models.llama import LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from preflow.dpo.start_checks import independent_logprob
-from preflow.maths.logprobs import tolerance
+from preflow.dpo.start_checks import independent_logprobs
+from preflow.maths.agreement import agree
 from preflow.models import scoring
 from preflow.models.packed.layout import PromptResponses
 from preflow.models.packed.support import PACKED, unsupported_reason
@@ -66,7 +66,7 @@ def test_a_model_that_projects_every_position_is_scored_at_the_right_ones() -> N
     whole = torch.log_softmax(forward(torch.tensor([[*row[0], *row[1]]])).logits[0].detach(), -1)
     expected = torch.stack([whole[3 + t, token] for t, token in enumerate(row[1])])
     assert torch.allclose(response_logprobs(model, row, CPU), expected, atol=1e-6)
-    assert independent_logprob(model, row, CPU) == pytest.approx(float(expected.sum()), abs=1e-5)
+    assert torch.allclose(independent_logprobs(model, row, CPU).float(), expected, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -81,10 +81,9 @@ def test_scores_equal_plain_forwards(architecture: str, rows: list[Pair]) -> Non
     for (prompt, responses), one, many in zip(groups, alone, together, strict=True):
         for response, *found in zip(responses, one, many, strict=True):
             expected = response_logprobs(plain, (prompt, response), CPU)
-            allowed = tolerance(float(expected.sum()), len(response))
             for got in found:
                 assert got.shape == expected.shape
-                assert abs(float(got.sum() - expected.sum())) <= allowed
+                assert agree(got, expected)
                 assert torch.allclose(got, expected, atol=2e-5)
 
 

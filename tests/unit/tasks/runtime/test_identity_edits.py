@@ -79,7 +79,7 @@ HITS = {
 
 MISSES = {
     "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING),
-    "a tolerance of the start-up checks": ("preflow/maths", "torch.float32: 1e-5", "torch.float32: 1e-4", DPO),
+    "a limit of the start-up checks": ("preflow/maths", "torch.float32: Limits(", "torch.float32: Limits(2 * ", DPO),
     "the KL of an evaluation": ("preflow/maths", "p * (log_p - log_q)", "p * log_p", {"evaluate"}),
     "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", DPO),
     "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", DPO),
@@ -148,7 +148,7 @@ MISSES = {
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
     "what is measured of a training": ("preflow/dpo", "= 512", "= 256", DPO),
     "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", DPO),
-    "the start-up checks": ("preflow/dpo", "gap.tolerances <= 1", "gap.tolerances <= 2", DPO),
+    "the start-up checks": ("preflow/dpo", "used <= 1", "used <= 2", DPO),
     "the pairs that DPO reads": (
         "preflow/logprobs/scored_pairs.py",
         "pa.float32()",

@@ -1,0 +1,288 @@
+"""How far two computations of one log-prob lie apart by rounding, and how far a wrong reference lies from a right one.
+
+``python -m bench.bench_start_checks [--data FILE ...] [--rows N] [--dtypes float32,bfloat16,nf4] [--quick]`` scores
+responses with SmolLM2-135M-Instruct and an adapter that is trained here, in four ways: one prompt at a time with both
+responses (``stored``), in packed batches by the trainer's forward (``policy``), in padded batches (``padded``), and one
+response at a time by the plain forward (``plain``). It prints how far their log-probs of a token lie apart, on rows of
+the files and on rows made of them: prompts of 2,000 tokens and more, answers of one to three tokens, and answers that
+the model is sure of. Then the same of wrong references. Both stand beside the limits of ``preflow.maths.agreement``;
+one JSON line with both error rates comes last. Without files, the demo's pairs are taken. On the CPU.
+"""
+
+import json
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from torch import Tensor
+
+from preflow.config import Recipe
+from preflow.data.conversion import RowProblem, to_pair
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_pairs
+from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset, policy_scores
+from preflow.logprobs.scored_pairs import ScoredPair
+from preflow.maths.agreement import Agreement
+from preflow.models.adapters import inner_model, new_adapter
+from preflow.models.cpu.llama_layers import use_cpu_kernels
+from preflow.models.cpu.lora_linear import fuse_lora
+from preflow.models.loading import LanguageModel, load_tokenizer, load_weights
+from preflow.models.precision import Precision
+from preflow.models.resolve import ModelRef, resolve_model
+from preflow.models.scoring import response_logprobs, scores
+from preflow.models.trl_forward import pack_pairs, score_responses_only
+from preflow.observer import Silent
+
+DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
+#: Tokens of a long prompt, and of a short answer at most.
+LONG, SHORT = 2048, 3
+#: Steps of the SFT, of two rows each at the default learning rate: few, so that what it learns is hard to see.
+STEPS = 10
+#: Pairs of a batch, as in the start checks.
+BATCH = 8
+Values = list[Tensor]
+
+
+class Tokens(NamedTuple):
+    """Token ids of a pair."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+def main(
+    data: Annotated[list[Path] | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="Pairs of each kind.")] = 8,
+    dtypes: Annotated[str, typer.Option(help="Of float32, bfloat16, nf4.")] = "float32,bfloat16,nf4",
+    quick: Annotated[bool, typer.Option("--quick", help="Two pairs of each kind, in float32.")] = False,
+) -> None:
+    """Measure rounding and wrong references."""
+    logging.disable(logging.WARNING)
+    rows, dtypes = (2, "float32") if quick else (rows, dtypes)
+    recipe = Recipe.model_validate({"model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512, "sft": {}, "dpo": {}})
+    base = resolve_model(recipe, Silent())
+    kinds = draw(recipe, base, data or [DEMO], rows)
+    result: dict[str, Any] = {}
+    for dtype in dtypes.split(","):
+        bench = Bench(recipe.model_copy(update={"use_4bit": dtype == "nf4"}), base, dtype)
+        result[dtype] = bench.run(kinds)
+    print(json.dumps(result))
+
+
+def draw(recipe: Recipe, base: ModelRef, files: Sequence[Path], count: int) -> dict[str, list[Tokens]]:
+    """So many pairs of each file, spread evenly, and of each kind that is made of them."""
+    renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    kinds: dict[str, list[Tokens]] = {}
+    for file in files:
+        (source,) = resolve_sources([str(file)])
+        pairs = []
+        for row in read_rows(source):
+            with suppress(RowProblem):  # rows that the validate stage would quarantine
+                pairs.append(to_pair(row))
+        found, _ = tokenize_pairs(pairs[:: max(1, len(pairs) // (2 * count))], renderer, 512, "drop")
+        kinds[file.name.split(".")[0]] = [Tokens(r.prompt_ids, r.chosen_ids, r.rejected_ids) for r in found[:count]]
+    return kinds | made([row for rows in kinds.values() for row in rows], count)
+
+
+def made(rows: list[Tokens], count: int) -> dict[str, list[Tokens]]:
+    """Pairs of other shapes from the same tokens."""
+    rng = random.Random(0)
+    some = [rng.choice(rows) for _ in range(count)]
+    long = []
+    for row in some[: max(1, count // 4)]:  # attention over such prompts takes long
+        before: list[int] = []
+        while len(before) + len(row.prompt) < LONG:
+            before += [token for part in rng.choice(rows) for token in part]
+        long.append(row._replace(prompt=before + row.prompt))
+    cut = [rng.randint(1, SHORT) for _ in some]
+    return {
+        "long prompts": long,
+        "short answers": [
+            row._replace(chosen=row.chosen[:n], rejected=row.rejected[-n:]) for row, n in zip(some, cut, strict=True)
+        ],
+        "sure answers": [row._replace(prompt=row.prompt + 2 * row.chosen) for row in some],
+    }
+
+
+class Bench:
+    """The model with its adapter in one dtype, the ways of scoring, and the wrong references."""
+
+    def __init__(self, recipe: Recipe, base: ModelRef, dtype: str) -> None:
+        """Load nothing yet.
+
+        Args:
+            recipe: With 4-bit weights or not.
+            base: The base model.
+            dtype: ``float32``, ``bfloat16``, or ``nf4``, which computes in float32.
+        """
+        self.recipe, self.base, self.name = recipe, base, dtype
+        compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        self.precision = Precision(torch.device("cpu"), compute, compute)
+
+    def run(self, kinds: Mapping[str, list[Tokens]]) -> dict[str, Any]:
+        """Measure both, print them, and give the figures."""
+        rows = [row for some in kinds.values() for row in some]
+        start, rounding, wrong = time.perf_counter(), {}, {}
+        model, (half, before, weights) = self.model(), self.trained(rows)
+        put(model, weights)
+        right = {kind: stored(model, some, self.precision) for kind, some in kinds.items()}
+        for kind, some in kinds.items():
+            for way, values in self.ways(model, weights, some):
+                rounding[f"{kind}: {way}"] = self.figures(values, right[kind])
+                say(self.name, f"{kind}: {way}", rounding[f"{kind}: {way}"])
+        first = next(iter(kinds))
+        for name, values in self.wrong(model, weights, (half, before, self.trained(rows, seed=1)[-1]), kinds[first]):
+            wrong[name] = self.figures(values, right[first])
+            say(self.name, f"wrong: {name}", wrong[name])
+        seconds = round(time.perf_counter() - start)
+        return {"rounding": rounding, "wrong": wrong, "seconds": seconds}
+
+    def figures(self, got: Values, expected: Values) -> dict[str, float]:
+        """The distribution of the differences, and what the rule makes of it."""
+        agreement = Agreement(self.precision.compute)
+        for a, b in zip(got, expected, strict=True):
+            agreement.add(a, b)
+        apart = torch.cat([a.double() - b.double() for a, b in zip(got, expected, strict=True)])
+        return {
+            "tokens": agreement.tokens, "mean": float(apart.mean()), "median": float(apart.abs().median()),
+            "largest_token": float(apart.abs().max()), "largest_response": agreement.largest,
+            "all_rows": agreement.overall, "limits_used": agreement.limits_used,
+        }  # fmt: skip
+
+    def model(self) -> LanguageModel:
+        """The base with a fresh adapter, in evaluation mode."""
+        settings = self.recipe.dpo
+        assert settings is not None
+        return new_adapter(load_weights(self.base.path, self.recipe, self.precision), settings, seed=0).eval()
+
+    def trained(self, rows: Sequence[Tokens], seed: int = 0) -> tuple[dict[str, Tensor], ...]:
+        """An adapter's weights after half of a short SFT on chosen responses, before its last step, and at its end."""
+        model, rng, found = self.model(), random.Random(seed), []
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
+        short = sorted(rows, key=lambda row: len(row.prompt) + len(row.chosen))[: 2 + len(rows) // 2]
+        for _ in range(STEPS):
+            for row in rng.sample(short, 2):
+                with torch.enable_grad(), self.precision.autocast():
+                    ids = torch.tensor([[*row.prompt, *row.chosen]])
+                    labels = torch.where(torch.arange(ids.shape[1]) < len(row.prompt), -100, ids)
+                    model(input_ids=ids, labels=labels).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(adapter_of(model))
+        return found[STEPS // 2], found[-2], found[-1]
+
+    def ways(
+        self, model: LanguageModel, weights: Mapping[str, Tensor], rows: Sequence[Tokens]
+    ) -> Iterator[tuple[str, Values]]:
+        """The other ways of scoring, each with its values: chosen and rejected of each pair in turn."""
+        yield "plain", [response_logprobs(model, (r.prompt, a), self.precision) for r in rows for a in r[1:]]
+        for name in ("policy", "padded"):
+            trainer = self.trainer(weights, packed=name == "policy")
+            values: Values = []
+            for start in range(0, len(rows), BATCH):
+                pairs = [unscored(row) for row in rows[start : start + BATCH]]
+                values += [value for both in policy_scores(trainer, pairs, self.precision) for value in both]
+            yield name, values
+
+    def trainer(self, weights: Mapping[str, Tensor], *, packed: bool) -> StoredReferenceTrainer:
+        """TRL's trainer with one of Preflow's forwards."""
+        from trl.trainer.dpo_config import DPOConfig
+
+        config = DPOConfig(
+            output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, max_length=None, report_to="none",
+            precompute_ref_log_probs=True, gradient_checkpointing=False,
+        )  # fmt: skip
+        trainer: Any = StoredReferenceTrainer(
+            model=self.model(), args=config, train_dataset=as_dataset([unscored(Tokens([1], [2], [2]))], None),
+            processing_class=load_tokenizer(self.base, self.recipe),
+        )  # fmt: skip
+        policy = trainer.model
+        for parameter in policy.parameters():  # TRL narrows the adapter of a 4-bit model
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        put(policy, weights)
+        if packed:
+            pack_pairs(inner_model(policy))
+            fuse_lora(policy)
+            use_cpu_kernels(policy)
+        else:
+            score_responses_only(inner_model(policy))
+        return trainer
+
+    def wrong(
+        self,
+        model: LanguageModel,
+        weights: Mapping[str, Tensor],
+        others: Sequence[Mapping[str, Tensor]],
+        rows: Sequence[Tokens],
+    ) -> Iterator[tuple[str, Values]]:
+        """Values of models that are not the reference."""
+
+        def scored(changed: Mapping[str, Tensor], precision: Precision = self.precision) -> Values:
+            put(model, changed)
+            return stored(model, rows, precision)
+
+        half, before, other = others
+        yield "base, or a fresh adapter", scored({n: v * ("lora_A" in n) for n, v in weights.items()})
+        yield "another adapter", scored(other)
+        yield "checkpoint of half the steps", scored(half)
+        yield "checkpoint of one step less", scored(before)
+        yield "one step of DPO more", scored({n: v + 5e-6 * v.sign() for n, v in weights.items()})
+        name = next(n for n in weights if "lora_B" in n)
+        one = weights[name].clone()
+        one.view(-1)[one.abs().argmax()] *= 2
+        yield "one weight twice as large", scored({**weights, name: one})
+        yield "adapter in bfloat16", scored({n: v.bfloat16().to(v.dtype) for n, v in weights.items()})
+        if self.name == "float32":
+            narrow = Precision(torch.device("cpu"), torch.float32, torch.bfloat16)
+            yield "forward in bfloat16", scored(weights, narrow)
+        yield "values of another row", around(scored(weights))
+
+
+def around(values: Values) -> Values:
+    """Each response's values in the place of another's, cut or repeated to its length."""
+    moved = values[-1:] + values[:-1]
+    return [m.repeat(-(-len(v) // len(m)))[: len(v)] for m, v in zip(moved, values, strict=True)]
+
+
+def stored(model: LanguageModel, rows: Sequence[Tokens], precision: Precision) -> Values:
+    """As the store's values are made: one prompt at a time."""
+    fuse_lora(model)
+    return [v for values in scores(model, [(r.prompt, r[1:]) for r in rows], precision) for v in values]
+
+
+def adapter_of(model: LanguageModel) -> dict[str, Tensor]:
+    """The weights that train, copied."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
+
+
+def put(model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
+    """Give an adapter weights."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+
+
+def unscored(row: Tokens) -> ScoredPair:
+    """A pair without a reference's values."""
+    return ScoredPair(*row, [0.0] * len(row.chosen), [0.0] * len(row.rejected), "bench")
+
+
+def say(dtype: str, what: str, figures: Mapping[str, float]) -> None:
+    """Print one line of figures."""
+    print(f"{dtype:9s} {what:50s} " + " ".join(f"{name} {value:.3g}" for name, value in figures.items()), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -60,6 +60,15 @@ class Tokens(NamedTuple):
     rejected: list[int]
 
 
+class Adapters(NamedTuple):
+    """Weights by name: of a short SFT after half of its steps, before the last one and at its end; of another one."""
+
+    half: dict[str, Tensor]
+    before: dict[str, Tensor]
+    end: dict[str, Tensor]
+    other: dict[str, Tensor]
+
+
 def main(
     data: Annotated[list[Path] | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="Pairs of each kind.")] = 8,
@@ -72,10 +81,12 @@ def main(
     recipe = Recipe.model_validate({"model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512, "sft": {}, "dpo": {}})
     base = resolve_model(recipe, Silent())
     kinds = draw(recipe, base, data or [DEMO], rows)
+    trainer, every = Bench(recipe, base, "float32"), [row for some in kinds.values() for row in some]
+    adapters = Adapters(*trainer.trained(every), trainer.trained(every, seed=1)[-1])
     result: dict[str, Any] = {}
     for dtype in dtypes.split(","):
         bench = Bench(recipe.model_copy(update={"use_4bit": dtype == "nf4"}), base, dtype)
-        result[dtype] = bench.run(kinds)
+        result[dtype] = bench.run(kinds, adapters)
     print(json.dumps(result))
 
 
@@ -129,23 +140,25 @@ class Bench:
         compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self.precision = Precision(torch.device("cpu"), compute, compute)
 
-    def run(self, kinds: Mapping[str, list[Tokens]]) -> dict[str, Any]:
+    def run(self, kinds: Mapping[str, list[Tokens]], adapters: Adapters) -> dict[str, Any]:
         """Measure both, print them, and give the figures."""
-        rows = [row for some in kinds.values() for row in some]
-        start, rounding, wrong = time.perf_counter(), {}, {}
-        model, (half, before, weights) = self.model(), self.trained(rows)
-        put(model, weights)
+        start, wrong, rounding = time.perf_counter(), {}, {}
+        model, first = self.model(), next(iter(kinds))
+        put(model, adapters.end)
         right = {kind: stored(model, some, self.precision) for kind, some in kinds.items()}
-        for kind, some in kinds.items():
-            for way, values in self.ways(model, weights, some):
-                rounding[f"{kind}: {way}"] = self.figures(values, right[kind])
-                say(self.name, f"{kind}: {way}", rounding[f"{kind}: {way}"])
-        first = next(iter(kinds))
-        for name, values in self.wrong(model, weights, (half, before, self.trained(rows, seed=1)[-1]), kinds[first]):
+        for name, values in self.wrong(model, adapters, kinds[first]):
             wrong[name] = self.figures(values, right[first])
             say(self.name, f"wrong: {name}", wrong[name])
-        seconds = round(time.perf_counter() - start)
-        return {"rounding": rounding, "wrong": wrong, "seconds": seconds}
+        put(model, adapters.end)
+        for kind, some in kinds.items():
+            for way, values in self.ways(model, adapters.end, some):
+                rounding[f"{kind}: {way}"] = self.figures(values, right[kind])
+                say(self.name, f"{kind}: {way}", rounding[f"{kind}: {way}"])
+        return {
+            "rounding": rounding, "wrong": wrong, "seconds": round(time.perf_counter() - start),
+            "false_alarms": sum(not one["limits_used"] <= 1 for one in rounding.values()), "right": len(rounding),
+            "missed": [name for name, one in wrong.items() if one["limits_used"] <= 1],
+        }  # fmt: skip
 
     def figures(self, got: Values, expected: Values) -> dict[str, float]:
         """The distribution of the differences, and what the rule makes of it."""
@@ -165,7 +178,9 @@ class Bench:
         assert settings is not None
         return new_adapter(load_weights(self.base.path, self.recipe, self.precision), settings, seed=0).eval()
 
-    def trained(self, rows: Sequence[Tokens], seed: int = 0) -> tuple[dict[str, Tensor], ...]:
+    def trained(
+        self, rows: Sequence[Tokens], seed: int = 0
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """An adapter's weights after half of a short SFT on chosen responses, before its last step, and at its end."""
         model, rng, found = self.model(), random.Random(seed), []
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
@@ -217,22 +232,17 @@ class Bench:
             use_cpu_kernels(policy)
         else:
             score_responses_only(inner_model(policy))
-        return trainer
+        result: StoredReferenceTrainer = trainer
+        return result
 
-    def wrong(
-        self,
-        model: LanguageModel,
-        weights: Mapping[str, Tensor],
-        others: Sequence[Mapping[str, Tensor]],
-        rows: Sequence[Tokens],
-    ) -> Iterator[tuple[str, Values]]:
+    def wrong(self, model: LanguageModel, adapters: Adapters, rows: Sequence[Tokens]) -> Iterator[tuple[str, Values]]:
         """Values of models that are not the reference."""
+        half, before, weights, other = adapters
 
         def scored(changed: Mapping[str, Tensor], precision: Precision = self.precision) -> Values:
             put(model, changed)
             return stored(model, rows, precision)
 
-        half, before, other = others
         yield "base, or a fresh adapter", scored({n: v * ("lora_A" in n) for n, v in weights.items()})
         yield "another adapter", scored(other)
         yield "checkpoint of half the steps", scored(half)

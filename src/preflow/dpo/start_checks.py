@@ -291,7 +291,7 @@ def check_policy(
         for one in found:
             comparison.add(*one)
         if not comparison.agreement.response_limits_used <= 1:
-            break  # no later row can mend that
+            break  # no later row can make up for that
         done += len(rows)
         observer.progress(done, len(ordered), "dpo: pairs proven to start at the reference")
     if not comparison.limits_used <= 1:

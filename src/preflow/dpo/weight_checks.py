@@ -46,11 +46,11 @@ def check_identity(reference: Artifact, identity: ReferenceIdentity, precision: 
                 f"loads {_named(part, now)}: they are another model's. Delete that artifact and run again, so that "
                 "they are computed with the weights that DPO starts from"
             )
-    then, now = (label.split("/")[:3] for label in (made.get("precision", precision), precision))
-    if then != now:
+    computed, computes = ("/".join(label.split("/")[:3]) for label in (made.get("precision", precision), precision))
+    if computed != computes:
         raise StoredValueError(
-            f"the stored reference log-probs in {reference.path} were computed in {'/'.join(then)}, DPO computes in "
-            f"{'/'.join(now)} (device, weights, forward): policy and reference would differ before the first step. "
+            f"the stored reference log-probs in {reference.path} were computed in {computed}, DPO computes in "
+            f"{computes} (device, weights, forward): policy and reference would differ before the first step. "
             "Delete that artifact and run again"
         )
 
@@ -78,7 +78,7 @@ def weight_digests(model: torch.nn.Module) -> dict[str, str]:
 def _digest(weight: torch.Tensor) -> str:
     digest = hashlib.sha256(str(tuple(weight.shape)).encode())
     for tile in _tiles(weight):
-        digest.update(tile.numpy())
+        digest.update(tile.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -60,8 +60,9 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     predicted = _estimate(spec, start, pairs, precision)
 
     trainer = make_trainer(spec, start, tokenizer, pairs, out, observer)
-    start_checks.check_dtypes(trainer.model, dtypes)
-    evidence["weights_compared"] = float(check_policy_weights(trainer.model, weights))
+    policy: LanguageModel = trainer.model
+    start_checks.check_dtypes(policy, dtypes)
+    evidence["weights_compared"] = float(check_policy_weights(policy, weights))
     evidence |= _check_policy(spec, trainer, pairs, precision, observer)
     size = describe(trainer.model)  # before the weights are sharded
     stopping = _monitor(spec, trainer, precision, out, observer)

@@ -27,6 +27,10 @@ _STOP_SECONDS = 15
 _JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
+#: Slots of running trainings outlive a restart of the server.
+_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+
+
 class Which(StrEnum):
     """The interfaces to open."""
 
@@ -82,6 +86,7 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
     make_home()
     command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     os.environ.setdefault("PREFECT_UI_API_URL", f"http://{HOST}:{port}/api")  # what the page in the browser calls
+    os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", _LEASES)
     with ExitStack() as running:
         with server_lock():
             url = running.enter_context(_server("Prefect", command, port, "/api/health"))

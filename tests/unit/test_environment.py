@@ -63,3 +63,13 @@ def test_an_address_without_a_whole_login_stays(address: str, monkeypatch: pytes
     environment.activate()
     assert os.environ["MLFLOW_TRACKING_URI"] == address
     assert "MLFLOW_TRACKING_USERNAME" not in os.environ
+
+
+@pytest.mark.slow
+def test_a_server_started_in_the_checkout_keeps_the_slots_of_trainings_on_disk() -> None:
+    """In memory, as Prefect has them, they are lost when the server starts again, and their runs are ended."""
+    code = "from prefect.settings import get_current_settings as s; print(s().server.concurrency.lease_storage)"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "prefect.server.concurrency.lease_storage.filesystem"

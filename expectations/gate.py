@@ -140,7 +140,7 @@ def _judge(
     if not train and not evaluation:
         return None
     settings = spec.settings
-    columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer)
+    columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer, spec.reading)
     facts = compare_rows(columns, settings, benchmark)
     share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
     judged = JudgedRows(facts, None if columns.has_eval else share)

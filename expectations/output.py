@@ -3,6 +3,7 @@
 import json
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool
         out: The validate stage's folder.
     """
     kind, details, originals = facts.columns.kind, RowDetails(facts), OriginalRows(facts.columns.origins)
-    fine = facts.fine
+    fine, made = facts.fine, facts.columns.get("made").astype(bool)
     with (
         (out / rows_file(kind, "train")).open("wb") as train,
         (out / rows_file(kind, "eval")).open("wb") as evaluation,
@@ -43,14 +44,15 @@ def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool
             for at in np.flatnonzero(~used).tolist():
                 row = start + at
                 if fine[row]:
-                    quarantine.write(_quarantined(details, originals, _NAMES[reason[row]], row, lines[at], kind))
+                    files = None if made[row] else originals
+                    quarantine.write(_quarantined(details, files, _NAMES[reason[row]], row, lines[at], kind))
                 else:  # was written in its final form when it could not be converted
                     quarantine.write(lines[at])
             start = rows.stop
 
 
 def _quarantined(
-    details: RowDetails, originals: OriginalRows, finding: str, row: int, line: bytes, kind: DataKind
+    details: RowDetails, originals: OriginalRows | None, finding: str, row: int, line: bytes, kind: DataKind
 ) -> bytes:
     found = json.loads(line)
     aside = QuarantinedRow(
@@ -58,7 +60,12 @@ def _quarantined(
         Source(found["file"], found["row"]),
         finding,
         details.text(finding, row, found),
-        originals.values(found["file"], found["row"]),
+        originals.values(found["file"], found["row"]) if originals is not None else _own_columns(found),
         details.measure(finding, row),
     )
     return row_json(aside.to_json())
+
+
+def _own_columns(found: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row that was made of several rows, or of one of several answers: no row of the file is it."""
+    return {name: value for name, value in found.items() if name not in {"file", "row"}}

@@ -13,10 +13,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from preflow.config.reading import ReadingSettings
 from preflow.config.validation import ValidationSettings
-from preflow.data.files.chunks import Chunk, Part, chunks
+from preflow.data.files.chunks import Chunk, Part
 from preflow.data.files.hub_datasets import is_hub
 from preflow.data.files.sources import DataSource, source_names
+from preflow.data.joined_rows import joined_chunks
 from preflow.data.quality.rows.ingest import FINE
 from preflow.data.quality.rows.row_checks import ChunkMeasures, ChunkTask, measure_chunk
 from preflow.data.quality.rows.word_hashes import combine
@@ -90,6 +92,8 @@ class RowFacts:
                 "no_clear_winner": get("unclear"),
                 "same_in_other_words": get("meaning"),
                 "too_similar": get("alike"),
+                "scores_tie": get("scores_tie"),
+                "scores_inverted": get("scores_inverted"),
             }
         if self.settings.personal_data:
             found |= {name: get(name) for name in ("email_address", "phone_number", "secret")}
@@ -114,6 +118,7 @@ def read_kind(
     folder: Path,
     settings: ValidationSettings,
     observer: Observer,
+    reading: ReadingSettings | None = None,
 ) -> Columns:
     """Measure every row of one kind.
 
@@ -123,10 +128,12 @@ def read_kind(
         folder: Where rows and columns go; made where it is missing.
         settings: Thresholds.
         observer: Receives progress.
+        reading: How rows are read; as a recipe without a word about it where not given.
 
     Raises:
         DataFileError: A file cannot be read.
     """
+    reading = reading or ReadingSettings()
     folder.mkdir(parents=True, exist_ok=True)
     every = [*sources["train"], *sources["eval"]]
     names = source_names(every)
@@ -139,8 +146,8 @@ def read_kind(
         number = 0
         for index, (source, name) in enumerate(zip(every, names, strict=True)):
             part: Part = "train" if index < len(sources["train"]) else "eval"
-            for chunk in chunks(source, name, part):
-                yield ChunkTask(kind, chunk, number, columns.rows_file(number), settings)
+            for chunk in joined_chunks(kind, source, name, part, reading):
+                yield ChunkTask(kind, chunk, number, columns.rows_file(number), settings, reading)
                 number += 1
 
     size = sum(Path(source.path).stat().st_size for source in every if not is_hub(source.path))

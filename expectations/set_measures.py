@@ -63,9 +63,18 @@ def measure_set(facts: RowFacts, used: NDArray[np.bool_], train: NDArray[np.bool
     rows: dict[str, NDArray[np.int64]] = {}
     if columns.kind == "preferences":
         _measure_cues(facts, used, values, shown, rows)
+        _measure_scores(facts, values, shown)
     shown["distributions"] = distributions(columns, used)
     frame = pd.DataFrame({"at": [0], **{name: np.array([value], np.float64) for name, value in values.items()}})
     return SetMeasures(frame, shown, rows)
+
+
+def _measure_scores(facts: RowFacts, values: dict[str, float | None], shown: dict[str, Any]) -> None:
+    """How often scores say the opposite of the columns, among all rows that could be read."""
+    inverted, tie, agree = (int(facts.columns.get(f"scores_{name}").sum()) for name in ("inverted", "tie", "agree"))
+    scored = inverted + tie + agree
+    values["scores_all_inverted"] = inverted / scored if inverted > 1 else None
+    shown["scores_all_inverted"] = {"inverted": inverted, "equal": tie, "in agreement": agree} if scored else {}
 
 
 def _measure_cues(

@@ -23,6 +23,7 @@ from docs.tools.words import GLOSSARY, ROOT
 from flows.commands.explain import PAGE
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
+from preflow.config.reading import ReadingSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.findings import FINDINGS, setting_of
@@ -36,6 +37,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "sft and dpo": (TrainingSettings, None),
     "sft": (SftSettings, TrainingSettings),
     "dpo": (DpoSettings, TrainingSettings),
+    "reading": (ReadingSettings, None),
     "validation": (ValidationSettings, None),
     "evaluation": (EvaluationSettings, None),
 }

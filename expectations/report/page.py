@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from expectations.report.summary import measure_text, threshold_text
+from expectations.report.summary import measure_text, reading_lines, threshold_text
 from preflow.data.validated import DataKind
 
 _FOLDER = Path(__file__).parent
@@ -49,6 +49,7 @@ def _kind(kind: DataKind, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": kind.capitalize(),
         "counts": {name: found[name] for name in ("rows_in", "train", "eval", "set_aside")},
+        "reading": reading_lines(found["reading"]),
         "pictures": [_histogram(_TITLES[name], values) for name, values in distributions.items()],
         "findings": [_finding(name, entry, found["measures"].get(name)) for name, entry in entries],
     }

@@ -11,6 +11,9 @@ from expectations.row_facts import RowFacts
 from expectations.set_measures import SetMeasures
 from preflow.config.validation import ValidationSettings
 from preflow.data.quality.sets.similarity import parts_of
+from preflow.data.row_formats.row import CHANGED
+from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
+from preflow.data.row_formats.table import VERDICT
 from preflow.data.validated import DataKind
 from preflow.findings import FINDINGS, setting_of
 
@@ -70,7 +73,48 @@ def kind_report(
         "files": _files(facts, reason < 0),
         "findings": findings,
         "measures": sets.shown,
+        "reading": _reading(facts),
     }
+
+
+def _reading(facts: RowFacts) -> dict[str, Any]:
+    """How the rows were read: formats, what was changed, what was not used, and files of other splits."""
+    counts = facts.columns.reading
+    known = {form.name: form.how for form in (*ROW_FORMATS[facts.columns.kind], VERDICT)}
+    return {
+        "formats": {name: {"rows": rows, "how": known[name]} for name, rows in counts.formats.most_common()},
+        "columns": dict(counts.used.most_common()),
+        "changed": dict(sorted(counts.changed.items())),
+        "unused_columns": dict(sorted(counts.columns.items())),
+        "unused_turn_keys": dict(sorted(counts.turn_keys.items())),
+        "left_out": sorted({name for source in facts.columns.origins.values() for name in source.left_out}),
+    }
+
+
+def reading_lines(reading: Mapping[str, Any]) -> list[str]:
+    """How rows were read, in words: a line for each format, and for what was changed, not used and left out."""
+    lines = [f"read as {name} ({entry['rows']:,} rows): {entry['how']}" for name, entry in reading["formats"].items()]
+    if reading["columns"]:
+        lines.append(f"used: columns {_counted(reading['columns'])}")
+    if reading["changed"]:
+        lines.append(f"changed: {_counted(reading['changed'], CHANGED)}")
+    unused = [
+        f"{what} {_counted(reading[key])}"
+        for what, key in (("columns", "unused_columns"), ("keys of turns", "unused_turn_keys"))
+        if reading[key]
+    ]
+    if unused:
+        lines.append(f"not used: {'; '.join(unused)}")
+    if reading["left_out"]:
+        named = ", ".join(reading["left_out"][:_NAMED_ROWS]) + (
+            ", ..." if len(reading["left_out"]) > _NAMED_ROWS else ""
+        )
+        lines.append(f"left out, as only training data are read from a folder: {named}")
+    return lines
+
+
+def _counted(counts: Mapping[str, int], words: Mapping[str, str] | None = None) -> str:
+    return ", ".join(f"{(words or {}).get(name, name or '(no name)')} ({rows:,} rows)" for name, rows in counts.items())
 
 
 def _files(facts: RowFacts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
@@ -215,7 +259,8 @@ def summary(kind: DataKind, report: Mapping[str, Any]) -> str:
         f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {report['eval']} held out, "
         f"{report['set_aside']} quarantined"
     )
-    return f"{line}: {named_findings(report)}" if report["set_aside"] else line
+    line = f"{line}: {named_findings(report)}" if report["set_aside"] else line
+    return "; ".join([line, *reading_lines(report["reading"])])
 
 
 def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:

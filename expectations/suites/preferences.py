@@ -10,7 +10,9 @@ from preflow.config.validation import ValidationSettings
 
 def rows_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
     """As for demonstrations; chosen and rejected say different things; verdicts do not contradict each other."""
-    flags = ("identical_answers", "no_clear_winner", "contradiction", "preference_cycle")
+    flags = (
+        "identical_answers", "no_clear_winner", "contradiction", "preference_cycle", "scores_inverted", "scores_tie",
+    )  # fmt: skip
     pairs = [
         *(never(finding, settings) for finding in flags),
         *(below(finding, getattr(settings, finding), settings) for finding in ("too_similar", "same_in_other_words")),
@@ -24,4 +26,5 @@ def set_suite(settings: ValidationSettings) -> gx.ExpectationSuite:
     cues = [
         below(finding, settings.cue_limit, settings) for finding in ("length_bias", "shallow_cue", "one_sided_opening")
     ]
-    return new_suite("preferences: set", settings, [*of_sets("preferences", settings), *cues])
+    swapped = below("scores_all_inverted", 1.0, settings)
+    return new_suite("preferences: set", settings, [*of_sets("preferences", settings), *cues, swapped])

@@ -23,7 +23,6 @@ from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
 
 if TYPE_CHECKING:
-    from preflow.data.files.sources import DataSource
     from preflow.data.validated import DataKind
     from preflow.specs import ValidateSpec
 
@@ -102,12 +101,11 @@ def _spec(
     """What to check, and a name for the folder."""
     from flows.running.preparation import data_sources, find_recipe
     from preflow.config.loading import load_recipe, recipe_for_data
-    from preflow.data.files.sources import resolve_sources
 
     if len(what) == 1 and _is_recipe(path := find_recipe(what[0])):
         recipe = load_recipe(path, overrides)
     else:
-        found = kind or _guess(resolve_sources(what))
+        found = kind or _guess(what, overrides)
         if found not in _STAGES:
             raise ConfigError(f"--kind {found}: expected demonstrations or preferences")
         recipe = recipe_for_data(_STAGES[found], what, overrides)
@@ -131,13 +129,16 @@ def _is_recipe(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
+    from preflow.data.files.json_tables import is_table
+    from preflow.data.row_formats.names import ROW_COLUMNS, normal
+
     try:
         with path.open(encoding="utf-8") as handle:
             head = handle.read(1 << 16)
             value = json.loads(head)
     except (OSError, ValueError, RecursionError):  # long, broken or unreadable: reading it as data says what is wrong
         return False
-    if not isinstance(value, dict) or value.keys() & {"prompt", "chosen", "messages", "conversations"}:
+    if not isinstance(value, dict) or is_table(value) or {normal(key) for key in value} & ROW_COLUMNS:
         return False
     for key, held in value.items():
         if isinstance(held, list) and held and isinstance(held[0], dict):
@@ -148,18 +149,32 @@ def _is_recipe(path: Path) -> bool:
     return True
 
 
-def _guess(sources: "tuple[DataSource, ...]") -> "DataKind":
-    """Pairs where one of the first rows has a chosen answer, else demonstrations."""
+def _guess(what: list[str], overrides: dict[str, Any]) -> "DataKind":
+    """What data files hold, by the formats of their first rows; pairs where no row has a known format.
+
+    Raises:
+        ConfigError: Rows can be read as demonstrations and as pairs.
+    """
+    from flows.running.preparation import data_sources
+    from preflow.config.loading import recipe_for_data
     from preflow.data.files.jsonl import from_quarantine
     from preflow.data.files.reader import read_rows
+    from preflow.data.joined_rows import FIRST_ROWS
+    from preflow.data.row_formats.row import Row
+    from preflow.data.row_formats.table import kinds
 
-    for source in sources:
-        for raw in map(from_quarantine, islice(read_rows(source), 100)):
-            if raw.values.keys() & {"chosen", "rejected"}:
-                return "preferences"
-            if raw.values.keys() & {"completion", "messages", "conversations"}:
-                return "demonstrations"
-    return "preferences"
+    recipe = recipe_for_data("dpo", what, overrides)
+    seen: dict[DataKind, str] = {}
+    for source in data_sources(recipe).preferences:
+        for raw in map(from_quarantine, islice(read_rows(source), FIRST_ROWS)):
+            for found, form in [] if raw.malformed is not None else kinds(Row(raw.values, recipe.reading)):
+                seen.setdefault(found, f"{raw.file}:{raw.row} is {form.name}: {form.how}")
+    if len(seen) > 1:
+        raise ConfigError(
+            f"the rows can be read in two ways: --kind demonstrations ({seen['demonstrations']}), or --kind "
+            f"preferences ({seen['preferences']}). Give one of them"
+        )
+    return next(iter(seen), "preferences")
 
 
 def print_report(report: dict[str, Any], folder: Path, console: Console) -> None:
@@ -181,22 +196,32 @@ def print_report(report: dict[str, Any], folder: Path, console: Console) -> None
 
 
 def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> None:
+    from expectations.report.summary import reading_lines
+
     counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
     title = f"{kind}: {counts} + {found['set_aside']:,} quarantined"
-    if not found["findings"]:
+    if found["findings"]:
+        console.print(_findings_table(title, found["findings"]))
+    else:
         console.print(f"{title}; nothing found", markup=False)
-        return
+    for line in reading_lines(found["reading"]):
+        console.print(f"  {line}", markup=False)
+
+
+def _findings_table(title: str, findings: dict[str, Any]) -> Table:
+    """Each finding with its first rows, and what is wrong with the very first: what was got and what was expected."""
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("finding", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("first", overflow="fold")
     order = list(_SEVERITY_COLORS)
-    for name, entry in sorted(found["findings"].items(), key=lambda item: order.index(item[1]["severity"])):
+    for name, entry in sorted(findings.items(), key=lambda item: order.index(item[1]["severity"])):
         first = _first(entry["rows"]) or "the whole set"
         severity = f"[{_SEVERITY_COLORS[entry['severity']]}]{_SEVERITIES[entry['severity']]}[/]"
-        table.add_row(name, severity, f"{entry['count']:,}" if entry["count"] else "", escape(first))
-    console.print(table)
+        detail = entry["example"] if entry["count"] else entry["what"]
+        table.add_row(name, severity, f"{entry['count']:,}" if entry["count"] else "", escape(f"{first}\n{detail}"))
+    return table
 
 
 def _first(rows: dict[str, list[int]]) -> str:

@@ -11,6 +11,7 @@ from preflow.errors import DataUnfitError
 
 if TYPE_CHECKING:
     from preflow.data.rows import Demonstration, Pair
+    from preflow.data.validated import DataKind
     from preflow.models.resolve import ModelRef
 
 
@@ -86,17 +87,18 @@ def _named(prepared: PreparedRun, stage: str) -> "list[tuple[Demonstration | Pai
     """A stage's rows that can be converted, and whether the recipe names them as held-out data."""
     from contextlib import suppress
 
-    from preflow.data.conversion import RowProblem, to_demonstration, to_pair
-    from preflow.data.files.reader import read_rows
+    from preflow.data.conversion import RowProblem, read_pairs, to_demonstration
+    from preflow.data.joined_rows import joined_rows
 
-    convert: Any = to_demonstration if stage == "sft" else to_pair
-    kind = "demonstrations" if stage == "sft" else "preferences"
-    rows = []
+    reading = prepared.recipe.reading
+    kind: DataKind = "demonstrations" if stage == "sft" else "preferences"
+    rows: list[tuple[Demonstration | Pair, bool]] = []
     for name, of_eval in ((kind, False), (f"{kind}_eval", True)):
         for source in getattr(prepared.sources, name):
-            for row in read_rows(source):
+            for row in joined_rows(kind, source, reading):
                 with suppress(RowProblem):  # validation quarantines such rows
-                    rows.append((convert(row), of_eval))
+                    found = [to_demonstration(row, reading)] if stage == "sft" else read_pairs(row, reading)[0]
+                    rows += [(one, of_eval) for one in found]
     return rows
 
 

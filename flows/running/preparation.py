@@ -92,4 +92,4 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
         given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
         given[f"{stage}_eval_split"] = section.eval_split
     benchmarks = resolve_sources(recipe.validation.benchmark_files)
-    return ValidateSpec(settings=recipe.validation, benchmarks=benchmarks, **given)
+    return ValidateSpec(settings=recipe.validation, reading=recipe.reading, benchmarks=benchmarks, **given)

@@ -50,6 +50,26 @@ _ALL = (
     Finding("blank_text", "form", "set_aside", "a turn has no visible character"),
     Finding("needs_tools", "form", "set_aside", "the row offers or calls tools, which would not be rendered"),
     Finding(
+        "needs_media", "form", "set_aside", "the row has pictures, films or sound, which a text model is not given"
+    ),
+    Finding("wrong_kind", "form", "set_aside", "the row is a preference pair where a demonstration is wanted"),
+    Finding("undesirable_answer", "form", "set_aside", "the row says that its answer is not to be imitated"),
+    Finding(
+        "single_verdict",
+        "form",
+        "set_aside",
+        "a verdict on one answer, without an answer of the other verdict beside it",
+    ),
+    Finding("no_preference", "form", "set_aside", "the row compares answers and prefers none: a tie"),
+    Finding("written_null", "form", "set_aside", "a text is the name of a null (nan, None, null, N/A)"),
+    Finding("turns_as_text", "form", "set_aside", "a text holds a list of turns that cannot be parsed"),
+    Finding("control_tokens", "form", "set_aside", "a turn holds tokens of a chat template or headings of other turns"),
+    Finding(
+        "unfinished_answer", "form", "set_aside", "an answer was cut while it was sampled, so it has no end to learn"
+    ),
+    Finding("nothing_to_train", "form", "set_aside", "every answer of the row is marked as context (weight: 0)"),
+    Finding("text_alone", "form", "set_aside", "the row is one text, without turns"),
+    Finding(
         "prompt_differs", "form", "set_aside", "chosen and rejected, or the prompt column, do not share one prompt"
     ),
     Finding(
@@ -58,6 +78,8 @@ _ALL = (
         "set_aside",
         "chosen and rejected are equal up to Unicode form, case and white space",
     ),
+    Finding("scores_inverted", "row", "set_aside", "the scores say that the rejected answer is the better one"),
+    Finding("scores_tie", "row", "warn", "the scores of chosen and rejected are equal"),
     Finding(
         "control_characters",
         "row",
@@ -159,6 +181,12 @@ _ALL = (
         "warn",
         "many answers of one side open with a phrase that the other side does not use",
         "cue_limit",
+    ),
+    Finding(
+        "scores_all_inverted",
+        "set",
+        "stop",
+        "every score says the opposite of its pair, so chosen and rejected are probably swapped",
     ),
     Finding("few_prompts", "set", "warn", "the rows have few distinct prompts", "distinct_prompts"),
     Finding("dominant_prompt", "set", "warn", "one prompt has a large share of the rows", "dominant_prompt"),

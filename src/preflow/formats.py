@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-FormatName = Literal["jsonl", "json", "csv", "parquet"]
+FormatName = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Format:
     Attributes:
         name: What readers and identities call it.
         suffixes: Ends of the names of such files.
-        compressible: Whether such a file may also be compressed as a whole; Parquet compresses its own columns.
+        compressible: Whether such a file may also be compressed as a whole; Parquet and Arrow compress columns.
         magic: The first bytes of every such file, where they are fixed.
     """
 
@@ -33,7 +33,9 @@ FORMATS = (
     Format("jsonl", (".jsonl", ".ndjson")),
     Format("json", (".json",)),
     Format("csv", (".csv",)),
+    Format("tsv", (".tsv", ".tab")),
     Format("parquet", (".parquet",), compressible=False, magic=b"PAR1"),
+    Format("arrow", (".arrow",), compressible=False),
 )
 #: Suffixes of compressed files and the name of the compression.
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}

@@ -12,6 +12,7 @@ from typing import Any
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Template, numbers
+from preflow.config.reading import ReadingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.sources import DataSource
 from preflow.data.validated import rows_file
@@ -41,6 +42,8 @@ class ValidateSpec(Frozen):
     template: Template = "chat"
     """How rows are rendered for it, as the recipe says."""
     settings: ValidationSettings = ValidationSettings()
+    reading: ReadingSettings = ReadingSettings()
+    """How rows are read where a file alone does not say it."""
 
     def sources(self) -> tuple[DataSource, ...]:
         """Every file that is read."""
@@ -58,7 +61,13 @@ class ValidateSpec(Frozen):
         tokens = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
         if self.tokenizer is not None:
             tokens["template"] = self.template
-        return {"validation": numbers(self.settings), "splits": [self.sft_eval_split, self.dpo_eval_split], **tokens}
+        read = {"reading": numbers(self.reading)}
+        return {
+            "validation": numbers(self.settings),
+            **read,
+            "splits": [self.sft_eval_split, self.dpo_eval_split],
+            **tokens,
+        }
 
 
 class LengthsSpec(Frozen):

@@ -17,6 +17,8 @@ from preflow.formats import COMPRESSIONS, DATA_SUFFIXES, FORMATS, file_format, k
         ("a.csv.ZST", ("csv", "zstd")),
         ("a.parquet", ("parquet", None)),
         ("a.parquet.gz", None),
+        ("a.tsv.gz", ("tsv", "gzip")),
+        ("a.arrow", ("arrow", None)),
         ("a.gz", None),
         ("jsonl", None),
         ("a.txt", None),
@@ -27,7 +29,10 @@ def test_a_name_gives_format_and_compression_or_nothing(name: str, expected: tup
 
 
 def test_messages_name_every_suffix() -> None:
-    assert known_suffixes() == ".jsonl, .ndjson, .json, .csv, .parquet (text files also compressed: .gz, .zst)"
+    assert (
+        known_suffixes()
+        == ".jsonl, .ndjson, .json, .csv, .tsv, .tab, .parquet, .arrow (text files also compressed: .gz, .zst)"
+    )
 
 
 def test_a_recipe_takes_every_suffix_of_the_table_for_a_file_and_other_names_for_the_hub(tmp_path: Path) -> None:

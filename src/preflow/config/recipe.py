@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from preflow.config.base import COSMETIC, Frozen, Template, numbers
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
+from preflow.config.reading import ReadingSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.fingerprints.files import json_digest
@@ -60,6 +61,8 @@ class Recipe(Frozen):
     """The SFT stage."""
     dpo: DpoSettings | None = None
     """The DPO stage."""
+    reading: ReadingSettings = ReadingSettings()
+    """How the rows of data files are read."""
     validation: ValidationSettings = ValidationSettings()
     """Data validation."""
     evaluation: EvaluationSettings = EvaluationSettings()

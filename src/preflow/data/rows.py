@@ -20,19 +20,27 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn."""
+    """One turn.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        reasoning: The thoughts before an answer, which some chat templates write; empty where there are none.
+    """
 
     role: Role
     content: str
+    reasoning: str = ""
 
     def to_json(self) -> dict[str, str]:
         """As chat templates and files write it."""
-        return {"role": self.role, "content": self.content}
+        said = {"role": self.role, "content": self.content}
+        return {**said, "reasoning_content": self.reasoning} if self.reasoning else said
 
     @classmethod
     def from_json(cls, value: dict[str, str]) -> Self:
         """The inverse of ``to_json``."""
-        return cls(cast(Role, value["role"]), value["content"])
+        return cls(cast(Role, value["role"]), value["content"], value.get("reasoning_content", ""))
 
 
 def to_json(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -59,22 +67,25 @@ class Demonstration:
         source: Where the row stands.
         context: So many leading turns are context alone: assistant turns among them are not trained on. 0 for
             ``messages`` rows, the length of the prompt for ``prompt``/``completion`` rows.
+        masked: Places of later assistant turns that are context too, as the row itself says (``weight: 0``).
     """
 
     messages: tuple[Message, ...]
     source: Source
     context: int = 0
+    masked: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """One line of the validated files."""
         where = {"file": self.source.file, "row": self.source.row}
-        return {"messages": to_json(self.messages), "context": self.context, **where}
+        masked = {"masked": list(self.masked)} if self.masked else {}
+        return {"messages": to_json(self.messages), "context": self.context, **masked, **where}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of ``to_json``."""
         where = Source(value["file"], value["row"])
-        return cls(from_json(value["messages"]), where, value["context"])
+        return cls(from_json(value["messages"]), where, value["context"], tuple(value.get("masked", ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,8 @@ class Pair:
 
     Attributes:
         prompt: An optional system turn, then user and assistant in turn; the last is the user's.
-        chosen: The preferred answer: one assistant turn.
-        rejected: The other answer: one assistant turn.
+        chosen: The preferred answer: one assistant turn, or several with the user's between them.
+        rejected: The other answer, likewise.
         source: Where the row stands.
     """
 

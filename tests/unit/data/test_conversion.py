@@ -83,7 +83,7 @@ DEFECTS: list[tuple[str, dict[str, Any]]] = [
     ("needs_tools", {"messages": [u, {**a, "tool_calls": [{"name": "clock"}]}]}),
     ("prompt_differs", {"messages": [{"role": "system", "content": "Be kind."}, u, a], "system": "Be short."}),
     ("wrong_type", {"prompt": "Hi", "completion": "Hello", "system": 7}),
-    ("missing_column", {"prompt": "Hi", "response": "Hello"}),
+    ("missing_column", {"prompt": "Hi", "reply_text": "Hello"}),
     ("missing_column", {}),
     ("missing_value", {"prompt": "Hi", "completion": None}),
     ("wrong_type", {"prompt": True, "completion": "Hello"}),
@@ -92,7 +92,7 @@ DEFECTS: list[tuple[str, dict[str, Any]]] = [
     ("wrong_type", {"messages": ["Hi"]}),
     ("wrong_type", {"messages": [{"role": "user", "content": ["Hi"]}, a]}),
     ("bad_encoding", {"prompt": "Hi \ud800", "completion": "Hello"}),
-    ("bad_role", {"messages": [{"role": "bot", "content": "Hi"}, a]}),
+    ("bad_role", {"messages": [{"role": "narrator", "content": "Hi"}, a]}),
     ("bad_role", {"messages": [{"content": "Hi"}, a]}),
     ("bad_order", {"messages": [a]}),
     ("bad_order", {"messages": [u, u, a]}),
@@ -123,8 +123,8 @@ PAIR_DEFECTS: list[tuple[str, dict[str, Any]]] = [
     ("prompt_differs", {"chosen": [u, a], "rejected": [{"role": "user", "content": "Ho"}, b]}),
     ("prompt_differs", {"prompt": [u], "chosen": [u, a], "rejected": [b]}),
     ("prompt_differs", {"prompt": "Ho", "chosen": [u, a], "rejected": [u, b]}),
-    ("bad_order", {"chosen": [u, a, u, a], "rejected": [u, b]}),
-    ("bad_order", {"chosen": [u, a], "rejected": [u, a, u, b]}),
+    ("bad_order", {"chosen": [u, a, a], "rejected": [u, b]}),
+    ("ends_on_user", {"chosen": [u, a, u], "rejected": [u, b, u]}),
     ("bad_order", {"prompt": [u, a], "chosen": "Hello", "rejected": "What?"}),
     ("ends_on_user", {"prompt": "Hi", "chosen": [a, u], "rejected": "What?"}),
 ]
@@ -138,8 +138,8 @@ def test_a_defect_of_a_pair_has_its_name(finding: str, values: dict[str, Any]) -
 
 
 def test_a_problem_says_what_was_got_where_and_what_was_expected() -> None:
-    with pytest.raises(RowProblem, match=r"messages\[1\] has role 'bot', expected system, user, assistant"):
-        to_demonstration(raw(messages=[u, {"role": "bot", "content": "x"}]))
+    with pytest.raises(RowProblem, match=r"messages\[1\] has role 'narrator', expected system, user, assistant"):
+        to_demonstration(raw(messages=[u, {"role": "narrator", "content": "x"}]))
 
 
 def test_a_malformed_line_carries_the_parsers_message() -> None:

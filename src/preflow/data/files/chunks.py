@@ -1,6 +1,6 @@
 """Sources cut into chunks of a few megabytes, so that no file needs to fit in memory and several processes can read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,9 +72,14 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
     if form is not None and form[0] == "jsonl":
         yield from _text_chunks(path, form[1], name, part)
         return
+    yield from row_chunks(read_rows(source, name), name, part)
+
+
+def row_chunks(rows: Iterable[RawRow], name: str, part: Part) -> Iterator[Chunk]:
+    """Put rows of one source into chunks."""
     batch: list[RawRow] = []
     size = 0
-    for row in read_rows(source, name):
+    for row in rows:
         batch.append(row)
         size += _characters(row.values)
         if len(batch) == _ROWS or size >= _ROW_CHARACTERS:

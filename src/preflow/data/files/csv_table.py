@@ -1,4 +1,4 @@
-"""Rows of CSV files: one record per row under a header of column names."""
+"""Rows of CSV and TSV files: one record per row under a header of column names."""
 
 import csv
 import io
@@ -13,8 +13,10 @@ from preflow.data.text import quoted
 from preflow.errors import DataFileError
 
 
-def read_csv(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
-    """The records of a CSV file; one with a wrong number of fields, or with bytes that are not UTF-8, is malformed.
+def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",") -> Iterator[RawRow]:
+    """The records of a CSV file, or of a TSV file by its own delimiter.
+
+    A record with a wrong number of fields, or with bytes that are not UTF-8, is malformed.
 
     Raises:
         DataFileError: The header names a column twice.
@@ -25,7 +27,7 @@ def read_csv(path: Path, compression: str | None, name: str) -> Iterator[RawRow]
     with open_text(path, compression) as stream:
         # A byte that is not UTF-8 spoils its own record alone, see _not_text.
         lines = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-        records = _records(csv.reader(lines, strict=True))
+        records = _records(csv.reader(lines, strict=True, delimiter=delimiter))
         _, header = next(records, (0, None))
         if header is None:
             return
@@ -40,7 +42,7 @@ def read_csv(path: Path, compression: str | None, name: str) -> Iterator[RawRow]
                 continue
             columns = ", ".join(map(quoted, header))
             problem = problem or f"got {len(record)} fields, expected {len(header)} ({columns})"
-            yield RawRow(name, number, {"line": ",".join(record)}, malformed=f"line {line}: {problem}")
+            yield RawRow(name, number, {"line": delimiter.join(record)}, malformed=f"line {line}: {problem}")
 
 
 def _records(records: Any) -> Iterator[tuple[int, list[str]]]:

@@ -1,4 +1,4 @@
-"""Rows of a JSON file that is one array, one after the other, without holding the file in memory.
+"""Rows of a JSON file, above all of one array, one after the other, without holding the file in memory.
 
 The standard library's decoder reads each element, so that its messages, lone surrogates, constants and hooks are those
 of any other row; only the brackets and commas between elements are read here. A streaming parser such as ijson would
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from preflow.data.files.json_tables import objects, table_rows
 from preflow.data.files.jsonl import DECODER, object_row, read_jsonl
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.files.text_files import READ_AHEAD, open_text
@@ -23,14 +24,17 @@ _CUT = 16
 
 
 def read_json(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
-    """The rows of an array of objects; a file of one object per line, as many tools write ``.json``, is read as JSONL.
+    """The rows of a JSON file.
+
+    An array of objects is read element by element, a file of one object per line, as many tools write ``.json``, as
+    JSONL. A table in one object, and objects over several lines, are held in memory as a whole.
 
     Raises:
-        DataFileError: Not a JSON array; names line and column.
+        DataFileError: Not JSON; names line and column.
     """
     with open_text(path, compression) as stream:
         if not stream.peek(READ_AHEAD).lstrip().startswith(b"["):
-            yield from read_jsonl(path, compression, name)
+            yield from _read_objects(path, compression, name)
             return
         rows = enumerate(elements(stream, DECODER), 1)
         while True:
@@ -41,6 +45,56 @@ def read_json(path: Path, compression: str | None, name: str) -> Iterator[RawRow
             if not number:
                 return
             yield object_row(value, name, number)
+
+
+def _read_objects(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
+    """Rows of a file of objects: one per line, or a table, or each over several lines."""
+    with open_text(path, compression) as stream:
+        first, second = _first_lines(stream)
+        one_per_line = _is_whole(first) and second
+        text = None if one_per_line or not _may_go_on(first) else first + second + stream.read()
+    if text is None:
+        yield from read_jsonl(path, compression, name)
+        return
+    number = 0
+    try:
+        for value in objects(text.decode("utf-8"), DECODER):
+            rows = table_rows(value)
+            for row in [value] if rows is None else rows:
+                number += 1
+                yield object_row(row, name, number)
+    except ValueError as error:
+        raise DataFileError(f"{path} is not valid JSON: {error}") from error
+
+
+def _first_lines(stream: BinaryIO) -> tuple[bytes, bytes]:
+    """The first line that is not blank with what is before it, and the next such line."""
+    found = [b"", b""]
+    for place in (0, 1):
+        for line in stream:
+            found[place] += line
+            if not line.isspace():
+                break
+    return found[0], found[1] if found[1].strip() else b""
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _may_go_on(line: bytes) -> bool:
+    """Whether a line is an object, or the beginning of one that goes on in the next line."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return line.lstrip().startswith(b"{") and error.pos >= len(line.decode("utf-8", "replace").rstrip())
+    except (ValueError, RecursionError):
+        return False
+    return line.lstrip().startswith(b"{")
 
 
 def elements(stream: BinaryIO, decoder: json.JSONDecoder) -> Iterator[Any]:

@@ -5,8 +5,10 @@ validation decides about one bad line among a million; a file that cannot be rea
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from preflow.data.files.arrow import read_arrow
 from preflow.data.files.csv_table import read_csv
 from preflow.data.files.hub_datasets import is_hub, read_hub
 from preflow.data.files.json_array import read_json
@@ -55,5 +57,9 @@ def _reader(form: FormatName) -> Reader:
             return read_json
         case "csv":
             return read_csv
+        case "tsv":
+            return partial(read_csv, delimiter="\t")
         case "parquet":
             return read_parquet
+        case "arrow":
+            return read_arrow

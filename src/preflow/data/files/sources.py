@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from preflow.config.base import Frozen
 from preflow.data.files.hub_datasets import is_hub, may_be_hub_name, pin_commit
+from preflow.data.files.split_names import is_housekeeping, training_files
 from preflow.data.text import printable
 from preflow.errors import DataFileError
 from preflow.fingerprints.files import file_digest
@@ -19,6 +20,8 @@ class DataSource(Frozen):
     """The file as it is read, or ``owner/name:split@commit`` (``owner/name:config:split@commit``) of a hub data set."""
     digest: str
     """SHA-256 of the file's bytes, or the hub commit and split."""
+    left_out: tuple[str, ...] = ()
+    """Files beside it that hold other splits and are not read, by their names below the folder given."""
 
 
 def resolve_sources(dataset: Sequence[str]) -> tuple[DataSource, ...]:
@@ -66,14 +69,19 @@ def _resolve_entry(entry: str) -> list[DataSource]:
         path_at_commit, digest = pin_commit(entry)
         return [DataSource(path=path_at_commit, digest=digest)]
     if path.is_dir():
-        return [_file_source(file) for file in _files_of(path)]
+        files, left_out = training_files(_files_of(path))
+        named = tuple(name.as_posix() for name in left_out)
+        return [_file_source(path / file).model_copy(update={"left_out": named}) for file in files]
     return [_file_source(path)]
 
 
-def _files_of(folder: Path) -> list[Path]:
+def _files_of(folder: Path) -> list[PurePath]:
+    """Data files below a folder, by their names below it, in order."""
     try:
-        found = sorted(
-            path for path in folder.rglob("*") if path.is_file() and file_format(path) and not _is_hidden(path, folder)
+        found: list[PurePath] = sorted(
+            path.relative_to(folder)
+            for path in folder.rglob("*")
+            if path.is_file() and file_format(path) and not _is_hidden(path, folder) and not is_housekeeping(path)
         )
     except OSError as error:
         raise _cannot_be_read(folder, error) from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROBE = (Message("user", "ping"), Message("assistant", "pong"))
+_THINK = "<think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Renderer:
     Attributes:
         closing_id: The id that ends every response: the special token that the template writes after an answer, else
             the tokenizer's EOS.
+        writes_empty_thoughts: Whether the template writes an empty ``<think>`` block into an answer that has none, so
+            that it is learnt.
         end_ids: Ids at which generation must stop: ``closing_id`` and the tokenizer's EOS.
 
     Args:
@@ -56,6 +59,7 @@ class Renderer:
         self.closing_id: int = tokenizer.eos_token_id
         self._tail = ""
         self._closed_by_template = False
+        self.writes_empty_thoughts = False
         if template == "chat":
             self._learn_tail()
         bos = tokenizer.bos_token_id
@@ -84,7 +88,7 @@ class Renderer:
 
         Args:
             prompt: Turns that end with the user's.
-            response: One assistant turn.
+            response: One assistant turn, or several with the user's between them, all of which are the response.
             prompt_ids: ``prompt_ids(prompt)``, length P.
 
         Returns:
@@ -95,19 +99,22 @@ class Renderer:
             TemplateError: The rendering of the whole does not begin with the prompt's.
         """
         if self.template == "none":
-            return self._plain_response(response[0].content)
+            return self._plain_response("\n".join(turn.content for turn in response))
         text = self._render((*prompt, *response))
         ids = self.encode(text)
         if ids[: len(prompt_ids)] != prompt_ids:
             ids = self._rejoin(prompt, prompt_ids, text, ids)
         return self._closed(ids[len(prompt_ids) :], text)
 
-    def conversation(self, messages: Sequence[Message], context: int = 0) -> TokenizedConversation:
+    def conversation(
+        self, messages: Sequence[Message], context: int = 0, masked: Sequence[int] = ()
+    ) -> TokenizedConversation:
         """A whole conversation with the positions of its assistant turns.
 
         Args:
             messages: Turns that end with the assistant's.
             context: Assistant turns among so many leading turns stay out of the mask.
+            masked: Places of other turns that stay out of it; never the last.
 
         Raises:
             TemplateError: The template rewrites earlier turns, so that no mask fits what inference sees.
@@ -116,13 +123,25 @@ class Renderer:
         prompt = self.prompt_ids(before)
         response = self.response_ids(before, last, prompt)
         mask = [False] * len(prompt) + [True] * len(response)
-        earlier = [index for index, message in enumerate(before) if message.role == "assistant" and index >= context]
+        earlier = [
+            index
+            for index, message in enumerate(before)
+            if message.role == "assistant" and index >= context and index not in masked
+        ]
         if earlier:
             text = self._render(before, generation_prompt=True)
             for index in earlier:
                 start, end = self._earlier_turn(messages[: index + 1], prompt, text)
                 mask[start:end] = [True] * (end - start)
         return TokenizedConversation(prompt + response, mask)
+
+    def loses_reasoning(self, messages: Sequence[Message]) -> bool:
+        """Whether thoughts before an answer (a key of its own, or ``<think>`` in the text) are not in the rendering."""
+        thoughts = [text for message in messages if (text := _thoughts(message))]
+        if not thoughts:
+            return False
+        text = self._render(messages) if self.template == "chat" else messages[-1].content
+        return not all(each in text for each in thoughts)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text; the template has written every special token itself."""
@@ -153,6 +172,8 @@ class Renderer:
                 "response as they are, or give the tokenizer a chat_template"
             )
         text = self._render(_PROBE)
+        prompt = self._render(_PROBE[:1], generation_prompt=True)
+        self.writes_empty_thoughts = text.startswith(prompt) and _THINK in text[len(prompt) :]
         self._tail = text[text.rindex(_PROBE[1].content) + len(_PROBE[1].content) :]
         special = set(self.tokenizer.all_special_ids) | {
             index for index, token in getattr(self.tokenizer, "added_tokens_decoder", {}).items() if token.special
@@ -246,6 +267,16 @@ class Renderer:
     def _plain_response(self, text: str) -> list[int]:
         ids = self.encode(text)
         return ids if ids[-1:] == [self.closing_id] else [*ids, self.closing_id]
+
+
+def _thoughts(message: Message) -> str:
+    """The thoughts before an answer: a key of its own, or what ``<think>`` holds in the text."""
+    if message.role != "assistant":
+        return ""
+    if message.reasoning:
+        return message.reasoning.strip()
+    before, mark, _ = message.content.partition("</think>")
+    return before.rpartition(_THINK)[2].strip() if mark else ""
 
 
 def _common(left: list[int], right: list[int]) -> int:

@@ -194,21 +194,23 @@ def _tokenize(
 def _demonstration(
     row: Demonstration, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts
 ) -> TokenizedDemonstration | None:
-    messages, context = row.messages, row.context
-    rendered = renderer.conversation(messages, context)
+    messages, context, masked = row.messages, row.context, row.masked
+    rendered = renderer.conversation(messages, context, masked)
     while len(rendered.input_ids) > limit:
         shorter = _without_oldest_turns(messages[:-1])
         if shorter is None:
             break
-        context = max(0, context - (len(messages) - 1 - len(shorter)))
+        gone = len(messages) - 1 - len(shorter)
+        context, masked = max(0, context - gone), tuple(place - gone for place in masked if place >= gone)
         messages = (*shorter, messages[-1])
-        rendered = renderer.conversation(messages, context)
+        rendered = renderer.conversation(messages, context, masked)
     ids, mask = rendered.input_ids, rendered.response_mask
     prompt_length = len(ids) if len(ids) <= limit else len(renderer.prompt_ids(messages[:-1]))
     if len(ids) > limit and not _may_cut(prompt_length, limit, overlong, row.source, counts):
         return None
     if len(messages) < len(row.messages):
         counts.change("turns_removed", row.source)
+    _count_reasoning(renderer, row.source, counts, messages)
     return TokenizedDemonstration(ids[:limit], mask[:limit], row.source)
 
 
@@ -230,7 +232,18 @@ def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts:
             return None
     if len(prompt) < len(row.prompt):
         counts.change("turns_removed", row.source)
+    _count_reasoning(renderer, row.source, counts, (*prompt, *row.chosen), (*prompt, *row.rejected))
     return TokenizedPair(ids, chosen[:room], rejected[:room], row.source)
+
+
+def _count_reasoning(renderer: Renderer, source: Source, counts: RowCounts, *conversations: Sequence[Message]) -> None:
+    """Count a row whose thoughts the template leaves out, or in which it writes an empty block for them."""
+    if any(map(renderer.loses_reasoning, conversations)):
+        counts.change("reasoning_lost", source)
+    if renderer.writes_empty_thoughts and not all(
+        turns[-1].reasoning or "</think>" in turns[-1].content for turns in conversations
+    ):
+        counts.change("empty_think_block", source)
 
 
 def prompt_with_room(prompt: Sequence[Message], renderer: Renderer, limit: int, answer: int) -> list[int]:

@@ -31,6 +31,8 @@ FINE: dict[str, Any] = {
     "too_similar": np.nan,
     "same_in_other_words": np.nan,
     "wins_everywhere": 0,
+    "scores_inverted": False,
+    "scores_tie": False,
     "conflicting_completions": False,
 }
 #: A value that fails each finding of a pair, and one at the edge that does not.

@@ -75,6 +75,50 @@ def test_demonstrations_are_recognised_and_a_kind_can_be_named(tmp_path: Path) -
     assert report(str(file), "--kind", "pears")[0] == 2
 
 
+def test_rows_that_can_be_read_in_two_ways_are_asked_about_with_both_answers(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "b.jsonl", [*preference_rows(4), *demonstration_rows(4)])
+    code, out, error = run(str(file))
+    told = " ".join((out + error).split())
+    assert code == 2
+    assert "--kind demonstrations" in told
+    assert "--kind preferences" in told
+    assert "b.jsonl:1 is chosen and rejected" in told
+    assert "b.jsonl:5 is prompt and answer" in told
+
+
+@pytest.mark.slow
+def test_how_rows_were_read_is_said_in_the_terminal_the_page_and_the_json(tmp_path: Path) -> None:
+    rows = [{"instruction": row["prompt"], "output": row["completion"], "topic": "t"} for row in demonstration_rows(30)]
+    file = write_jsonl(tmp_path / "a.jsonl", rows)
+    _, found = report(str(file), "--out", str(tmp_path / "out"))
+    reading = found["demonstrations"]["reading"]
+    assert (reading["formats"]["alpaca"]["rows"], reading["unused_columns"]) == (30, {"topic": 30})
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    _, out, _ = run(str(file), "--out", str(tmp_path / "out"))
+    for text in (page, " ".join(out.split())):
+        assert "read as alpaca (30 rows): instruction + input -" in text
+        assert "not used: columns topic (30 rows)" in text
+
+
+@pytest.mark.slow
+def test_a_finding_shows_what_is_wrong_with_its_first_row(tmp_path: Path) -> None:
+    rows = preference_rows(30)
+    rows[2]["chosen"] = "nan"
+    _, out, _ = run(str(write_jsonl(tmp_path / "p.jsonl", rows)), "--out", str(tmp_path / "out"))
+    assert "chosen is the text nan" in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_a_folder_is_found_by_its_plain_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hubdir" / "data").mkdir(parents=True)
+    write_jsonl(tmp_path / "hubdir" / "data" / "train-00000.jsonl", preference_rows(30))
+    write_jsonl(tmp_path / "hubdir" / "data" / "test-00000.jsonl", preference_rows(9))
+    monkeypatch.chdir(tmp_path)
+    _, found = report("hubdir", "--out", str(tmp_path / "out"))
+    assert list(found["preferences"]["files"]) == ["train-00000.jsonl"]
+    assert found["preferences"]["reading"]["left_out"] == ["data/test-00000.jsonl"]
+
+
 @pytest.mark.slow
 def test_an_unfit_file_leaves_its_report_and_its_exit_code(tmp_path: Path) -> None:
     rows = preference_rows(5)
@@ -133,7 +177,7 @@ def test_a_folder_that_is_no_report_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def _parquet(path: Path) -> None:
-    pq.write_table(pa.table({"question": ["a", "b"], "answer": ["c", "d"]}), path)
+    pq.write_table(pa.table({"topic": ["a", "b"], "remark": ["c", "d"]}), path)
 
 
 #: File name, how it is written, exit code, and what the message says.
@@ -167,7 +211,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
     "folder without data": ("folder", lambda path: path.mkdir(), 2, "holds no data file"),
     "folder by the name of a file": ("a.jsonl", lambda path: path.mkdir(), 2, "holds no data file"),
     "missing": ("a.jsonl", lambda path: None, 2, "No such file"),
-    "another schema": ("a.parquet", _parquet, 1, "no column 'chosen'; got question, answer"),
+    "another schema": ("a.parquet", _parquet, 1, "got topic, remark; expected a prompt"),
     "no Parquet": ("a.parquet", lambda path: path.write_text(GOOD), 2, "a.parquet cannot be read"),
     "UTF-16": ("a.jsonl", lambda path: path.write_bytes(GOOD.encode("utf-16")), 2, "UTF-16"),
     "Latin-1 line": ("a.jsonl", lambda path: path.write_bytes(b'{"prompt": "caf\xe9"}\n'), 1, "can't decode byte 0xe9"),

@@ -16,10 +16,11 @@ from rapidfuzz import fuzz
 from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
+from preflow.config.reading import ReadingSettings
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
-from preflow.data.quality.rows.ingest import FINE, TEXTS_PER_ROW, ChunkTexts, ingest
+from preflow.data.quality.rows.ingest import FINE, SCORES, TEXTS_PER_ROW, ChunkTexts, ReadingCounts, ingest
 from preflow.data.quality.rows.prompt_echo import beginnings, repeats, whole_similarity
 from preflow.data.quality.rows.word_hashes import Words, bands, combine
 from preflow.data.quality.wording.equivalence import may_be_alike, no_clear_winner
@@ -56,6 +57,7 @@ class ChunkTask:
         number: Of the chunk, from 0.
         file: Where the rows go, in the internal form.
         settings: Thresholds.
+        reading: How rows are read.
     """
 
     kind: DataKind
@@ -63,6 +65,7 @@ class ChunkTask:
     number: int
     file: Path
     settings: ValidationSettings
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
 
 
 @dataclass(slots=True)
@@ -73,11 +76,13 @@ class ChunkMeasures:
         columns: Name to one value per row, shape ``(N,)`` or ``(K, N)``.
         sources: Rows by the value of their column ``source``.
         size: Bytes written.
+        reading: How the rows were read.
     """
 
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
     size: int = 0
+    reading: ReadingCounts = field(default_factory=ReadingCounts)
 
 
 def measure_chunk(order: ChunkTask) -> ChunkMeasures:
@@ -86,7 +91,7 @@ def measure_chunk(order: ChunkTask) -> ChunkMeasures:
     Raises:
         DataFileError: The file has changed since it was cut into chunks.
     """
-    texts = ingest(order.kind, order.chunk.file, order.chunk.read())
+    texts = ingest(order.kind, order.chunk.file, order.chunk.read(), order.reading)
     order.file.write_bytes(b"".join(texts.lines))
     sizes = np.fromiter(map(len, texts.lines), np.int64)
     columns: dict[str, NDArray[Any]] = {
@@ -95,9 +100,10 @@ def measure_chunk(order: ChunkTask) -> ChunkMeasures:
         "offset": np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes,
         "chunk": np.full(len(sizes), order.number, np.uint32),
         "part": np.full(len(sizes), order.chunk.part == "eval", bool),
+        "made": np.array(texts.made, bool),
     }
     columns |= _measure(order, texts)
-    return ChunkMeasures(columns, texts.sources, int(sizes.sum()))
+    return ChunkMeasures(columns, texts.sources, int(sizes.sum()), texts.reading)
 
 
 def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
@@ -146,6 +152,8 @@ def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
         columns |= _personal(order.settings, texts, step)
     if step == 3:
         columns |= _compare(order.settings, texts, columns, fine)
+        scores = np.array(texts.scores, np.uint8)
+        columns |= {f"scores_{name}": scores == SCORES.index(name) for name in ("agree", "tie", "inverted")}
     columns["repeats"] = _repeats(texts, words, step, order.settings.repeats_prompt)
     return columns
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflow.data.files.sources import DataSource
+from preflow.data.quality.rows.ingest import ReadingCounts
 from preflow.data.quality.rows.row_checks import ChunkMeasures
 from preflow.data.rows import Source
 from preflow.data.validated import DataKind
@@ -36,6 +37,7 @@ class Columns:
         origins: The same sources, by name.
         total: Rows.
         size: Bytes of all rows.
+        reading: How the rows were read.
     """
 
     kind: DataKind
@@ -47,6 +49,7 @@ class Columns:
     size: int = 0
     names: dict[str, str] = field(default_factory=dict)
     origins: dict[str, DataSource] = field(default_factory=dict)
+    reading: ReadingCounts = field(default_factory=ReadingCounts)
     _types: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, int] = field(default_factory=dict)
     _open: dict[str, BinaryIO] = field(default_factory=dict)
@@ -79,6 +82,7 @@ class Columns:
         self.files.append(file)
         self.sizes.append(len(found.columns["row"]))
         self.sources.update(found.sources)
+        self.reading.add(found.reading)
         self.total += self.sizes[-1]
         self.size += found.size
 

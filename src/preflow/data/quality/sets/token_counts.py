@@ -94,8 +94,10 @@ def _estimates(renderer: Renderer, columns: Columns, among: NDArray[np.bool_]) -
 
 def _contents(values: dict[str, Any]) -> list[str]:
     """What every turn of a row says; of a pair the last two are its answers."""
-    turns = values["messages"] if "messages" in values else values["prompt"] + values["chosen"] + values["rejected"]
-    return [turn["content"] for turn in turns]
+    if "messages" in values:
+        return [turn["content"] for turn in values["messages"]]
+    answers = ["\n".join(turn["content"] for turn in values[name]) for name in ("chosen", "rejected")]
+    return [*(turn["content"] for turn in values["prompt"]), *answers]
 
 
 def _batch(renderer: Renderer, rows: list[list[str]], overhead: tuple[int, int], *, pairs: bool) -> NDArray[np.int32]:

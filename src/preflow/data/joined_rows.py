@@ -1,0 +1,44 @@
+"""Rows of a source, where several of its rows together may make one."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from preflow.config.reading import ReadingSettings
+from preflow.data.files.chunks import Chunk, Part, chunks, row_chunks
+from preflow.data.files.jsonl import from_quarantine
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import DataSource
+from preflow.data.row_formats.row import Row
+from preflow.data.row_formats.verdicts import has_verdict, join_verdicts
+from preflow.data.validated import DataKind
+
+#: Rows at the beginning of a source that tell how it is written.
+FIRST_ROWS = 100
+
+
+def joined_chunks(
+    kind: DataKind, source: DataSource, name: str, part: Part, settings: ReadingSettings
+) -> Iterator[Chunk]:
+    """A source cut into chunks; of pairs, rows with a verdict on one answer are joined first.
+
+    Raises:
+        DataFileError: The file cannot be read or is not of the kind that its name says; names file and line.
+    """
+    if kind == "preferences" and holds_verdicts(source, settings):
+        return row_chunks(join_verdicts(map(from_quarantine, read_rows(source, name)), settings), name, part)
+    return chunks(source, name, part)
+
+
+def joined_rows(kind: DataKind, source: DataSource, settings: ReadingSettings) -> Iterator[RawRow]:
+    """The same rows one after the other."""
+    rows = map(from_quarantine, read_rows(source))
+    if kind == "preferences" and holds_verdicts(source, settings):
+        return join_verdicts(rows, settings)
+    return rows
+
+
+def holds_verdicts(source: DataSource, settings: ReadingSettings) -> bool:
+    """Whether one of the first rows has a verdict on a single answer."""
+    first = islice(read_rows(source), FIRST_ROWS)
+    return any(has_verdict(Row(raw.values, settings)) for raw in map(from_quarantine, first) if raw.malformed is None)

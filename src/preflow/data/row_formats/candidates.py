@@ -1,0 +1,208 @@
+"""Pairs from several answers to one prompt: two with a verdict on them (arenas), or many with scores or ranks."""
+
+from itertools import combinations
+from typing import Any
+
+from preflow.data.row_formats.cells import is_null, number, parse_list, truth
+from preflow.data.row_formats.demonstrations import asked, got, prompt_name
+from preflow.data.row_formats.names import (
+    CANDIDATES,
+    CONTENT_KEYS,
+    FINISHED,
+    RANKS,
+    SCORES,
+    WINNERS,
+    normal,
+)
+from preflow.data.row_formats.pairs import Comparison, Turns, compared
+from preflow.data.row_formats.problems import RowProblem
+from preflow.data.row_formats.row import Row
+from preflow.data.row_formats.turns import Turn, read_answer
+from preflow.data.rows import Message
+from preflow.data.text import quoted
+
+_BASES = ("response", "answer", "completion", "output", "conversation", "reply", "text", "summary", "human_ref")
+_ENDINGS = (("_a", "_b"), ("_0", "_1"), ("_1", "_2"), ("1", "2"))
+#: Columns of two answers, and the ends of their names.
+_TWO = tuple((base + one, base + two, (one, two)) for base in _BASES for one, two in _ENDINGS)
+_TIES = ("tie", "both", "draw", "equal", "neither", "none")
+_TEXT_KEYS = (*CONTENT_KEYS, "response", "answer", "completion", "output")
+
+
+def two_names(row: Row) -> tuple[str, str, tuple[str, str]] | None:
+    """The columns of two answers that stand against each other, and how their names end."""
+    return next((names for names in _TWO if row.has(names[0]) and row.has(names[1])), None)
+
+
+def has_two(row: Row) -> bool:
+    """Whether a row has two answers and says, or could say, which is better."""
+    return two_names(row) is not None
+
+
+def two(row: Row) -> list[Comparison]:
+    """Two answers with a verdict; a tie is no preference.
+
+    Raises:
+        RowProblem: It is a tie, or there is no verdict.
+    """
+    names = two_names(row)
+    assert names is not None, "recognised by it"
+    first, second, endings = names
+    better = _winner(row, endings)
+    answers = _texts(row, first), _texts(row, second)
+    chosen, rejected = (answers[better], answers[1 - better])
+    columns = (first, second) if better == 0 else (second, first)
+    read = []
+    for value, column in zip((chosen, rejected), columns, strict=True):
+        read.append(_several(row, value, column) if _is_texts(value) else read_answer(value, column, row.notes))
+    return [compared(row, read[0], read[1], columns, from_prompt=_is_texts(chosen) and _is_texts(rejected))]
+
+
+def _texts(row: Row, name: str) -> Any:
+    """An answer; a list of texts that a cell holds (one for each question) as a list."""
+    value = row.get(name)
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        found = parse_list(value)
+        return found if _is_texts(found) else value
+    return value
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _several(row: Row, answers: list[str], column: str) -> Turns:
+    """A conversation of several questions, each with its answer."""
+    name = prompt_name(row)
+    questions: Any = _texts(row, name) if name is not None else None
+    if not _is_texts(questions) or len(questions) != len(answers):
+        raise RowProblem("wrong_type", f"'{column}' is a list of {len(answers)} texts, expected as many prompts")
+    turns: list[Turn] = []
+    for question, answer in zip(questions, answers, strict=True):
+        turns += [Turn(Message("user", question)), *read_answer(answer, column, row.notes)]
+    row.notes.changed.add("cell_parsed")
+    return tuple(turns)
+
+
+def _winner(row: Row, endings: tuple[str, str]) -> int:
+    """Which of the two is better, 0 or 1."""
+    one_hot = [truth(row.peek(f"winner_model{ending}")) for ending in endings]
+    if any(said is not None for said in one_hot):
+        row.use(*(f"winner_model{ending}" for ending in endings), "winner_tie")
+        return _decided(row, 0 if one_hot[0] else 1 if one_hot[1] else None, "winner_model_a, winner_model_b")
+    name = row.first(WINNERS)
+    if name is not None:
+        row.use(*(f"model{ending}" for ending in endings))
+        return _decided(row, _verdict(row, row.get(name), name, endings), row.column(name))
+    for base in (*SCORES, "overall_score"):
+        scores = [number(row.peek(base + ending)) for ending in endings]
+        if scores[0] is not None and scores[1] is not None:
+            row.use(*(base + ending for ending in endings))
+            better = 0 if scores[0] > scores[1] else 1 if scores[1] > scores[0] else None
+            return _decided(row, better, f"{base}{endings[0]}, {base}{endings[1]}")
+    raise RowProblem(
+        "missing_column", f"two answers and no column that names the better one; got {got(row)}; expected winner"
+    )
+
+
+def _decided(row: Row, better: int | None, column: str) -> int:
+    if better is None:
+        raise RowProblem("no_preference", f"{column}: a tie")
+    return better
+
+
+def _verdict(row: Row, value: Any, name: str, endings: tuple[str, str]) -> int | None:
+    """What a verdict names: 0 the first answer, 1 the second, none a tie."""
+    whole = number(value)
+    if whole is not None and endings != ("_a", "_b") and whole in (places := [int(end.strip("_")) for end in endings]):
+        return places.index(int(whole))
+    word = normal(value) if isinstance(value, str) else ""
+    if any(word == tie or word.startswith(f"{tie}_") or word == f"{tie}bad" for tie in _TIES):
+        return None
+    for place, ending in enumerate(endings):
+        letter = ending.strip("_")
+        model = row.peek(f"model{ending}")
+        named = isinstance(model, str) and model == value
+        if (
+            word in {letter, f"model{ending}", f"response{ending}", f"answer{ending}", ("left", "right")[place]}
+            or named
+        ):
+            return place
+    raise RowProblem(
+        "wrong_type",
+        f"'{row.column(name)}' is {quoted(repr(value))}, expected model{endings[0]}, model{endings[1]} or tie",
+    )
+
+
+def ranked_name(row: Row) -> str | None:
+    """The column of several answers with their scores or ranks, or Alpaca's list of outputs, the best first."""
+    for name in (*CANDIDATES, "output"):
+        value = row.peek(name)
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(item, str | dict) for item in value):
+            return name
+    return None
+
+
+def has_ranking(row: Row) -> bool:
+    """Whether a row has a prompt and several answers in an order."""
+    return ranked_name(row) is not None and prompt_name(row) is not None
+
+
+def ranking(row: Row) -> list[Comparison]:
+    """Every pair of answers of which one is better (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
+
+    Raises:
+        RowProblem: There are no scores or ranks, or all are equal.
+    """
+    name = ranked_name(row)
+    assert name is not None, "recognised by it"
+    items = row.get(name)
+    worth = _worth(row, items, name)
+    answers = [
+        None if _is_cut(item) else read_answer(_said(item, f"{name}[{place}]"), f"{name}[{place}]", row.notes)
+        for place, item in enumerate(items)
+    ]
+    prompt = asked(row)
+    found = []
+    for one, two in combinations(sorted(range(len(items)), key=lambda place: -worth[place]), 2):
+        better, worse = answers[one], answers[two]
+        if better is not None and worse is not None and worth[one] > worth[two]:
+            found.append(Comparison(prompt, better, worse))
+    if not found:
+        raise RowProblem("no_preference", f"all answers of '{row.column(name)}' have one score")
+    row.notes.made = True
+    row.notes.changed.add("ranking_compared")
+    return found
+
+
+def _is_cut(item: Any) -> bool:
+    return isinstance(item, dict) and any(truth(item.get(key)) is False for key in FINISHED)
+
+
+def _said(item: Any, where: str) -> Any:
+    if isinstance(item, str):
+        return item
+    text = next((item[key] for key in _TEXT_KEYS if not is_null(item.get(key))), None)
+    if text is None:
+        raise RowProblem("missing_value", f"{where} has no text; got {', '.join(map(str, item))}")
+    return text
+
+
+def _worth(row: Row, items: list[Any], name: str) -> list[float]:
+    """How good each answer is: a number that is higher for a better one."""
+    for names, sign in ((SCORES, 1.0), (RANKS, -1.0)):
+        for key in names:
+            beside = row.peek(key)
+            if isinstance(beside, list) and len(beside) == len(items):
+                values = [number(value) for value in beside]
+                row.use(key)
+            else:
+                values = [number(item.get(key)) if isinstance(item, dict) else None for item in items]
+            if all(value is not None for value in values):
+                return [sign * (value or 0.0) for value in values]
+    if name == "output":
+        return [-float(place) for place in range(len(items))]
+    raise RowProblem(
+        "missing_column",
+        f"'{row.column(name)}' has {len(items)} answers without scores or ranks; expected a list scores",
+    )

@@ -16,10 +16,11 @@ The rule looks at root mean squares of ``d_t``, in which signs do not cancel:
   among all others. This limit is wider, since the worst of many thousand responses is no typical one.
 
 In float32 the limits follow from measurements (``python -m bench.bench_start_checks``; figures in ``bench/README.md``):
-between the store's forward and the trainer's, tokens lie 2e-5 nats apart (root mean square), the worst response 3e-5,
-so that both limits are more than ten times what rounding does. Those of 16-bit dtypes are set by their coarser numbers
-and not measured on a large model yet. A change of weights that moves tokens by less than ``all_rows`` is not seen here:
-digests of the weights (``preflow.dpo.weight_checks``) see it.
+between the store's forward and the trainer's, tokens lie 2e-5 nats apart (root mean square), the worst response 3e-5;
+a forward in bfloat16 lies 0.06 apart, another adapter 0.3, the base 0.8. A change that moves tokens by less than
+``all_rows`` is not seen here, as one changed weight or an adapter rounded to bfloat16: digests of the weights
+(``preflow.dpo.weight_checks``) see it. In 16 bits the forward itself is off by 0.06, so that no limit lies ten times
+above that and ten times below the base: those here lie some three times above it, and digests prove the weights.
 """
 
 import math
@@ -46,8 +47,8 @@ class Limits(NamedTuple):
 #: By dtype of the forward.
 LIMITS = {
     torch.float32: Limits(5e-4, 2e-3),
-    torch.float16: Limits(1e-2, 5e-2),
-    torch.bfloat16: Limits(1e-1, 5e-1),
+    torch.float16: Limits(5e-2, 2e-1),
+    torch.bfloat16: Limits(3e-1, 1.5),
 }
 
 

@@ -5,6 +5,7 @@ puts the part there. Nothing generated is committed, so that no page can be out 
 """
 
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable
@@ -26,6 +27,9 @@ from preflow.config.base import COSMETIC
 from preflow.config.reading import ReadingSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ValidationSettings
+from preflow.data.row_formats.row import CHANGED
+from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
+from preflow.data.row_formats.table import VERDICT
 from preflow.findings import FINDINGS, setting_of
 from preflow.formats import COMPRESSIONS, FORMATS
 
@@ -127,6 +131,18 @@ def formats() -> str:
     return _table(("format", "file names end in", "may be followed by"), rows)
 
 
+def row_formats() -> str:
+    """All formats of rows, with an example of each."""
+    parts = []
+    for kind, forms in (*ROW_FORMATS.items(), ("rows with verdicts", (VERDICT,))):
+        rows = ((form.name, form.how, f"`{json.dumps(form.example)}`") for form in forms)
+        parts.append(f"### {kind.capitalize()}\n\n{_table(('format', 'what becomes what', 'example'), rows)}")
+    changes = _table(
+        ("what is changed on the way", "in words"), ((f"`{name}`", text) for name, text in CHANGED.items())
+    )
+    return "\n".join([*parts, "### What may be changed\n", changes])
+
+
 def glossary() -> str:
     """All terms, and the private words with the terms to use."""
     read = yaml.safe_load(GLOSSARY.read_text("utf-8"))
@@ -167,6 +183,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "findings": findings,
     "commands": commands,
     "formats": formats,
+    "row-formats": row_formats,
     "troubleshooting": troubleshooting,
     "glossary": glossary,
     "packages": packages,

@@ -9,6 +9,7 @@ import yaml
 from docs.tools import pages
 from docs.tools.words import ROOT
 from preflow.config import recipe_schema
+from preflow.data.row_formats.table import DEMONSTRATIONS, PREFERENCES, VERDICT
 from preflow.findings import FINDINGS
 
 
@@ -55,6 +56,13 @@ def test_every_format_has_its_suffixes_and_compressions() -> None:
 
     assert "| jsonl | `.jsonl`, `.ndjson` | `.gz`, `.zst` |" in made
     assert "| parquet | `.parquet` |  |" in made
+
+
+def test_every_format_of_rows_has_its_line_and_its_example() -> None:
+    made = pages.row_formats()
+
+    for form in (*DEMONSTRATIONS, *PREFERENCES, VERDICT):
+        assert f"| {form.name} | {form.how} | `{json.dumps(form.example)}` |" in made
 
 
 def test_every_subcommand_has_its_usage_and_its_options() -> None:

@@ -8,7 +8,7 @@ from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import Overlong, RowCounts, tokenize_demonstrations, tokenize_pairs
 from preflow.errors import DataError, TemplateError
-from tests.unit.data.tokens.tokenizers import make_tokenizer
+from tests.unit.data.tokens.tokenizers import THINKS_LAST, make_tokenizer
 
 # Every character below is one token, every special token one: a turn "<|im_start|>" "R" ":" text "<|im_end|>".
 TEMPLATE = (
@@ -145,3 +145,30 @@ def test_every_pair_is_used_or_dropped_and_no_used_one_is_too_long(
         all(response[-1] == RENDERER.closing_id for response in (row.chosen_ids, row.rejected_ids)) for row in rows
     )
     assert len(rows) - whole == counts.changed["response_cut"]
+
+
+def test_a_masked_turn_is_context_also_when_old_turns_are_removed() -> None:
+    """Four turns of "[R:X]", four tokens each; the row without its oldest two ends "[u:e][a:f]"."""
+    row = Demonstration(messages("a", "b", "c", "d", "e", "f"), Source("d", 1), masked=(3,))
+    (whole,), _ = tokenize_demonstrations([row], RENDERER, 1000, "drop")
+    learnt = [index for index, inside in zip(whole.input_ids, whole.response_mask, strict=True) if inside]
+    assert text(learnt) == "b]f]"
+    (cut,), _ = tokenize_demonstrations([row], RENDERER, len(whole.input_ids) - 1, "drop")
+    assert text([index for index, inside in zip(cut.input_ids, cut.response_mask, strict=True) if inside]) == "f]"
+
+
+def test_thoughts_that_the_template_leaves_out_are_counted() -> None:
+    thinks = Message("assistant", "d", reasoning="b")
+    row = Demonstration((*messages("a"), thinks), Source("d", 1))
+    _, counts = tokenize_demonstrations([row, shown("a", "b")], RENDERER, 1000, "drop")
+    assert (counts.used, dict(counts.changed)) == (2, {"reasoning_lost": 1})
+    writes = TEMPLATE.replace("+ m['content'] +", "+ m.get('reasoning_content', '') + m['content'] +")
+    (kept,), counts = tokenize_demonstrations([row], Renderer(make_tokenizer(writes), "chat"), 1000, "drop")
+    assert (text(kept.input_ids), dict(counts.changed)) == ("[u:a][a:bd]", {})
+
+
+def test_empty_thoughts_that_the_template_writes_into_an_answer_are_counted() -> None:
+    renderer = Renderer(make_tokenizer(THINKS_LAST), "chat")
+    assert renderer.writes_empty_thoughts
+    _, counts = tokenize_demonstrations([shown("a", "b")], renderer, 1000, "drop")
+    assert dict(counts.changed) == {"empty_think_block": 1}

@@ -317,3 +317,36 @@ def test_the_findings_of_a_report_are_a_table_with_the_worst_first(tmp_path: Pat
         ("duplicate_row", "set_aside", "p.jsonl:62"),
         ("no_clear_winner", "warn", "p.jsonl:61"),
     ]
+
+
+@pytest.mark.slow
+def test_scores_that_contradict_pairs_are_findings_and_stop_a_set_where_all_do(tmp_path: Path) -> None:
+    rows = [{**row, "score_chosen": 5, "score_rejected": 3} for row in pairs(40)]
+    rows[3] |= {"score_chosen": 1}
+    rows[4] |= {"score_chosen": 3}
+    _, report, _ = gate(spec(preferences=write(tmp_path / "a.jsonl", rows)), tmp_path / "one")
+    found = report["preferences"]["findings"]
+    assert (found["scores_inverted"]["rows"], found["scores_tie"]["rows"]) == ({"a.jsonl": [4]}, {"a.jsonl": [5]})
+    assert quarantined(tmp_path / "one") == {("a.jsonl", 4): "scores_inverted"}
+    swapped = [{**row, "score_chosen": 1, "score_rejected": 3} for row in pairs(40)]
+    with pytest.raises(DataUnfitError, match=r"scores_all_inverted.*probably swapped"):
+        gate(spec(preferences=write(tmp_path / "b.jsonl", swapped)), tmp_path / "all")
+
+
+@pytest.mark.slow
+def test_rows_with_verdicts_are_pairs_where_a_prompt_has_both_and_a_ranking_is_several(tmp_path: Path) -> None:
+    """Thirty prompts with both verdicts and one with one of them; a ranking of three gives three pairs."""
+    both = [
+        {"prompt": f"Question {n}?", "completion": f"{word} {n}.", "label": good}
+        for n in range(30)
+        for word, good in (("Kind", True), ("Rude", False))
+    ]
+    rows = [*both, {"prompt": "Alone?", "completion": "Yes.", "label": True}]
+    _, report, _ = gate(spec(preferences=write(tmp_path / "kto.jsonl", rows)), tmp_path / "kto")
+    assert (report["preferences"]["rows_in"], report["preferences"]["used"]) == (31, 30)
+    assert quarantined(tmp_path / "kto") == {("kto.jsonl", 61): "single_verdict"}
+    ranked = [
+        {"prompt": f"Q {n}?", "responses": [f"a {n}", f"b {n}", f"c {n}"], "scores": [1, 3, 2]} for n in range(20)
+    ]
+    _, report, _ = gate(spec(preferences=write(tmp_path / "r.jsonl", ranked)), tmp_path / "ranked")
+    assert report["preferences"]["rows_in"] == 60

@@ -153,8 +153,6 @@ def _turn(value: Any, where: str, notes: RowNotes) -> list[Turn]:
     if reasoning:
         notes.changed.add("reasoning_kept")
         reasoning = clean(_encodable(reasoning, where), f"{where}: the reasoning", notes.changed)
-    if content_key in keys and role == "assistant":
-        refuse_transcript(content, where, answer=True)
     return [Turn(Message(role, _text(content, where, notes), reasoning), trained or role != "assistant")]
 
 

@@ -131,6 +131,8 @@ def test_a_row_that_means_something_else_is_refused_by_name(finding: str, values
 def test_what_only_looks_like_it_is_not_refused() -> None:
     for answer in ("None.", "nano", "[1, 2, 3]", '{"role": "admin"}', "<s>old</s> new", "Human: a word", "a</b>"):
         assert said(shown({"prompt": "Hi", "completion": answer})[0])[1] == ("assistant", answer)
+    script = {"role": "assistant", "content": "A scene:\n\nHuman: Hi\n\nRobot: Hello"}  # turns are parted already
+    assert said(shown({"messages": [U, script]})[0])[1] == ("assistant", script["content"])
     row, notes = shown({"prompt": "Hi", "completion": "Hello", "label": "greeting", "weight": 3})
     assert (said(row), notes.columns) == ([HI, HELLO], ("label", "weight"))
 

@@ -1,6 +1,7 @@
 """Pieces of the integration tests: a recipe with two rows, a pipeline in a process of its own, its tracked runs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -92,8 +94,32 @@ def recipe(tmp_path: Path) -> Path:
     return write_recipe(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def home_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder whose databases have their tables and nothing else.
+
+    MLflow and Prefect take ten seconds each to make them: once for all processes of the test run. A first run on an
+    empty folder has tests of its own.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    home = folder / "home-with-tables"
+    with FileLock(f"{home}.lock"):
+        if not home.exists():
+            made = tmp_path_factory.mktemp("tables") / "home"
+            own = {"PREFLOW_HOME": str(made), "PREFECT_HOME": str(made / "prefect")}
+            tables = ["-c", "from tasks.tracking.client import prepare_store; prepare_store()"]
+            for command in (tables, ["-m", "prefect", "server", "database", "upgrade", "--yes"]):
+                environment = {**clean_environment(), **own}
+                subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, check=True, capture_output=True)
+            made.rename(home)
+    return home
+
+
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Pipeline:
+def pipeline(tmp_path: Path, home_with_tables: Path) -> Pipeline:
+    shutil.copytree(home_with_tables, tmp_path / "home")
     return Pipeline(tmp_path)
 
 

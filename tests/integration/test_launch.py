@@ -68,10 +68,14 @@ def uneven(out: Path, count: int) -> None:
     write_rows(out / rows_file("preferences", "eval"), rows(range(count, count + 4)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "budget", "forwards", "count"),
-    [("sft", 40, 1, 21), ("dpo", None, 1, 21), ("dpo", 60, 1, 21), ("dpo", None, 2, 23)],
+    [
+        pytest.param("sft", 40, 1, 21, marks=pytest.mark.slow),
+        pytest.param("dpo", None, 1, 21, marks=pytest.mark.nightly),
+        pytest.param("dpo", 60, 1, 21, marks=pytest.mark.nightly),
+        pytest.param("dpo", None, 2, 23, marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_train_as_one(
     prepared: Run,

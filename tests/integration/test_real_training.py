@@ -76,6 +76,8 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "dropout": ({}, {"lora_dropout": 0.1, "per_device_train_batch_size": 4}, "short"),
     "full, checkpointed": ({"tuning": "full"}, {"gradient_checkpointing": True}, "middling"),
 }
+#: Those of `make test`: each part of the estimate once (adapter, all weights, packed weights, activations made again).
+EACH_TIME = {("lora", "dpo"), ("full", "sft"), ("4-bit", "dpo"), ("checkpointed", "sft")}
 
 
 @pytest.mark.slow
@@ -89,7 +91,7 @@ def test_a_last_step_that_ruins_the_model_is_no_success(tmp_path: Path) -> None:
         run_sft(spec, tmp_path / "out", Silent())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_forced_learning_rate_is_stopped_by_the_default_evaluations(tmp_path: Path) -> None:
     """5e-4, and the defaults of what limits and schedules a training: an evaluation every 20 steps, 10 nats,
     a cosine after a tenth of warm-up. Few pairs, one by one, save time. What is kept is within the limit.
@@ -105,9 +107,14 @@ def test_a_forced_learning_rate_is_stopped_by_the_default_evaluations(tmp_path: 
     assert divergence(spec, tmp_path / "dpo" / "model") <= 10
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "stage"),
+    [
+        pytest.param(way, stage, marks=pytest.mark.slow if (way, stage) in EACH_TIME else pytest.mark.nightly)
+        for way in WAYS
+        for stage in ("sft", "dpo")
+    ],
+)
 def test_tensors_are_what_was_estimated(tmp_path: Path, stage: str, way: str) -> None:
     """PyTorch allocates within 5 % of what was predicted, by its own profiler: the same in every run, on any machine.
 
@@ -130,8 +137,9 @@ def profiled(self: Trainer, train: Callable[..., Any], peaks: list[int], **argum
     peaks.append(max(accumulate(made_and_freed)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("sft", marks=pytest.mark.nightly), pytest.param("dpo", marks=pytest.mark.slow)]
+)
 def test_memory_is_what_was_estimated(tmp_path: Path, stage: str) -> None:
     """What the process takes above the loaded SmolLM2 is within 15 % of what was predicted; both go to MLflow.
 

@@ -44,7 +44,7 @@ def ports() -> tuple[int, int]:
 @pytest.fixture
 def ui(pipeline: Pipeline, ports: tuple[int, int]) -> Iterator[subprocess.Popen[bytes]]:
     mlflow, prefect = ports
-    environment = {**clean_environment(), "PREFLOW_HOME": str(pipeline.home), "PREFECT_HOME": str(pipeline.home / "p")}
+    environment = {**clean_environment(), "PREFLOW_HOME": str(pipeline.home), "PREFECT_HOME": str(pipeline.home / "prefect")}
     command = [sys.executable, "-m", "flows.ui", "--no-browser"]
     command += ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     with running(command, environment, pipeline.folder / "ui.log") as process:

@@ -44,7 +44,8 @@ def ports() -> tuple[int, int]:
 @pytest.fixture
 def ui(pipeline: Pipeline, ports: tuple[int, int]) -> Iterator[subprocess.Popen[bytes]]:
     mlflow, prefect = ports
-    environment = {**clean_environment(), "PREFLOW_HOME": str(pipeline.home), "PREFECT_HOME": str(pipeline.home / "prefect")}
+    homes = {"PREFLOW_HOME": str(pipeline.home), "PREFECT_HOME": str(pipeline.home / "prefect")}
+    environment = {**clean_environment(), **homes}
     command = [sys.executable, "-m", "flows.ui", "--no-browser"]
     command += ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     with running(command, environment, pipeline.folder / "ui.log") as process:

@@ -22,7 +22,9 @@ from typing import Annotated, Any
 import typer
 
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
-SUBCOMMANDS = ("run", "validate", "plan", "export", "store", "ui", "schema", "explain")
+SUBCOMMANDS = (
+    "run", "validate", "plan", "export", "deploy", "submit", "worker", "sync", "store", "ui", "schema", "explain",
+)  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"
 _ROOT = Path(__file__).parents[1]
 _ROWS = 20

@@ -56,6 +56,7 @@ class NumericalChecks:
         """Name the stage and, per row of the data set, the file and row it came from."""
         self.stage, self.sources = stage, sources
         self._rows: list[int] = []
+        self._first: tuple[list[int], float] | None = None
         trainer = as_trainer(self)
         trainer.data_collator = NumberedRows(trainer.data_collator)
         trainer.add_callback(_StepHooks(self))
@@ -63,6 +64,8 @@ class NumericalChecks:
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, looked at."""
         rows = inputs.pop(ROW, None)
+        if rows is not None and model.training and self._first is None:
+            self._first = rows.tolist(), self._nats_at_start(model, inputs)
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
         if rows is not None and model.training:
@@ -93,13 +96,16 @@ class NumericalChecks:
             raise NonFiniteLossError(f"{self.stage}: weights are NaN or infinite {_after_step(trainer)}")
 
     def check_end(self) -> None:
-        """Stop after a last step that ruined the model: it gives the rows of that step less than guessing would.
+        """Stop after a last step that ruined the model: it gives rows less than guessing would, and gave them more.
 
         Guessing among V tokens takes ln V nats per token. A model that began better and ends worse has unlearnt the
         language, which a step of a far too high learning rate does. Near ``ln V`` it began with nothing to unlearn.
+        Both numbers are of the same rows: where V is small, other rows alone may lie on the other side of ``ln V``.
         """
         trainer = as_trainer(self)
         model, rows = self._last
+        if self._first is not None and not math.isnan(self._first[1]):
+            rows = self._first[0]
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[row] for row in rows]))
         nats, before = self._nats(model, batch)
         if distributed.any_rank(not math.isfinite(nats), trainer.args.device):
@@ -113,21 +119,31 @@ class NumericalChecks:
                 f"{before:.1f}; guessing among all tokens takes {guessing:.1f}) {_after_step(trainer)}"
             )
 
+    def _nats_at_start(self, model: Any, batch: Any) -> float:
+        """Nats per token of the first demonstrations before the first step; NaN for pairs, whose values are stored.
+
+        A run that goes on from a checkpoint takes them there.
+        """
+        return math.nan if "completion_mask" in batch else self._nats_now(model, batch)
+
     def _nats(self, model: Any, batch: Any) -> tuple[float, float]:
         """Nats per token that demonstrations, or chosen responses, take now, and took when training began."""
+        nats = self._nats_now(model, batch)
+        if "completion_mask" not in batch:
+            return nats, math.inf if self._first is None else self._first[1]
+        _, count = _scored_labels(batch)
+        return nats, -float(batch["ref_chosen_logps"].sum()) / count
+
+    def _nats_now(self, model: Any, batch: Any) -> float:
         trainer = as_trainer(self)
-        pairs = "completion_mask" in batch
-        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED) if pairs else batch["labels"]
+        labels, count = _scored_labels(batch)
         given = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
         model.eval()
         with torch.no_grad(), trainer.compute_loss_context_manager():
             values = model(**given, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         model.train()
-        kept = len(labels) // 2 if pairs else len(labels)  # chosen responses stand first
-        count = max(1, int((labels[:kept, 1:] != IGNORED).sum()))
-        first = next((e["loss"] for e in trainer.state.log_history if "loss" in e), math.inf)
-        before = -float(batch["ref_chosen_logps"].sum()) / count if pairs else first
-        return -float(values[:kept].double().sum()) / count, before
+        kept = len(labels) // 2 if "completion_mask" in batch else len(labels)  # chosen responses stand first
+        return -float(values[:kept].double().sum()) / count
 
     def _guilty(self, rows: Sequence[int], broken: Sequence[int], breaks: Callable[[int], bool]) -> list[int]:
         """Which rows of all processes break alone; where none does, all that ``broken`` says."""
@@ -167,6 +183,14 @@ class NumericalChecks:
             f"{', '.join(names)}{more}; the weights are unchanged, and {_kept_checkpoint(trainer)}. "
             f"Look at those rows, or lower the learning rate or max_grad_norm"
         )
+
+
+def _scored_labels(batch: Any) -> tuple[torch.Tensor, int]:
+    """Labels of a batch, shape ``(B, T)``, and how many tokens of demonstrations or chosen responses count in it."""
+    pairs = "completion_mask" in batch
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED) if pairs else batch["labels"]
+    kept = len(labels) // 2 if pairs else len(labels)
+    return labels, max(1, int((labels[:kept, 1:] != IGNORED).sum()))
 
 
 # Functions, not methods: of the identity of a stage, an error's text and what makes it are no part.

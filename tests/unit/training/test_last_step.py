@@ -10,12 +10,16 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from preflow.artifacts import SCRATCH
-from preflow.config.training import DpoSettings
+from preflow.config.training import DpoSettings, SftSettings
+from preflow.data.tokens.chat_template import Renderer
+from preflow.data.tokens.tokenize import tokenize_demonstrations
+from preflow.data.validated import load_demonstrations
 from preflow.dpo.start import load_start
 from preflow.dpo.trainer import make_trainer
 from preflow.errors import NonFiniteLossError, RuinedModelError
 from preflow.logprobs.scored_pairs import read_pairs
-from preflow.models.loading import load_tokenizer
+from preflow.models.adapters import new_adapter
+from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.specs import SftSpec
@@ -103,6 +107,47 @@ def test_nats_per_token_are_those_of_chosen_responses(prepared: Run, tmp_path: P
     values = [value for pair in pairs[:3] for value in pair.ref_chosen]
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
     assert trainer._nats(trainer.model, batch) == pytest.approx([-sum(values) / len(values)] * 2, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_same_demonstrations_are_measured_before_and_after(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 300 tokens ln V is 5.7: where the first rows take 4.1 nats and others 6.7, no step has done that.
+
+    But where the first rows themselves come to take 6.7, the steps have.
+    """
+    first: list[Any] = []
+
+    def nats(_: object, __: object, batch: Any, after: float = 4.1) -> float:
+        first.append(batch["input_ids"]) if not first else None
+        same = batch["input_ids"].shape == first[0].shape and bool((batch["input_ids"] == first[0]).all())
+        return after if same else 6.7
+
+    monkeypatch.setattr(numerical_checks.NumericalChecks, "_nats_now", nats)
+    run_with_last_rate(prepared, tmp_path / "other rows", monkeypatch, "sft", 1e-3)
+    first.clear()
+    values = iter([4.1, 6.7])
+    monkeypatch.setattr(numerical_checks.NumericalChecks, "_nats_now", lambda *_: next(values))
+    with pytest.raises(RuinedModelError, match=r"sft: .* 6\.7 nats per token \(before training 4\.1; .* 5\.7\)"):
+        run_with_last_rate(prepared, tmp_path / "ruined", monkeypatch, "sft", 1e-3)
+
+
+def test_nats_at_the_start_are_the_loss_of_the_first_demonstrations(prepared: Run, tmp_path: Path) -> None:
+    """The trainer's own loss is the mean over the same tokens."""
+    spec = SftSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data)
+    settings, tokenizer = cast(SftSettings, spec.recipe.sft), load_tokenizer(prepared.base, spec.recipe)
+    renderer = Renderer(tokenizer, spec.recipe.template)
+    rows, _ = tokenize_demonstrations(load_demonstrations(prepared.data, "train"), renderer, 256, "drop")
+    model = load_policy(prepared.base, None, spec.recipe, choose_precision(spec.recipe), trainable=True)
+    adapted = new_adapter(model, settings, seed=0)
+    trainer: Any = sft._trainer(spec, adapted, tokenizer, rows, tmp_path, Silent())
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
+    loss = trainer.compute_loss(trainer.model.train(), dict(batch))
+    numbers, nats = trainer._first
+    assert numbers == [0, 1, 2]
+    assert nats == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert trainer._nats(trainer.model, batch) == pytest.approx((nats, nats), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def server(pipeline: Pipeline) -> Iterator[dict[str, str]]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "200",
     }
-    (pipeline.home / "prefect").mkdir(parents=True)
+    (pipeline.home / "prefect").mkdir(parents=True, exist_ok=True)
     command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with running(command, environment, pipeline.folder / "server.log"):
         _wait_for(f"http://127.0.0.1:{port}/api/health")

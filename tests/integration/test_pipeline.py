@@ -183,6 +183,7 @@ def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(pipeline:
 
 @pytest.mark.slow
 def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:
+    shutil.rmtree(pipeline.home)
     done = pipeline.start(str(recipe), "--set", "dpo.betta=0.2")
     assert done.returncode == 2
     assert "did you mean 'beta'" in done.stderr
@@ -192,6 +193,7 @@ def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path)
 
 @pytest.mark.slow
 def test_a_missing_data_file_is_named_before_anything_starts(pipeline: Pipeline, recipe: Path) -> None:
+    shutil.rmtree(pipeline.home)
     (recipe.parent / "dpo.jsonl").unlink()
     done = pipeline.start(str(recipe))
     assert done.returncode == 2

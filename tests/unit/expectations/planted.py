@@ -148,7 +148,12 @@ def _malformed(rng: random.Random, row: Row) -> str:
 def _bad_turns(rng: random.Random, row: Row) -> Row:
     user, answer = {"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["chosen"]}
     other = [user, {"role": "assistant", "content": row["rejected"]}]
-    faults = [[user, user, answer], [user, answer, answer], [user, answer, user], [user, {**answer, "role": "bot"}]]
+    faults = [
+        [user, user, answer],
+        [user, answer, answer],
+        [user, answer, user],
+        [user, {**answer, "role": "narrator"}],
+    ]
     return {"chosen": rng.choice(faults), "rejected": other}
 
 
@@ -275,7 +280,7 @@ def _unclear(rng: random.Random, row: Row) -> Row:
 
 #: Kind of defect to how it is planted and the findings of which one must name each of its rows.
 DEFECTS: dict[str, tuple[Plant, set[str]]] = {
-    "wrong type": (form(_wrong_type), {"wrong_type"}),
+    "wrong type": (form(_wrong_type), {"wrong_type", "bad_role"}),  # an object is read as one turn
     "missing column": (form(_missing), {"missing_column"}),
     "blank": (form(_blank), {"blank_text"}),
     "malformed line": (form(_malformed), {"malformed_line"}),

@@ -292,9 +292,10 @@ def test_known_defects_of_real_sets_are_found_and_named(tmp_path: Path, name: st
     found = quarantined(tmp_path / "out")
     counts = Counter(found.values())
     assert counts.pop(finding) == count
-    # Looked at by hand: one prompt occurs nearly twice, and one answer holds a picture of a private font.
-    assert counts.keys() <= {"nearly_leaks_into_evaluation", "control_characters"}
-    assert counts.total() <= 1
+    # Looked at by hand: one prompt occurs nearly twice, and one answer holds a picture of a private font; of the
+    # transcripts four have two turns of the assistant in a row, and two answers go on with turns of their own.
+    by_hand = {"nearly_leaks_into_evaluation": 1, "control_characters": 1, "bad_order": 4, "prompt_differs": 2}
+    assert counts <= Counter(by_hand)
     lines = file.read_text(encoding="utf-8").split("\n")
     for (_, row), reason in found.items():
         if reason != finding:

@@ -36,7 +36,6 @@ def leaks(pipeline: Pipeline, output: str) -> dict[str, list[str]]:
 
 
 def test_the_search_finds_what_is_there(pipeline: Pipeline) -> None:
-    pipeline.home.mkdir()
     (pipeline.home / "prefect.db-wal").write_bytes(b"..hf_Pl4ntedHub..")
     assert set(leaks(pipeline, "")) == {"Pl4nted", "hf_Pl4ntedHub"}
 

@@ -41,7 +41,7 @@ def stopped(spec: DpoSpec, out: Path) -> dict[str, float]:
     return metrics
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_forced_learning_rate_is_stopped_before_it_ruins_the_model(tmp_path: Path) -> None:
     """100 times the usual rate: the limit of 10 nats is passed within a dozen steps, and earlier weights are kept.
 
@@ -77,7 +77,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "full, checkpointed": ({"tuning": "full"}, {"gradient_checkpointing": True}, "middling"),
 }
 #: Those of `make test`: each part of the estimate once (adapter, all weights, packed weights, activations made again).
-EACH_TIME = {("lora", "dpo"), ("full", "sft"), ("4-bit", "dpo"), ("checkpointed", "sft")}
+EACH_TIME = {("lora", "dpo"), ("full", "sft"), ("4-bit", "sft"), ("checkpointed", "sft")}
 
 
 @pytest.mark.slow

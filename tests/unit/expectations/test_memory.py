@@ -20,7 +20,7 @@ def test_a_set_of_more_than_three_times_the_memory_allowed_is_validated(tmp_path
     assert found["seconds"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_json_array_of_twice_the_memory_allowed_is_validated(tmp_path: Path) -> None:
     lines, file = tmp_path / "pairs.jsonl", tmp_path / "pairs.json"
     make(lines, ROWS // 2, TIMES)

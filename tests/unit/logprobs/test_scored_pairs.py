@@ -70,7 +70,7 @@ def test_a_table_is_a_sequence_of_pairs(tmp_path: Path) -> None:
     assert table.lengths("ref_chosen").tolist() == [1] * 7
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_million_stored_rows_become_a_training_set_in_memory_near_their_size(tmp_path: Path) -> None:
     """Measured: 1.4 and 1.6 times. Each table that is held once more adds about one; Python objects add thirty."""
     measured = measure(tmp_path, 1_000_000)

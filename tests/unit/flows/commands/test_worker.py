@@ -23,8 +23,9 @@ time.sleep(60)
 """
 #: A worker that takes another run as soon as one ends, and ends on Ctrl-C.
 WORKER = """
-import subprocess, sys
+import signal, subprocess, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 try:
     subprocess.Popen([sys.executable, *sys.argv[2:]]).wait()
     Path(sys.argv[1]).write_text("took another")

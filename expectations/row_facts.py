@@ -13,8 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from preflow.config.reading import ReadingSettings
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk, Part
 from preflow.data.files.hub_datasets import is_hub
 from preflow.data.files.sources import DataSource, source_names

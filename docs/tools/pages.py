@@ -24,9 +24,8 @@ from docs.tools.words import GLOSSARY, ROOT
 from flows.commands.explain import PAGE
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
-from preflow.config.reading import ReadingSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.row_formats.row import CHANGED
 from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
 from preflow.data.row_formats.table import VERDICT

@@ -12,8 +12,7 @@ from typing import Any
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Template, numbers
-from preflow.config.reading import ReadingSettings
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.sources import DataSource
 from preflow.data.validated import rows_file
 from preflow.formats import file_format

@@ -15,9 +15,8 @@ from pydantic import BaseModel, Field, model_validator
 from preflow.config.base import COSMETIC, Frozen, Template, numbers
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
-from preflow.config.reading import ReadingSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.fingerprints.files import json_digest
 
 Strategy = Literal["two-stage", "sft", "dpo"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats import table, verdicts
 from preflow.data.row_formats.conditions import refuse_unfit

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.files.chunks import Chunk, Part, chunks, row_chunks
 from preflow.data.files.jsonl import from_quarantine
 from preflow.data.files.raw_rows import RawRow

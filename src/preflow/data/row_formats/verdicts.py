@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats.cells import truth
 from preflow.data.row_formats.conditions import refuse_unfit

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats.row import RowNotes

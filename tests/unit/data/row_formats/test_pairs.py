@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats.verdicts import join_verdicts
 from tests.unit.data.row_formats.reading import pairs, problem, said

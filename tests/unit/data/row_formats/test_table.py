@@ -2,7 +2,7 @@
 
 import pytest
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.table import DEMONSTRATIONS, FORMATS, PREFERENCES, VERDICT, RowFormat, kinds, recognise
 from tests.unit.data.row_formats.reading import pairs, said, shown

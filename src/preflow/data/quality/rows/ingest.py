@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 
-from preflow.config.reading import ReadingSettings
+from preflow.config.validation import ReadingSettings
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.jsonl import from_quarantine
 from preflow.data.files.raw_rows import RawRow

@@ -16,8 +16,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.process import cpdist
 from xxhash import xxh3_64_intdigest
 
-from preflow.config.reading import ReadingSettings
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
 from preflow.data.quality.rows.ingest import FINE, SCORES, TEXTS_PER_ROW, ChunkTexts, ReadingCounts, ingest

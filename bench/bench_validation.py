@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +23,10 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from bench.process_watch import Watch, cpu_seconds, data_bytes
+
 SIZES = (10_000, 100_000, 1_000_000)
 _WORDS = 20_000
-_WATCH_SECONDS = 0.05
 #: Pairs whose tokens are counted, and how often by each way.
 _COUNTED, _ROUNDS = 20_000, 5
 _LIMIT_TOKENS = 1024
@@ -248,59 +248,6 @@ def warm_up(settings: Any) -> None:
         run_gate(
             ValidateSpec(preferences=resolve_sources([str(file)]), settings=settings), Path(place) / "out", Silent()
         )
-
-
-def data_bytes() -> int:
-    """Private memory of this process that counts against RLIMIT_DATA."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
-
-
-def cpu_seconds() -> float:
-    """Seconds of CPU that this process and its living children have used."""
-    import psutil
-
-    me = psutil.Process()
-    return float(sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True))))
-
-
-class Watch:
-    """Looks at the memory of this process and its children while something runs.
-
-    Attributes:
-        start: Bytes at the beginning.
-        peak: Most bytes seen.
-    """
-
-    def __init__(self) -> None:
-        self.start = self.peak = self._now()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._measure, daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _measure(self) -> None:
-        while not self._done.wait(_WATCH_SECONDS):
-            self.peak = max(self.peak, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        import psutil
-
-        me = psutil.Process()
-        total = int(me.memory_info().rss)
-        for process in me.children(recursive=True):
-            try:
-                total += int(process.memory_info().rss)
-            except psutil.NoSuchProcess:  # has just ended
-                continue
-        return total
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.running.terminal import Overrides, RecipeName, clear_errors, parse_overrides
+from flows.running.terminal import Overrides, RecipeName, clear_errors
 
 
 def main(
@@ -16,21 +16,14 @@ def main(
     changes: Overrides = None,
 ) -> None:
     """Make or update a deployment of a recipe on the Prefect server that PREFECT_API_URL names."""
-    from flows.running.preparation import PACKAGED_RECIPES, find_recipe, prepare_run
-    from preflow.environment import make_home
+    from flows.running.deployed_recipe import deployed_recipe
 
     with clear_errors():
-        overrides = parse_overrides(changes)
-        prepared = prepare_run(recipe, overrides)
-        make_home()  # before Prefect is imported
-        from flows.running.deployments import deploy, deployment_name, require_server, schedule, worker_path
+        asked = deployed_recipe(recipe, name, changes)
+        from flows.running.deployments import deploy, schedule
         from flows.two_stage import two_stage
 
-        when = schedule(cron, every)
-        require_server()
-        named = name or deployment_name(prepared.recipe.name)
-        place = worker_path(recipe, find_recipe(recipe), PACKAGED_RECIPES)
-        text = f"{prepared.recipe.strategy} with {prepared.recipe.model_name}"
-        deploy(two_stage, place, named, overrides, when, pool, text)
+        text = f"{asked.prepared.recipe.strategy} with {asked.prepared.recipe.model_name}"
+        deploy(two_stage, asked.place, asked.name, asked.overrides, schedule(cron, every), pool, text)
     again = f"every {every}" if every else f'at "{cron}" UTC' if cron else "when asked"
-    typer.echo(f"two-stage/{named} runs {again} in the pool {pool}; preflow submit {recipe} runs it now", err=True)
+    typer.echo(f"two-stage/{asked.name} runs {again} in the pool {pool}; preflow submit {recipe} runs it now", err=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.running.terminal import Overrides, RecipeName, clear_errors, parse_overrides
+from flows.running.terminal import Overrides, RecipeName, clear_errors
 
 _FAILED = 1
 
@@ -18,19 +18,14 @@ def main(
     changes: Overrides = None,
 ) -> None:
     """Check a recipe and its data, then run its deployment on a worker."""
-    from flows.running.preparation import PACKAGED_RECIPES, find_recipe, prepare_run
-    from preflow.environment import make_home
+    from flows.running.deployed_recipe import deployed_recipe
 
     with clear_errors():
-        overrides = parse_overrides(changes)
-        prepared = prepare_run(recipe, overrides)
-        make_home()  # before Prefect is imported
-        from flows.running.deployments import deployment_name, require_server, submit, worker_path
+        asked = deployed_recipe(recipe, name, changes)
+        from flows.running.deployments import submit
 
-        require_server()
-        named = name or deployment_name(prepared.recipe.name)
-        run = submit(named, worker_path(recipe, find_recipe(recipe), PACKAGED_RECIPES), overrides)
-    typer.echo(f"two-stage/{named}: run {run.id}", err=True)
+        run = submit(asked.name, asked.place, asked.overrides)
+    typer.echo(f"two-stage/{asked.name}: run {run.id}", err=True)
     if watch:
         raise typer.Exit(_follow(run.id))
 

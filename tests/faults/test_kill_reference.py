@@ -4,7 +4,6 @@ A kill at each step that leaves something in the store is part of ``make test``;
 nightly.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -110,14 +109,6 @@ def work(home: str, base: ModelRef, url: str, log: str, death: str | None = None
     if death is not None:
         die_at(death)
     fill(store, GROUPS, lambda: score, Silent(), "test")
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Starts processes from one that has imported everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "peft", "transformers.models.llama.modeling_llama"])
-    return context
 
 
 class Runner:

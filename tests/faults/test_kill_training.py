@@ -1,7 +1,6 @@
 """A training killed anywhere and started again ends with the same weights, byte for byte."""
 
 import json
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -44,14 +43,6 @@ def work(stage: str, spec: str, final: Path, steps: "Connection[int, int]") -> N
         build(final, lambda out: run_sft(SftSpec.model_validate_json(spec), out, Steps(steps)))
     else:
         build(final, lambda out: run_dpo(DpoSpec.model_validate_json(spec), out, Steps(steps)))
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Starts processes from one that has imported everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "peft", "transformers.models.llama.modeling_llama"])
-    return context
 
 
 class Stage:

@@ -85,19 +85,7 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> ModelS
         ConfigError: PEFT finds no module that ``targets`` names.
     """
     text = config.get_text_config()
-    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
-    if not isinstance(getattr(text, "num_attention_heads", None), int) or not isinstance(inner or 0, int):
-        raise UnknownShapeError(
-            f"architecture {config.model_type!r} is no transformer of equal layers: its memory and operations cannot "
-            "be estimated"
-        )
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise UnknownShapeError(
-            f"architecture {config.model_type!r} is no causal language model of transformers' own: {error}"
-        ) from error
+    model, inner = _without_weights(config)
     head = model.get_output_embeddings()
     plain = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
     banks, routers = _experts(model)
@@ -132,6 +120,24 @@ def shape_of(config: Any, targets: str | Sequence[str] = "all-linear") -> ModelS
         has_cpu_kernels=all_layers_have_cpu_kernels(text),
         supports_packing=packed,
     )
+
+
+def _without_weights(config: Any) -> tuple[LanguageModel, int | None]:
+    """The model's modules on the meta device, and the inner width of its MLP where the configuration names it."""
+    text = config.get_text_config()
+    inner = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
+    if not isinstance(getattr(text, "num_attention_heads", None), int) or not isinstance(inner or 0, int):
+        raise UnknownShapeError(
+            f"architecture {config.model_type!r} is no transformer of equal layers: its memory and operations cannot "
+            "be estimated"
+        )
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config), inner  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise UnknownShapeError(
+            f"architecture {config.model_type!r} is no causal language model of transformers' own: {error}"
+        ) from error
 
 
 def _experts(model: LanguageModel) -> tuple[list[torch.Tensor], int]:

@@ -104,20 +104,24 @@ def peak_memory(
         workspace=_gathered(shape, precision) if shards > 1 else buckets,
         full_weights=full_weights + adapter * 4.0 if shards > 1 else 0.0,
     )
-    layer = layer_workspace(shape, settings, batch, path)
     update = _update(shape, settings, path, trained / shards)
-    head_gradient = 4.0 * batch.head_positions * shape.hidden
     moments_of_a_step = (
         replace(base, logits=head_memory(shape, batch.head_positions, path)),
-        replace(base, logits=head_gradient, workspace=base.workspace + layer),
+        replace(
+            base,
+            logits=4.0 * batch.head_positions * shape.hidden,  # the head's gradient
+            workspace=base.workspace + layer_workspace(shape, settings, batch, path),
+        ),
         replace(base, gradients=gradients, activations=0.0, workspace=buckets + update),
     )
     peak = max(moments_of_a_step, key=lambda memory: memory.training)
-    if not path.cpu:
-        return peak
+    return replace(peak, heap=_heap(peak, settings, path)) if path.cpu else peak
+
+
+def _heap(peak: Memory, settings: TrainingSettings, path: ExecutionPath) -> float:
+    """Bytes that a process on the CPU needs beside its tensors."""
     returned = path.autocast or path.four_bit or path.dropout or settings.gradient_checkpointing
-    fragmented = 0.0 if returned else _FRAGMENTED * (peak.activations + peak.logits)
-    return replace(peak, heap=_LIBRARIES + fragmented)
+    return _LIBRARIES + (0.0 if returned else _FRAGMENTED * (peak.activations + peak.logits))
 
 
 def _optimizer_state(shape: ModelShape, settings: TrainingSettings, trained: float, path: ExecutionPath) -> float:

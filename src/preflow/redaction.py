@@ -36,11 +36,16 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def is_secret(variable: str) -> bool:
+    """Whether a variable of the environment is named as a secret."""
+    return _SECRET_NAMES.search(variable) is not None
+
+
 def _secrets() -> list[str]:
     """Secrets of the environment as a text may contain them, longest first."""
     found: set[str] = set()
     for name, value in os.environ.items():
-        if _SECRET_NAMES.search(name):
+        if is_secret(name):
             found |= {value, value.partition(":")[2]}  # an auth string is a name and a password
         elif "://" in value and (login := _LOGIN.search(value)) is not None:
             found.add(login.group().rpartition("@")[0].partition("://")[2].partition(":")[2])

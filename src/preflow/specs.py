@@ -119,7 +119,7 @@ class ReferenceSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a log-prob: precision, template and truncation; nothing of the optimizer."""
         dpo = self.recipe.dpo
-        names = ("tuning", "use_4bit", "bf16", "template", "provider", "trust_remote_code")
+        names = ("tuning", "use_4bit", "template", "provider", "trust_remote_code")
         shared = {name: getattr(self.recipe, name) for name in names}
         cut = {} if dpo is None else {"max_seq_length": dpo.max_seq_length, "overlong_response": dpo.overlong_response}
         return {**shared, **cut}
@@ -167,7 +167,7 @@ class EvaluateSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a measurement."""
         recipe = self.recipe
-        names = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
+        names = ("tuning", "use_4bit", "template", "seed", "provider", "trust_remote_code")
         beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
         return {
             "evaluation": numbers(recipe.evaluation),

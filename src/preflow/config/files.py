@@ -1,6 +1,9 @@
-"""Files of settings: YAML or JSON, recognised by their content."""
+"""Files of settings: YAML or JSON, recognised by their content, with the variables that their paths name."""
 
 import json
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from preflow.errors import ConfigError
+from preflow.redaction import is_secret
+
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def read_settings(path: Path, what: str = "recipe") -> dict[str, Any]:
@@ -49,3 +55,38 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if repeated:
         raise ConfigError(f"the recipe gives {', '.join(sorted(repeated))} twice: keep one")
     return dict(pairs)
+
+
+def expand_variables(value: Any, names: Iterable[str], where: str = "") -> Any:
+    """Settings in which ``${NAME}`` is replaced by the variable of the environment, in paths alone.
+
+    Args:
+        value: A setting, or a mapping or list of them.
+        names: The settings that are paths; whatever is below one of them is a path too.
+        where: The setting's own dotted name; empty for a whole recipe.
+
+    Raises:
+        ConfigError: A variable is not set, has no name, or is a secret.
+    """
+    names = frozenset(names)
+    if isinstance(value, dict):
+        return {
+            key: expand_variables(held, names, f"{where}.{key}" if where else str(key)) for key, held in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(expand_variables(held, names, where) for held in value)
+    if isinstance(value, str) and names & set(where.split(".")):
+        return _VARIABLE.sub(lambda found: _variable(found[1], where), value)
+    return value
+
+
+def _variable(name: str, where: str) -> str:
+    if not name.isidentifier():
+        raise ConfigError(f"{where} has ${{{name}}}: expected the name of a variable, as in ${{HOME}}/data.jsonl")
+    if is_secret(name):
+        raise ConfigError(
+            f"{where} has ${{{name}}}, which is a secret: paths are shown and stored. Name another variable"
+        )
+    if not os.environ.get(name):
+        raise ConfigError(f"{where} has ${{{name}}}, but the variable {name} is not set: set it, or write the path")
+    return os.environ[name]

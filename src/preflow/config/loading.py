@@ -10,28 +10,36 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from preflow.config.explain import explain
-from preflow.config.files import read_settings
+from preflow.config.files import expand_variables, read_settings
 from preflow.config.recipe import Recipe
+from preflow.config.requirements import require_validation_packages
 from preflow.errors import ConfigError
 from preflow.formats import DATA_SUFFIXES
+
+#: Settings that are paths, wherever they are given.
+_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config"})
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe and resolve it: overrides applied, shared settings in their sections, data paths absolute.
 
     Args:
-        path: A YAML or JSON file. Data paths in it resolve against its folder.
+        path: A YAML or JSON file. Data paths in it resolve against its folder, and ``${NAME}`` in any path is the
+            variable of the environment.
         overrides: Dotted names to values (``{"dpo.beta": 0.2}``), as ``--set`` and deployments give them. Text is read
             as YAML. An override wins wherever the setting is in the file.
 
     Raises:
         ConfigError: The file cannot be read, or settings are unknown, missing or contradictory; names each of them
-            and, for an unknown one, the nearest valid name.
+            and, for an unknown one, the nearest valid name. Or a path names a variable that is not set.
+        MissingDependencyError: Data validation is to look for personal data, without the packages that it needs.
     """
     path = Path(path)
     raw = read_settings(path)
     raw.setdefault("name", _plain_name(path.stem))
-    return _resolve_data_paths(_validated(raw, overrides, f"{path} is not a valid recipe"), path.resolve().parent)
+    _apply(overrides, raw)
+    raw = expand_variables(raw, _PATHS)
+    return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
 
 
 def recipe_for_data(kind: Literal["sft", "dpo"], dataset: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
@@ -44,23 +52,30 @@ def recipe_for_data(kind: Literal["sft", "dpo"], dataset: Sequence[str], overrid
 
     Raises:
         ConfigError: An override is unknown or has a wrong value.
+        MissingDependencyError: As ``load_recipe``.
     """
     raw: dict[str, Any] = {"name": _plain_name(Path(dataset[0]).name), "strategy": kind, kind: {"dataset": dataset}}
-    return _resolve_data_paths(_validated(raw, overrides, "the settings given cannot be used"), Path.cwd())
+    _apply({name: expand_variables(parse_value(value), _PATHS, name) for name, value in overrides.items()}, raw)
+    return _resolve_data_paths(_validated(raw, "the settings given cannot be used"), Path.cwd())
 
 
 def _plain_name(text: str) -> str:
     return re.sub(r"[^\w.\- ]+", "-", text).strip("-. ") or "recipe"
 
 
-def _validated(raw: dict[str, Any], overrides: Mapping[str, Any] | None, complaint: str) -> Recipe:
+def _apply(overrides: Mapping[str, Any] | None, raw: dict[str, Any]) -> None:
     for name, value in (overrides or {}).items():
         _override(raw, name, parse_value(value))
+
+
+def _validated(raw: dict[str, Any], complaint: str) -> Recipe:
     try:
-        return Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         problems = "\n".join(f"  - {line}" for line in explain(error))
         raise ConfigError(f"{complaint}:\n{problems}") from error
+    require_validation_packages(recipe)
+    return recipe
 
 
 def parse_value(value: Any) -> Any:

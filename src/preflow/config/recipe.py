@@ -102,9 +102,13 @@ class Recipe(Frozen):
         return json_digest(self.model_dump(mode="json"))
 
     def identity_settings(self, stage: TrainingStage) -> dict[str, Any]:
-        """The settings that can change the numbers of one training stage, as JSON."""
+        """The settings that can change the numbers of one training stage, as JSON.
+
+        ``bf16`` is not among them: what it comes to on a machine is a part of the identity of its own, so that ``auto``
+        and the value that it stands for there share what is equal.
+        """
         section = self.sft if stage == "sft" else self.dpo
-        shared = ("tuning", "use_4bit", "bf16", "template", "seed", "provider", "trust_remote_code")
+        shared = ("tuning", "use_4bit", "template", "seed", "provider", "trust_remote_code")
         values = numbers(section) if section is not None else {}
         if self.tuning == "full":  # no adapter, so its settings can change nothing
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}

@@ -25,6 +25,8 @@ _OPTIMIZER_PACKAGES = {
     "8bit|paged|_bnb|^lion|ademamix": "bitsandbytes",
 }
 
+#: What ``validation.personal_data`` imports, by the names under which it is installed.
+_PERSONAL_DATA = {"detect_secrets": "detect-secrets", "phonenumbers": "phonenumbers"}
 #: Packages that are installed under another name than they are imported by.
 _DISTRIBUTIONS = {"optimi": "torch-optimi"}
 
@@ -95,3 +97,19 @@ def require_packages(recipe: Recipe) -> None:
                 f"recipe '{recipe.name}' has {setting}, but the package {name} is not installed: pip install "
                 f"{name}, or use {instead}"
             )
+
+
+def require_validation_packages(recipe: Recipe) -> None:
+    """Check that data validation has the optional packages that the recipe asks for.
+
+    Raises:
+        MissingDependencyError: ``validation.personal_data`` without the extra ``personal``.
+    """
+    if not recipe.validation.personal_data:
+        return
+    missing = [name for package, name in _PERSONAL_DATA.items() if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"validation.personal_data is true, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'preflow[personal]', or set it false"
+        )

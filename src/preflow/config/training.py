@@ -17,6 +17,38 @@ Losses = Annotated[
 ]
 
 
+def adapter_targets(value: Any) -> Any:
+    """Names of modules as they can only be meant, however they are written: PEFT reads a text as a pattern.
+
+    ``all``, ``[all-linear]`` and the like are ``all-linear``; ``q_proj,v_proj`` and ``q_proj`` are lists of names. A
+    pattern stays a text.
+
+    Raises:
+        ValueError: All layers are named beside single ones, or nothing is.
+    """
+    names = value
+    if isinstance(value, str) and _NAMES.fullmatch(value) and ".." not in value:
+        names = re.findall(r"[\w.-]+", value)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return value
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise ValueError(f"lora_target_modules is {value!r}, which names nothing: expected all-linear, or names")
+    every = [name for name in names if name.lower().replace("_", "-") in _ALL_LINEAR]
+    if not every:
+        return tuple(names)
+    if len(every) < len(names):
+        raise ValueError(
+            f"lora_target_modules has '{every[0]}' beside other names: give all-linear alone, or the names alone"
+        )
+    return "all-linear"
+
+
+#: Names separated by commas or blanks, perhaps in brackets; no pattern of a module's whole name reads so.
+_NAMES = re.compile(r"[\w.,\s-]*|\[[\w.,\s\"'-]*\]")
+_ALL_LINEAR = frozenset({"all", "all-linear", "all-linear-layers"})
+
+
 class TrainingSettings(Frozen):
     """Settings of both training stages."""
 
@@ -78,8 +110,9 @@ class TrainingSettings(Frozen):
     """LoRA scale numerator; the update is scaled by alpha / r. Twice the rank where not given."""
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapter in SFT. DPO disables it unless ``dpo.disable_dropout`` is false."""
-    lora_target_modules: str | tuple[str, ...] = "all-linear"
-    """Modules that get an adapter, by PEFT's names."""
+    lora_target_modules: Annotated[str | tuple[str, ...], BeforeValidator(adapter_targets)] = "all-linear"
+    """Modules that get an adapter, by PEFT's names: ``all-linear``, a list of names (``q_proj`` is every module whose
+    name ends so), or a regular expression for whole names. Each must be in the model."""
     logging_steps: int = Field(default=1, ge=1, json_schema_extra=COSMETIC)
     """Optimizer steps between two points of the training curves."""
     save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)

@@ -1,5 +1,6 @@
 """A recipe's file is read as it is meant, with its overrides, or refused by name."""
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from preflow.config.advice import advice
-from preflow.config.loading import load_recipe
+from preflow.config.loading import load_recipe, recipe_for_data
 from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
@@ -281,3 +282,72 @@ def test_settings_of_deepspeed_in_a_second_file_are_refused(tmp_path: Path) -> N
     (tmp_path / "zero.yaml").write_text("deepspeed_config: {deepspeed_config_file: ds.json}", encoding="utf-8")
     text = "{strategy: sft, model_name: m, dataset: d.jsonl, launch: {config: zero.yaml}}"
     judged(tmp_path, text, r"zero\.yaml names deepspeed_config_file ds\.json: .* under deepspeed_config")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"strategy": "dpo", "dataset": "${DATA_HOME}/p.jsonl"},
+        {"strategy": "dpo", "dpo": {"dataset": ["${DATA_HOME}/p.jsonl"]}},
+        {"strategy": "dpo", "eval_dataset": "${DATA_HOME}/p.jsonl"},
+        {"validation": {"benchmark_files": ["${DATA_HOME}/p.jsonl"]}},
+        {"launch": {"config": "${DATA_HOME}/p.jsonl"}},
+        {"model_name": "${DATA_HOME}/p.jsonl"},
+    ],
+)
+def test_variables_of_the_environment_are_read_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """The recipe is the one that has the path itself; a variable that is not set is named."""
+    monkeypatch.setenv("DATA_HOME", "/where/data are")
+    written = json.loads(json.dumps(given).replace("${DATA_HOME}", "/where/data are"))
+    assert load(tmp_path, given) == load(tmp_path, written)
+    monkeypatch.delenv("DATA_HOME")
+    with pytest.raises(
+        ConfigError, match=r"(dataset|benchmark_files|config|model_name) has \$\{DATA_HOME\}, but the va"
+    ):
+        load(tmp_path, given)
+
+
+def test_an_override_may_name_a_variable_and_replaces_one_that_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", "/models")
+    monkeypatch.delenv("ABSENT", raising=False)
+    recipe = load(tmp_path, {**TWO_STAGE, "model_name": "${ABSENT}/m"}, model_name="${MODELS}/m")
+    assert recipe.model_name == "/models/m"
+
+
+def test_texts_that_are_no_paths_stay_as_they_are_and_files_of_the_command_line_too(tmp_path: Path) -> None:
+    recipe = load(tmp_path, {"description": "${HOME}", "evaluation": {"sample_prompts": ["What is ${HOME}?"]}})
+    assert (recipe.description, recipe.evaluation.sample_prompts) == ("${HOME}", ("What is ${HOME}?",))
+    named = recipe_for_data("dpo", ["./${HOME}.jsonl"], {})
+    assert named.dpo is not None
+    assert named.dpo.dataset == (str(Path.cwd() / "${HOME}.jsonl"),)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [("${HF_TOKEN}/d.jsonl", "which is a secret"), ("${A:-b}/d.jsonl", "expected the name of a variable")],
+)
+def test_a_secret_or_a_shells_default_in_a_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, part: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    message = refused(tmp_path, {"strategy": "dpo", "dataset": path})
+    assert part in message
+    assert "hf_abcdefgh" not in message
+
+
+def test_personal_data_without_their_packages_are_refused_when_the_recipe_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"strategy": "dpo", "validation": {"personal_data": True}}
+    assert load(tmp_path, given).validation.personal_data
+    monkeypatch.setattr(
+        "preflow.config.requirements.importlib.util.find_spec", lambda name: None if name == "phonenumbers" else name
+    )
+    with pytest.raises(MissingDependencyError, match=r"personal_data is true, but phonenumbers is not installed: pip"):
+        load(tmp_path, given)
+    with pytest.raises(MissingDependencyError, match="phonenumbers"):
+        recipe_for_data("dpo", ["d.jsonl"], {"validation.personal_data": "true"})

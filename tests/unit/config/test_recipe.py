@@ -154,6 +154,41 @@ def test_alpha_follows_a_rank_however_it_is_written(rank: object) -> None:
     assert DpoSettings.model_validate({"lora_r": rank}).lora_alpha == 32
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("all", "all-linear"),
+        ("[all-linear]", "all-linear"),
+        (["all-linear"], "all-linear"),
+        (["all"], "all-linear"),
+        ("q_proj,v_proj", ("q_proj", "v_proj")),
+        ("q_proj v_proj", ("q_proj", "v_proj")),
+        ("['q_proj', 'v_proj']", ("q_proj", "v_proj")),
+        ("q_proj", ("q_proj",)),
+        ("self_attn.q_proj", ("self_attn.q_proj",)),
+        (r".*\.(q|v)_proj", r".*\.(q|v)_proj"),
+        ("model..*q_proj", "model..*q_proj"),
+        ("(q|k)[_]proj", "(q|k)[_]proj"),
+    ],
+)
+def test_modules_for_adapters_mean_what_they_can_only_mean(written: Any, meant: Any) -> None:
+    """PEFT reads every text but ``all-linear`` as a pattern of whole names, which no list of short names matches."""
+    assert DpoSettings.model_validate({"lora_target_modules": written}).lora_target_modules == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "part"),
+    [
+        ([], "names nothing"),
+        ("", "names nothing"),
+        (["all-linear", "q_proj"], "give all-linear alone, or the names alone"),
+        ("q_proj,lm_head", "has 'lm_head'"),
+    ],
+)
+def test_modules_that_can_mean_nothing_are_refused(tmp_path: Path, written: Any, part: str) -> None:
+    assert part in refused(tmp_path, {**TWO_STAGE, "lora_target_modules": written})
+
+
 def test_resolved_recipes_load_again_to_the_same(tmp_path: Path) -> None:
     recipe = load(tmp_path, {**TWO_STAGE, "dpo": {"dataset": "/p.jsonl"}, "lora_r": 4})
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe

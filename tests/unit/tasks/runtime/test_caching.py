@@ -115,6 +115,22 @@ def test_another_precision_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sft() != before
 
 
+@pytest.mark.parametrize(("gpu", "equal"), [(False, False), (True, True)])
+def test_auto_and_the_precision_that_it_stands_for_share_what_is_equal(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, equal: bool
+) -> None:
+    """On a CPU ``auto`` is ``false``, on a GPU with bfloat16 it is ``true``; in every stage that computes."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: gpu)
+    for stage, kind in (("sft", SftSpec), ("reference", ReferenceSpec), ("dpo", DpoSpec), ("evaluate", EvaluateSpec)):
+        given: dict[str, Any] = {"base": BASE, "data": DATA, **({"reference": DATA} if kind is DpoSpec else {})}
+        by_setting = {
+            value: identity(stage, kind(recipe=recipe(bf16=value), **given)) for value in ("auto", True, False)
+        }
+        assert by_setting["auto"] == by_setting[equal]
+        assert by_setting[True] != by_setting[False]
+
+
 @pytest.mark.parametrize("kind", [LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec])
 def test_a_models_own_code_misses(kind: Any) -> None:
     """With trust_remote_code the same files are another model."""

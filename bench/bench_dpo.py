@@ -204,7 +204,7 @@ def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
         with suppress(RowProblem):  # rows that the validate stage would quarantine
             pairs.append(to_pair(row))
     base = resolve_model(recipe, Silent())
-    tokenized, _ = tokenize_pairs(pairs, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")
+    tokenized, _ = tokenize_pairs(pairs, Renderer(load_tokenizer(base, recipe), recipe.rendering), 512, "drop")
     chosen = rng.sample(tokenized, min(count, len(tokenized)) // BATCH * BATCH)
     return [(row.prompt_ids, row.chosen_ids, row.rejected_ids) for row in chosen]
 

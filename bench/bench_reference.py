@@ -78,7 +78,7 @@ def main(
 def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:
     """Pairs spread evenly over a file, of those that fit the length limit: the first rows may be of one kind."""
     (source,) = resolve_sources([str(file)])
-    renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    renderer = Renderer(load_tokenizer(base, recipe), recipe.rendering)
     everything = list(read_rows(source))
     pairs: list[Pair] = []
     for row in everything[:: max(1, len(everything) // (2 * count))]:
@@ -91,7 +91,7 @@ def read(file: Path, recipe: Recipe, base: ModelRef, count: int) -> list[Pair]:
 
 def tokens(pairs: Sequence[Pair], recipe: Recipe, base: ModelRef) -> list[PromptResponses]:
     """Token ids of prompt, chosen and rejected."""
-    renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    renderer = Renderer(load_tokenizer(base, recipe), recipe.rendering)
     tokenized, _ = tokenize_pairs(pairs, renderer, LIMIT, "drop")
     return [(row.prompt_ids, (row.chosen_ids, row.rejected_ids)) for row in tokenized]
 

@@ -122,7 +122,7 @@ def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemo
         with suppress(RowProblem):  # rows that the validate stage would quarantine
             rows.append(to_demonstration(row))
     base = resolve_model(recipe, Silent())
-    tokenized, _ = tokenize_demonstrations(rows, Renderer(load_tokenizer(base, recipe), recipe.template), 512, "drop")
+    tokenized, _ = tokenize_demonstrations(rows, Renderer(load_tokenizer(base, recipe), recipe.rendering), 512, "drop")
     return random.Random(0).sample(tokenized, min(count, len(tokenized)) // BATCH * BATCH)
 
 

@@ -92,7 +92,7 @@ def main(
 
 def draw(recipe: Recipe, base: ModelRef, files: Sequence[Path], count: int) -> dict[str, list[Tokens]]:
     """So many pairs of each file, spread evenly, and of each kind that is made of them."""
-    renderer = Renderer(load_tokenizer(base, recipe), recipe.template)
+    renderer = Renderer(load_tokenizer(base, recipe), recipe.rendering)
     kinds: dict[str, list[Tokens]] = {}
     for file in files:
         (source,) = resolve_sources([str(file)])

@@ -95,6 +95,7 @@ def count(folder: str, place: Path) -> dict[str, float]:
     import numpy as np
 
     from expectations.row_facts import read_kind
+    from preflow.config.base import Rendering
     from preflow.config.validation import ValidationSettings
     from preflow.data.files.sources import resolve_sources
     from preflow.data.quality.sets.token_counts import BATCH, count_tokens, load_renderer
@@ -106,7 +107,7 @@ def count(folder: str, place: Path) -> dict[str, float]:
     work = place / "columns"
     columns = read_kind("preferences", {"train": sources, "eval": ()}, work, ValidationSettings(), Silent())
     texts = [text for line in file.open(encoding="utf-8") for text in json.loads(line).values()]
-    renderer = load_renderer(folder)
+    renderer = load_renderer(folder, Rendering())
     encode = renderer.tokenizer.backend_tokenizer.encode_batch_fast
 
     def own() -> None:

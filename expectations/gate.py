@@ -19,7 +19,7 @@ from expectations.suites import demonstrations, preferences
 from expectations.suites.running import SuiteResult, as_result, run_suite
 from expectations.suites.shared import lengths_suite, split_suite
 from preflow.artifacts import SCRATCH, write_json
-from preflow.config.base import Template
+from preflow.config.base import Rendering
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.sources import DataSource
 from preflow.data.quality.sets.benchmarks import read_benchmarks
@@ -147,19 +147,19 @@ def _judge(
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
     if spec.tokenizer is not None:
-        _judge_lengths(judged, spec.tokenizer, spec.template, spec.max_seq_length or 0)
+        _judge_lengths(judged, spec.tokenizer, spec.rendering, spec.max_seq_length or 0)
     if missed := int((~facts.fine & judged.used).sum()):
         raise RuntimeError(f"the suite of {kind} let {missed} rows pass that could not be converted")
     observer.progress(1, 1, f"rows of {kind} judged")
     return judged
 
 
-def _judge_lengths(judged: JudgedRows, tokenizer: str, template: Template, limit: int) -> None:
+def _judge_lengths(judged: JudgedRows, tokenizer: str, rendering: Rendering, limit: int) -> None:
     """Count the tokens of the rows that no finding has quarantined so far."""
     from preflow.data.quality.sets.token_counts import count_tokens, load_renderer  # it loads transformers
 
     facts = judged.facts
-    tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer, template), limit, judged.used)
+    tokens, facts.lost_tokens = count_tokens(facts.columns, load_renderer(tokenizer, rendering), limit, judged.used)
     facts.token_limit = limit
     facts.rows["too_many_tokens"] = tokens
     suite = lengths_suite(facts.columns.kind, limit, facts.settings)

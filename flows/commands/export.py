@@ -72,7 +72,7 @@ def export(run: "PastRun", to: Path, limit: float = LIMIT) -> float:
         raise ConfigError(f"{to} exists: expected a folder that is not there yet")
     to.parent.mkdir(parents=True, exist_ok=True)
     base = resolve_model(run.recipe, Silent())
-    renderer = Renderer(load_tokenizer(base, run.recipe), run.recipe.template)
+    renderer = Renderer(load_tokenizer(base, run.recipe), run.recipe.rendering)
     rows = _rows(run, renderer)
     return merge(base, trained, run.recipe, choose_precision(run.recipe), rows, renderer.end_ids, to, limit)
 
@@ -98,5 +98,7 @@ def _demonstrations(run: "PastRun", renderer: "Renderer") -> "list[PromptRespons
     settings = run.recipe.sft
     assert settings is not None, "a recipe has at least one training stage"
     held_out = load_demonstrations(run.artifacts["validate"], "eval")[:_RESPONSES]
-    rows, _ = tokenize_demonstrations(held_out, renderer, settings.max_seq_length, settings.overlong_response)
+    rows, _ = tokenize_demonstrations(
+        held_out, renderer, settings.max_seq_length, settings.overlong_response, train_on="last"
+    )
     return [(row.input_ids[: (start := row.response_mask.index(True))], row.input_ids[start:]) for row in rows]

@@ -115,7 +115,7 @@ def _spec(
     if tokenizer is not None:
         _, section = recipe.training_sections[-1]
         limit = limit or section.max_seq_length
-        spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit, "template": recipe.template})
+        spec = spec.model_copy(update={"tokenizer": tokenizer, "max_seq_length": limit, "rendering": recipe.rendering})
     return spec, recipe.name
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
-from preflow.config.training import TrainingSettings
+from preflow.config.training import SftSettings, TrainingSettings
 from preflow.errors import DataUnfitError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     from preflow.estimates.workload import common_prefix_length
     from preflow.models.loading import load_tokenizer
 
-    renderer = Renderer(load_tokenizer(base, prepared.recipe), prepared.recipe.template)
+    renderer = Renderer(load_tokenizer(base, prepared.recipe), prepared.recipe.rendering)
     found, splits = {}, []
     for stage, settings in prepared.recipe.training_sections:
         rows = _named(prepared, stage)
@@ -62,7 +62,7 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
         prepared.recipe.training_sections, assign_splits(splits), strict=True
     ):
         parts = [
-            _tokens([found[stage][place] for place in np.flatnonzero(mask)], stage, settings, renderer)
+            _tokens([found[stage][place] for place in np.flatnonzero(mask)], settings, renderer)
             for mask in (~held & ~leaking, held)
         ]
         if not parts[0]:
@@ -102,15 +102,13 @@ def _named(prepared: PreparedRun, stage: str) -> "list[tuple[Demonstration | Pai
     return rows
 
 
-def _tokens(
-    rows: Any, stage: str, settings: TrainingSettings, renderer: Any
-) -> list[tuple[list[int], tuple[int, ...]]]:
+def _tokens(rows: Any, settings: TrainingSettings, renderer: Any) -> list[tuple[list[int], tuple[int, ...]]]:
     """Of the rows that fit: the prompt's token ids, and how many tokens each part has."""
     from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 
     limit = settings.max_seq_length, settings.overlong_response
-    if stage == "sft":
-        tokens, _ = tokenize_demonstrations(rows, renderer, *limit)
+    if isinstance(settings, SftSettings):
+        tokens, _ = tokenize_demonstrations(rows, renderer, *limit, train_on=settings.train_on)
         masks = [row.response_mask for row in tokens]
         return [
             (row.input_ids[: mask.index(True)], (len(mask), sum(mask))) for row, mask in zip(tokens, masks, strict=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.config.base import Frozen, Template, numbers
+from preflow.config.base import Frozen, Rendering, numbers
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.sources import DataSource
 from preflow.data.validated import rows_file
@@ -38,7 +38,7 @@ class ValidateSpec(Frozen):
     """Folder of a tokenizer to count tokens with; none where the pipeline's own lengths stage does so."""
     max_seq_length: int | None = None
     """Most tokens of a row under that tokenizer."""
-    template: Template = "chat"
+    rendering: Rendering = Rendering()
     """How rows are rendered for it, as the recipe says."""
     settings: ValidationSettings = ValidationSettings()
     reading: ReadingSettings = ReadingSettings()
@@ -57,9 +57,9 @@ class ValidateSpec(Frozen):
 
     def options(self) -> dict[str, Any]:
         """The thresholds that can change the outcome."""
-        tokens = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
+        tokens: dict[str, Any] = {"tokenizer": self.tokenizer, "max_seq_length": self.max_seq_length}
         if self.tokenizer is not None:
-            tokens["template"] = self.template
+            tokens["rendering"] = numbers(self.rendering)
         read = {"reading": numbers(self.reading)}
         return {
             "validation": numbers(self.settings),
@@ -82,8 +82,11 @@ class LengthsSpec(Frozen):
 
     def options(self) -> dict[str, Any]:
         """The template, and by stage what happens to a row that is too long."""
-        shared = {name: getattr(self.recipe, name) for name in ("template", "trust_remote_code")}
-        return {**shared, **_lengths(self.recipe)}
+        return {
+            "rendering": numbers(self.recipe.rendering),
+            "trust_remote_code": self.recipe.trust_remote_code,
+            **_lengths(self.recipe),
+        }
 
 
 class SftSpec(Frozen):
@@ -119,10 +122,10 @@ class ReferenceSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a log-prob: precision, template and truncation; nothing of the optimizer."""
         dpo = self.recipe.dpo
-        names = ("tuning", "use_4bit", "template", "provider", "trust_remote_code")
+        names = ("tuning", "use_4bit", "provider", "trust_remote_code")
         shared = {name: getattr(self.recipe, name) for name in names}
         cut = {} if dpo is None else {"max_seq_length": dpo.max_seq_length, "overlong_response": dpo.overlong_response}
-        return {**shared, **cut}
+        return {**shared, "rendering": numbers(self.recipe.rendering), **cut}
 
 
 class DpoSpec(Frozen):
@@ -167,20 +170,22 @@ class EvaluateSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """The settings that can change a measurement."""
         recipe = self.recipe
-        names = ("tuning", "use_4bit", "template", "seed", "provider", "trust_remote_code")
+        names = ("tuning", "use_4bit", "seed", "provider", "trust_remote_code")
         beta = {} if recipe.dpo is None else {"beta": recipe.dpo.beta}
         return {
             "evaluation": numbers(recipe.evaluation),
             **{name: getattr(recipe, name) for name in names},
+            "rendering": numbers(recipe.rendering),
             **_lengths(recipe),
             **beta,
         }
 
 
 def _lengths(recipe: Recipe) -> dict[str, Any]:
-    """By training stage of a recipe: its limit, and what happens to a response beyond it."""
+    """By training stage of a recipe: its limit, what happens to a response beyond it, and which answers are learnt."""
+    names = ("max_seq_length", "overlong_response", "train_on")
     return {
-        stage: {"max_seq_length": settings.max_seq_length, "overlong_response": settings.overlong_response}
+        stage: {name: getattr(settings, name) for name in names if hasattr(settings, name)}
         for stage, settings in recipe.training_sections
     }
 

@@ -1,6 +1,7 @@
 """What all settings are made of: frozen models whose unknown keys are refused and whose docstrings are their manual."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, model_validator
@@ -16,6 +17,8 @@ def one_or_many(value: Any) -> Any:
 
 #: How a conversation becomes text: by the tokenizer's chat template, or by concatenating its turns.
 Template = Literal["chat", "none"]
+#: What happens to a system turn before the chat template sees it.
+SystemTurn = Literal["auto", "user", "drop"]
 Names = Annotated[tuple[str, ...], BeforeValidator(one_or_many, json_schema_input_type=str | tuple[str, ...])]
 
 
@@ -38,6 +41,16 @@ class Frozen(BaseModel):
             if isinstance(data.get(name), bool) and field.annotation in {int, float, int | None, float | None}:
                 raise ValueError(f"{name} is {str(data[name]).lower()}: expected a number")
         return data
+
+
+class Rendering(Frozen):
+    """How conversations become text: the settings of a recipe that decide it, in one value."""
+
+    template: Template = "chat"
+    chat_template: str | None = None
+    """Jinja text in place of the tokenizer's chat template."""
+    template_date: date | None = None
+    system_turn: SystemTurn = "auto"
 
 
 def numbers(settings: BaseModel) -> dict[str, Any]:

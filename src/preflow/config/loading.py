@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from preflow.chat_templates.families import template_text
 from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings
 from preflow.config.recipe import Recipe
@@ -24,7 +25,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Read a recipe and resolve it: overrides applied, shared settings in their sections, data paths absolute.
 
     Args:
-        path: A YAML or JSON file. Data paths in it resolve against its folder, and ``${NAME}`` in any path is the
+        path: A YAML or JSON file. Paths in it resolve against its folder, and ``${NAME}`` in any path is the
             variable of the environment.
         overrides: Dotted names to values (``{"dpo.beta": 0.2}``), as ``--set`` and deployments give them. Text is read
             as YAML. An override wins wherever the setting is in the file.
@@ -128,6 +129,8 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
         changes["launch"] = recipe.launch.model_copy(update={"config": config})
     if recipe.model_name and (folder / recipe.model_name).is_dir():
         changes["model_name"] = str((folder / recipe.model_name).resolve())
+    if recipe.chat_template is not None:  # as text, so that what a run uses is what its identity says
+        changes["chat_template"] = template_text(recipe.chat_template, folder)
     return recipe.model_copy(update=changes)
 
 

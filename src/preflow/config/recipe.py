@@ -8,11 +8,12 @@ tools write it (``strategy: dpo`` with ``beta`` and the rest at the top level), 
 """
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from preflow.config.base import COSMETIC, Frozen, Template, numbers
+from preflow.config.base import COSMETIC, Frozen, Rendering, SystemTurn, Template, numbers
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
@@ -52,6 +53,16 @@ class Recipe(Frozen):
     """Compute in bfloat16; ``auto`` does so on a GPU that supports it."""
     template: Template = "chat"
     """Render rows through the model's chat template, or concatenate prompt and response as they are."""
+    chat_template: str | None = None
+    """Chat template in place of the tokenizer's: the name of a known family (``chatml``, ``llama3``, ``tulu``, ...), a
+    file (``mine.jinja``), or Jinja text. For models that have none, as base models, or an unfit one. Exported models
+    carry it."""
+    template_date: date | None = None
+    """Date (``2025-01-31``) that a chat template writes where it asks for today's, so that a run does not depend on the
+    day; 2024-07-26 where not given. Where given, templates get it as ``date_string`` too."""
+    system_turn: SystemTurn = "auto"
+    """``auto`` leaves system turns to the chat template, and puts them before the first user turn where the template
+    refuses or leaves them out; ``user`` always puts them there; ``drop`` removes them."""
     launch: Launch = Launch()
     """Distributed runs."""
     seed: int = Field(default=42, ge=0)
@@ -76,6 +87,10 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
+        if self.template == "none" and self.chat_template is not None:
+            raise ValueError(
+                "chat_template is given but template is 'none', which uses no chat template: leave one of them out"
+            )
         if self.use_4bit and self.tuning == "full":
             raise ValueError(
                 "use_4bit is true but tuning is 'full': 4-bit weights cannot be trained; use tuning: lora (QLoRA) "
@@ -97,6 +112,11 @@ class Recipe(Frozen):
         both: list[tuple[TrainingStage, TrainingSettings | None]] = [("sft", self.sft), ("dpo", self.dpo)]
         return [(stage, section) for stage, section in both if section is not None]
 
+    @property
+    def rendering(self) -> Rendering:
+        """How the recipe renders conversations."""
+        return Rendering(**{name: getattr(self, name) for name in Rendering.model_fields})
+
     def settings_digest(self) -> str:
         """SHA-256 of the resolved recipe."""
         return json_digest(self.model_dump(mode="json"))
@@ -108,12 +128,13 @@ class Recipe(Frozen):
         and the value that it stands for there share what is equal.
         """
         section = self.sft if stage == "sft" else self.dpo
-        shared = ("tuning", "use_4bit", "template", "seed", "provider", "trust_remote_code")
+        shared = ("tuning", "use_4bit", "seed", "provider", "trust_remote_code")
         values = numbers(section) if section is not None else {}
         if self.tuning == "full":  # no adapter, so its settings can change nothing
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
         return {
             "shared": {name: getattr(self, name) for name in shared},
+            "rendering": numbers(self.rendering),
             "launch": self.launch.identity_settings(),
             stage: values or None,
         }

@@ -15,6 +15,8 @@ Losses = Annotated[
     Field(min_length=1),
     BeforeValidator(one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
 ]
+#: Which answers of a conversation are trained on.
+TrainOn = Literal["all", "last"]
 
 
 def adapter_targets(value: Any) -> Any:
@@ -151,6 +153,10 @@ def _names_the_head(targets: str | Sequence[str]) -> bool:
 
 class SftSettings(TrainingSettings):
     """Supervised fine-tuning on SFT examples (demonstrations); only response tokens have a loss."""
+
+    train_on: TrainOn = "all"
+    """Answers of a conversation that have a loss: ``all``, or the ``last`` alone. Where the chat template rewrites
+    earlier turns, a conversation becomes one row per answer by itself."""
 
 
 class DpoSettings(TrainingSettings):

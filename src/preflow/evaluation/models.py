@@ -20,7 +20,7 @@ class ModelSet:
         self._base = spec.base
         self.precision = choose_precision(spec.recipe)
         self.tokenizer = load_tokenizer(spec.base, spec.recipe)
-        self.renderer = Renderer(self.tokenizer, spec.recipe.template)
+        self.renderer = Renderer(self.tokenizer, spec.recipe.rendering)
         self._folders: dict[str, Path | None] = {"base": Path(spec.base.adapter) if spec.base.adapter else None}
         for name, artifact in (("sft", spec.sft), ("dpo", spec.dpo)):
             if artifact is not None:

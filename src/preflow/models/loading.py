@@ -20,7 +20,10 @@ _DROPS = ("dropout", "pdrop", "layerdrop")
 
 
 def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer, with a pad token (its EOS where it has none: masks go by position)."""
+    """The base model's tokenizer, with a pad token (its EOS where it has none: masks go by position).
+
+    It carries the recipe's chat template where there is one, also into what is saved with it.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         base.path, trust_remote_code=recipe.trust_remote_code
     )
@@ -28,6 +31,8 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
         raise ModelError(f"the tokenizer of {base.name} has no EOS token: responses could never end; set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if recipe.chat_template is not None:
+        tokenizer.chat_template = recipe.chat_template
     return tokenizer
 
 

@@ -71,7 +71,7 @@ def _prove_and_train(spec: DpoSpec, out: Path, observer: Observer) -> None:
     trainer.accelerator.wait_for_everyone()
     stopped = stopping.finish(ended)
 
-    save_model(trainer.model, tokenizer, spec.base, Renderer(tokenizer, spec.recipe.template).end_ids, out / "model")
+    save_model(trainer.model, tokenizer, spec.base, Renderer(tokenizer, spec.recipe.rendering).end_ids, out / "model")
     if not trainer.is_world_process_zero():
         return
     write_card(out / "model", spec.base, "dpo")

@@ -109,7 +109,7 @@ def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any]
     if settings is None or not rows:
         return
     tokenized, counts = tokenize_demonstrations(
-        rows, models.renderer, settings.max_seq_length, settings.overlong_response
+        rows, models.renderer, settings.max_seq_length, settings.overlong_response, train_on=settings.train_on
     )
     report["demonstrations"] = counts.to_json()
     observer.note(f"evaluate, held-out demonstrations: {counts}")

@@ -13,7 +13,8 @@ import numpy as np
 from preflow.artifacts import write_json
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import RowCounts, tokenize_demonstrations, tokenize_pairs
+from preflow.data.tokens.row_counts import TEMPLATE_REASONS, RowCounts, template_notes
+from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 from preflow.data.validated import Split, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataUnfitError
 from preflow.models.loading import load_tokenizer, position_limit
@@ -38,25 +39,36 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
     Raises:
         ConfigError: Rows may be longer than the model has positions.
         DataUnfitError: No training row is left for a stage, or no held-out pair.
-        TemplateError: The chat template refuses a row or rewrites its turns; names the row.
+        TemplateError: The chat template cannot be used, or refuses a row; names it.
     """
     recipe = spec.recipe
     _require_positions(spec)
-    renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.template)
+    renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.rendering)
+    if renderer.text is not None and renderer.text.date is not None:
+        observer.note(
+            f"lengths: the chat template writes today's date: rows have {renderer.text.date} in its place "
+            "(template_date), whatever the day"
+        )
     report: dict[str, dict[str, Any]] = {}
     for split, words in _SPLITS:
         if recipe.sft is not None:
             tokens, counts = _demonstrations(spec, recipe.sft, renderer, split, observer)
             _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=split == "train")
             report.setdefault("sft", {})[split] = _entry(tokens, counts)
-            observer.note(f"lengths: {words} demonstrations: {counts}")
+            _say(f"{words} demonstrations", counts, observer)
         if recipe.dpo is not None:
             tokens, counts = _pairs(spec, recipe.dpo, renderer, split, observer)
             _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
             report.setdefault("dpo", {})[split] = _entry(tokens, counts)
-            observer.note(f"lengths: {words} pairs: {counts}")
+            _say(f"{words} pairs", counts, observer)
     write_json(out / "report.json", report)
     write_json(out / "metrics.json", _metrics(report))
+
+
+def _say(what: str, counts: RowCounts, observer: Observer) -> None:
+    observer.note(f"lengths: {what}: {counts}")
+    for note in template_notes(counts):
+        observer.note(f"lengths: {what}: {note}")
 
 
 def _require_positions(spec: LengthsSpec) -> None:
@@ -74,7 +86,7 @@ def _demonstrations(
 ) -> tuple[list[int], RowCounts]:
     rows = load_demonstrations(spec.data, split)
     tokenized, counts = tokenize_demonstrations(
-        rows, renderer, settings.max_seq_length, settings.overlong_response, observer
+        rows, renderer, settings.max_seq_length, settings.overlong_response, observer, train_on=settings.train_on
     )
     return [len(row.input_ids) for row in tokenized], counts
 
@@ -108,5 +120,9 @@ def _metrics(report: dict[str, dict[str, Any]]) -> dict[str, float]:
         rows = [entry["rows"] for entry in splits.values()]
         metrics[f"lengths/{stage}_dropped"] = float(sum(sum(entry["dropped"].values()) for entry in rows))
         metrics[f"lengths/{stage}_cut"] = float(sum(entry["changed"].get("response_cut", 0) for entry in rows))
+        metrics[f"lengths/{stage}_split"] = float(sum(entry["split"] for entry in rows))
+        for reason in TEMPLATE_REASONS:
+            if count := sum(entry["changed"].get(reason, 0) for entry in rows):
+                metrics[f"lengths/{stage}_{reason}"] = float(count)
         metrics[f"lengths/{stage}_train_tokens"] = float(splits["train"]["tokens"]["total"])
     return metrics

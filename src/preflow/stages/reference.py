@@ -15,7 +15,8 @@ from torch import Tensor
 from preflow.artifacts import Artifact, write_json
 from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import RowCounts, tokenize_pairs
+from preflow.data.tokens.row_counts import RowCounts
+from preflow.data.tokens.tokenize import tokenize_pairs
 from preflow.data.validated import each_pair
 from preflow.distributed import current_ranks, shut_down
 from preflow.environment import logprobs_url
@@ -174,7 +175,7 @@ def _tokenize_splits(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str,
 def _tokenize(spec: ReferenceSpec, split: Literal["train", "eval"]) -> tuple[PairTokens, RowCounts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
-    renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.template)
+    renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.rendering)
     rows, counts, parts = each_pair(spec.data, split), RowCounts(), []
     while some := list(islice(rows, _TOKENIZED_ROWS)):
         tokenized, of_some = tokenize_pairs(some, renderer, settings.max_seq_length, settings.overlong_response)

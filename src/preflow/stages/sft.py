@@ -62,9 +62,13 @@ def _train(spec: SftSpec, out: Path, observer: Observer) -> None:
     recipe, settings = spec.recipe, spec.recipe.sft
     assert settings is not None
     tokenizer = load_tokenizer(spec.base, recipe)
-    renderer = Renderer(tokenizer, recipe.template)
+    renderer = Renderer(tokenizer, recipe.rendering)
     rows, counts = tokenize_demonstrations(
-        load_demonstrations(spec.data, "train"), renderer, settings.max_seq_length, settings.overlong_response
+        load_demonstrations(spec.data, "train"),
+        renderer,
+        settings.max_seq_length,
+        settings.overlong_response,
+        train_on=settings.train_on,
     )
     observer.note(f"sft: {counts}")
     if not rows:

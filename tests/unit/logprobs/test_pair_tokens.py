@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from preflow.data.rows import Source
-from preflow.data.tokens.tokenize import RowCounts, TokenizedPair
+from preflow.data.tokens.row_counts import RowCounts
+from preflow.data.tokens.tokenize import TokenizedPair
 from preflow.logprobs import pair_tokens, row_buffer
 from preflow.logprobs.pair_tokens import PairTokens
 from preflow.logprobs.scored_pairs import read_pairs, write_blocks

@@ -1,19 +1,19 @@
 """Rows to tokens, within a length limit: nothing is dropped or cut without being counted by reason."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
+from preflow.config.training import TrainOn
 from preflow.data.rows import Demonstration, Message, Pair, Source
-from preflow.data.tokens.chat_template import Renderer
-from preflow.errors import DataError, TemplateError
-from preflow.observer import Observer, Silent, UserText
+from preflow.data.tokens.chat_template import Renderer, answers
+from preflow.data.tokens.row_counts import RowCounts
+from preflow.errors import TemplateError
+from preflow.observer import Observer, Silent
 
 Overlong = Literal["drop", "cut"]
 R = TypeVar("R", Demonstration, Pair)
 T = TypeVar("T")
-_EXAMPLES = 5
 _PROGRESS_EVERY = 256
 
 
@@ -49,92 +49,19 @@ class TokenizedPair:
     source: Source
 
 
-@dataclass(slots=True)
-class RowCounts:
-    """Where the rows of one call went: rows in = used + dropped, by reason.
-
-    Attributes:
-        rows_in: Rows given.
-        used: Rows that came out.
-        dropped: Reason to number of rows that did not.
-        changed: Reason to number of used rows that lost something (old turns, the end of a response).
-        examples: Reason to the first few rows, as ``file:row``.
-    """
-
-    rows_in: int = 0
-    used: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def drop(self, reason: str, source: Source) -> None:
-        """Count a row that does not come out."""
-        self.dropped[reason] += 1
-        self._example(reason, source)
-
-    def change(self, reason: str, source: Source) -> None:
-        """Count a used row that lost something."""
-        self.changed[reason] += 1
-        self._example(reason, source)
-
-    def add(self, later: "RowCounts") -> None:
-        """Count the rows that follow too."""
-        self.rows_in += later.rows_in
-        self.used += later.used
-        self.dropped += later.dropped
-        self.changed += later.changed
-        for reason, named in later.examples.items():
-            self.examples[reason] = [*self.examples.get(reason, []), *named][:_EXAMPLES]
-
-    def check(self) -> None:
-        """Raise unless rows in = used + dropped.
-
-        Raises:
-            DataError: The sums differ: an error of the program, not of the data.
-        """
-        if self.rows_in != self.used + self.dropped.total():
-            raise DataError(
-                f"{self.rows_in} rows in, but {self.used} used + {self.dropped.total()} dropped ({dict(self.dropped)})"
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """For reports."""
-        return {
-            "rows_in": self.rows_in,
-            "used": self.used,
-            "dropped": dict(sorted(self.dropped.items())),
-            "changed": dict(sorted(self.changed.items())),
-            "examples": dict(sorted(self.examples.items())),
-        }
-
-    def __str__(self) -> str:
-        whole = f"{self.rows_in} rows in, {self.used} used"
-        return UserText(
-            "; ".join([whole, *self._listed("dropped", self.dropped), *self._listed("changed", self.changed)])
-        )
-
-    def _listed(self, verb: str, reasons: Counter[str]) -> list[UserText]:
-        return [
-            UserText(
-                f"{count} {verb}: {reason} ({', '.join(self.examples[reason])}{', ...' if count > _EXAMPLES else ''})"
-            )
-            for reason, count in sorted(reasons.items())
-        ]
-
-    def _example(self, reason: str, source: Source) -> None:
-        named = self.examples.setdefault(reason, [])
-        if len(named) < _EXAMPLES:
-            named.append(str(source))
-
-
 def tokenize_demonstrations(
     rows: Sequence[Demonstration],
     renderer: Renderer,
     max_seq_length: int,
     overlong: Overlong,
     observer: Observer | None = None,
+    *,
+    train_on: TrainOn = "all",
 ) -> tuple[list[TokenizedDemonstration], RowCounts]:
     """Render and tokenize demonstrations.
+
+    Where the chat template rewrites an earlier answer that is trained on, the row becomes one per answer, each with the
+    prompt that inference would have for it (``split_by_answer``).
 
     Args:
         rows: Validated rows.
@@ -145,16 +72,21 @@ def tokenize_demonstrations(
             (``response_too_long``), ``cut`` cuts the response's end and with it the end-of-turn token
             (``response_cut``). A row whose last user turn leaves no room is left out (``prompt_too_long``).
         observer: Told of progress.
+        train_on: Whether all answers of a row have a loss or the last alone.
 
     Returns:
         The rows that came out, in order, and the counts.
 
     Raises:
-        TemplateError: The chat template refuses a row or rewrites its turns; names the row.
+        TemplateError: The chat template refuses a row; names the row.
     """
-    return _tokenize(
-        rows, lambda row, counts: _demonstration(row, renderer, max_seq_length, overlong, counts), observer
-    )
+
+    def tokenize(row: Demonstration, counts: RowCounts) -> list[TokenizedDemonstration]:
+        if train_on == "last":
+            row = replace(row, context=max(row.context, len(row.messages) - 1))
+        return _demonstrations(row, renderer, max_seq_length, overlong, counts)
+
+    return _tokenize(rows, tokenize, observer)
 
 
 def tokenize_pairs(
@@ -168,22 +100,25 @@ def tokenize_pairs(
 
     Cutting can make two responses equal, which teaches nothing: such a row is left out (``equal_when_cut``).
     """
-    return _tokenize(rows, lambda row, counts: _pair(row, renderer, max_seq_length, overlong, counts), observer)
+
+    def tokenize(row: Pair, counts: RowCounts) -> list[TokenizedPair]:
+        pair = _pair(row, renderer, max_seq_length, overlong, counts)
+        return [] if pair is None else [pair]
+
+    return _tokenize(rows, tokenize, observer)
 
 
 def _tokenize(
-    rows: Sequence[R], tokenize: Callable[[R, RowCounts], T | None], observer: Observer | None
+    rows: Sequence[R], tokenize: Callable[[R, RowCounts], list[T]], observer: Observer | None
 ) -> tuple[list[T], RowCounts]:
     observer = observer or Silent()
     counts = RowCounts(rows_in=len(rows))
     out: list[T] = []
     for done, row in enumerate(rows, 1):
         try:
-            tokenized = tokenize(row, counts)
+            out += tokenize(row, counts)
         except TemplateError as error:
             raise TemplateError(f"{row.source}: {error.message}") from error
-        if tokenized is not None:
-            out.append(tokenized)
         if done % _PROGRESS_EVERY == 0 or done == len(rows):
             observer.progress(done, len(rows), "rows tokenized")
     counts.used = len(out)
@@ -191,12 +126,30 @@ def _tokenize(
     return out, counts
 
 
+def _demonstrations(
+    row: Demonstration, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts
+) -> list[TokenizedDemonstration]:
+    """A row as it is, or as one row per answer where the template rewrites earlier turns."""
+    places = answers(row.messages, row.context, row.masked)
+    found = _demonstration(row, renderer, limit, overlong, counts)
+    if found is None:
+        counts.change("split_by_answer", row.source)
+        counts.split += len(places) - 1
+        parts = [Demonstration(row.messages[: place + 1], row.source, context=place) for place in places]
+        found = [one for part in parts for one in _demonstration(part, renderer, limit, overlong, counts) or ()]
+    if found:
+        answered = ((row.messages[:place], row.messages[place : place + 1]) for place in places)
+        _count_changes(renderer, row.source, counts, *answered)
+    return found
+
+
 def _demonstration(
     row: Demonstration, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts
-) -> TokenizedDemonstration | None:
+) -> list[TokenizedDemonstration] | None:
+    """A row, or none where it was left out; None where the template rewrites an answer of it."""
     messages, context, masked = row.messages, row.context, row.masked
     rendered = renderer.conversation(messages, context, masked)
-    while len(rendered.input_ids) > limit:
+    while rendered is not None and len(rendered.input_ids) > limit:
         shorter = _without_oldest_turns(messages[:-1])
         if shorter is None:
             break
@@ -204,14 +157,15 @@ def _demonstration(
         context, masked = max(0, context - gone), tuple(place - gone for place in masked if place >= gone)
         messages = (*shorter, messages[-1])
         rendered = renderer.conversation(messages, context, masked)
+    if rendered is None:
+        return None
     ids, mask = rendered.input_ids, rendered.response_mask
     prompt_length = len(ids) if len(ids) <= limit else len(renderer.prompt_ids(messages[:-1]))
     if len(ids) > limit and not _may_cut(prompt_length, limit, overlong, row.source, counts):
-        return None
+        return []
     if len(messages) < len(row.messages):
         counts.change("turns_removed", row.source)
-    _count_reasoning(renderer, row.source, counts, messages)
-    return TokenizedDemonstration(ids[:limit], mask[:limit], row.source)
+    return [TokenizedDemonstration(ids[:limit], mask[:limit], row.source)]
 
 
 def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts: RowCounts) -> TokenizedPair | None:
@@ -232,18 +186,34 @@ def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts:
             return None
     if len(prompt) < len(row.prompt):
         counts.change("turns_removed", row.source)
-    _count_reasoning(renderer, row.source, counts, (*prompt, *row.chosen), (*prompt, *row.rejected))
+    _count_changes(renderer, row.source, counts, (prompt, row.chosen), (prompt, row.rejected))
     return TokenizedPair(ids, chosen[:room], rejected[:room], row.source)
 
 
-def _count_reasoning(renderer: Renderer, source: Source, counts: RowCounts, *conversations: Sequence[Message]) -> None:
-    """Count a row whose thoughts the template leaves out, or in which it writes an empty block for them."""
-    if any(map(renderer.loses_reasoning, conversations)):
-        counts.change("reasoning_lost", source)
-    if renderer.writes_empty_thoughts and not all(
-        turns[-1].reasoning or "</think>" in turns[-1].content for turns in conversations
-    ):
-        counts.change("empty_think_block", source)
+def _count_changes(
+    renderer: Renderer,
+    source: Source,
+    counts: RowCounts,
+    *answered: tuple[Sequence[Message], Sequence[Message]],
+) -> None:
+    """Count a row by what the chat template did to its system turn and to the thoughts before its answers.
+
+    Args:
+        renderer: The model's.
+        source: The row.
+        counts: Where to count.
+        answered: Every answer that is trained on with its prompt.
+    """
+    if renderer.text is None:
+        return
+    if answered[-1][0][0].role == "system":
+        if renderer.text.moves_system_turn:
+            counts.change("system_in_user_turn", source)
+        elif renderer.text.drops_system_turn:
+            counts.change("system_turn_dropped", source)
+    for reason in dict.fromkeys(renderer.reasoning_of(*each) for each in answered):
+        if reason is not None:
+            counts.change(reason, source)
 
 
 def prompt_with_room(prompt: Sequence[Message], renderer: Renderer, limit: int, answer: int) -> list[int]:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import Overlong, RowCounts, tokenize_demonstrations, tokenize_pairs
+from preflow.data.tokens.row_counts import RowCounts
+from preflow.data.tokens.tokenize import Overlong, tokenize_demonstrations, tokenize_pairs
 from preflow.errors import DataError, TemplateError
 from tests.unit.data.tokens.tokenizers import THINKS_LAST, make_tokenizer
 
@@ -169,6 +170,5 @@ def test_thoughts_that_the_template_leaves_out_are_counted() -> None:
 
 def test_empty_thoughts_that_the_template_writes_into_an_answer_are_counted() -> None:
     renderer = Renderer(make_tokenizer(THINKS_LAST), "chat")
-    assert renderer.writes_empty_thoughts
     _, counts = tokenize_demonstrations([shown("a", "b")], renderer, 1000, "drop")
     assert dict(counts.changed) == {"empty_think_block": 1}

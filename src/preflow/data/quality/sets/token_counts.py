@@ -4,7 +4,7 @@ Contents are counted in batches, while the next rows are read; what the chat tem
 renderings. Rows near or over the limit are counted again exactly as training will, by rendering them one by one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from preflow.config.base import Template
+from preflow.config.base import Rendering
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.rows import Demonstration, Message, Pair
 from preflow.data.tokens.chat_template import Renderer
@@ -28,8 +28,8 @@ _SLACK = 16
 _ANY_LENGTH = 2**31
 
 
-def load_renderer(folder: str, template: Template = "chat") -> Renderer:
-    """The tokenizer in a folder, with its chat template, or without any (``none``).
+def load_renderer(folder: str, rendering: Rendering) -> Renderer:
+    """The tokenizer in a folder, with its chat template or as the recipe says.
 
     Raises:
         ConfigError: There is no tokenizer in the folder.
@@ -41,7 +41,7 @@ def load_renderer(folder: str, template: Template = "chat") -> Renderer:
         raise ConfigError(
             f"--tokenizer {folder}: no tokenizer.json there; give the folder of a model or of its tokenizer"
         )
-    return Renderer(AutoTokenizer.from_pretrained(folder), template)
+    return Renderer(AutoTokenizer.from_pretrained(folder), rendering)
 
 
 def count_tokens(
@@ -122,10 +122,16 @@ def _overhead(renderer: Renderer) -> tuple[int, int]:
     long = (*short, *short)
     one = len(renderer.encode("a"))
     if renderer.template == "none":  # one prompt and one answer, joined: another turn adds nothing of its own
-        return len(renderer.conversation(short).input_ids) - 2 * one, 0
-    lengths = [len(renderer.conversation(turns).input_ids) for turns in (short, long)]
+        return _answered(renderer, short) - 2 * one, 0
+    lengths = [_answered(renderer, turns) for turns in (short, long)]
     each = (lengths[1] - lengths[0] - 2 * one) // 2
     return lengths[0] - 2 * one, each
+
+
+def _answered(renderer: Renderer, turns: Sequence[Message]) -> int:
+    """Tokens of a prompt with its answer."""
+    prompt = renderer.prompt_ids(turns[:-1])
+    return len(prompt) + len(renderer.response_ids(turns[:-1], turns[-1:], prompt))
 
 
 def _exact_pair(renderer: Renderer, values: dict[str, Any], limit: int) -> tuple[int, int]:
@@ -144,11 +150,11 @@ def _exact_pair(renderer: Renderer, values: dict[str, Any], limit: int) -> tuple
 def _exact_demonstration(renderer: Renderer, values: dict[str, Any], limit: int) -> tuple[int, int]:
     """The same for the last answer of a demonstration."""
     row = Demonstration.from_json(values)
-    (whole,), _ = tokenize_demonstrations([row], renderer, _ANY_LENGTH, "drop")
+    (whole,), _ = tokenize_demonstrations([row], renderer, _ANY_LENGTH, "drop", train_on="last")
     total = len(whole.input_ids)
     if total <= limit:
         return total, 0
-    kept, _ = tokenize_demonstrations([row], renderer, limit, "cut")
+    kept, _ = tokenize_demonstrations([row], renderer, limit, "cut", train_on="last")
     return total, _last_answer(whole.response_mask) - (_last_answer(kept[0].response_mask) if kept else 0)
 
 

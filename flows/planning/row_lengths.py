@@ -76,6 +76,19 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     return lengths_of
 
 
+def position_warnings(recipe: Recipe, base: "ModelRef", rows: dict[str, Rows]) -> list[str]:
+    """Warnings of rows that are longer than any that the model was trained on."""
+    from preflow.models.loading import beyond_positions, rotary_limit
+
+    limit = rotary_limit(base, recipe)
+    found = []
+    for stage, held in rows.items():
+        # a demonstration is (all, response), a pair (prompt, chosen, rejected)
+        tokens = [row[0] if stage == "sft" else row[0] + max(row[1:]) for row in (*held.train, *held.held_out)]
+        found.append(beyond_positions(tokens, limit, "demonstrations" if stage == "sft" else "pairs", base.name))
+    return [text for text in found if text is not None]
+
+
 def user_turn_to_split_by(row: "Demonstration | Pair") -> str:
     """The first user turn, whose hash splits the rows."""
     from preflow.data.rows import Demonstration, first_user_turn

@@ -10,7 +10,6 @@ from flows.planning.row_lengths import Rows
 from preflow.config import Recipe
 from preflow.config.recipe import TrainingStage
 from preflow.config.training import DpoSettings, TrainingSettings
-from preflow.errors import ModelError
 from preflow.estimates.fit import (
     TOP_LEVEL,
     Change,
@@ -32,6 +31,8 @@ from preflow.estimates.scoring import (
     start_check_work,
 )
 from preflow.estimates.training import estimate_training, training_memory
+from preflow.models.adapters import require_targets
+from preflow.models.loading import model_config
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef, adapted_modules
 
@@ -94,13 +95,10 @@ def shapes_of(recipe: Recipe, base: ModelRef) -> dict[str, ModelShape]:
 
     Raises:
         ModelError: Its configuration cannot be read.
+        ConfigError: ``lora_target_modules`` names layers that it does not have.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model_name {recipe.model_name}: no configuration can be read: {error}") from error
+    config = model_config(base, recipe)
+    require_targets(config, base, recipe)
     everything = "all-linear"  # without an adapter its modules do not matter, and may be named wrongly
     return {
         stage: shape_of(config, adapted_modules(base, settings) if recipe.tuning == "lora" else everything)

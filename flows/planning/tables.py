@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.planning.devices import USABLE, Device, DeviceChoice, device_for, on_gpu
-from flows.planning.row_lengths import read_lengths, read_model
+from flows.planning.row_lengths import position_warnings, read_lengths, read_model
 from flows.planning.stages import StageEstimate, Suggestion, shapes_of, stage_estimates, suggest
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
@@ -32,6 +32,8 @@ class RunEstimate(NamedTuple):
     """Peak memory on the device, by stage; of those that have a peak of their own."""
     padded: bool
     """Whether rows are padded, since the architecture is not packed."""
+    warnings: Sequence[str] = ()
+    """What the model's positions say of the rows."""
 
 
 def print_plan(
@@ -54,6 +56,8 @@ def print_plan(
     run = estimate_run(prepared, device_for(prepared.recipe, memory, rate, choice))
     console.print(stage_table(run), memory_table(run), sep="\n")
     console.print(caption(run, measured=rate is None), style="dim", markup=False)
+    for line in run.warnings:
+        console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
     fits = all(stage.fits(run.recipe, run.device) for stage in run.stages)
     console.print(verdict(run), style="bold green" if fits else "bold red", markup=False)
     if not fits:
@@ -66,9 +70,11 @@ def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
     recipe = prepared.recipe
     base = read_model(recipe)
     shapes = shapes_of(recipe, base)
-    stages = stage_estimates(recipe, shapes, read_lengths(prepared, base), device.precision)
+    rows = read_lengths(prepared, base)
+    stages = stage_estimates(recipe, shapes, rows, device.precision)
     needs = {stage.name: need for stage in stages if (need := stage.memory_on(recipe, device)) is not None}
-    return RunEstimate(recipe, device, stages, needs, any(not shape.supports_packing for shape in shapes.values()))
+    padded = any(not shape.supports_packing for shape in shapes.values())
+    return RunEstimate(recipe, device, stages, needs, padded, position_warnings(recipe, base, rows))
 
 
 def stage_table(run: RunEstimate) -> Table:

@@ -13,6 +13,7 @@ from preflow.config.loading import load_recipe
 from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
 from preflow.environment import quiet_quantization
+from preflow.models.base_checks import require_trainable
 from preflow.specs import ValidateSpec
 
 #: Beside the packages, in a checkout as in an installed wheel; ``recipes/demo`` holds the demo's data.
@@ -59,14 +60,23 @@ def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
 
     Raises:
         ConfigError: The recipe cannot be run as it is.
+        ModelError: ``model_name`` is a folder whose model cannot be trained.
         DataFileError: A data file is absent or cannot be read.
     """
     resolved = load_recipe(find_recipe(recipe), overrides)
     require_runnable(resolved)
+    _require_trainable_folder(resolved)
     quiet_quantization(asked=resolved.use_4bit)
     return PreparedRun(
         recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved))
     )
+
+
+def _require_trainable_folder(recipe: Recipe) -> None:
+    """What the small files of a model's folder show need not wait until the data are checked."""
+    folder = Path(str(recipe.model_name)).expanduser()
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        require_trainable(f"model_name {recipe.model_name}", folder, recipe)
 
 
 def _aligned_start(recipe: Recipe) -> Iterator[str]:

@@ -13,6 +13,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     ├── ArtifactError (RuntimeError)            a stage folder that differs from its manifest
     ├── CodeChangedError (RuntimeError)         Preflow's sources were edited during a run
     ├── ModelError (RuntimeError)               weights that cannot be loaded or used
+    │   ├── UnfitModelError                     a model that cannot be trained
     │   ├── UnknownShapeError                   memory and FLOPs cannot be estimated
     │   ├── ModelNotFoundError (FileNotFoundError)  no folder, packaged model or hub model
     │   │   └── ModelDownloadError              another attempt may succeed
@@ -88,6 +89,10 @@ class CodeChangedError(PreflowError, RuntimeError):
 
 class ModelError(PreflowError, RuntimeError):
     """Model weights that cannot be loaded or used."""
+
+
+class UnfitModelError(ModelError):
+    """No causal language model, one in a quantized format, or one whose tokenizer is absent or does not fit it."""
 
 
 class UnknownShapeError(ModelError):

@@ -81,11 +81,13 @@ class LengthsSpec(Frozen):
         return {"base": self.base.digest, "data": self.data.digest}
 
     def options(self) -> dict[str, Any]:
-        """The template, and by stage what happens to a row that is too long."""
+        """The template, by stage what happens to a row that is too long, and layers that must be in the model."""
+        sections = self.recipe.training_sections if self.recipe.tuning == "lora" else []
         return {
             "rendering": numbers(self.recipe.rendering),
             "trust_remote_code": self.recipe.trust_remote_code,
             **_lengths(self.recipe),
+            **{f"{stage} targets": settings.lora_target_modules for stage, settings in sections},
         }
 
 

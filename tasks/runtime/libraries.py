@@ -17,7 +17,7 @@ LIBRARIES = {
         *("great-expectations", "ftfy", "rapidfuzz", "xxhash", "datasets", "pyarrow", "orjson"),
         *("numpy", "pandas", "scipy", "jinja2", "markupsafe"),
     ),
-    "lengths": (*_TOKENS, "numpy"),
+    "lengths": (*_TOKENS, "numpy", "torch"),
     "sft": (*_TOKENS, *_FORWARD, "trl"),
     "reference": (*_TOKENS, *_FORWARD),
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),

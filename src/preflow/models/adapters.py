@@ -1,20 +1,29 @@
 """Making and saving adapters."""
 
 import copy
+import difflib
 import inspect
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from preflow.artifacts import CARD, write_json
+from preflow.config import Recipe
 from preflow.config.training import TrainingSettings
 from preflow.distributed import is_rank0
+from preflow.errors import ConfigError, UnfitModelError
 from preflow.models.loading import LanguageModel
 from preflow.models.resolve import ModelRef
 from preflow.models.sharding import full_weights, is_sharded
+
+#: Layers that can have an adapter.
+_ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d)
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
@@ -31,6 +40,69 @@ def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> 
     )
     torch.manual_seed(seed)
     return get_peft_model(model, config)
+
+
+def require_targets(config: Any, base: ModelRef, recipe: Recipe) -> None:
+    """Check that every entry of ``lora_target_modules`` names layers of the model, before its weights are loaded.
+
+    The names are those of the modules that transformers builds on the meta device; a model of its own code, which would
+    have to run, is left to PEFT.
+
+    Args:
+        config: The model's.
+        base: The model; one that brings its own adapter has that adapter's modules.
+        recipe: What to adapt.
+
+    Raises:
+        ConfigError: An entry matches nothing, or what is no layer; lists the names of the model's layers.
+        UnfitModelError: The configuration is that of no causal language model.
+    """
+    asked = {
+        stage: settings.lora_target_modules
+        for stage, settings in recipe.training_sections
+        if settings.lora_target_modules != "all-linear"
+    }
+    own_code = recipe.trust_remote_code and getattr(config, "auto_map", None)
+    if recipe.tuning == "full" or base.adapter is not None or not asked or own_code:
+        return
+    try:
+        with torch.device("meta"):
+            model: LanguageModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise UnfitModelError(
+            f"model_name {recipe.model_name} is of type {config.model_type!r}, which transformers cannot load as a "
+            "causal language model: name one that it can"
+        ) from error
+    head = model.get_output_embeddings()
+    modules = {name: module for name, module in model.named_modules() if name and module is not head}
+    for stage, targets in asked.items():
+        _require_matches(f"{stage}.lora_target_modules", targets, modules, base.name)
+
+
+def _require_matches(
+    setting: str, targets: str | Sequence[str], modules: Mapping[str, torch.nn.Module], model: str
+) -> None:
+    layers = {name for name, module in modules.items() if isinstance(module, _ADAPTABLE)}
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    for target in [targets] if isinstance(targets, str) else targets:
+        matched = {name for name in modules if _matches(target, name, pattern=isinstance(targets, str))}
+        if matched and matched <= layers:
+            continue
+        other = next(iter(sorted(matched - layers)), None)
+        near = difflib.get_close_matches(target, names, n=1, cutoff=0.6)
+        hint = f"did you mean '{near[0]}'? Its" if near else "its"
+        what = (
+            "matches no layer" if other is None else f"matches {other}, a {type(modules[other]).__name__} and no layer,"
+        )
+        beside = " (a pattern must match whole names, as .*[.]q_proj)" if isinstance(targets, str) else ""
+        raise ConfigError(
+            f"{setting} has '{target}', which {what} of {model}{beside}: {hint} layers are {', '.join(names)}"
+        )
+
+
+def _matches(target: str, name: str, *, pattern: bool) -> bool:
+    """As PEFT matches: a text as a pattern of the whole name, an entry of a list as the name or its end."""
+    return re.fullmatch(target, name) is not None if pattern else name == target or name.endswith(f".{target}")
 
 
 def save_model(

@@ -1,5 +1,7 @@
 """Loading weights: safetensors alone, in the recipe's precision, with the right adapter over the right base."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -8,41 +10,128 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
-from preflow.errors import ModelError
+from preflow.errors import ModelError, UnfitModelError
 from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef
+from preflow.observer import UserText
 
 #: A causal language model of transformers, or PEFT's wrapper around one: no common type says what both can do.
 LanguageModel: TypeAlias = Any
 #: In the names of numbers by which modules drop activations or whole layers.
 _DROPS = ("dropout", "pdrop", "layerdrop")
+#: In the names of tokens that stand for pictures, films or sound.
+_MEDIA = ("image", "video", "audio", "vision")
+#: Ways of scaling rotary positions whose configuration does not count them among ``max_position_embeddings``.
+_STRETCHED = frozenset({"linear", "dynamic", "yarn"})
 
 
 def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     """The base model's tokenizer, with a pad token (its EOS where it has none: masks go by position).
 
     It carries the recipe's chat template where there is one, also into what is saved with it.
+
+    Raises:
+        UnfitModelError: It cannot be read, or has more tokens than the model's embedding.
+        ModelError: It has no EOS token.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        base.path, trust_remote_code=recipe.trust_remote_code
-    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            base.path, trust_remote_code=recipe.trust_remote_code
+        )
+    except (ValueError, OSError) as error:
+        raise UnfitModelError(
+            f"the tokenizer of {base.name} cannot be read from {base.path}: {_first_line(error)}. Copy the tokenizer's "
+            "files of the model that it was made of there"
+        ) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {base.name} has no EOS token: responses could never end; set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _require_embedded(tokenizer, base, recipe)
     if recipe.chat_template is not None:
         tokenizer.chat_template = recipe.chat_template
     return tokenizer
 
 
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).strip().splitlines() if line.strip()), type(error).__name__).rstrip(" :.")
+
+
+def _require_embedded(tokenizer: PreTrainedTokenizerBase, base: ModelRef, recipe: Recipe) -> None:
+    """Refuse a tokenizer with tokens that the embedding has no row for.
+
+    Placeholders of pictures and sound are no such tokens: Gemma 3's text models share the tokenizer of those with
+    pictures, and no row of text holds them.
+    """
+    rows = getattr(model_config(base, recipe).get_text_config(), "vocab_size", None)
+    if not isinstance(rows, int):
+        return
+    beyond = {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
+    spare = [token for token in beyond if any(word in token.lower() for word in _MEDIA)]
+    if len(spare) < len(beyond):
+        named = sorted(beyond.keys() - set(spare), key=lambda token: beyond[token])
+        raise UnfitModelError(
+            f"the tokenizer of {base.name} has tokens up to id {max(beyond.values())} ({', '.join(named[:3])}"
+            f"{', ...' if len(named) > 3 else ''}), but its embedding has {rows} rows: call resize_token_embeddings "
+            "and save the model, or restore its own tokenizer"
+        )
+
+
+def model_config(base: ModelRef, recipe: Recipe) -> Any:
+    """The base's configuration.
+
+    Raises:
+        UnfitModelError: Transformers does not know its architecture, or it cannot be read.
+    """
+    try:
+        return AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
+    except (ValueError, OSError) as error:
+        raise UnfitModelError(
+            f"model_name {recipe.model_name}: no configuration can be read from {base.path}: {_first_line(error)}. "
+            "Name a model that this version of transformers knows"
+        ) from error
+
+
 def position_limit(base: ModelRef, recipe: Recipe) -> int | None:
     """How many positions a model with learned position embeddings has; none where positions are rotary or relative."""
-    config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code).get_text_config()
+    config = model_config(base, recipe).get_text_config()
     if getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None):
         return None
     limit: int | None = getattr(config, "max_position_embeddings", None)
     return limit
+
+
+def rotary_limit(base: ModelRef, recipe: Recipe) -> int | None:
+    """How many positions a model with rotary positions was trained on, its scaling included; none for any other."""
+    config = model_config(base, recipe).get_text_config()
+    limit, rope = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None)
+    if not isinstance(limit, int) or not isinstance(rope, dict):
+        return None
+    rope = rope.get("full_attention", rope)  # of models whose layers have rotations of their own
+    factor, first = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if not isinstance(factor, int | float) or rope.get("rope_type") not in _STRETCHED:
+        return limit
+    return max(limit, round(factor * (first if isinstance(first, int) else limit)))
+
+
+def beyond_positions(tokens: Sequence[int], limit: int | None, what: str, model: str) -> UserText | None:
+    """A warning of rows that are longer than any that a model with rotary positions was trained on, where there are.
+
+    Args:
+        tokens: Of each row.
+        limit: As ``rotary_limit`` gives it.
+        what: The rows are, as ``training pairs``.
+        model: Its name.
+    """
+    beyond = [count for count in tokens if limit is not None and count > limit]
+    if not beyond:
+        return None
+    return UserText(
+        f"{len(beyond)} of {len(tokens)} {what} are longer than the {limit} positions that {model} was trained on "
+        f"(longest: {max(beyond)} tokens), and what it computes beyond them is a guess: lower max_seq_length to "
+        f"{limit}, or name a model with more positions"
+    )
 
 
 def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> LanguageModel:
@@ -52,7 +141,8 @@ def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> La
     hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {}
     if recipe.use_4bit:
-        options["quantization_config"] = _nf4(precision)
+        if not is_quantized(Path(folder)):
+            options["quantization_config"] = _nf4(precision)
         options["device_map"] = {"": str(precision.device)}
     model: LanguageModel = AutoModelForCausalLM.from_pretrained(
         str(folder),
@@ -66,16 +156,23 @@ def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> La
 
 
 def _one_arithmetic(model: LanguageModel, precision: Precision) -> LanguageModel:
-    """Compute 4-bit layers on the CPU in training and in evaluation alike.
+    """Compute 4-bit layers in the recipe's precision, on the CPU in training and in evaluation alike.
 
     bitsandbytes 0.50 switches to bfloat16 kernels in evaluation mode on processors that have them, so that a policy in
-    training would differ from its own stored values in the second digit.
+    training would differ from its own stored values in the second digit. Weights that were stored in 4 bits name
+    a dtype of their own.
     """
-    if precision.compute is torch.float32:
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.compute_dtype = precision.compute
+            if precision.compute is torch.float32:
                 module.support_avx512bf16_for_cpu = False
     return model
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a model folder holds weights that are quantized already."""
+    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config"))
 
 
 def load_policy(

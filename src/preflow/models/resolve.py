@@ -19,6 +19,7 @@ from preflow.errors import (
     UnsafeWeightsError,
 )
 from preflow.fingerprints.files import DigestCache, folder_digest
+from preflow.models.base_checks import require_trainable
 from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
 
@@ -55,6 +56,7 @@ def resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
         ModelNotFoundError: It is none of these.
         UnsafeWeightsError: Its weights are not safetensors.
         DpoCheckpointError: It is a checkpoint of an unfinished DPO run.
+        UnfitModelError: It is no causal language model, is quantized otherwise, or has no tokenizer.
         ModelError: It is an adapter over another adapter.
     """
     found = find_model(recipe, observer)
@@ -80,6 +82,7 @@ def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> M
     refuse_dpo_checkpoint(folder)
     adapter_config = folder / "adapter_config.json"
     if not adapter_config.is_file():
+        require_trainable(f"model_name {name}", folder, recipe)
         return ModelRef(name=name, path=str(folder), digest="")
     adapter = json.loads(adapter_config.read_text(encoding="utf-8"))
     base_name = adapter["base_model_name_or_path"]
@@ -90,6 +93,7 @@ def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> M
             f"{folder} is an adapter whose adapter_config.json names {base_name} as its base, which is an adapter "
             "itself. Expected full weights: name them in base_model_name_or_path, or merge the inner adapter first"
         )
+    require_trainable(f"{base_name} (the base of the adapter {name})", base, recipe)
     _require_agreement(recipe, adapter, folder)
     return ModelRef(name=name, path=str(base), digest="", adapter=str(folder), base_name=str(base_name))
 

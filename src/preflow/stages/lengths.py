@@ -17,7 +17,8 @@ from preflow.data.tokens.row_counts import TEMPLATE_REASONS, RowCounts, template
 from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 from preflow.data.validated import Split, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataUnfitError
-from preflow.models.loading import load_tokenizer, position_limit
+from preflow.models.adapters import require_targets
+from preflow.models.loading import beyond_positions, load_tokenizer, model_config, position_limit, rotary_limit
 from preflow.observer import Observer
 from preflow.specs import LengthsSpec
 
@@ -37,12 +38,16 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
         observer: Receives progress and counts.
 
     Raises:
-        ConfigError: Rows may be longer than the model has positions.
+        UnfitModelError: The model's configuration or tokenizer cannot be used.
+        ConfigError: Rows may be longer than the model has positions, or ``lora_target_modules`` names layers that it
+            does not have.
         DataUnfitError: No training row is left for a stage, or no held-out pair.
         TemplateError: The chat template cannot be used, or refuses a row; names it.
     """
     recipe = spec.recipe
     _require_positions(spec)
+    require_targets(model_config(spec.base, recipe), spec.base, recipe)
+    limit = rotary_limit(spec.base, recipe)
     renderer = Renderer(load_tokenizer(spec.base, recipe), recipe.rendering)
     if renderer.text is not None and renderer.text.date is not None:
         observer.note(
@@ -56,11 +61,13 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
             _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=split == "train")
             report.setdefault("sft", {})[split] = _entry(tokens, counts)
             _say(f"{words} demonstrations", counts, observer)
+            _note_beyond(tokens, limit, f"{words} demonstrations", spec.base.name, observer)
         if recipe.dpo is not None:
             tokens, counts = _pairs(spec, recipe.dpo, renderer, split, observer)
             _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
             report.setdefault("dpo", {})[split] = _entry(tokens, counts)
             _say(f"{words} pairs", counts, observer)
+            _note_beyond(tokens, limit, f"{words} pairs", spec.base.name, observer)
     write_json(out / "report.json", report)
     write_json(out / "metrics.json", _metrics(report))
 
@@ -79,6 +86,11 @@ def _require_positions(spec: LengthsSpec) -> None:
                 f"{stage}.max_seq_length is {settings.max_seq_length}, but {spec.base.name} has learned {limit} "
                 f"positions and can read no more tokens: set {stage}.max_seq_length to {limit} or less"
             )
+
+
+def _note_beyond(tokens: Sequence[int], limit: int | None, what: str, model: str, observer: Observer) -> None:
+    if (text := beyond_positions(tokens, limit, what, model)) is not None:
+        observer.note(f"lengths: {text}")
 
 
 def _demonstrations(

@@ -1,12 +1,23 @@
-"""What is saved beside an adapter's weights."""
+"""Which layers get an adapter, and what is saved beside its weights."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-from preflow.models.adapters import save_model
-from preflow.models.loading import load_tokenizer
+import pytest
+from transformers import PretrainedConfig
+
+from preflow.config import Recipe
+from preflow.errors import ConfigError, UnfitModelError
+from preflow.models.adapters import new_adapter, require_targets, save_model
+from preflow.models.loading import load_tokenizer, load_weights, model_config
+from preflow.models.precision import choose_precision
+from preflow.models.resolve import ModelRef
 from tests.fixtures.prepared_run import Run
 from tests.unit.dpo.start_models import going_on
+from tests.unit.models.architectures import CONFIGS
+
+LAYERS = "layers are down_proj, embed_tokens, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
 
 
 def test_an_adapter_names_its_base_as_the_recipe_does(prepared: Run, tmp_path: Path) -> None:
@@ -16,3 +27,67 @@ def test_an_adapter_names_its_base_as_the_recipe_does(prepared: Run, tmp_path: P
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "owner/name"
     assert str(prepared.base.path) not in json.dumps(config)
+
+
+def adapting(model: ModelRef, targets: Any, **settings: Any) -> Recipe:
+    values = {"strategy": "dpo", "model_name": model.path, "lora_target_modules": targets, **settings}
+    return Recipe.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("targets", "part"),
+    [
+        (["q_porj"], "has 'q_porj', which matches no layer of tiny: did you mean 'q_proj'? Its"),
+        (["q_proj", "c_attn"], "has 'c_attn', which matches no layer of tiny: its"),
+        (["self_attn"], "has 'self_attn', which matches model.layers.0.self_attn, a LlamaAttention and no layer"),
+        ("(q_proj|v_proj)", "matches no layer of tiny (a pattern must match whole names, as .*[.]q_proj)"),
+        (".*layers.0.*", "matches model.layers.0, a LlamaDecoderLayer and no layer"),
+    ],
+)
+def test_modules_that_match_no_layer_are_refused_before_weights_are_loaded(
+    tiny: ModelRef, targets: Any, part: str
+) -> None:
+    """PEFT refuses them too, but when the weights are there, and passes over an entry beside one that matches."""
+    recipe = adapting(tiny, targets)
+    with pytest.raises(ConfigError) as caught:
+        require_targets(model_config(tiny, recipe), tiny.model_copy(update={"name": "tiny"}), recipe)
+    assert "dpo.lora_target_modules has" in str(caught.value)
+    assert part in str(caught.value)
+    assert LAYERS in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        ("all", 14),
+        ("q_proj,v_proj", 4),
+        (["layers.1.self_attn.q_proj"], 1),
+        (".*[.](q|v)_proj", 4),
+        ("model.layers.0.mlp.(up|down)_proj", 2),
+    ],
+)
+def test_modules_that_are_let_through_are_those_that_get_adapters(tiny: ModelRef, targets: Any, adapted: int) -> None:
+    """Two layers of seven matrices; what is let through, PEFT takes."""
+    recipe = adapting(tiny, targets)
+    assert recipe.dpo is not None
+    require_targets(model_config(tiny, recipe), tiny, recipe)
+    model = new_adapter(load_weights(tiny.path, recipe, choose_precision(recipe)), recipe.dpo, seed=0)
+    assert len([name for name, _ in model.named_parameters() if "lora_A" in name]) == adapted
+
+
+def test_layers_of_gpt_2_are_layers_too_and_other_ways_of_training_ask_for_none(tiny: ModelRef, tmp_path: Path) -> None:
+    CONFIGS["gpt2"].save_pretrained(str(tmp_path))
+    older = ModelRef(name="gpt2", path=str(tmp_path), digest="")
+    require_targets(CONFIGS["gpt2"], older, adapting(older, ["c_attn"]))
+    wrong = adapting(tiny, ["q_porj"], tuning="full")
+    require_targets(model_config(tiny, wrong), tiny, wrong)
+    adapter = tiny.model_copy(update={"adapter": tiny.path})
+    require_targets(model_config(tiny, wrong), adapter, adapting(tiny, ["q_porj"]))
+
+
+def test_a_configuration_of_no_causal_model_is_refused_by_its_type(tiny: ModelRef) -> None:
+    class Nonesuch(PretrainedConfig):  # type: ignore[no-untyped-call]
+        model_type = "nonesuch"
+
+    with pytest.raises(UnfitModelError, match="'nonesuch', which transformers cannot load as a causal language model"):
+        require_targets(Nonesuch(), tiny, adapting(tiny, ["q"]))

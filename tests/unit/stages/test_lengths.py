@@ -1,5 +1,7 @@
 """Rows that later stages could not use are found by the tokenizer alone."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from preflow.specs import LengthsSpec
 from preflow.stages.lengths import run_lengths
 from tests.conftest import make_tokenizer
 from tests.fixtures.prepared_run import Run
-from tests.unit.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, recipe_for, turns
+from tests.unit.support import COMMON, EVAL_PAIRS, TRAIN_PAIRS, Notes, recipe_for, turns
 
 
 def measured(prepared: Run, folder: Path, recipe: Recipe | None = None, data: Artifact | None = None) -> Artifact:
@@ -147,3 +149,24 @@ def test_every_row_is_rendered(prepared: Run, tmp_path: Path, monkeypatch: pytes
     measured(prepared, tmp_path)
     assert len([text for text in seen if text.startswith("Can I return")]) == 2 * (TRAIN_PAIRS + EVAL_PAIRS)
     assert len([text for text in seen if text.startswith("Where is order")]) == 24
+
+
+def test_rows_beyond_a_rotary_models_positions_are_said_with_both_numbers(prepared: Run, tmp_path: Path) -> None:
+    """The same model with 16 positions: every row is longer, and each part of the rows is counted by itself."""
+    shutil.copytree(prepared.base.path, tmp_path / "short")
+    config = json.loads((tmp_path / "short" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
+    notes = Notes()
+    base = prepared.base.model_copy(update={"path": str(tmp_path / "short"), "name": "short"})
+    spec = LengthsSpec(recipe=prepared.recipe, base=base, data=prepared.data)
+    artifact = build(tmp_path / "lengths", lambda out: run_lengths(spec, out, notes))
+    longest = artifact.load("report.json")["dpo"]["train"]["tokens"]["p100"]
+    said = [note for note in notes.messages if "positions that short was trained on" in note]
+    assert len(said) == 4
+    assert f"{TRAIN_PAIRS} of {TRAIN_PAIRS} training pairs are longer than the 16 positions" in said[1]
+    assert f"(longest: {longest} tokens)" in said[1]
+
+
+def test_modules_that_the_model_does_not_have_end_the_run_before_any_training(prepared: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sft\.lora_target_modules has 'c_attn', which matches no layer"):
+        measured(prepared, tmp_path, recipe_for(prepared.base, lora_target_modules=["c_attn"]))

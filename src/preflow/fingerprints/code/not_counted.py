@@ -32,6 +32,7 @@ NOT_REACHED = {
     "preflow.models.merge": "exports a finished model",
     "tasks.fetch": "fetches the base model, whose digest is an input",
     "preflow.units": "says sizes and times to people",
+    "preflow.models.base_checks": "refuses models; what it lets through is an input by its digest",
     "preflow.models.packaged": "fetches a model once; the digest of its files is an input",
 }
 #: Settings and specifications: their fields count by value.

@@ -1,6 +1,7 @@
 """Lengths of a recipe's rows, split as data validation splits them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from expectations.gate import run_gate
-from flows.planning.row_lengths import read_lengths, read_model
+from flows.planning.row_lengths import Rows, position_warnings, read_lengths, read_model
 from flows.running.preparation import PreparedRun, prepare_run
 from preflow.artifacts import Artifact
+from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 from preflow.data.validated import Split, load_demonstrations, load_pairs
 from preflow.models.loading import load_tokenizer
+from preflow.models.resolve import ModelRef
 from preflow.observer import Silent
 from tests.unit.data.prompt_hashes import is_held_out, prompt_hash
 
@@ -69,3 +72,20 @@ def test_a_tokenizer_may_run_its_own_code_where_the_recipe_trusts_it(
     prepared = prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
     read_lengths(prepared, read_model(prepared.recipe))
     assert asked == [True]
+
+
+def test_a_plan_warns_of_rows_beyond_a_rotary_models_positions(tiny_folder: Path, tmp_path: Path) -> None:
+    """A demonstration is as long as its first count, a pair as its prompt with the longer answer."""
+    shutil.copytree(tiny_folder, tmp_path / "short")
+    config = json.loads((tmp_path / "short" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 20}))
+    recipe = Recipe.model_validate({"model_name": "short"})
+    base = ModelRef(name="short", path=str(tmp_path / "short"), digest="")
+    rows = {"sft": Rows([(21, 30), (20, 20)], [], 0), "dpo": Rows([(10, 10, 3)], [(10, 3, 12)], 0)}
+    warnings = position_warnings(recipe, base, rows)
+    assert [line.partition(" positions")[0] for line in warnings] == [
+        "1 of 2 demonstrations are longer than the 20",
+        "1 of 2 pairs are longer than the 20",
+    ]
+    assert "(longest: 22 tokens)" in warnings[1]
+    assert position_warnings(recipe, base, {"dpo": Rows([(10, 10, 3)], [], 0)}) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.running.preparation import prepare_run
-from preflow.errors import ConfigError, DataFileError, MissingDependencyError
+from preflow.errors import ConfigError, DataFileError, MissingDependencyError, UnfitModelError
 
 
 @pytest.fixture
@@ -51,3 +51,15 @@ def test_a_start_from_an_aligned_model_is_reported(recipe: Path, tmp_path: Path)
         (model / "preflow.json").write_text(f'{{"stage": "{stage}"}}')
         lines = [line for line in prepare_run(recipe, {"model_name": str(model)}).advice if "DPO stage" in line]
         assert bool(lines) == said
+
+
+def test_a_model_that_cannot_be_trained_is_refused_before_the_data_are_read(recipe: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}')
+    (tmp_path / "dpo.jsonl").unlink()
+    with pytest.raises(UnfitModelError, match="is a folder without a tokenizer"):
+        prepare_run(recipe, {"model_name": "model"})
+    (model / "tokenizer.json").touch()
+    with pytest.raises(DataFileError, match=r"dpo\.jsonl"):
+        prepare_run(recipe, {"model_name": "model"})

@@ -115,6 +115,16 @@ def test_another_precision_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sft() != before
 
 
+def test_other_modules_for_adapters_are_looked_for_again() -> None:
+    """The lengths stage checks them against the model; without adapters there is nothing to check."""
+
+    def lengths(**changes: Any) -> str:
+        return identity("lengths", LengthsSpec(recipe=recipe(**changes), base=BASE, data=DATA))
+
+    assert lengths(lora_target_modules="q_porj") != lengths() == lengths(lora_target_modules="all")
+    assert lengths(lora_target_modules="q_porj", tuning="full") == lengths(tuning="full")
+
+
 @pytest.mark.parametrize(("gpu", "equal"), [(False, False), (True, True)])
 def test_auto_and_the_precision_that_it_stands_for_share_what_is_equal(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, equal: bool

@@ -49,7 +49,7 @@ def _kind(kind: DataKind, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": kind.capitalize(),
         "counts": {name: found[name] for name in ("rows_in", "train", "eval", "set_aside")},
-        "reading": reading_lines(found["reading"]),
+        "reading": reading_lines(kind, found["reading"]),
         "pictures": [_histogram(_TITLES[name], values) for name, values in distributions.items()],
         "findings": [_finding(name, entry, found["measures"].get(name)) for name, entry in entries],
     }

@@ -1,5 +1,6 @@
 """Counts and words: what a person and a program read about a data set."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,7 @@ from expectations.set_measures import SetMeasures
 from preflow.config.validation import ValidationSettings
 from preflow.data.quality.sets.similarity import parts_of
 from preflow.data.row_formats.row import CHANGED
-from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
-from preflow.data.row_formats.table import VERDICT
+from preflow.data.row_formats.table import described
 from preflow.data.validated import DataKind
 from preflow.findings import FINDINGS, setting_of
 
@@ -80,20 +80,32 @@ def kind_report(
 def _reading(facts: RowFacts) -> dict[str, Any]:
     """How the rows were read: formats, what was changed, what was not used, and files of other splits."""
     counts = facts.columns.reading
-    known = {form.name: form.how for form in (*ROW_FORMATS[facts.columns.kind], VERDICT)}
+    columns: Counter[str] = Counter()
+    for (_, column, _), rows in counts.used.most_common():
+        columns[column] += rows
     return {
-        "formats": {name: {"rows": rows, "how": known[name]} for name, rows in counts.formats.most_common()},
-        "columns": dict(counts.used.most_common()),
+        "formats": {
+            name: {
+                "rows": rows,
+                "how": described(name, [(own, known) for form, own, known in counts.used if form == name]),
+            }
+            for name, rows in counts.formats.most_common()
+        },
+        "columns": dict(columns),
         "changed": dict(sorted(counts.changed.items())),
         "unused_columns": dict(sorted(counts.columns.items())),
         "unused_turn_keys": dict(sorted(counts.turn_keys.items())),
+        "first_rows": {name: source.rows for name, source in facts.columns.origins.items() if source.rows is not None},
         "left_out": sorted({name for source in facts.columns.origins.values() for name in source.left_out}),
     }
 
 
-def reading_lines(reading: Mapping[str, Any]) -> list[str]:
+def reading_lines(kind: DataKind, reading: Mapping[str, Any]) -> list[str]:
     """How rows were read, in words: a line for each format, and for what was changed, not used and left out."""
-    lines = [f"read as {name} ({entry['rows']:,} rows): {entry['how']}" for name, entry in reading["formats"].items()]
+    lines = [
+        f"{name} {_METRIC_NAMES[kind]}: {entry['how']} ({entry['rows']:,} rows)"
+        for name, entry in reading["formats"].items()
+    ]
     if reading["columns"]:
         lines.append(f"used: columns {_counted(reading['columns'])}")
     if reading["changed"]:
@@ -105,11 +117,14 @@ def reading_lines(reading: Mapping[str, Any]) -> list[str]:
     ]
     if unused:
         lines.append(f"not used: {'; '.join(unused)}")
+    if reading["first_rows"]:
+        files = ", ".join(f"{rows:,} of {name}" for name, rows in reading["first_rows"].items())
+        lines.append(f"at most the first rows were read, as the recipe's rows says: {files}")
     if reading["left_out"]:
         named = ", ".join(reading["left_out"][:_NAMED_ROWS]) + (
             ", ..." if len(reading["left_out"]) > _NAMED_ROWS else ""
         )
-        lines.append(f"left out, as only training data are read from a folder: {named}")
+        lines.append(f"left out, as other splits of the folder: {named}")
     return lines
 
 
@@ -260,7 +275,7 @@ def summary(kind: DataKind, report: Mapping[str, Any]) -> str:
         f"{report['set_aside']} quarantined"
     )
     line = f"{line}: {named_findings(report)}" if report["set_aside"] else line
-    return "; ".join([line, *reading_lines(report["reading"])])
+    return "; ".join([line, *reading_lines(kind, report["reading"])])
 
 
 def remarks(reports: Mapping[Any, Mapping[str, Any]]) -> list[str]:

@@ -8,9 +8,8 @@ import io
 import json
 import sys
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -23,13 +22,14 @@ from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
 
 if TYPE_CHECKING:
+    from preflow.config.recipe import TrainingStage
     from preflow.data.validated import DataKind
     from preflow.specs import ValidateSpec
 
 _UNFIT = 1
 _NAMED = 4
 _KINDS: "tuple[DataKind, ...]" = ("demonstrations", "preferences")
-_STAGES: dict[str, Literal["sft", "dpo"]] = {"demonstrations": "sft", "preferences": "dpo"}
+_STAGES: "dict[str, TrainingStage]" = {"demonstrations": "sft", "preferences": "dpo"}
 _SEVERITY_COLORS = {"stop": "red", "set_aside": "yellow", "warn": "cyan"}
 _SEVERITIES = {"stop": "stops", "set_aside": "quarantined", "warn": "warning"}
 
@@ -105,10 +105,7 @@ def _spec(
     if len(what) == 1 and _is_recipe(path := find_recipe(what[0])):
         recipe = load_recipe(path, overrides)
     else:
-        found = kind or _guess(what, overrides)
-        if found not in _STAGES:
-            raise ConfigError(f"--kind {found}: expected demonstrations or preferences")
-        recipe = recipe_for_data(_STAGES[found], what, overrides)
+        recipe = recipe_for_data(_by_stage(what, kind, overrides), overrides)
     spec = data_sources(recipe)
     if not (spec.demonstrations or spec.preferences):
         raise ConfigError(f"{what[0]} names no data: give sft.dataset or dpo.dataset")
@@ -149,32 +146,19 @@ def _is_recipe(path: Path) -> bool:
     return True
 
 
-def _guess(what: list[str], overrides: dict[str, Any]) -> "DataKind":
-    """What data files hold, by the formats of their first rows; pairs where no row has a known format.
+def _by_stage(what: list[str], kind: str | None, overrides: dict[str, Any]) -> "dict[TrainingStage, list[str]]":
+    """The files by the stage that would use them: of the kind given, or found out file by file."""
+    from flows.running.recognition import kind_of
 
-    Raises:
-        ConfigError: Rows can be read as demonstrations and as pairs.
-    """
-    from flows.running.preparation import data_sources
-    from preflow.config.loading import recipe_for_data
-    from preflow.data.files.jsonl import from_quarantine
-    from preflow.data.files.reader import read_rows
-    from preflow.data.joined_rows import FIRST_ROWS
-    from preflow.data.row_formats.row import Row
-    from preflow.data.row_formats.table import kinds
-
-    recipe = recipe_for_data("dpo", what, overrides)
-    seen: dict[DataKind, str] = {}
-    for source in data_sources(recipe).preferences:
-        for raw in map(from_quarantine, islice(read_rows(source), FIRST_ROWS)):
-            for found, form in [] if raw.malformed is not None else kinds(Row(raw.values, recipe.reading)):
-                seen.setdefault(found, f"{raw.file}:{raw.row} is {form.name}: {form.how}")
-    if len(seen) > 1:
-        raise ConfigError(
-            f"the rows can be read in two ways: --kind demonstrations ({seen['demonstrations']}), or --kind "
-            f"preferences ({seen['preferences']}). Give one of them"
-        )
-    return next(iter(seen), "preferences")
+    if kind is not None and kind not in _STAGES:
+        raise ConfigError(f"--kind {kind}: expected demonstrations or preferences")
+    given = {stage: name for name, stage in _STAGES.items() if any(key.startswith(f"{stage}.") for key in overrides)}
+    if kind is None and len(given) == 1:  # an override of one stage's settings says which stage is meant
+        kind = next(iter(given.values()))
+    found: dict[TrainingStage, list[str]] = {}
+    for entry in what:
+        found.setdefault(_STAGES[kind or kind_of(entry)], []).append(entry)
+    return {stage: found[stage] for stage in _STAGES.values() if stage in found}
 
 
 def print_report(report: dict[str, Any], folder: Path, console: Console) -> None:
@@ -204,7 +188,7 @@ def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> Non
         console.print(_findings_table(title, found["findings"]))
     else:
         console.print(f"{title}; nothing found", markup=False)
-    for line in reading_lines(found["reading"]):
+    for line in reading_lines(kind, found["reading"]):
         console.print(f"  {line}", markup=False)
 
 

@@ -1,12 +1,44 @@
-"""Every format of a data file: the ends of its names, whether it may be compressed, and how its first bytes look.
+"""Every format of a data file (the ends of its names, its compression, its first bytes), and names of formats of rows.
 
 A new format is one line here and a reader in ``preflow.data.files.reader``; recipes, folders and messages use this
-table.
+table. The formats of rows are read by ``preflow.data.row_formats``; a recipe may give one by its name.
 """
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, get_args
+
+#: Formats of rows, by what they hold; ``preflow.data.row_formats.table`` says how each is read.
+DemonstrationFormat = Literal["conversation", "alpaca", "prompt and answer", "text"]
+PreferenceFormat = Literal[
+    "preferred output", "chosen and rejected", "rejected response", "two answers and a winner", "ranking"
+]
+VerdictFormat = Literal["answer with a verdict"]
+DEMONSTRATION_FORMATS: tuple[str, ...] = get_args(DemonstrationFormat)
+PREFERENCE_FORMATS: tuple[str, ...] = get_args(PreferenceFormat)
+VERDICT_FORMATS: tuple[str, ...] = get_args(VerdictFormat)
+ROW_FORMATS = (*DEMONSTRATION_FORMATS, *PREFERENCE_FORMATS, *VERDICT_FORMATS)
+#: What other tools call a format, and its name here.
+OTHER_NAMES = {
+    **dict.fromkeys(
+        ("sharegpt", "chatml", "openai", "messages", "chat", "conversations", "conversational"), "conversation"
+    ),
+    **dict.fromkeys(("prompt completion", "instruct", "qa", "question answer", "completion"), "prompt and answer"),
+    **dict.fromkeys(
+        ("preference", "dpo", "hh", "hh rlhf", "ultrafeedback", "pairs", "pairwise"), "chosen and rejected"
+    ),
+    **dict.fromkeys(("arena", "comparison"), "two answers and a winner"),
+    **dict.fromkeys(("kto", "unpaired preference"), "answer with a verdict"),
+    **dict.fromkeys(("swift", "ms swift"), "rejected response"),
+}
+#: Columns by the names that formats of rows know them by; a recipe may say which column of a file stands for which.
+COLUMN_NAMES = (
+    *("messages", "prompt", "completion", "instruction", "input", "output", "system", "history", "text"),
+    *("chosen", "rejected", "rejected_response", "preferred_output", "non_preferred_output"),
+    *("response_a", "response_b", "winner", "model_a", "model_b", "responses", "scores", "ranks", "label"),
+    *("score_chosen", "score_rejected", "margin", "reasoning_content", "weight", "finished", "tools", "images"),
+    "source",
+)
 
 FormatName = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow"]
 

@@ -50,10 +50,7 @@ class ValidateSpec(Frozen):
 
     def inputs(self) -> dict[str, Any]:
         """Digests of the files, in order, and how they are read; their names do not matter otherwise."""
-        return {
-            name: [[source.digest, *(file_format(Path(source.path)) or ())] for source in getattr(self, name)]
-            for name in _FILES
-        }
+        return {name: [_source_identity(source) for source in getattr(self, name)] for name in _FILES}
 
     def options(self) -> dict[str, Any]:
         """The thresholds that can change the outcome."""
@@ -67,6 +64,12 @@ class ValidateSpec(Frozen):
             "splits": [self.sft_eval_split, self.dpo_eval_split],
             **tokens,
         }
+
+
+def _source_identity(source: DataSource) -> list[Any]:
+    """Digest and format of a file, and what the recipe says of its rows where it says something."""
+    said = source.reading_settings()
+    return [source.digest, *(file_format(Path(source.path)) or ()), *([said] if said else [])]
 
 
 class LengthsSpec(Frozen):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -12,13 +12,16 @@ from ruamel.yaml.error import YAMLError
 from preflow.chat_templates.families import template_text
 from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings
-from preflow.config.recipe import Recipe
+from preflow.config.recipe import Recipe, TrainingStage
 from preflow.config.requirements import require_validation_packages
+from preflow.config.validation import Dataset, path_of
 from preflow.errors import ConfigError
 from preflow.formats import DATA_SUFFIXES
 
 #: Settings that are paths, wherever they are given.
 _PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config"})
+#: Settings of a stage that name data.
+_DATA = ("dataset", "eval_dataset")
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -43,20 +46,26 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
 
 
-def recipe_for_data(kind: Literal["sft", "dpo"], dataset: Sequence[str], overrides: Mapping[str, Any]) -> Recipe:
+def recipe_for_data(
+    data: Mapping[TrainingStage, Sequence[str | Dataset]], overrides: Mapping[str, Any] | None = None
+) -> Recipe:
     """A recipe that names data and nothing else, for data validation alone.
 
     Args:
-        kind: The stage that would use them.
-        dataset: Files, folders or hub data sets; relative paths start at the working folder.
+        data: Files, folders or hub data sets by the stage that would use them; relative paths start at the working
+            folder.
         overrides: As for ``load_recipe``.
 
     Raises:
         ConfigError: An override is unknown or has a wrong value.
         MissingDependencyError: As ``load_recipe``.
     """
-    raw: dict[str, Any] = {"name": _plain_name(Path(dataset[0]).name), "strategy": kind, kind: {"dataset": dataset}}
-    _apply({name: expand_variables(parse_value(value), _PATHS, name) for name, value in overrides.items()}, raw)
+    sections: dict[str, Any] = {stage: {"dataset": list(entries)} for stage, entries in data.items()}
+    first = next(entry for entries in data.values() for entry in entries)
+    strategy = "two-stage" if len(sections) > 1 else next(iter(sections))
+    raw: dict[str, Any] = {"name": _plain_name(Path(path_of(first)).name), "strategy": strategy, **sections}
+    given = {name: expand_variables(parse_value(value), _PATHS, name) for name, value in (overrides or {}).items()}
+    _apply(given, raw)
     return _resolve_data_paths(_validated(raw, "the settings given cannot be used"), Path.cwd())
 
 
@@ -98,6 +107,8 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
     node = raw
     for part in parts[:-1]:
         child = node.get(part)
+        if part in _DATA and child is not None:  # `dpo.dataset.rows` of a data set that is given as a path
+            child = _as_mapping(child, name)
         child = {} if child is None else child
         if not isinstance(child, dict):
             raise ConfigError(f"override {name}={value!r}: '{part}' is no section")
@@ -110,18 +121,25 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
                 raw[stage].pop(name, None)
 
 
+def _as_mapping(child: Any, name: str) -> Any:
+    entry = child[0] if isinstance(child, list | tuple) and len(child) == 1 else child
+    if isinstance(entry, list | tuple):
+        raise ConfigError(f"override {name}: there are {len(entry)} data sets; give the whole list")
+    return {"path": entry} if isinstance(entry, str) else entry
+
+
 def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     changes: dict[str, Any] = {}
     for stage in ("sft", "dpo"):
         section = getattr(recipe, stage)
         if section is not None:
             resolved = {
-                name: tuple(_resolve(folder, entry) for entry in getattr(section, name))
-                for name in ("dataset", "eval_dataset")
+                name: tuple(_resolve_entry(folder, entry) for entry in getattr(section, name))
+                for name in _DATA
                 if getattr(section, name) is not None
             }
             changes[stage] = section.model_copy(update=resolved)
-    files = tuple(_resolve(folder, entry) for entry in recipe.validation.benchmark_files)
+    files = tuple(_resolve_entry(folder, entry) for entry in recipe.validation.benchmark_files)
     if files:
         changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
     if recipe.launch.config is not None:
@@ -132,6 +150,12 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.chat_template is not None:  # as text, so that what a run uses is what its identity says
         changes["chat_template"] = template_text(recipe.chat_template, folder)
     return recipe.model_copy(update=changes)
+
+
+def _resolve_entry(folder: Path, entry: str | Dataset) -> str | Dataset:
+    if isinstance(entry, str):
+        return _resolve(folder, entry)
+    return entry.model_copy(update={"path": _resolve(folder, entry.path)})
 
 
 def _resolve(folder: Path, entry: str) -> str:

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from preflow.config.base import COSMETIC, Frozen, Names, one_or_many
+from preflow.config.base import COSMETIC, Frozen, one_or_many
 from preflow.config.losses import LOSSES, LossType
+from preflow.config.validation import Datasets, require_formats
+from preflow.formats import DEMONSTRATION_FORMATS, PREFERENCE_FORMATS, VERDICT_FORMATS
 
 #: One loss of TRL's, or several.
 Losses = Annotated[
@@ -54,11 +56,12 @@ _ALL_LINEAR = frozenset({"all", "all-linear", "all-linear-layers"})
 class TrainingSettings(Frozen):
     """Settings of both training stages."""
 
-    dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
+    dataset: Datasets | None = Field(default=None, json_schema_extra=COSMETIC)
     """Data files (JSONL, JSON, Parquet, CSV), folders of them, or hub data sets (``owner/name``, ``owner/name:split``,
-    ``owner/name:config:split``). One or a list."""
-    eval_dataset: Names | None = Field(default=None, json_schema_extra=COSMETIC)
-    """Held-out data. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
+    ``owner/name:config:split``). One or a list; each a path or a mapping ``{path, split, format, columns, rows,
+    revision}``."""
+    eval_dataset: Datasets | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Held-out data, named as ``dataset`` is. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
     eval_split: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
     num_train_epochs: float = Field(default=1.0, gt=0)
@@ -158,6 +161,12 @@ class SftSettings(TrainingSettings):
     """Answers of a conversation that have a loss: ``all``, or the ``last`` alone. Where the chat template rewrites
     earlier turns, a conversation becomes one row per answer by itself."""
 
+    @model_validator(mode="after")
+    def _formats_are_of_demonstrations(self) -> Self:
+        for name in ("dataset", "eval_dataset"):
+            require_formats(name, getattr(self, name) or (), (*DEMONSTRATION_FORMATS, *VERDICT_FORMATS))
+        return self
+
 
 class DpoSettings(TrainingSettings):
     """Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
@@ -205,6 +214,12 @@ class DpoSettings(TrainingSettings):
     def eval_batch_size(self) -> int:
         """Held-out pairs per forward; 1 under a token budget, where ``per_device_train_batch_size`` may not fit."""
         return self.per_device_train_batch_size if self.max_tokens_per_batch is None else 1
+
+    @model_validator(mode="after")
+    def _formats_are_of_pairs(self) -> Self:
+        for name in ("dataset", "eval_dataset"):
+            require_formats(name, getattr(self, name) or (), (*PREFERENCE_FORMATS, *VERDICT_FORMATS))
+        return self
 
     @model_validator(mode="after")
     def _losses_agree(self) -> Self:

@@ -1,12 +1,141 @@
-"""How rows are read where more than one way is right, and thresholds of data validation, as recipes give them."""
+"""Data as recipes name them, how rows are read where more than one way is right, and thresholds of data validation."""
 
 import difflib
-from typing import Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from preflow.config.base import COSMETIC, Frozen, Names
+from preflow.config.base import COSMETIC, Frozen
 from preflow.findings import FINDINGS, Severity
+from preflow.formats import COLUMN_NAMES, OTHER_NAMES, ROW_FORMATS
+
+
+class RowReading(Frozen):
+    """How the rows of one file, folder or hub data set are written, where their columns alone do not say it."""
+
+    format: str = "auto"
+    """The format of all rows, by its name in the list of formats; ``auto`` finds it row by row, by the columns."""
+    columns: dict[str, str | None] = Field(default_factory=dict)
+    """Which column of the file stands for which of ours (``{prompt: question, chosen: best}``); ``meta.question`` is a
+    key inside a column. Null for ours means that the file's own column of this name has another meaning and is not
+    read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        if isinstance(data.get("format"), str):
+            data = {**data, "format": _known_format(data["format"])}
+        columns = data.get("columns")
+        for name in columns if isinstance(columns, Mapping) else ():
+            if name not in COLUMN_NAMES:
+                raise ValueError(
+                    f"columns has '{name}', which is no column of ours: {did_you_mean(str(name), COLUMN_NAMES)} "
+                    "(columns is a map from our names to the file's)"
+                )
+        return data
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        given = self.named_columns()
+        twice = next((column for column in given if given.count(column) > 1), None)
+        if twice is not None:
+            raise ValueError(f"columns gives the column '{twice}' twice: one column has one meaning")
+        return self
+
+    def named_columns(self) -> list[str]:
+        """The columns of the file that are named."""
+        return [column for column in self.columns.values() if column is not None]
+
+
+class Dataset(RowReading):
+    """A file, a folder or a hub data set with what is to be said of it."""
+
+    path: str
+    """A data file, a folder of them, or a hub data set (``owner/name``, ``owner/name:split``,
+    ``owner/name:config:split``)."""
+    split: str | None = None
+    """The split of a hub data set, or of a folder whose files or folders are named after splits; ``train`` where not
+    given."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub data set; of a folder that is a git clone, what must be checked out."""
+    rows: int | None = Field(default=None, ge=1)
+    """Only the first so many rows are read."""
+
+    def reading(self) -> RowReading | None:
+        """How its rows are written; none where that is found by their columns alone."""
+        said = RowReading(format=self.format, columns=self.columns)
+        return None if said == RowReading() else said
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names as a question, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+
+
+def _known_format(name: str) -> str:
+    plain = name.strip().lower().replace("_", " ").replace("-", " ")
+    if plain in {"auto", *ROW_FORMATS}:
+        return plain
+    if plain in OTHER_NAMES:
+        raise ValueError(f"format is '{name}', which is called '{OTHER_NAMES[plain]}' here")
+    raise ValueError(f"format is '{name}', which is no format of rows: {did_you_mean(plain, ('auto', *ROW_FORMATS))}")
+
+
+def _datasets(value: Any) -> Any:
+    """One entry or a list of them, each a path or a ``Dataset``; a mapping that says nothing but a path is the path."""
+    if value is None:
+        return None
+    entries = [value] if isinstance(value, str | Mapping | Dataset) else value
+    return tuple(map(_dataset, entries)) if isinstance(entries, list | tuple) else value
+
+
+def _dataset(entry: Any) -> Any:
+    if not isinstance(entry, Mapping | Dataset):
+        return entry
+    if isinstance(entry, Mapping):
+        unknown = next((str(key) for key in entry if key not in Dataset.model_fields), None)
+        if unknown is not None:
+            raise ValueError(f"'{unknown}' is no setting of a data set: {did_you_mean(unknown, Dataset.model_fields)}")
+        try:
+            entry = Dataset.model_validate(dict(entry))
+        except ValidationError as error:
+            raise ValueError("; ".join(_problem(found) for found in error.errors())) from None
+    return entry.path if entry.model_dump(exclude_defaults=True).keys() == {"path"} else entry
+
+
+def _problem(found: Any) -> str:
+    if found["type"] == "value_error":
+        return str(found["ctx"]["error"])
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" + ("" if found["type"] == "missing" else f", got {found['input']!r}")
+
+
+#: What a recipe names as data: one entry or several.
+Datasets = Annotated[
+    tuple[str | Dataset, ...],
+    BeforeValidator(_datasets, json_schema_input_type=str | Dataset | tuple[str | Dataset, ...]),
+]
+
+
+def path_of(entry: str | Dataset) -> str:
+    """The file, folder or hub data set of an entry."""
+    return entry if isinstance(entry, str) else entry.path
+
+
+def require_formats(name: str, entries: Iterable[str | Dataset], formats: Iterable[str]) -> None:
+    """Check that the formats that entries give are of the kind that is read there.
+
+    Raises:
+        ValueError: One is not; lists those that are.
+    """
+    known = ("auto", *formats)
+    for entry in entries:
+        if isinstance(entry, Dataset) and entry.format not in known:
+            raise ValueError(f"{name} has format: {entry.format}, expected one of {', '.join(known)}")
 
 
 class ReadingSettings(Frozen):
@@ -18,8 +147,6 @@ class ReadingSettings(Frozen):
     desirable_rows: Literal["set_aside", "demonstrations"] = "set_aside"
     """Rows with a verdict on one answer (KTO's ``label``), named as demonstrations: quarantined, or those with a
     favourable verdict train."""
-    text_column: Literal["set_aside", "turns"] = "set_aside"
-    """Rows with a column ``text`` alone: quarantined, or read as a transcript (``Human:``, ``### Assistant:``, ...)."""
 
 
 class ValidationSettings(Frozen):
@@ -75,8 +202,9 @@ class ValidationSettings(Frozen):
     are several."""
     low_diversity: float = Field(default=0.3, gt=0.0, le=1.0)
     """``low_diversity``: share of near duplicates among the rows from which it warns."""
-    benchmark_files: Names = Field(default=(), json_schema_extra=COSMETIC)
-    """Files whose prompts must not train: rows with the same or nearly the same prompt are quarantined."""
+    benchmark_files: Datasets = Field(default=(), json_schema_extra=COSMETIC)
+    """Data whose prompts must not train: rows with the same or nearly the same prompt are quarantined. Named as
+    ``dataset`` is; of ``columns``, ``prompt`` or ``messages`` count."""
     personal_data: bool = False
     """Also detect e-mail addresses, phone numbers and secrets (slow)."""
     phone_region: str = "US"
@@ -87,6 +215,11 @@ class ValidationSettings(Frozen):
     """Memory for rows during data validation, in MiB; larger sets are processed in parts, from disk."""
     workers: int = Field(default=2, ge=1, json_schema_extra=COSMETIC)
     """Most processes that read rows; small files are read by one."""
+
+    @model_validator(mode="after")
+    def _benchmarks_have_prompts_alone(self) -> Self:
+        require_formats("benchmark_files", self.benchmark_files, ())
+        return self
 
     @model_validator(mode="after")
     def _severities_are_known(self) -> Self:

@@ -105,7 +105,7 @@ def _pair(row: Row, compared: Comparison, source: Source) -> Pair:
 def _open(raw: RawRow, settings: ReadingSettings) -> Row:
     if raw.malformed is not None:
         raise RowProblem("malformed_line", raw.malformed)
-    return Row(raw.values, settings)
+    return Row.of(raw, settings)
 
 
 def _is_also_shown(row: Row, form: table.RowFormat | None) -> bool:

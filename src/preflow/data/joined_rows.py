@@ -41,4 +41,4 @@ def joined_rows(kind: DataKind, source: DataSource, settings: ReadingSettings) -
 def holds_verdicts(source: DataSource, settings: ReadingSettings) -> bool:
     """Whether one of the first rows has a verdict on a single answer."""
     first = islice(read_rows(source), FIRST_ROWS)
-    return any(has_verdict(Row(raw.values, settings)) for raw in map(from_quarantine, first) if raw.malformed is None)
+    return any(has_verdict(Row.of(raw, settings)) for raw in map(from_quarantine, first) if raw.malformed is None)

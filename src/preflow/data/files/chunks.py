@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from preflow.data.files.hub_datasets import is_hub
 from preflow.data.files.jsonl import jsonl_row
-from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource
 from preflow.data.files.text_files import data_file_errors, mark_bytes, open_text
 from preflow.errors import DataFileError
 from preflow.formats import file_format
@@ -69,7 +68,7 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
     """
     path = Path(source.path)
     form = None if is_hub(source.path) else file_format(path)
-    if form is not None and form[0] == "jsonl":
+    if form is not None and form[0] == "jsonl" and not source.reading_settings():
         yield from _text_chunks(path, form[1], name, part)
         return
     yield from row_chunks(read_rows(source, name), name, part)

@@ -1,10 +1,11 @@
 """Data sets of the Hugging Face hub: their names, the commit that is read, and their rows."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from preflow import hub
+from preflow.config.validation import did_you_mean
 from preflow.data.files.raw_rows import RawRow
 from preflow.errors import DataDownloadError, DataFileError
 
@@ -30,8 +31,13 @@ def hub_parts(entry: str) -> tuple[str, str | None, str]:
     return found["name"], found["config"], found["split"] or "train"
 
 
-def pin_commit(entry: str) -> tuple[str, str]:
-    """Pin a hub data set to its present commit, so that it is read as it was when its digest was taken.
+def pin_commit(entry: str, split: str | None = None, revision: str | None = None) -> tuple[str, str]:
+    """Pin a hub data set to a commit, so that it is read as it was when its digest was taken.
+
+    Args:
+        entry: Its name, with or without configuration and split.
+        split: The split, where the name gives none.
+        revision: Commit, tag or branch; the present state where not given.
 
     Returns:
         The path ``owner/name:split@commit``, and a digest of commit and split.
@@ -42,12 +48,16 @@ def pin_commit(entry: str) -> tuple[str, str]:
     import httpx2
     from huggingface_hub import HfApi
 
-    name, config, split = hub_parts(entry)
+    if split is not None and ":" in entry:
+        raise DataFileError(f"'{entry}' names a split and split is '{split}': give it once")
+    name, config, named = hub_parts(entry)
+    split = split or named
     try:
-        commit = HfApi().dataset_info(name, timeout=30).sha
+        commit = HfApi().dataset_info(name, revision=revision, timeout=30).sha
     except (OSError, ValueError, httpx2.HTTPError) as error:
+        wanted = entry if revision is None else f"{entry} at {revision}"
         raise DataFileError(
-            f"'{entry}' is no file here, and the hub data set of this name cannot be reached: "
+            f"'{wanted}' is no file here, and the hub data set of this name cannot be reached: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}. "
             "Give a path, or check the name and the network."
         ) from error
@@ -55,12 +65,17 @@ def pin_commit(entry: str) -> tuple[str, str]:
     return f"{name}:{part}@{commit}", f"{commit}:{part}"
 
 
-def read_hub(path: str, name: str) -> Iterator[RawRow]:
+def read_hub(path: str, name: str, columns: Sequence[str] = ()) -> Iterator[RawRow]:
     """The rows of a hub data set at its pinned commit.
+
+    Args:
+        path: ``owner/name:split@commit``.
+        name: What to call it in findings.
+        columns: Columns that the recipe names.
 
     Raises:
         DataDownloadError: The hub did not answer; another try may succeed.
-        DataFileError: The data set cannot be read.
+        DataFileError: The data set cannot be read, or has not one of the columns.
     """
     import httpx2
     from datasets import load_dataset
@@ -73,5 +88,9 @@ def read_hub(path: str, name: str) -> Iterator[RawRow]:
     except (OSError, ValueError, httpx2.HTTPError, DatasetsError) as error:
         kind = DataDownloadError if hub.may_pass(error) else DataFileError
         raise kind(f"hub data set '{entry}' cannot be read: {error}") from error
+    for column in columns:
+        if column not in rows.column_names and column.partition(".")[0] not in rows.column_names:
+            hint = did_you_mean(column, rows.column_names)
+            raise DataFileError(f"hub data set '{entry}' has no column '{column}': {hint}")
     for number, values in enumerate(rows, 1):
         yield RawRow(name, number, dict(values))

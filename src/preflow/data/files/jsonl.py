@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def from_quarantine(raw: RawRow) -> RawRow:
         return raw
     line = held.get("line")
     if raw.values["finding"] == "malformed_line" and isinstance(line, str):  # the line itself, fixed or not
-        return jsonl_row(line.encode("utf-8", "backslashreplace"), raw.file, raw.row)
-    return RawRow(raw.file, raw.row, held)
+        return replace(jsonl_row(line.encode("utf-8", "backslashreplace"), raw.file, raw.row), reading=raw.reading)
+    return replace(raw, values=held)
 
 
 def _careful_row(line: bytes, name: str, number: int) -> RawRow:

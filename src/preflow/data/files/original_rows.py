@@ -7,9 +7,8 @@ from typing import Any
 
 from preflow.data.files.hub_datasets import is_hub
 from preflow.data.files.jsonl import from_quarantine, jsonl_row
-from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource
 from preflow.data.files.text_files import data_file_errors, open_text
 from preflow.errors import DataFileError
 from preflow.formats import file_format

@@ -4,18 +4,21 @@ Nothing is judged here. A line that cannot be parsed becomes a malformed row wit
 validation decides about one bad line among a million; a file that cannot be read at all is an error that names it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from preflow.config.validation import did_you_mean
 from preflow.data.files.arrow import read_arrow
 from preflow.data.files.csv_table import read_csv
 from preflow.data.files.hub_datasets import is_hub, read_hub
 from preflow.data.files.json_array import read_json
-from preflow.data.files.jsonl import read_jsonl
+from preflow.data.files.jsonl import from_quarantine, read_jsonl
 from preflow.data.files.parquet import read_parquet
-from preflow.data.files.raw_rows import RawRow
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.text_files import data_file_errors
 from preflow.errors import DataFileError
 from preflow.formats import FormatName, file_format
@@ -25,7 +28,7 @@ Reader = Callable[[Path, str | None, str], Iterator[RawRow]]
 
 
 def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
-    """Yield the rows of one source in the order of the file.
+    """Yield the rows of one source in the order of the file, as many as the recipe wants.
 
     Args:
         source: As ``resolve_sources`` returned it.
@@ -34,8 +37,54 @@ def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
     Raises:
         DataFileError: The file cannot be read or is not of the format that its name says; names file and line.
     """
+    rows = islice(_rows(source, name), source.rows)
+    if source.reading is None:
+        yield from rows
+    else:
+        yield from (replace(row, reading=source.reading) for row in rows)
+
+
+def require_columns(sources: Iterable[DataSource], columns: Iterable[str]) -> None:
+    """Check that columns that a recipe names are in a row of some source.
+
+    Raises:
+        DataFileError: One is in none; names the nearest column.
+    """
+    missing, seen, paths = dict.fromkeys(columns), dict[str, None](), []
+    for source in sources:
+        paths.append(source.path)
+        for raw in map(from_quarantine, _rows(source, None)):
+            if not missing:
+                return
+            seen.update(dict.fromkeys(() if raw.malformed is not None else raw.values))
+            missing = {name: None for name in missing if not has_column(raw.values, name)}
+    if missing and seen:
+        name = next(iter(missing))
+        raise DataFileError(f"no row of {', '.join(paths)} has the column '{name}': {did_you_mean(name, seen)}")
+
+
+def has_column(values: Mapping[str, Any], name: str) -> bool:
+    """Whether a row has a column, or the key inside a column that a name with dots gives."""
+    return name in values or column_value(values, name) is not None
+
+
+def column_value(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a key inside one (``meta.question``, ``turns.0.text``); null where there is none."""
+    if name in values:
+        return values[name]
+    found: Any = values
+    for part in name.split("."):
+        if isinstance(found, list) and part.isdecimal():
+            found = found[int(part)] if int(part) < len(found) else None
+        else:
+            found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _rows(source: DataSource, name: str | None) -> Iterator[RawRow]:
     if is_hub(source.path):
-        yield from read_hub(source.path, name or source.path.rpartition("@")[0])
+        label = name or source.path.rpartition("@")[0]
+        yield from read_hub(source.path, label, [] if source.reading is None else source.reading.named_columns())
         return
     path = Path(source.path)
     label = name or path.name

@@ -1,40 +1,63 @@
 """The files and hub data sets that a recipe's ``dataset`` names, and the digest of what each of them holds."""
 
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePath
 
-from preflow.config.base import Frozen
+from preflow.config.validation import Dataset, did_you_mean
 from preflow.data.files.hub_datasets import is_hub, may_be_hub_name, pin_commit
-from preflow.data.files.split_names import is_housekeeping, training_files
+from preflow.data.files.raw_rows import DataSource
+from preflow.data.files.reader import read_rows, require_columns
+from preflow.data.files.split_names import is_housekeeping, split_files, split_label, training_files
 from preflow.data.text import printable
 from preflow.errors import DataFileError
 from preflow.fingerprints.files import file_digest
 from preflow.formats import file_format, known_suffixes
 
-
-class DataSource(Frozen):
-    """One file of rows (or one split of a hub data set) and its contents' digest."""
-
-    path: str
-    """The file as it is read, or ``owner/name:split@commit`` (``owner/name:config:split@commit``) of a hub data set."""
-    digest: str
-    """SHA-256 of the file's bytes, or the hub commit and split."""
-    left_out: tuple[str, ...] = ()
-    """Files beside it that hold other splits and are not read, by their names below the folder given."""
+__all__ = ["DataSource", "resolve_sources", "source_names"]
+#: The beginning of what git keeps in place of a large file whose contents were not fetched.
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def resolve_sources(dataset: Sequence[str]) -> tuple[DataSource, ...]:
+def resolve_sources(dataset: Sequence[str | Dataset]) -> tuple[DataSource, ...]:
     """Find the files that a recipe's ``dataset`` names and take their digests.
 
     Args:
         dataset: Files, folders (every data file below them, by name), or hub names ``owner/name``,
-            ``owner/name:split`` or ``owner/name:config:split``; the split is ``train`` where not given.
+            ``owner/name:split`` or ``owner/name:config:split``; the split is ``train`` where not given. Each a path,
+            or a ``Dataset`` that says more.
 
     Raises:
-        DataFileError: An entry is absent, unreadable, of an unknown format, or a folder without data files.
+        DataFileError: An entry is absent, unreadable, of an unknown format, a folder without data files, or has not the
+            split, revision or columns that the recipe names.
     """
-    return tuple(source for entry in dataset for source in _resolve_entry(entry))
+    return tuple(source for entry in dataset for source in _sources_of_entry(entry))
+
+
+def _sources_of_entry(entry: str | Dataset) -> list[DataSource]:
+    """The files of an entry, each with how it is read and how many of its rows."""
+    if isinstance(entry, str):
+        return _resolve_entry(Dataset(path=entry))
+    sources = _resolve_entry(entry)
+    reading = entry.reading()
+    if reading is not None:
+        sources = [source.model_copy(update={"reading": reading}) for source in sources]
+        require_columns([source for source in sources if not is_hub(source.path)], reading.named_columns())
+    return sources if entry.rows is None else _first_rows(sources, entry.rows)
+
+
+def _first_rows(sources: list[DataSource], rows: int) -> list[DataSource]:
+    """The sources that hold the first rows of all of them together, each with its share."""
+    found: list[DataSource] = []
+    for source in sources:
+        share = rows if source is sources[-1] else sum(1 for _ in islice(read_rows(source), rows))
+        found.append(source.model_copy(update={"rows": share}))
+        rows -= share
+        if not rows:
+            break
+    return found
 
 
 def source_names(sources: Sequence[DataSource]) -> list[str]:
@@ -61,18 +84,59 @@ def _name_parts(path: str) -> list[str]:
     return list(Path(path).parts)
 
 
-def _resolve_entry(entry: str) -> list[DataSource]:
-    path = Path(entry).expanduser()
+def _resolve_entry(entry: Dataset) -> list[DataSource]:
+    path = Path(entry.path).expanduser()
     # A plain name is never looked for in the working folder: recipes have made their paths absolute.
-    looks_local = path.is_absolute() or entry.startswith(".") or file_format(path) is not None
-    if not looks_local and may_be_hub_name(entry):
-        path_at_commit, digest = pin_commit(entry)
+    looks_local = path.is_absolute() or entry.path.startswith(".") or file_format(path) is not None
+    if not looks_local and may_be_hub_name(entry.path):
+        path_at_commit, digest = pin_commit(entry.path, entry.split, entry.revision)
         return [DataSource(path=path_at_commit, digest=digest)]
     if path.is_dir():
-        files, left_out = training_files(_files_of(path))
+        if entry.revision is not None:
+            _require_checked_out(path, entry.revision)
+        found = _files_of(path)
+        files, left_out = training_files(found) if entry.split is None else _of_split(path, found, entry.split)
         named = tuple(name.as_posix() for name in left_out)
         return [_file_source(path / file).model_copy(update={"left_out": named}) for file in files]
+    for name in ("split", "revision"):
+        if getattr(entry, name) is not None and path.exists():
+            raise DataFileError(
+                f"{path} is a file, which has no {name}; remove {name}: {getattr(entry, name)}, or name a folder or a "
+                "hub data set"
+            )
     return [_file_source(path)]
+
+
+def _of_split(folder: Path, names: list[PurePath], split: str) -> tuple[list[PurePath], list[PurePath]]:
+    files = split_files(names, split)
+    if not files:
+        known = sorted({split_label(name) for name in names})
+        raise DataFileError(f"folder {folder} has no split '{split}': {did_you_mean(split, known)}")
+    return files, [name for name in names if name not in files]
+
+
+def _require_checked_out(folder: Path, revision: str) -> None:
+    """Check that a clone has a revision checked out: files of another one cannot be read from a folder."""
+    if not (folder / ".git").exists():
+        raise DataFileError(
+            f"folder {folder} is no git clone, so it has no revision; remove revision: {revision}, or name the hub "
+            "data set itself"
+        )
+    commits = [_commit(folder, name) for name in ("HEAD", revision)]
+    if None in commits or commits[0] != commits[1]:
+        raise DataFileError(
+            f"folder {folder} has not revision {revision} checked out, but {commits[0] or 'no commit'}; check it out "
+            f"there: git checkout {revision}"
+        )
+
+
+def _commit(folder: Path, name: str) -> str | None:
+    command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except OSError as error:
+        raise DataFileError(f"the revision of {folder} cannot be checked: git: {error.strerror or error}") from error
+    return done.stdout.strip() or None
 
 
 def _files_of(folder: Path) -> list[PurePath]:
@@ -105,6 +169,9 @@ def _file_source(path: Path) -> DataSource:
             f"ending in {known_suffixes()}. Rename or convert it."
         )
     try:
+        with path.open("rb") as stream:
+            if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise DataFileError(f"{path} is a pointer of Git LFS, not the data itself; fetch it: git lfs pull")
         return DataSource(path=str(path.resolve()), digest=file_digest(path))
     except OSError as error:
         raise _cannot_be_read(path, error) from error

@@ -15,6 +15,10 @@ _TRAIN = frozenset({"train", "training"})
 _OTHER = frozenset(
     {"test", "testing", "tests", "eval", "evaluation", "valid", "validation", "val", "dev", "heldout", "holdout"}
 )
+_SAME = (_TRAIN, {"test", "testing", "tests"}, {"eval", "evaluation"}, {"valid", "validation", "val", "dev"})
+#: The end of a shard's name, and names of files that say nothing of their split.
+_SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
+_PLAIN = re.compile(r"(data|part|file|shard|\d+)", re.IGNORECASE)
 _WORDS = re.compile(r"[a-z]+")
 
 
@@ -46,3 +50,27 @@ def training_files(names: Sequence[PurePath]) -> tuple[list[PurePath], list[Pure
     if len(other) == len(names):
         return list(names), []
     return [name for name in names if split_of(name) != "other"], other
+
+
+def split_files(names: Sequence[PurePath], split: str) -> list[PurePath]:
+    """The data files of a folder that hold one split: named by it, in a folder of its name, or by all of its words."""
+    exact = [name for name in names if split in {_bare(part) for part in name.parts}]
+    wanted = _words(split)
+    return exact or [name for name in names if any(wanted <= _words(_bare(part)) for part in name.parts)]
+
+
+def split_label(name: PurePath) -> str:
+    """What a file of a folder calls its split: its name without number and ending, or its folder's."""
+    bare = _bare(name.name)
+    return _bare(name.parent.name) if _PLAIN.fullmatch(bare) and name.parent.name else bare
+
+
+def _bare(part: str) -> str:
+    """A name without the ends that tell format, compression and shard."""
+    return _SHARD.sub("", part.partition(".")[0])
+
+
+def _words(text: str) -> set[str]:
+    """Words of a name, those that mean the same split as one."""
+    found = _WORDS.findall(text.lower())
+    return {next((min(same) for same in _SAME if word in same), word) for word in found}

@@ -25,6 +25,10 @@ _BASES = ("response", "answer", "completion", "output", "conversation", "reply",
 _ENDINGS = (("_a", "_b"), ("_0", "_1"), ("_1", "_2"), ("1", "2"))
 #: Columns of two answers, and the ends of their names.
 _TWO = tuple((base + one, base + two, (one, two)) for base in _BASES for one, two in _ENDINGS)
+TWO_ANSWERS = tuple(name for names in _TWO for name in names[:2])
+TWO_VERDICTS = tuple(
+    name + end for name in ("winner_model", *SCORES, "overall_score") for ends in _ENDINGS for end in ends
+)
 _TIES = ("tie", "both", "draw", "equal", "neither", "none")
 _TEXT_KEYS = (*CONTENT_KEYS, "response", "answer", "completion", "output")
 

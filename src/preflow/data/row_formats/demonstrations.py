@@ -114,14 +114,17 @@ def _history(row: Row) -> list[Turn]:
 def text_alone(row: Row) -> Conversation:
     """A column ``text`` that holds a transcript, where the recipe wants it read as one."""
     value: Any = row.get("text")
-    if row.settings.text_column != "turns":
+    if row.form != "text":
         raise RowProblem(
             "text_alone",
-            "the row is one text without turns; reading.text_column: turns reads transcripts (Human:, Assistant:)",
+            "the row is one text without turns; format: text of the data set reads transcripts (Human:, Assistant:)",
         )
     found = parse_transcript(value) if isinstance(value, str) else None
     if found is None:
-        raise RowProblem("text_alone", "'text' is no transcript with headings of turns such as Human: and Assistant:")
+        raise RowProblem(
+            "text_alone",
+            f"'{row.column('text')}' is no transcript with headings of turns such as Human: and Assistant:",
+        )
     row.notes.changed.add("transcript_parsed")
     turns = tuple(Turn(Message("user" if role == "user" else "assistant", said)) for role, said in found)
     return conditioned(row, turns), 0
@@ -129,7 +132,7 @@ def text_alone(row: Row) -> Conversation:
 
 def has_text_alone(row: Row) -> bool:
     """Whether a text is all that a row says."""
-    return row.has("text") and prompt_name(row) is None
+    return row.has("text") and (row.form == "text" or prompt_name(row) is None)
 
 
 def got(row: Row) -> str:

@@ -3,6 +3,8 @@
 Names are compared in lower case with ``_`` for blanks and hyphens (``Rejected-Response`` is ``rejected_response``).
 """
 
+from collections.abc import Iterable
+
 #: Columns that hold a conversation.
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
 #: Columns that hold what is asked, and what is answered.
@@ -98,3 +100,27 @@ ROW_COLUMNS = frozenset((*CONVERSATIONS, *PROMPTS, *ANSWERS, "chosen", "rejected
 def normal(name: str) -> str:
     """A column's name or a turn's key as it is compared."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def other_names(name: str, *, mapped: bool) -> frozenset[str]:
+    """Columns of a file that are not read where a recipe says what stands for one of ours.
+
+    Args:
+        name: Ours.
+        mapped: Whether a column of the file stands for it; else the file's own column of this name is not read.
+    """
+    if not mapped:
+        return frozenset({name})
+    better, worse = ({names[side] for names in PREFERENCES} for side in (0, 1))
+    meant: dict[str, Iterable[str]] = {
+        "messages": (*CONVERSATIONS, *PROMPTS),
+        "prompt": (*CONVERSATIONS, *PROMPTS),
+        "instruction": {*CONVERSATIONS, *PROMPTS} - {*ADDITIONS},
+        "completion": {*CONVERSATIONS, *ANSWERS, *better, *worse},
+        "output": {*CONVERSATIONS, *ANSWERS, *better, *worse},
+        "system": SYSTEMS,
+        "label": VERDICTS,
+        "chosen": {*better, *ANSWERS},
+        "rejected": {*worse, *REJECTED_ALONE},
+    }
+    return frozenset({name, *meant.get(name, ())})

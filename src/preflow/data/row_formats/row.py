@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from preflow.config.validation import ReadingSettings
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.reader import column_value, has_column
 from preflow.data.row_formats.cells import is_empty, is_null
-from preflow.data.row_formats.names import normal
+from preflow.data.row_formats.names import normal, other_names
 
 #: A column that says where a row is from: the report counts it, so it is used.
 SOURCE = "source"
@@ -29,7 +31,7 @@ class RowNotes:
 
     Attributes:
         row_format: Name of the format that was recognised.
-        used: Columns that hold something and were used.
+        used: Columns that hold something and were used, each with the name that it is known by here.
         columns: Columns that hold something and were not used.
         turn_keys: Keys of turns that hold something and were not used.
         changed: What was changed on the way, by name.
@@ -38,7 +40,7 @@ class RowNotes:
     """
 
     row_format: str = ""
-    used: tuple[str, ...] = ()
+    used: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, ...] = ()
     turn_keys: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
@@ -52,22 +54,55 @@ class Row:
     Args:
         values: The columns as the file holds them.
         settings: How the recipe wants rows to be read.
+        columns: Our names to the file's columns, where the recipe gives them; null for a column that is not read.
+        form: The format that the recipe gives; none where it is found by the columns.
     """
 
-    def __init__(self, values: Mapping[str, Any], settings: ReadingSettings) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        settings: ReadingSettings,
+        columns: Mapping[str, str | None] | None = None,
+        form: str | None = None,
+    ) -> None:
         self.settings = settings
+        self.form = form
         self.notes = RowNotes()
-        self._values = values
+        self._given, self._own = values, dict[str, str]()
+        self._values = self._renamed(values, columns) if columns else values
         self._names: dict[str, str] = {}
-        for name in values:
+        for name in self._values:
             key = normal(name)
             if key not in self._names or key == name:
                 self._names[key] = name
         self._used: set[str] = {self._names.get(SOURCE, "")}
 
+    @classmethod
+    def of(cls, raw: RawRow, settings: ReadingSettings) -> Self:
+        """A row of a source, read as the recipe says."""
+        if raw.reading is None:
+            return cls(raw.values, settings)
+        form = raw.reading.format
+        return cls(raw.values, settings, raw.reading.columns, None if form == "auto" else form)
+
+    def _renamed(self, values: Mapping[str, Any], columns: Mapping[str, str | None]) -> dict[str, Any]:
+        """The columns under our names, without those that would mean the same and those that are not to be read."""
+        hidden = {other for name, column in columns.items() for other in other_names(name, mapped=column is not None)}
+        taken = {column for column in columns.values() if column is not None and column in values}
+        found = {name: value for name, value in values.items() if name not in taken and normal(name) not in hidden}
+        for name, column in columns.items():
+            if column is not None and has_column(values, column):
+                found[name] = column_value(values, column)
+                self._own[name] = column
+        return found
+
     def names(self) -> list[str]:
         """The columns as the file names them."""
-        return list(self._values)
+        return list(self._given)
+
+    def values(self) -> Mapping[str, Any]:
+        """The columns by the names that they are known by here."""
+        return self._values
 
     def given(self, name: str) -> bool:
         """Whether there is such a column, though it may be null."""
@@ -98,12 +133,20 @@ class Row:
 
     def column(self, name: str) -> str:
         """A column as the file names it."""
-        return self._names.get(name, name)
+        found = self._names.get(name, name)
+        return self._own.get(found, found)
 
-    def used(self) -> tuple[str, ...]:
-        """Columns with a value that were used."""
-        return tuple(name for name, value in self._values.items() if name in self._used and not is_empty(value))
+    def used(self) -> tuple[tuple[str, str], ...]:
+        """Columns with a value that were used, as the file names them, each with its compared name."""
+        return tuple(
+            (self._own.get(name, name), normal(name))
+            for name, value in self._values.items()
+            if name in self._used and not is_empty(value)
+        )
 
     def unused(self) -> tuple[str, ...]:
-        """Columns with a value that were not used."""
-        return tuple(name for name, value in self._values.items() if name not in self._used and not is_empty(value))
+        """Columns with a value that were not used, as the file names them."""
+        used = {self._own.get(name, name).partition(".")[0] for name in self._used}
+        if not self._own and self._given is self._values:
+            used = self._used
+        return tuple(name for name, value in self._given.items() if name not in used and not is_empty(value))

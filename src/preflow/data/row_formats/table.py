@@ -3,11 +3,11 @@
 The first format that recognises a row reads it. The documents' table and the tests are made from this list.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from preflow.data.row_formats import candidates, demonstrations, pairs, verdicts
+from preflow.data.row_formats import candidates, demonstrations, names, pairs, verdicts
 from preflow.data.row_formats.row import Row
 
 Kind = Literal["demonstrations", "preferences"]
@@ -60,7 +60,7 @@ DEMONSTRATIONS = (
     ),
     RowFormat(
         "text",
-        "text -> turns, where the recipe has reading.text_column: turns",
+        "text -> turns, where the recipe gives format: text",
         {"text": "### Human: Hi### Assistant: Hello"},
         demonstrations.has_text_alone,
         demonstrations.text_alone,
@@ -113,12 +113,37 @@ VERDICT = RowFormat(
     verdicts.has_verdict,
     demonstrations.prompt_and_answer,
 )
+_BOTH, _VERDICT = "chosen and rejected", "verdict"
+#: What columns become, in the order in which it is said; what a format's own columns become comes first.
+_BECOME: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("system turn", names.SYSTEMS),
+    ("earlier turns", (names.HISTORY,)),
+    ("prompt", (*names.PROMPTS, *names.ADDITIONS)),
+    ("turns", (*names.CONVERSATIONS, "text")),
+    ("completion", names.ANSWERS),
+    ("chosen", tuple(better for better, _ in names.PREFERENCES)),
+    ("rejected", (*(worse for _, worse in names.PREFERENCES), *names.REJECTED_ALONE)),
+    ("reasoning", names.REASONING),
+)
+_OWN: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "chosen and rejected": (("prompt", names.CONVERSATIONS),),
+    "rejected response": (("prompt and chosen", names.CONVERSATIONS),),
+    "two answers and a winner": (
+        (_BOTH, candidates.TWO_ANSWERS),
+        (_VERDICT, (*names.WINNERS, *candidates.TWO_VERDICTS)),
+        ("prompt", names.CONVERSATIONS),
+    ),
+    "ranking": ((_BOTH, (*names.CANDIDATES, "output")), (_VERDICT, (*names.SCORES, *names.RANKS))),
+}
 FORMATS: dict[Kind, tuple[RowFormat, ...]] = {"demonstrations": DEMONSTRATIONS, "preferences": PREFERENCES}
 
 
 def recognise(row: Row, kind: Kind) -> RowFormat | None:
-    """The format of a row that is read as one kind; none where it has no format of that kind."""
-    return next((form for form in FORMATS[kind] if form.recognises(row)), None)
+    """The format of a row that is read as one kind; none where it has no format of that kind, or not the recipe's."""
+    forms = FORMATS[kind]
+    if row.form not in {None, VERDICT.name}:
+        forms = tuple(form for form in forms if form.name == row.form)
+    return next((form for form in forms if form.recognises(row)), None)
 
 
 def kinds(row: Row) -> list[tuple[Kind, RowFormat]]:
@@ -137,3 +162,29 @@ def kinds(row: Row) -> list[tuple[Kind, RowFormat]]:
         return [("preferences", VERDICT)]
     shown = recognise(row, "demonstrations")
     return [] if shown is None else [("demonstrations", shown)]
+
+
+def described(name: str, used: Iterable[tuple[str, str]]) -> str:
+    """Which columns of a file became what, in one line.
+
+    Args:
+        name: The format that was recognised.
+        used: Columns that were used, as the file names them, each with its compared name.
+    """
+    if name == VERDICT.name:  # joined from two rows, whose columns are gone
+        return VERDICT.how
+    found: dict[str, dict[str, None]] = {}
+    for column, known in used:
+        become = next((what for what, each in (*_OWN.get(name, ()), *_BECOME) if known in each), None)
+        if become is not None:
+            found.setdefault(become, {})[column] = None
+    verdict = f" by {' + '.join(found.pop(_VERDICT))}" if _VERDICT in found else ""
+    order = [what for what, _ in (*_BECOME, *_OWN.get(name, ()))]
+    lines = [
+        f"{' + '.join(found[what])}{verdict if what == _BOTH else ''} -> {what}"
+        for what in dict.fromkeys(order)
+        if what in found
+    ]
+    if name == "chosen and rejected" and "prompt" not in found:
+        lines.insert(0, "what both begin with -> prompt")
+    return ", ".join(lines)

@@ -77,7 +77,7 @@ class _Single:
     prompt: tuple[Message, ...]
     answer: tuple[Message, ...]
     good: bool
-    unused: tuple[str, ...]
+    rest: dict[str, Any]
     changed: frozenset[str]
 
 
@@ -119,16 +119,15 @@ def join_verdicts(rows: Iterable[RawRow], settings: ReadingSettings) -> Iterator
 def _joined(good: _Single, bad: _Single) -> RawRow:
     """A pair made of two rows, with the number and the other columns of the later one."""
     later = max(good.raw, bad.raw, key=lambda raw: raw.row)
-    rest = {name: later.values[name] for name in (good if later is good.raw else bad).unused}
-    source = {name: value for name, value in later.values.items() if name == SOURCE}
+    rest = (good if later is good.raw else bad).rest
     made: dict[str, Any] = {JOINED: sorted(good.changed | bad.changed)}
     pair = {"prompt": to_json(good.prompt), "chosen": to_json(good.answer), "rejected": to_json(bad.answer)}
-    return RawRow(later.file, later.row, {**rest, **source, **pair, **made})
+    return RawRow(later.file, later.row, {**rest, **pair, **made})
 
 
 def _single(raw: RawRow, settings: ReadingSettings) -> _Single | None:
     """A row with a verdict; none for any other, and for one that cannot be read."""
-    row = Row(raw.values, settings)
+    row = Row.of(raw, settings)
     name = None if raw.malformed is not None else verdict_name(row)
     if name is None:
         return None
@@ -139,4 +138,6 @@ def _single(raw: RawRow, settings: ReadingSettings) -> _Single | None:
         return None
     said, good = messages(turns), bool(truth(row.get(name)))
     at = context or len(said) - 1
-    return _Single(raw, said[:at], said[at:], good, row.unused(), frozenset(row.notes.changed))
+    kept = {*row.unused(), row.column(SOURCE)}
+    rest = {name: value for name, value in raw.values.items() if name in kept}
+    return _Single(raw, said[:at], said[at:], good, rest, frozenset(row.notes.changed))

@@ -28,7 +28,7 @@ def test_a_hub_name_is_pinned_to_its_commit(
     class Info:
         sha = "abc123"
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, timeout: Info())
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, name, revision, timeout: Info())
     (source,) = resolve_sources([entry])
     assert source == DataSource(path=path, digest=digest)
     assert is_hub(source.path)
@@ -37,7 +37,7 @@ def test_a_hub_name_is_pinned_to_its_commit(
 def test_a_hub_name_without_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    def offline(self: object, name: str, timeout: float) -> None:
+    def offline(self: object, name: str, revision: str | None, timeout: float) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from preflow.config.validation import ReadingSettings
+from preflow.config.validation import ReadingSettings, RowReading
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats.row import RowNotes
 from preflow.data.rows import Demonstration, Pair
 
 
-def shown(values: dict[str, Any], **settings: Any) -> tuple[Demonstration, RowNotes]:
-    return read_demonstration(RawRow("f.jsonl", 7, values), ReadingSettings(**settings))
+def shown(values: dict[str, Any], reading: RowReading | None = None, **settings: Any) -> tuple[Demonstration, RowNotes]:
+    return read_demonstration(RawRow("f.jsonl", 7, values, reading=reading), ReadingSettings(**settings))
 
 
-def pairs(values: dict[str, Any], **settings: Any) -> tuple[list[Pair], RowNotes]:
-    return read_pairs(RawRow("f.jsonl", 7, values), ReadingSettings(**settings))
+def pairs(values: dict[str, Any], reading: RowReading | None = None, **settings: Any) -> tuple[list[Pair], RowNotes]:
+    return read_pairs(RawRow("f.jsonl", 7, values, reading=reading), ReadingSettings(**settings))
 
 
 def said(row: Demonstration | Pair) -> Any:

@@ -148,4 +148,4 @@ def test_columns_and_keys_of_turns_that_are_not_used_are_named() -> None:
         {"messages": [{**U, "name": "Ann"}, {**A, "id": None}], "topic": "greetings", "source": "web", "x": ""}
     )
     assert (notes.columns, notes.turn_keys) == (("topic",), {"name"})
-    assert notes.used == ("messages", "source")
+    assert notes.used == (("messages", "messages"), ("source", "source"))

@@ -96,8 +96,54 @@ def test_how_rows_were_read_is_said_in_the_terminal_the_page_and_the_json(tmp_pa
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     _, out, _ = run(str(file), "--out", str(tmp_path / "out"))
     for text in (page, " ".join(out.split())):
-        assert "read as alpaca (30 rows): instruction + input -" in text
+        assert "alpaca demonstrations: instruction -" in text
+        assert "prompt, output -" in text
         assert "not used: columns topic (30 rows)" in text
+
+
+@pytest.mark.slow
+def test_files_of_both_kinds_are_told_apart_file_by_file(tmp_path: Path) -> None:
+    files = [
+        write_jsonl(tmp_path / "p.jsonl", preference_rows(30)),
+        write_jsonl(tmp_path / "d.jsonl", demonstration_rows(30)),
+    ]
+    code, found = report(*map(str, files))
+    assert code == 0
+    assert {kind: list(found[kind]["files"]) for kind in ("demonstrations", "preferences")} == {
+        "demonstrations": ["d.jsonl"],
+        "preferences": ["p.jsonl"],
+    }
+
+
+@pytest.mark.slow
+def test_columns_and_first_rows_that_a_recipe_names_are_in_the_report_under_the_files_names(tmp_path: Path) -> None:
+    rows = [{"ask": r["prompt"], "best": r["chosen"], "worst": r["rejected"], "chosen": 7} for r in preference_rows(60)]
+    write_jsonl(tmp_path / "p.jsonl", rows)
+    recipe = tmp_path / "r.yaml"
+    columns = "{prompt: ask, chosen: best, rejected: worst}"
+    recipe.write_text(f"strategy: dpo\ndataset: {{path: p.jsonl, rows: 40, columns: {columns}}}\n")
+    code, found = report(str(recipe), "--out", str(tmp_path / "out"))
+    reading = found["preferences"]["reading"]
+    assert (code, found["preferences"]["rows_in"], reading["first_rows"]) == (0, 40, {"p.jsonl": 40})
+    how = "ask -> prompt, best -> chosen, worst -> rejected"
+    assert reading["formats"] == {"chosen and rejected": {"rows": 40, "how": how}}
+    assert reading["unused_columns"] == {"chosen": 40}
+    assert all(
+        set(json.loads(line)["values"]) == set(rows[0]) for line in (tmp_path / "out" / "quarantine.jsonl").open()
+    )
+    told = " ".join(run(str(recipe), "--out", str(tmp_path / "out"))[1].split())
+    assert f"chosen and rejected pairs: {how} (40 rows)" in told
+    assert "at most the first rows were read, as the recipe's rows says: 40 of p.jsonl" in told
+
+
+@pytest.mark.slow
+def test_what_a_recipe_says_of_a_single_file_can_be_given_as_an_override(tmp_path: Path) -> None:
+    rows = [{"text": f"### Human: {r['prompt']}### Assistant: {r['completion']}"} for r in demonstration_rows(30)]
+    file = str(write_jsonl(tmp_path / "t.jsonl", rows))
+    code, found = report(file)
+    assert (code, found["demonstrations"]["findings"]["text_alone"]["count"]) == (1, 30)
+    code, found = report(file, "--set", "sft.dataset.format=text", "--set", "sft.dataset.rows=20")
+    assert (code, found["demonstrations"]["used"]) == (0, 20)
 
 
 @pytest.mark.slow

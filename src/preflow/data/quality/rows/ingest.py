@@ -44,14 +44,14 @@ class ReadingCounts:
 
     Attributes:
         formats: Rows by the name of their format.
-        used: Rows by column that holds something and was used.
+        used: Rows by column that holds something and was used: format, the file's name of it, and its name here.
         columns: Rows by column that holds something and was not used.
         turn_keys: The same by key of a turn.
         changed: Rows by what was changed on the way.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
-    used: Counter[str] = field(default_factory=Counter)
+    used: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     columns: Counter[str] = field(default_factory=Counter)
     turn_keys: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class ReadingCounts:
     def note(self, notes: RowNotes) -> None:
         """Count a row that was read."""
         self.formats[notes.row_format] += 1
-        self.used.update(notes.used)
+        self.used.update((notes.row_format, *names) for names in notes.used)
         self.columns.update(notes.columns)
         self.turn_keys.update(notes.turn_keys)
         self.changed.update(notes.changed)
@@ -130,7 +130,8 @@ def ingest(kind: DataKind, file: str, rows: Iterable[RawRow], settings: ReadingS
             if held is raw or not quick(texts, held, quoted):
                 careful(texts, held)
             raw = held  # noqa: PLW2901 - a row of a quarantine is what it holds
-        source = raw.values.get("source")
+        column = SOURCE if raw.reading is None else raw.reading.columns.get(SOURCE, SOURCE)
+        source = None if column is None else raw.values.get(column)
         if type(source) is str and (source in texts.sources or len(texts.sources) < _SOURCES):
             texts.sources[source] += 1
     return texts
@@ -141,7 +142,12 @@ def _plain_texts(texts: ChunkTexts, raw: RawRow) -> tuple[str, ...] | None:
     values = raw.values
     columns, _ = _QUICK[texts.kind]
     found = tuple(values.get(name) for name in columns)
-    if raw.malformed is not None or not all(type(text) is str for text in found) or texts.extras(values) is None:
+    if (
+        raw.malformed is not None
+        or raw.reading is not None
+        or not all(type(text) is str for text in found)
+        or texts.extras(values) is None
+    ):
         return None
     plain: tuple[str, ...] = found  # type: ignore[assignment]
     return None if any(is_blank(text) or needs_care(text) for text in plain) else plain
@@ -181,9 +187,9 @@ def _note_quick(texts: ChunkTexts, raw: RawRow) -> bool:
     """Count a row of plain texts."""
     columns, name_of_format = _QUICK[texts.kind]
     texts.reading.formats[name_of_format] += 1
-    texts.reading.used.update(columns)
+    texts.reading.used.update((name_of_format, name, name) for name in columns)
     if not is_empty(raw.values.get(SOURCE)):
-        texts.reading.used[SOURCE] += 1
+        texts.reading.used[(name_of_format, SOURCE, SOURCE)] += 1
     for name in texts.extras(raw.values) or ():
         if not is_empty(raw.values[name]):
             texts.reading.columns[name] += 1

@@ -5,13 +5,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from preflow.config.validation import ValidationSettings
+from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import DataSource, source_names
 from preflow.data.quality.rows.row_checks import ChunkTask, measure_chunk
 from preflow.data.quality.sets.column_store import Columns
+from preflow.data.row_formats.row import Row
 from preflow.errors import DataFileError
 
 _COLUMNS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "conversations")
@@ -45,13 +46,14 @@ def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: Valid
 
 def _prompts(source: DataSource, name: str) -> Iterator[RawRow]:
     for raw in read_rows(source, name):
-        column = next((column for column in _COLUMNS if raw.values.get(column)), None)
+        values = Row.of(raw, ReadingSettings()).values()
+        column = next((column for column in _COLUMNS if values.get(column)), None)
         if column is None or raw.malformed is not None:
             got = raw.malformed or f"columns {', '.join(list(raw.values)[:12]) or 'none'}"
             raise DataFileError(
                 f"benchmark file {name}, row {raw.row}: got {got}; expected one of {', '.join(_COLUMNS)}"
             )
-        text = _first_text(raw.values[column])
+        text = _first_text(values[column])
         if text is not None:
             yield RawRow(raw.file, raw.row, {"prompt": text, "completion": "-"})
 

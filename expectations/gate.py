@@ -21,7 +21,7 @@ from expectations.suites.shared import lengths_suite, split_suite
 from preflow.artifacts import SCRATCH, write_json
 from preflow.config.base import Rendering
 from preflow.config.validation import ValidationSettings
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.quality.sets.benchmarks import read_benchmarks
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.splits import SplitRows, assign_splits

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk, Part
 from preflow.data.files.hub_datasets import is_hub
-from preflow.data.files.sources import DataSource, source_names
+from preflow.data.files.raw_rows import DataSource
+from preflow.data.files.sources import source_names
 from preflow.data.joined_rows import joined_chunks
 from preflow.data.quality.rows.ingest import FINE
 from preflow.data.quality.rows.row_checks import ChunkMeasures, ChunkTask, measure_chunk

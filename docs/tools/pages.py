@@ -25,7 +25,7 @@ from flows.commands.explain import PAGE
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
-from preflow.config.validation import ReadingSettings, ValidationSettings
+from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
 from preflow.data.row_formats.row import CHANGED
 from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
 from preflow.data.row_formats.table import VERDICT
@@ -40,6 +40,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "sft and dpo": (TrainingSettings, None),
     "sft": (SftSettings, TrainingSettings),
     "dpo": (DpoSettings, TrainingSettings),
+    "dataset": (Dataset, None),
     "reading": (ReadingSettings, None),
     "validation": (ValidationSettings, None),
     "evaluation": (EvaluationSettings, None),

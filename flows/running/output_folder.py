@@ -13,7 +13,7 @@ from pathlib import Path
 
 from preflow.artifacts import write_json
 from preflow.data.files.hub_datasets import is_hub
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.errors import ConfigError
 from preflow.fingerprints.files import file_digest
 

@@ -13,7 +13,7 @@ from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Rendering, numbers
 from preflow.config.validation import ReadingSettings, ValidationSettings
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.validated import rows_file
 from preflow.formats import file_format
 from preflow.models.resolve import ModelRef

@@ -23,7 +23,7 @@ from tasks.runtime.libraries import library_versions
 #: Classes of values in specifications: stages call their methods without constructing them.
 GIVEN = (
     "preflow.artifacts:Artifact",
-    "preflow.data.files.sources:DataSource",
+    "preflow.data.files.raw_rows:DataSource",
     "preflow.models.resolve:ModelRef",
 )
 #: Packages of which the code of stages consists; one tree for all stages, so that it is taken apart once.

@@ -13,8 +13,9 @@ from huggingface_hub.errors import (
 )
 
 from preflow.config import Recipe
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource, resolve_sources
+from preflow.data.files.sources import resolve_sources
 from preflow.errors import DataDownloadError, DataFileError, ModelDownloadError, ModelNotFoundError
 from preflow.hub import may_pass
 from preflow.models.resolve import resolve_model

@@ -6,9 +6,8 @@ from itertools import islice
 from preflow.config.validation import ReadingSettings
 from preflow.data.files.chunks import Chunk, Part, chunks, row_chunks
 from preflow.data.files.jsonl import from_quarantine
-from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.verdicts import has_verdict, join_verdicts
 from preflow.data.validated import DataKind

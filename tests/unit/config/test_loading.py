@@ -321,7 +321,7 @@ def test_an_override_may_name_a_variable_and_replaces_one_that_is_not_set(
 def test_texts_that_are_no_paths_stay_as_they_are_and_files_of_the_command_line_too(tmp_path: Path) -> None:
     recipe = load(tmp_path, {"description": "${HOME}", "evaluation": {"sample_prompts": ["What is ${HOME}?"]}})
     assert (recipe.description, recipe.evaluation.sample_prompts) == ("${HOME}", ("What is ${HOME}?",))
-    named = recipe_for_data("dpo", ["./${HOME}.jsonl"], {})
+    named = recipe_for_data({"dpo": ["./${HOME}.jsonl"]})
     assert named.dpo is not None
     assert named.dpo.dataset == (str(Path.cwd() / "${HOME}.jsonl"),)
 
@@ -350,4 +350,4 @@ def test_personal_data_without_their_packages_are_refused_when_the_recipe_is_rea
     with pytest.raises(MissingDependencyError, match=r"personal_data is true, but phonenumbers is not installed: pip"):
         load(tmp_path, given)
     with pytest.raises(MissingDependencyError, match="phonenumbers"):
-        recipe_for_data("dpo", ["d.jsonl"], {"validation.personal_data": "true"})
+        recipe_for_data({"dpo": ["d.jsonl"]}, {"validation.personal_data": "true"})

@@ -16,7 +16,6 @@ from preflow.errors import DataFileError
 from preflow.fingerprints.files import file_digest
 from preflow.formats import file_format, known_suffixes
 
-__all__ = ["DataSource", "resolve_sources", "source_names"]
 #: The beginning of what git keeps in place of a large file whose contents were not fetched.
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 

@@ -7,7 +7,7 @@ import pytest
 
 from preflow.data.files import chunks as chunks_module
 from preflow.data.files.chunks import chunks
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 
 LINES = ['{"prompt": "a"}', "", '{"prompt": "b"}', '{"prompt": "c"}', "not JSON", '{"prompt": "d"}']
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from preflow.data.files.hub_datasets import is_hub
-from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource, resolve_sources
+from preflow.data.files.sources import resolve_sources
 from preflow.errors import DataFileError
 from tests.unit.data.files.reading import ROWS
 

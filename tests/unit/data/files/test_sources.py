@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from preflow.config.validation import Dataset
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource, resolve_sources, source_names
+from preflow.data.files.sources import resolve_sources, source_names
 from preflow.errors import DataFileError
 
 

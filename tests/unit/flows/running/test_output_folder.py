@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.running.output_folder import result_folder
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.errors import ConfigError
 from tests.conftest import preference_rows, write_jsonl
 from tests.unit.flows.commands.test_validate import report, run

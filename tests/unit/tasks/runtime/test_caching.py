@@ -10,7 +10,7 @@ import torch
 
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.fingerprints.code import code_digest
 from preflow.models.precision import Precision
 from preflow.models.resolve import ModelRef

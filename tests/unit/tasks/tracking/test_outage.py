@@ -10,7 +10,7 @@ import pytest
 
 from preflow.artifacts import Artifact, build, write_json
 from preflow.config import Recipe
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.errors import TrackingError
 from preflow.specs import ValidateSpec
 from tasks.tracking import delivery

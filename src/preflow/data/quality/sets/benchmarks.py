@@ -7,9 +7,9 @@ from typing import Any
 
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk
-from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import DataSource, source_names
+from preflow.data.files.sources import source_names
 from preflow.data.quality.rows.row_checks import ChunkTask, measure_chunk
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.row_formats.row import Row

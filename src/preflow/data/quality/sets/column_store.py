@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from preflow.data.files.sources import DataSource
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.quality.rows.ingest import ReadingCounts
 from preflow.data.quality.rows.row_checks import ChunkMeasures
 from preflow.data.rows import Source

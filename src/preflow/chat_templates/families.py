@@ -42,7 +42,7 @@ class Family:
 FAMILIES = {
     "chatml": Family("preflow", "chatml", "<|im_end|>"),
     "command-r": Family("trl", "cohere", "<|END_OF_TURN_TOKEN|>"),
-    "deepseek-r1-distill": Family("trl", "deepseek_r1_distill", "EOS"),
+    "deepseek-r1-distill": Family("trl", "deepseek_r1_distill", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
     "gemma": Family("trl", "gemma", "<end_of_turn>"),
     "gemma2": Family("trl", "gemma", "<end_of_turn>"),
     "gemma3": Family("trl", "gemma3", "<end_of_turn>"),

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from preflow.artifacts import Artifact, build
 from preflow.config import Recipe
@@ -151,6 +151,7 @@ def test_every_row_is_rendered(prepared: Run, tmp_path: Path, monkeypatch: pytes
     assert len([text for text in seen if text.startswith("Where is order")]) == 24
 
 
+<<<<<<< HEAD
 def test_rows_beyond_a_rotary_models_positions_are_said_with_both_numbers(prepared: Run, tmp_path: Path) -> None:
     """The same model with 16 positions: every row is longer, and each part of the rows is counted by itself."""
     shutil.copytree(prepared.base.path, tmp_path / "short")
@@ -170,3 +171,42 @@ def test_rows_beyond_a_rotary_models_positions_are_said_with_both_numbers(prepar
 def test_modules_that_the_model_does_not_have_end_the_run_before_any_training(prepared: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sft\.lora_target_modules has 'c_attn', which matches no layer"):
         measured(prepared, tmp_path, recipe_for(prepared.base, lora_target_modules=["c_attn"]))
+=======
+CLOCK = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{{ strftime_now('%Y') }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{{ m.content if loop.last else m.content | upper }}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_what_the_chat_template_does_to_rows_is_said_and_counted_before_training(prepared: Run, tmp_path: Path) -> None:
+    """One row of two answers with a system turn: two rows, the system text before the first question."""
+    talk = (Message("system", "Be kind."), *sum(turns("Hi?", "Hello!"), ()), *sum(turns("And you?", "Fine."), ()))
+
+    def write(out: Path) -> None:
+        write_rows(out / rows_file("demonstrations", "train"), [Demonstration(talk, Source("d.jsonl", 1))])
+        write_rows(out / rows_file("demonstrations", "eval"), [])
+        write_rows(out / rows_file("preferences", "train"), [pair(turns("Hi?", "Hello!", "No."), "p.jsonl", 1)])
+        write_rows(out / rows_file("preferences", "eval"), [pair(turns("Hi?", "Hello!", "No."), "p.jsonl", 2)])
+
+    notes, recipe = Notes(), recipe_for(prepared.base, chat_template=CLOCK)
+    spec = LengthsSpec(recipe=recipe, base=prepared.base, data=build(tmp_path / "data", write))
+    artifact = build(tmp_path / "lengths", lambda out: run_lengths(spec, out, notes))
+    rows = artifact.load("report.json")["sft"]["train"]["rows"]
+    assert (rows["rows_in"], rows["split"], rows["used"]) == (1, 1, 2)
+    assert rows["changed"] == {"split_by_answer": 1, "system_in_user_turn": 1}
+    metrics = artifact.load("metrics.json")
+    assert metrics["lengths/sft_split"] == metrics["lengths/sft_system_in_user_turn"] == 1.0
+    assert "lengths/dpo_system_in_user_turn" not in metrics
+    said = "\n".join(notes.messages)
+    assert "rows have 2024-07-26 in its place (template_date)" in said
+    assert "training demonstrations: 1 of 1 rows (system_in_user_turn): the chat template has no system turn" in said
+    assert "training demonstrations: 1 of 1 rows (split_by_answer): the chat template rewrites earlier turns" in said
+
+
+def test_a_tokenizer_carries_the_recipes_chat_template_into_what_is_saved(prepared: Run, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(prepared.base, recipe_for(prepared.base, chat_template=CLOCK))
+    tokenizer.save_pretrained(str(tmp_path))
+    assert AutoTokenizer.from_pretrained(str(tmp_path)).chat_template == CLOCK
+>>>>>>> 6660024 (Chat templates of sixteen published families, one and many turns, with and without a system turn, under two kinds of tokenizers)

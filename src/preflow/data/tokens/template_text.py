@@ -26,7 +26,7 @@ _PROBE = (Message("user", "What is 7713?"), Message("assistant", "It is 3177."))
 _SYSTEM = Message("system", "Say 5291.")
 #: What a template may raise: Jinja's own errors, and those of Python's operators and methods on the values in it.
 _FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
-_CLOCK = re.compile(r"strftime_now\(\s*(?:(['\"])(.*?)\1\s*\))?", re.DOTALL)
+_CLOCK = re.compile(r"strftime_now\(\s*(?:(['\"])([^'\"]*)\1\s*\))?")
 #: In place of the clock, which cannot be passed to a template: the dates of all formats that it asks for.
 _FIXED_CLOCK = "{% macro strftime_now(format) %}{{ preflow_dates[format] }}{% endmacro +%}"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from preflow.data.rows import Demonstration, Message, Pair, Source
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.row_counts import RowCounts
-from preflow.data.tokens.tokenize import Overlong, tokenize_demonstrations, tokenize_pairs
+from preflow.data.tokens.tokenize import Overlong, TokenizedDemonstration, tokenize_demonstrations, tokenize_pairs
 from preflow.errors import DataError, TemplateError
 from tests.unit.data.tokens.tokenizers import THINKS_LAST, make_tokenizer
 
@@ -172,3 +172,71 @@ def test_empty_thoughts_that_the_template_writes_into_an_answer_are_counted() ->
     renderer = Renderer(make_tokenizer(THINKS_LAST), "chat")
     _, counts = tokenize_demonstrations([shown("a", "b")], renderer, 1000, "drop")
     assert dict(counts.changed) == {"empty_think_block": 1}
+
+
+SPLITS = THINKS_LAST.replace("<think>\n\n</think>\n\n", "!")  # as Qwen3's: the last answer is written otherwise
+
+
+def learnt(renderer: Renderer, rows: list[TokenizedDemonstration]) -> list[str]:
+    pairs = [zip(row.input_ids, row.response_mask, strict=True) for row in rows]
+    return [str(renderer.tokenizer.decode([token for token, inside in each if inside])) for each in pairs]
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_one_row_per_answer_counted_as_such() -> None:
+    renderer = Renderer(make_tokenizer(SPLITS), "chat")
+    rows, counts = tokenize_demonstrations([shown("a", "b", "c", "d"), shown("e", "f")], renderer, 1000, "drop")
+    assert learnt(renderer, rows) == ["!b<|im_end|>", "!d<|im_end|>", "!f<|im_end|>"]
+    assert [str(row.source) for row in rows] == ["d:1", "d:1", "d:1"]
+    assert (counts.rows_in, counts.split, counts.used) == (2, 1, 3)
+    assert dict(counts.changed) == {"split_by_answer": 1}
+    assert str(counts).startswith("2 rows in (3 as one per answer), 3 used; 1 changed: split_by_answer (d:1)")
+
+
+def test_the_prompt_of_a_split_answer_is_the_one_of_inference() -> None:
+    renderer = Renderer(make_tokenizer(SPLITS), "chat")
+    (_, second), _ = tokenize_demonstrations([shown("a", "b", "c", "d")], renderer, 1000, "drop")
+    start = renderer.prompt_ids(messages("a", "b", "c"))
+    assert second.input_ids[: len(start)] == start
+    assert second.response_mask == [False] * len(start) + [True] * (len(second.input_ids) - len(start))
+
+
+def test_context_and_masked_answers_get_no_row_of_their_own() -> None:
+    renderer = Renderer(make_tokenizer(SPLITS), "chat")
+    turns = messages("a", "b", "c", "d", "e", "f", "g", "h")
+    rows, counts = tokenize_demonstrations(
+        [Demonstration(turns, Source("d", 1), context=2, masked=(5,))], renderer, 1000, "drop"
+    )
+    assert learnt(renderer, rows) == ["!d<|im_end|>", "!h<|im_end|>"]
+    assert (counts.rows_in, counts.split, counts.used) == (1, 1, 2)
+
+
+def test_answers_of_a_split_row_that_do_not_fit_are_dropped_each() -> None:
+    renderer = Renderer(make_tokenizer(SPLITS), "chat")
+    row = shown("a", "b" * 60, "c", "d")
+    (only,), counts = tokenize_demonstrations([row], renderer, 40, "drop")
+    assert learnt(renderer, [only]) == ["!d<|im_end|>"]
+    assert (counts.rows_in, counts.split, counts.used) == (1, 1, 1)
+    assert dict(counts.dropped) == {"response_too_long": 1}
+    counts.check()
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, SPLITS])
+def test_train_on_last_learns_the_last_answer_alone(template: str) -> None:
+    renderer = Renderer(make_tokenizer(template), "chat")
+    row = shown("a", "b", "c", "d")
+    rows, counts = tokenize_demonstrations([row], renderer, 1000, "drop", train_on="last")
+    assert [text.lstrip("!") for text in learnt(renderer, rows)] == ["d<|im_end|>"]
+    assert (counts.rows_in, counts.split, counts.used, dict(counts.changed)) == (1, 0, 1, {})
+
+
+def test_thoughts_of_split_answers_are_counted_as_kept() -> None:
+    """Each answer's thoughts are in its own row, though later prompts leave them out."""
+    keeps = TEMPLATE.replace(
+        "+ m['content'] +", "+ (m.get('reasoning_content', '') if loop.last else '') + m['content'] +"
+    )
+    renderer = Renderer(make_tokenizer(keeps), "chat")
+    thinks = Message("assistant", "b", reasoning="x")
+    row = Demonstration((*messages("a"), thinks, *messages("c", "d")), Source("d", 1))
+    rows, counts = tokenize_demonstrations([row], renderer, 1000, "drop")
+    assert learnt(renderer, rows) == ["xb<|im_end|>", "d<|im_end|>"]
+    assert dict(counts.changed) == {"split_by_answer": 1}

@@ -1,5 +1,6 @@
 """Tiny real tokenizers with the chat templates that matter, made here so that tests need no download."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -44,12 +45,18 @@ _CORPUS = ("hello world, how are you? I am fine.\n\nThank you.\n\n", "answer: ye
 
 
 @lru_cache
-def _bytes_tokenizer() -> str:
-    """Byte-level BPE that merges blank lines, as Llama 3's and Qwen's do."""
+def _bytes_tokenizer(gpt2: bool = False) -> str:
+    """Byte-level BPE that merges blank lines, as Llama 3's and Qwen's do; or one that cuts words as GPT-2's does.
+
+    GPT-2's leaves the last of several blanks to the word behind them: two newlines at the end of a text are one token,
+    and before a word they are two.
+    """
     tokenizer = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(r"\n+| ?[^\s]+|\s"), behavior="isolated")
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, whole])
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False) if gpt2 else pre_tokenizers.Sequence([words, whole])
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
@@ -62,14 +69,27 @@ def _bytes_tokenizer() -> str:
 
 
 def make_tokenizer(
-    template: str | None = CHATML, eos: str | None = "<|im_end|>", bos: str | None = "<s>"
+    template: str | None = CHATML,
+    eos: str | None = "<|im_end|>",
+    bos: str | None = "<s>",
+    *,
+    more: Sequence[str] = (),
+    gpt2: bool = False,
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer that adds BOS by itself when asked to add special tokens."""
+    """A tokenizer that adds BOS by itself when asked to add special tokens.
+
+    Args:
+        template: Its chat template.
+        eos: Its EOS.
+        bos: Its BOS.
+        more: Special tokens of the template's family.
+        gpt2: Whether it cuts words as GPT-2's does.
+    """
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=Tokenizer.from_str(_bytes_tokenizer()), bos_token=bos, eos_token=eos, pad_token=eos
+        tokenizer_object=Tokenizer.from_str(_bytes_tokenizer(gpt2)), bos_token=bos, eos_token=eos, pad_token=eos
     )
     tokenizer.add_special_tokens(
-        {"additional_special_tokens": [AddedToken(t, special=True) for t in _SPECIAL]},
+        {"additional_special_tokens": [AddedToken(t, special=True) for t in (*_SPECIAL, *more)]},
     )
     tokenizer.chat_template = template
     return tokenizer

@@ -66,8 +66,17 @@ def test_names_intervals_and_later_settings_hit(changes: dict[str, Any]) -> None
     assert sft(**changes) == sft()
 
 
+#: Settings that change the token ids of rows.
+RENDERED: list[dict[str, Any]] = [
+    {"template": "none"},
+    {"chat_template": "{{ messages }}"},
+    {"template_date": "2025-01-31"},
+    {"system_turn": "drop"},
+]
+
+
 @pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"sft__learning_rate": 1e-4}, {"template": "none"}, {"tuning": "full"}]
+    "changes", [{"seed": 1}, {"sft__learning_rate": 1e-4}, {"tuning": "full"}, {"sft__train_on": "last"}, *RENDERED]
 )
 def test_settings_that_change_the_weights_miss(changes: dict[str, Any]) -> None:
     assert sft(**changes) != sft()
@@ -83,6 +92,28 @@ def test_other_rows_and_other_weights_miss_and_other_places_hit() -> None:
     assert spec(data=data_with(), place="/elsewhere") == spec()
 
 
+def identities(data: Artifact, **changes: Any) -> dict[str, str]:
+    given: dict[str, Any] = {"recipe": recipe(**changes), "base": BASE, "data": data}
+    return {
+        "lengths": identity("lengths", LengthsSpec(**given)),
+        "sft": identity("sft", SftSpec(**given)),
+        "reference": identity("reference", ReferenceSpec(**given)),
+        "dpo": identity("dpo", DpoSpec(**given, reference=DATA)),
+        "evaluate": identity("evaluate", EvaluateSpec(**given)),
+    }
+
+
+@pytest.mark.parametrize("changes", RENDERED)
+def test_every_stage_that_renders_misses_on_how_it_renders(changes: dict[str, Any]) -> None:
+    before, after = identities(DATA), identities(DATA, **changes)
+    assert {stage for stage in before if before[stage] == after[stage]} == set()
+
+
+def test_which_answers_are_learnt_is_in_the_stages_that_use_demonstrations() -> None:
+    before, after = identities(DATA), identities(DATA, sft__train_on="last")
+    assert {stage for stage in before if before[stage] != after[stage]} == {"lengths", "sft", "evaluate"}
+
+
 @pytest.mark.parametrize(
     ("changed", "missed"),
     [
@@ -93,16 +124,6 @@ def test_other_rows_and_other_weights_miss_and_other_places_hit() -> None:
     ],
 )
 def test_a_stage_misses_on_its_own_rows_alone(changed: str, missed: set[str]) -> None:
-    def identities(data: Artifact) -> dict[str, str]:
-        given: dict[str, Any] = {"recipe": recipe(), "base": BASE, "data": data}
-        return {
-            "lengths": identity("lengths", LengthsSpec(**given)),
-            "sft": identity("sft", SftSpec(**given)),
-            "reference": identity("reference", ReferenceSpec(**given)),
-            "dpo": identity("dpo", DpoSpec(**given, reference=DATA)),
-            "evaluate": identity("evaluate", EvaluateSpec(**given)),
-        }
-
     before, after = identities(DATA), identities(data_with(**{changed: "other"}))
     assert {stage for stage in before if before[stage] != after[stage]} == missed
 

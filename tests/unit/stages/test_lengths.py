@@ -151,7 +151,6 @@ def test_every_row_is_rendered(prepared: Run, tmp_path: Path, monkeypatch: pytes
     assert len([text for text in seen if text.startswith("Where is order")]) == 24
 
 
-<<<<<<< HEAD
 def test_rows_beyond_a_rotary_models_positions_are_said_with_both_numbers(prepared: Run, tmp_path: Path) -> None:
     """The same model with 16 positions: every row is longer, and each part of the rows is counted by itself."""
     shutil.copytree(prepared.base.path, tmp_path / "short")
@@ -171,7 +170,8 @@ def test_rows_beyond_a_rotary_models_positions_are_said_with_both_numbers(prepar
 def test_modules_that_the_model_does_not_have_end_the_run_before_any_training(prepared: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sft\.lora_target_modules has 'c_attn', which matches no layer"):
         measured(prepared, tmp_path, recipe_for(prepared.base, lora_target_modules=["c_attn"]))
-=======
+
+
 CLOCK = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{{ strftime_now('%Y') }}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
@@ -209,4 +209,3 @@ def test_a_tokenizer_carries_the_recipes_chat_template_into_what_is_saved(prepar
     tokenizer = load_tokenizer(prepared.base, recipe_for(prepared.base, chat_template=CLOCK))
     tokenizer.save_pretrained(str(tmp_path))
     assert AutoTokenizer.from_pretrained(str(tmp_path)).chat_template == CLOCK
->>>>>>> 6660024 (Chat templates of sixteen published families, one and many turns, with and without a system turn, under two kinds of tokenizers)

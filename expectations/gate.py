@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from expectations.output import write_kind
 from expectations.report.page import page
+from expectations.report.present_names import names_of
 from expectations.report.summary import PAGE, critical_findings, kind_report, metrics, remarks, summary
 from expectations.row_facts import RowFacts, compare_rows, nearly_leaking, read_kind
 from expectations.set_measures import measure_set
@@ -123,6 +124,7 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     verdict = "unfit" if critical else "fit"
     whole: dict[str, Any] = {"verdict": verdict, "critical": critical, "advice": remarks(reports)}
     whole.update(reports.items())
+    whole["sources"] = {kind: names for kind, names in names_of(spec).items() if names}
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
     (out / PAGE).write_text(page(whole), encoding="utf-8", errors="backslashreplace")

@@ -13,6 +13,8 @@ from prefect.artifacts import (
 )
 from prefect.runtime import deployment, flow_run
 
+from expectations.report.page import page
+from expectations.report.present_names import under_present_names
 from expectations.report.summary import PAGE, remedies
 from flows.running.addresses import mlflow_address
 from flows.running.preparation import PreparedRun, RunResult
@@ -20,6 +22,8 @@ from flows.running.reconcile import close_in_prefect, skip_waiting
 from flows.running.summary import markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
+from preflow.environment import preflow_home
+from preflow.fingerprints.files import json_digest
 from tasks.runtime.reporting import artifact_key, log_user, show_findings
 from tasks.tracking.pipeline_run import PipelineRun, log_summary, run_address
 
@@ -65,11 +69,20 @@ def announce(prepared: PreparedRun) -> None:
 
 
 def advise(prepared: PreparedRun, data: Artifact) -> None:
-    """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too."""
-    report = data.load(REPORT)
+    """Say what the checked data advise against, whether they were checked now or in an earlier run, as a table too.
+
+    A report of an earlier run is shown under the names that its files have now.
+    """
+    written = data.load(REPORT)
+    report, shown = under_present_names(written, prepared.sources), data.file(PAGE)
+    if report != written:
+        shown = preflow_home() / "reports" / f"{prepared.recipe.name}-{json_digest(report)[:12]}.html"
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.write_text(page(report), encoding="utf-8", errors="backslashreplace")
+        log_user(f"validate: files were renamed since their report was made; with their names of now: {shown}")
     for line in remedies(report):
         log_user(f"advice: {line}", warning=True)
-    show_findings(prepared.recipe.name, report, data.file(PAGE))
+    show_findings(prepared.recipe.name, report, shown)
 
 
 def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> RunResult:

@@ -127,8 +127,8 @@ def pipeline(tmp_path: Path, home_with_tables: Path) -> Pipeline:
 def start(pipeline: Pipeline, recipe: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Start the pipeline on the recipe and expect it to end well."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = pipeline.start(str(recipe), *arguments, **environment)
+    def run(*arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+        done = pipeline.start(str(recipe), *arguments, **options)
         assert done.returncode == 0, done.stderr
         return done
 

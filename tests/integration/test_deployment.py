@@ -1,4 +1,8 @@
-"""The README's deployment, for real: a server, a worker, ``prefect deploy`` and a watched run on a tiny model."""
+"""Deployments, for real: a server, a worker, ``prefect deploy`` and a watched run on a tiny model; then a schedule.
+
+Whether a schedule fires depends on versions that must agree (Prefect's scheduler fails silently under SQLAlchemy 2.1),
+so the test starts what is installed, and nothing but the server can have made the run.
+"""
 
 import json
 import os
@@ -10,12 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
 
+#: Seconds between two firings, and the longest wait for the first scheduled run to end.
+INTERVAL, PATIENCE = 10, 500
 PREFECT = [sys.executable, "-m", "prefect"]
 PREFLOW = [sys.executable, "-m", "flows.commands.app"]
 
@@ -106,9 +113,10 @@ def _said(environment: dict[str, str], command: list[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_a_deployment_runs_with_other_settings(
-    pipeline: Pipeline, server: dict[str, str], tiny_recipe_file: Callable[..., Path]
+def test_a_deployment_runs_with_other_settings_and_a_schedule_fires(
+    pipeline: Pipeline, server: dict[str, str], tiny_recipe_file: Callable[..., Path], subtests: pytest.Subtests
 ) -> None:
+    """The scheduled run asks for what the run before it made: it is all cached."""
     recipe = tiny_recipe_file()
     prefect(server, "work-pool", "create", "preflow-pool", "--type", "process")
     prefect(server, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
@@ -124,12 +132,29 @@ def test_a_deployment_runs_with_other_settings(
             *("deployment", "run", "two-stage/nightly-demo", "--watch"),
             *("--param", f"recipe={recipe}", "--param", 'overrides={"dpo.beta": 0.2}'),
         )
-    assert "finished successfully" in watched, watched + log.read_text()
-    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
-    assert parent.info.status == "FINISHED"
-    assert parent.data.params["beta"] == "0.2"
-    kinds = {a["key"] for a in _artifacts(server)}
-    assert {"tiny-summary", "tiny-metrics", "tiny-mlflow", "tiny-dpo"} <= kinds
+        with subtests.test("a deployment runs with other settings"):
+            assert "finished successfully" in watched, watched + log.read_text()
+            (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
+            assert parent.info.status == "FINISHED"
+            assert parent.data.params["beta"] == "0.2"
+            kinds = {a["key"] for a in _artifacts(server)}
+            assert {"tiny-summary", "tiny-metrics", "tiny-mlflow", "tiny-dpo"} <= kinds
+        with subtests.test("a schedule fires"):
+            preflow(server, "deploy", str(recipe), "--every", f"{INTERVAL}s", "--set", "dpo.beta=0.2")
+            ended = _first_scheduled_that_ended(server)
+            server_log = (pipeline.folder / "server.log").read_text()
+            assert ended is not None, (
+                f"no scheduled run ended within {PATIENCE} s\n{server_log[-3000:]}\n{log.read_text()[-3000:]}"
+            )
+            assert ended["state"]["type"] == "COMPLETED", ended["state"]
+            assert ended["parameters"]["overrides"] == {"dpo.beta": "0.2"}, "as --set gives it"
+            assert ended["name"].startswith("tiny-beta0.2-")
+
+
+def _post(environment: dict[str, str], path: str, body: Any) -> Any:
+    answer = httpx.post(f"{environment['PREFECT_API_URL']}/{path}", json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
 
 
 def _artifacts(server: dict[str, str]) -> list[dict[str, str]]:
@@ -137,3 +162,14 @@ def _artifacts(server: dict[str, str]) -> list[dict[str, str]]:
     answer.raise_for_status()
     found: list[dict[str, str]] = answer.json()
     return found
+
+
+def _first_scheduled_that_ended(environment: dict[str, str]) -> dict[str, Any] | None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for run in _post(environment, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC", "limit": 100}):
+            if run["auto_scheduled"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"):
+                found: dict[str, Any] = run
+                return found
+        time.sleep(2)
+    return None

@@ -41,7 +41,7 @@ def test_two_processes_make_mlflows_database_at_once(pipeline: Pipeline) -> None
     assert len(list((pipeline.folder / "meeting" / "mlflow").iterdir())) == 2, "they met"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.server
 def test_two_first_runs_at_once_both_succeed(pipeline: Pipeline, recipe: Path) -> None:
     assert two_at_once(pipeline, str(recipe)) == []

@@ -119,7 +119,7 @@ def test_two_processes_train_as_one(
         assert float((weights[1][name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-6, name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # test_sharded reads the error of a failing rank each time
 def test_the_error_of_a_failing_rank_is_reported(prepared: Run, tmp_path: Path) -> None:
     recipe = with_processes(prepared, 2)
     spec = SftSpec(recipe=recipe, base=prepared.base.model_copy(update={"path": "/nowhere"}), data=prepared.data)

@@ -14,6 +14,8 @@ import pytest
 from tests.integration.conftest import Pipeline
 
 Start = Callable[..., CompletedProcess[str]]
+#: What a hit must not load: together they are more than half of the time of a run that computes.
+COMPUTING = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "great_expectations", "matplotlib"}
 STAGES = ["validate", "lengths", "sft", "reference", "dpo", "evaluate"]
 
 
@@ -32,7 +34,9 @@ def test_a_killed_run_goes_on_and_a_finished_one_is_cached(
     """One home folder through its life; each part begins with what the parts before it left, and fails by its name."""
     with subtests.test("a killed run goes on in the same MLflow run"):
         a_killed_run_goes_on(pipeline, recipe, start)
-    with subtests.test("a finished run is cached, metrics and all"):
+    with subtests.test("it left everything in MLflow"):
+        a_run_leaves_everything_in_mlflow(pipeline)
+    with subtests.test("a finished run is cached, metrics and all, and loads nothing that computes"):
         a_finished_run_is_cached(pipeline, start)
     with subtests.test("a later setting keeps earlier stages"):
         a_later_setting_keeps_earlier_stages(pipeline, start)
@@ -56,10 +60,43 @@ def a_killed_run_goes_on(pipeline: Pipeline, recipe: Path, start: Start) -> None
     assert sorted(pipeline.steps(by_stage(runs)["dpo"].info.run_id, "dpo/grad_norm")) == [1, 2, 3, 4, 5, 6]
 
 
+def a_run_leaves_everything_in_mlflow(pipeline: Pipeline) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pipeline.home}/mlflow/mlflow.db")
+    runs = pipeline.runs()
+    parent = parents(runs)[0]
+    tags = parent.data.tags
+    assert {"recipe_digest", "data_digest", "base_model_digest", "prefect_flow_run_id"} <= set(tags)
+    assert tags["strategy"] == "two-stage"
+    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
+    assert files == {"recipe.yaml", "summary.md"}
+    assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} == {
+        "sft.jsonl",
+        "dpo.jsonl",
+    }
+    stages = by_stage(runs)
+    assert {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)} == {
+        "figures",
+        "evaluation.json",
+        "samples.json",
+        "metrics.json",
+        "manifest.json",
+    }
+    assert pipeline.steps(stages["sft"].info.run_id, "sft/grad_norm") == [1, 2, 3, 4, 5, 6]
+
+
 def a_finished_run_is_cached(pipeline: Pipeline, start: Start) -> None:
     dpo = by_stage(pipeline.runs())["dpo"]
-    done = start()
+    done = start(module="tests.integration.loaded_by_fakes")
     assert len(pipeline.calls) == 7
+    assert done.stderr.count(": cached") == 6, done.stderr
+    (loaded,) = [line for line in done.stdout.splitlines() if line.startswith("loaded ")]
+    assert {"prefect", "mlflow"} <= set(loaded.split())
+    assert not COMPUTING & set(loaded.split())
+    assert "models side by side" in done.stdout
+    assert "flows.ui mlflow --run" in done.stdout
+    assert "Traceback" not in done.stderr
     assert "dpo: cached" in done.stderr
     assert "advice: only 2 pairs are held out" in " ".join(done.stderr.split())
     newest = parents(pipeline.runs())[-1]
@@ -139,38 +176,6 @@ def killed_runs_of_other_recipes_are_marked(pipeline: Pipeline, recipe: Path, st
     statuses = [run.info.status for run in pipeline.runs()]
     assert "RUNNING" not in statuses
     assert statuses.count("KILLED") == 2  # the pipeline run and its SFT stage
-
-
-@pytest.mark.slow
-def test_what_a_run_leaves_in_mlflow_and_on_the_terminal(pipeline: Pipeline, start: Start) -> None:
-    done = start()
-    assert "models side by side" in done.stdout
-    assert "flows.ui mlflow --run" in done.stdout
-    assert "Traceback" not in done.stderr
-
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{pipeline.home}/mlflow/mlflow.db")
-    runs = pipeline.runs()
-    parent = parents(runs)[0]
-    tags = parent.data.tags
-    assert {"recipe_digest", "data_digest", "base_model_digest", "prefect_flow_run_id"} <= set(tags)
-    assert tags["strategy"] == "two-stage"
-    files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    assert files == {"recipe.yaml", "summary.md"}
-    assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} == {
-        "sft.jsonl",
-        "dpo.jsonl",
-    }
-    stages = by_stage(runs)
-    assert {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)} == {
-        "figures",
-        "evaluation.json",
-        "samples.json",
-        "metrics.json",
-        "manifest.json",
-    }
-    assert pipeline.steps(stages["sft"].info.run_id, "sft/grad_norm") == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The whole flow with every real stage: on a tiny random model, and on SmolLM2 with a few rows."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -38,7 +39,9 @@ def report(pipeline: Pipeline) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_recipe_file: Callable[..., Path]) -> None:
+def test_the_whole_flow_on_a_tiny_model(
+    pipeline: Pipeline, home_with_tables: Path, real: Run, tiny_recipe_file: Callable[..., Path]
+) -> None:
     file = tiny_recipe_file()
     first = real(file)
     assert "preference accuracy" in first.stdout
@@ -59,18 +62,20 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     errors = [run.data.metrics[name] for run in pipeline.runs() if name in run.data.metrics]
     assert len(errors) == 1
     assert 0 < errors[0] < 1e-4
-    refused = pipeline.start(str(file), "--to", str(pipeline.folder / "no"), "--limit", "0", module="flows.export")
-    assert refused.returncode == 2
-    assert not (pipeline.folder / "no").exists()
     elsewhere = Pipeline(pipeline.folder / "elsewhere")
-    elsewhere.folder.mkdir()
+    shutil.copytree(home_with_tables, elsewhere.home)
     done = elsewhere.start(str(file), module="flows.two_stage")
     assert done.returncode == 0, done.stderr
     assert (stage(elsewhere, "dpo") / "model" / "adapter_model.safetensors").read_bytes() == weights
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "names"), [("sft", {"base", "sft"}), ("dpo", {"base", "dpo"})])
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [
+        pytest.param("sft", {"base", "sft"}, marks=pytest.mark.nightly),  # test_wheel runs one each time
+        pytest.param("dpo", {"base", "dpo"}, marks=pytest.mark.slow),
+    ],
+)
 def test_one_stage_alone(
     pipeline: Pipeline, real: Run, tmp_path: Path, tiny_folder: Path, strategy: str, names: set[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """The pipeline with real data validation and fakes behind it; prints what Prefect's server then holds as tables."""
 
 import json
+import os
 
 from tests.integration.fakes import install
 
@@ -25,9 +26,10 @@ if __name__ == "__main__":
     flow = flows.two_stage.two_stage
 
     def pipeline(recipe: str, overrides: dict[str, object]) -> object:
-        """The flow, and then what it left in the server, while the server still runs."""
+        """The flow on the recipe and then on that of ``THEN``; what they left in the server while it still runs."""
         try:
-            return flow(recipe, overrides)
+            flow(recipe, overrides)
+            return flow(os.environ["THEN"], overrides)
         finally:
             print_tables()
 

@@ -7,10 +7,12 @@ import pytest
 
 from tests.conftest import demonstration_rows, preference_rows, write_jsonl
 from tests.integration.conftest import Pipeline
+from tests.integration.test_pipeline import STAGES
 
 
 @pytest.mark.slow
-def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, recipe: Path) -> None:
+def test_findings_are_a_table_in_prefect_by_file_and_row_of_an_unfit_set_too(pipeline: Pipeline, recipe: Path) -> None:
+    """A run on data that are fit and one on data that are not, which ends there; in one process."""
     pairs, shown = preference_rows(60), demonstration_rows(60)
     for row in (4, 9):
         pairs[row - 1]["chosen"] = " "
@@ -18,9 +20,18 @@ def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, rec
     shown[6] = {"prompt": "no answer"}
     write_jsonl(recipe.parent / "dpo.jsonl", pairs)
     write_jsonl(recipe.parent / "sft.jsonl", shown)
-    done = pipeline.start(str(recipe), "--set", "dpo.eval_split=0.3", module="tests.integration.gate_alone")
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows, description = table(done.stdout)
+    unfit = recipe.with_name("unfit.yaml")
+    unfit.write_text(recipe.read_text().replace("dpo.jsonl", "alike.jsonl"))
+    alike = [{**row, "chosen": row["rejected"]} for row in preference_rows(60)]
+    write_jsonl(recipe.parent / "alike.jsonl", alike)
+    options = ("--set", "dpo.eval_split=0.3")
+    done = pipeline.start(str(recipe), *options, module="tests.integration.gate_alone", THEN=str(unfit))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "60 of 60 rows are quarantined" in " ".join(done.stderr.split())
+    assert pipeline.calls == [stage for stage in STAGES if stage != "validate"], "the unfit set ends its run"
+    (identical,) = (row for row in table(done.stdout, "unfit-data")[0] if row["finding"] == "identical_answers")
+    assert identical["rows"] == "60"
+    rows, description = table(done.stdout, "tiny-data")
     named = {(row["data"], row["finding"]): row for row in rows}
     assert named["preferences", "blank_text"]["first"] == "dpo.jsonl:4, dpo.jsonl:9"
     assert named["preferences", "blank_text"]["rows"] == "2"
@@ -34,19 +45,8 @@ def test_findings_are_a_table_in_prefect_by_file_and_row(pipeline: Pipeline, rec
     assert "<code>dpo.jsonl</code> rows 4, 9<" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_an_unfit_set_leaves_its_table_too(pipeline: Pipeline, recipe: Path) -> None:
-    write_jsonl(recipe.parent / "dpo.jsonl", [{**row, "chosen": row["rejected"]} for row in preference_rows(60)])
-    write_jsonl(recipe.parent / "sft.jsonl", demonstration_rows(60))
-    done = pipeline.start(str(recipe), module="tests.integration.gate_alone")
-    assert done.returncode == 2, done.stdout + done.stderr
-    rows, _ = table(done.stdout)
-    (identical,) = (row for row in rows if row["finding"] == "identical_answers")
-    assert identical["rows"] == "60"
-
-
-def table(said: str) -> tuple[list[dict[str, str]], str]:
-    """The table of findings and its description."""
+def table(said: str, key: str) -> tuple[list[dict[str, str]], str]:
+    """A table of findings and its description."""
     (line,) = (line for line in said.splitlines() if line.startswith('{"'))
-    rows, description = json.loads(line)["tiny-data"]
+    rows, description = json.loads(line)[key]
     return rows, description

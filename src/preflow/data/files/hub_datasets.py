@@ -43,10 +43,11 @@ def pin_commit(entry: str, split: str | None = None, revision: str | None = None
         The path ``owner/name:split@commit``, and a digest of commit and split.
 
     Raises:
-        DataFileError: The hub has no such data set or cannot be reached.
+        DataFileError: The hub has no such data set or revision, or cannot be reached.
     """
     import httpx2
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     if split is not None and ":" in entry:
         raise DataFileError(f"'{entry}' names a split and split is '{split}': give it once")
@@ -54,6 +55,15 @@ def pin_commit(entry: str, split: str | None = None, revision: str | None = None
     split = split or named
     try:
         commit = HfApi().dataset_info(name, revision=revision, timeout=30).sha
+    except RevisionNotFoundError as error:
+        raise DataFileError(
+            f"hub data set '{name}' has no revision '{revision}': expected a commit, tag or branch"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise DataFileError(
+            f"'{entry}' is no file here, and the hub has no data set of this name that you may see. Give a path, check "
+            "the name, or set HF_TOKEN for a private one."
+        ) from error
     except (OSError, ValueError, httpx2.HTTPError) as error:
         wanted = entry if revision is None else f"{entry} at {revision}"
         raise DataFileError(

@@ -1,5 +1,11 @@
 """A hub data set is pinned to a commit and read at it."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +15,7 @@ from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import DataFileError
+from tests.fixtures.hub_server import commit_id, hub_server
 from tests.unit.data.files.reading import ROWS
 
 
@@ -60,3 +67,74 @@ def test_hub_rows_are_read_at_the_pinned_commit(monkeypatch: pytest.MonkeyPatch)
     assert rows[1] == RawRow("owner/set:train", 2, ROWS[1])
     list(read_rows(DataSource(path="owner/set:main:test@abc", digest="")))
     assert asked[1] == ("owner/set", "main", "test", "abc")
+
+
+#: Reads data sets as a recipe says, each on one line of standard output.
+READ = """
+import json, sys
+from preflow.config.validation import Dataset
+from preflow.data.files.reader import read_rows
+from preflow.data.files.sources import resolve_sources
+from preflow.errors import PreflowError
+
+for said in json.loads(sys.argv[1]):
+    try:
+        (source,) = resolve_sources([Dataset(**said)])
+        rows = list(read_rows(source))
+        print(json.dumps([source.path.rpartition("@")[2], len(rows), rows[0].values["ask"]]))
+    except PreflowError as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+def read_from(hub: str, folder: Path, *said: dict[str, Any], **environment: str) -> list[Any]:
+    """What a process of its own, whose hub is the one given, reads of data sets."""
+    own = {"HF_ENDPOINT": hub, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, json.dumps(said)],
+        env={**os.environ, **own, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def lines(tag: str, count: int) -> bytes:
+    return "".join(json.dumps({"ask": f"{tag} {number}?", "best": "yes"}) + "\n" for number in range(count)).encode()
+
+
+@pytest.mark.slow
+def test_a_hub_serves_splits_revisions_and_columns_and_says_what_it_has_not(tmp_path: Path) -> None:
+    """Against a stand-in for the hub with two commits of one data set."""
+    latest = {"README.md": b"# x\n", "data/train.jsonl": lines("new", 30), "data/test.jsonl": lines("held", 9)}
+    with hub_server({"me/pairs": {"v1": {"data/train.jsonl": lines("old", 40)}, "v2": latest}}) as (hub, asked):
+        me: dict[str, Any] = {"path": "me/pairs"}
+        found = read_from(
+            hub, tmp_path, me, {**me, "split": "test"}, {**me, "revision": "v1"}, {**me, "rows": 3},
+            {**me, "columns": {"prompt": "aks"}}, {**me, "revision": "v9"}, {"path": "me/none"},
+            {**me, "path": "me/pairs:test", "split": "test"}, {**me, "split": "tset"},
+        )  # fmt: skip
+    assert found[:4] == [
+        [commit_id("v2"), 30, "new 0?"],
+        [commit_id("v2"), 9, "held 0?"],
+        [commit_id("v1"), 40, "old 0?"],
+        [commit_id("v2"), 3, "new 0?"],
+    ]
+    words = ("did you mean 'ask'", "has no revision 'v9'", "no data set of this name", "give it once", "train.*test")
+    for (kind, message), word in zip(found[4:], words, strict=True):
+        assert kind == "DataFileError"
+        assert re.search(word, message), message
+    assert f"GET /datasets/me/pairs/resolve/{commit_id('v1')}/data/train.jsonl" in asked
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
+    with hub_server({}) as (hub, _):
+        pass
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        ((kind, message),) = read_from(hub, tmp_path, {"path": "me/pairs"}, **environment)
+        assert kind == "DataFileError"
+        assert "cannot be reached" in message
+        assert len(message.splitlines()) == 1

@@ -23,7 +23,8 @@ import typer
 
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
-    "run", "validate", "plan", "export", "deploy", "submit", "worker", "sync", "store", "ui", "schema", "explain",
+    "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "schema",
+    "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"
 _ROOT = Path(__file__).parents[1]

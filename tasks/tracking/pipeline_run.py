@@ -127,16 +127,23 @@ def _described(mlflow: Any, run_id: str) -> Iterator[None]:
 
 def _end_abandoned(mlflow: Any, reopened: str) -> set[str]:
     """Mark runs whose process is gone, and their stages, as killed; Prefect's ids of their flow runs."""
+    abandoned = {run_id: flow_run for run_id, flow_run in dead_runs(mlflow).items() if run_id != reopened}
+    for run_id in abandoned:
+        mlflow.set_terminated(run_id, "KILLED")
+    return {flow_run for flow_run in abandoned.values() if flow_run is not None}
+
+
+def dead_runs(mlflow: Any) -> dict[str, str | None]:
+    """Runs, and stages of them, that are called running although their process is gone: id to that of the flow run."""
     experiments = [e.experiment_id for e in mlflow.search_experiments()]
     running = {run.info.run_id: run for run in mlflow.search_runs(experiments, "attributes.status = 'RUNNING'")}
-    flow_runs = set()
+    found = {}
     for run_id, run in running.items():
         tags = run.data.tags
         parent = running.get(tags.get("mlflow.parentRunId", ""))
-        if run_id != reopened and is_gone({**tags, **(_heartbeat_of(parent) if parent else {})}):
-            mlflow.set_terminated(run_id, "KILLED")
-            flow_runs.add(tags.get("prefect_flow_run_id"))
-    return {flow_run for flow_run in flow_runs if flow_run is not None}
+        if is_gone({**tags, **(_heartbeat_of(parent) if parent else {})}):
+            found[run_id] = tags.get("prefect_flow_run_id")
+    return found
 
 
 def _heartbeat_of(parent: Any) -> dict[str, str]:

@@ -19,7 +19,7 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("deploy", "explain", "export", "init", "plan", "run", "schema"),
+    *("deploy", "doctor", "explain", "export", "init", "plan", "run", "schema"),
     *("store", "submit", "sync", "ui", "validate", "worker"),
 ]
 

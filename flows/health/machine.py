@@ -9,8 +9,8 @@ from flows.health.check import Check, failed, ok, warning
 from preflow.environment import preflow_home
 from preflow.redaction import without_secrets
 
-#: Open files below which a run warns, and below which validation and servers have been seen to fail.
-_FEW_HANDLES, _TOO_FEW_HANDLES = 1024, 256
+#: Open files that are enough, below which a line warns, and below which validation and servers have been seen to fail.
+_ENOUGH_HANDLES, _FEW_HANDLES, _TOO_FEW_HANDLES = 4096, 1024, 256
 #: Bytes free below which a line warns, and below which even small models do not fit.
 _LITTLE_SPACE, _NO_SPACE = 5 * 10**9, 10**9
 #: Of one training: its weights, two checkpoints with the optimizer's two moments, and one that is being written.
@@ -68,7 +68,10 @@ def check_file_handles() -> Check:
     """How many files a process may have open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = f"{soft} open files allowed"
-    remedy = f"ulimit -n {min(hard, 4096) if hard > 0 else 4096}"
+    if 0 < hard < _FEW_HANDLES:
+        remedy = "raise the hard limit (nofile in limits.conf, LimitNOFILE= of a systemd unit, --ulimit of a container)"
+    else:
+        remedy = f"ulimit -n {min(hard, _ENOUGH_HANDLES) if hard > 0 else _ENOUGH_HANDLES}"
     if soft < _TOO_FEW_HANDLES:
         return failed("file handles", found, remedy)
     if soft < _FEW_HANDLES:

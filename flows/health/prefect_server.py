@@ -28,8 +28,10 @@ from preflow.redaction import without_login
 from tasks.tracking.lineage import heartbeat_seconds
 
 _ANSWER_SECONDS = 3.0
-#: The server looks for changed deployments every five seconds.
-_SCHEDULER_SECONDS = 9.0
+#: The server looks for changed deployments every five seconds; a busy one is not to be taken for a broken one.
+_SCHEDULER_SECONDS = 30.0
+#: Days until the trial's first run, which never comes: within the 100 days for which the server makes runs.
+_FAR = 30
 _PROBE = "preflow-doctor"
 _MEMORY = "prefect.server.concurrency.lease_storage.memory"
 _FILESYSTEM = "prefect.server.concurrency.lease_storage.filesystem"
@@ -127,7 +129,7 @@ def check_slots(settings: dict[str, Any]) -> Check:
 
 
 def check_scheduler(client: SyncPrefectClient, seconds: float = _SCHEDULER_SECONDS) -> Check:
-    """Whether the server makes runs of a schedule: a deployment of our own, which fires in a year, for some seconds.
+    """Whether the server makes runs of a schedule: a deployment of our own, which fires in a month, for some seconds.
 
     Args:
         client: Of the server.
@@ -139,9 +141,10 @@ def check_scheduler(client: SyncPrefectClient, seconds: float = _SCHEDULER_SECON
     def probe() -> None:
         """Never run."""
 
-    far = IntervalSchedule(interval=timedelta(days=365), anchor_date=datetime.now(UTC) + timedelta(days=300))
+    far = IntervalSchedule(interval=timedelta(days=365), anchor_date=datetime.now(UTC) + timedelta(days=_FAR))
+    made = client.create_flow(probe)
     deployment = client.create_deployment(
-        client.create_flow(probe),
+        made,
         _PROBE,
         schedules=[DeploymentScheduleCreate(schedule=far, active=True)],
         tags=["preflow", _PROBE],
@@ -153,6 +156,7 @@ def check_scheduler(client: SyncPrefectClient, seconds: float = _SCHEDULER_SECON
         for run in _scheduled(client, deployment):
             client.delete_flow_run(run)
         client.delete_deployment(deployment)
+        client.delete_flow(made)
     remedy = "look for errors of schedule_deployments in the server's log; SQLAlchemy must be below 2.1 there"
     return failed(name, f"made no run of a schedule within {seconds:.0f} s", remedy)
 

@@ -87,6 +87,14 @@ def test_few_file_handles_are_a_line_with_the_command(monkeypatch: pytest.Monkey
     assert check.remedy == ("" if level is Level.ok else "ulimit -n 2048"), "no more than is allowed"
 
 
+@pytest.mark.parametrize(("hard", "remedy"), [(200, "raise the hard limit"), (-1, "ulimit -n 4096")])
+def test_the_remedy_for_few_file_handles_is_one_that_works(
+    monkeypatch: pytest.MonkeyPatch, hard: int, remedy: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
+    assert remedy in check_file_handles().remedy
+
+
 def test_a_driver_without_a_torch_that_uses_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
@@ -117,7 +125,7 @@ def hub_answers(monkeypatch: pytest.MonkeyPatch, answer: BaseException | dict[st
 
 
 def refusal(code: int) -> HfHubHTTPError:
-    response = httpx.Response(code, request=httpx.Request("GET", "https://hub.invalid/api/whoami-v2"))
+    response: Any = httpx.Response(code, request=httpx.Request("GET", "https://hub.invalid/api/whoami-v2"))
     return HfHubHTTPError("refused", response=response)
 
 

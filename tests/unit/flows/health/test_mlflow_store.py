@@ -27,7 +27,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A server with no runs that answers and takes everything."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     deleted: list[str] = []
-    store = SimpleNamespace(
+    store: Any = SimpleNamespace(
         runs=[],
         deleted=deleted,
         search_experiments=lambda **_: [SimpleNamespace(experiment_id="1")],

@@ -140,13 +140,19 @@ class FakeServer:
     def __init__(self, schedules: bool = True, workers: tuple[tuple[str, str], ...] = (), runs: Any = ()) -> None:
         self.schedules, self.workers, self.runs = schedules, workers, list(runs)
         self.deployments: dict[UUID, bool] = {}
+        self.flows: list[UUID] = []
 
     def create_flow(self, _: object) -> UUID:
-        return uuid4()
+        self.flows = [uuid4()]
+        return self.flows[0]
+
+    def delete_flow(self, made: UUID) -> None:
+        self.flows.remove(made)
 
     def create_deployment(self, _: UUID, name: str, schedules: Any, **__: Any) -> UUID:
         (made,) = schedules
-        assert made.schedule.anchor_date > datetime.now(UTC) + timedelta(days=100), "nothing of it may ever start"
+        first = made.schedule.anchor_date - datetime.now(UTC)
+        assert timedelta(days=20) < first < timedelta(days=100), "nothing of it starts, but the server makes its run"
         found = uuid4()
         self.deployments[found] = made.active
         if self.schedules:
@@ -175,7 +181,7 @@ class FakeServer:
 def test_a_scheduler_that_makes_no_run_fails_and_nothing_of_the_trial_stays(works: bool, level: Level) -> None:
     server: Any = FakeServer(schedules=works)
     assert check_scheduler(server, seconds=0).level is level
-    assert (server.deployments, server.runs) == ({}, [])
+    assert (server.deployments, server.runs, server.flows) == ({}, [], [])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def test_a_state_folder_that_is_read_only_fails(tmp_path: Path, monkeypatch: pyt
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setenv("PREFLOW_HOME", str(tmp_path))
-    monkeypatch.setattr(machine.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     assert check_home().level is Level.failed
     assert "Read-only file system" in check_home().found
 

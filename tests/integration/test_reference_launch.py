@@ -36,8 +36,13 @@ def write_pairs(out: Path) -> None:
     write_rows(out / rows_file("preferences", "eval"), rows(range(900, 904)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["folder", "url"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("folder", marks=pytest.mark.nightly),  # as the launched stage below each time
+        pytest.param("url", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_compute_every_row_once(
     prepared: Run,
     tmp_path: Path,

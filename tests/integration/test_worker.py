@@ -38,7 +38,7 @@ def test_a_stopped_worker_hands_its_run_back_and_the_next_ends_it(
 ) -> None:
     recipe = tiny_recipe_file()
     preflow(server, "deploy", str(recipe))
-    preflow(server, "submit", str(recipe), "--set", "sft.max_steps=200")
+    preflow(server, "submit", str(recipe), "--set", "sft.max_steps=100")
     log = pipeline.folder / "worker.log"
     checkpoints = pipeline.home / "store" / "sft"
     with running(WORKER, server, log) as first:

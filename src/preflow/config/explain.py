@@ -30,6 +30,9 @@ def explain(error: ValidationError) -> Iterator[str]:
         elif problem["type"] == "value_error":
             text = str(problem["ctx"]["error"])
             yield f"{where}: {text}" if where else text
+        elif problem["loc"] == ("template",):
+            got = problem["input"]
+            yield f"template: expected chat or none, got {got!r}; a family of templates is chat_template: {got}"
         else:
             yield f"{where}: {problem['msg']}, got {problem['input']!r}"
 

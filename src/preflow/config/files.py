@@ -14,6 +14,8 @@ from preflow.errors import ConfigError
 from preflow.redaction import is_secret
 
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+#: Marks of a Jinja text, which may stand where a file could.
+_TEMPLATE = ("{%", "{{", "{#")
 
 
 def read_settings(path: Path, what: str = "recipe") -> dict[str, Any]:
@@ -75,7 +77,8 @@ def expand_variables(value: Any, names: Iterable[str], where: str = "") -> Any:
         }
     if isinstance(value, list | tuple):
         return type(value)(expand_variables(held, names, where) for held in value)
-    if isinstance(value, str) and names & set(where.split(".")):
+    is_path = isinstance(value, str) and not any(mark in value for mark in _TEMPLATE)
+    if is_path and names & set(where.split(".")):
         return _VARIABLE.sub(lambda found: _variable(found[1], where), value)
     return value
 

@@ -19,7 +19,7 @@ from preflow.errors import ConfigError
 from preflow.formats import DATA_SUFFIXES
 
 #: Settings that are paths, wherever they are given.
-_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config"})
+_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config", "chat_template"})
 #: Settings of a stage that name data.
 _DATA = ("dataset", "eval_dataset")
 

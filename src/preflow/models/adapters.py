@@ -94,7 +94,11 @@ def _require_matches(
         what = (
             "matches no layer" if other is None else f"matches {other}, a {type(modules[other]).__name__} and no layer,"
         )
-        beside = " (a pattern must match whole names, as .*[.]q_proj)" if isinstance(targets, str) else ""
+        beside = ""
+        if isinstance(targets, str):
+            beside = " (a pattern must match whole names, as .*[.]q_proj)"
+        elif re.search(r"[*+?|()\[\]\\]", target):
+            beside = " (a list has names; a pattern is a text of its own)"
         raise ConfigError(
             f"{setting} has '{target}', which {what} of {model}{beside}: {hint} layers are {', '.join(names)}"
         )

@@ -44,6 +44,7 @@ KNOWN = {name for section in SECTIONS for name in section.model_fields}
         ({"micro_batch_size": 2}, "did you mean 'per_device_train_batch_size'?"),
         ({"early_stopping_patience": 3}, "did you mean 'early_stop_patience'?"),
         ({"num_gpus": 2}, "did you mean launch.num_processes?"),
+        ({"template": "llama3"}, "a family of templates is chat_template: llama3"),
         ({"Seed": 2}, "did you mean 'seed'?"),
     ],
 )

@@ -290,6 +290,7 @@ def test_settings_of_deepspeed_in_a_second_file_are_refused(tmp_path: Path) -> N
         {"strategy": "dpo", "dataset": "${DATA_HOME}/p.jsonl"},
         {"strategy": "dpo", "dpo": {"dataset": ["${DATA_HOME}/p.jsonl"]}},
         {"strategy": "dpo", "eval_dataset": "${DATA_HOME}/p.jsonl"},
+        {"strategy": "dpo", "dataset": {"path": "${DATA_HOME}/p.jsonl", "rows": 3}},
         {"validation": {"benchmark_files": ["${DATA_HOME}/p.jsonl"]}},
         {"launch": {"config": "${DATA_HOME}/p.jsonl"}},
         {"model_name": "${DATA_HOME}/p.jsonl"},
@@ -304,9 +305,19 @@ def test_variables_of_the_environment_are_read_in_every_path(
     assert load(tmp_path, given) == load(tmp_path, written)
     monkeypatch.delenv("DATA_HOME")
     with pytest.raises(
-        ConfigError, match=r"(dataset|benchmark_files|config|model_name) has \$\{DATA_HOME\}, but the va"
+        ConfigError, match=r"(dataset(.path)?|benchmark_files|config|model_name) has \$\{DATA_HOME\}, but the va"
     ):
         load(tmp_path, given)
+
+
+def test_a_chat_templates_file_may_name_a_variable_and_its_text_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "{% for message in messages %}${HOME} {{ message['content'] }}{{ eos_token }}{% endfor %}"
+    (tmp_path / "t.jinja").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("TEMPLATES", str(tmp_path))
+    by_file = load(tmp_path, {"chat_template": "${TEMPLATES}/t.jinja"})
+    assert by_file.chat_template == load(tmp_path, {"chat_template": text}).chat_template == text
 
 
 def test_an_override_may_name_a_variable_and_replaces_one_that_is_not_set(

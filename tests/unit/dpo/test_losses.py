@@ -1,6 +1,8 @@
 """TRL's loss on stored reference values gives numbers derived by hand (tests/unit/equivalence has all of them)."""
 
+import ast
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,15 @@ def test_trl_gives_the_sigmoid_loss_of_known_values(prepared: Run, tmp_path: Pat
     loss = float(trainer._compute_loss(_Given(policy), batch, return_outputs=False))
     expected = sum(math.log(1 + math.exp(-x)) for x in (0.0, 1.0, 2.0)) / 3
     assert loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_loss_of_trls_dpo_takes_a_margin_of_the_data_and_its_reward_trainer_does() -> None:
+    """What docs/reference/formats.md says of margins; where a later TRL takes one, pairs should bring it."""
+
+    def columns(module: str) -> set[str]:
+        tree = ast.parse(Path(str(find_spec(module).origin)).read_text(encoding="utf-8"))  # type: ignore[union-attr]
+        return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+    assert "margin" in columns("trl.trainer.reward_trainer")
+    assert "margin" not in columns("trl.trainer.dpo_trainer")
+    assert "ref_chosen_logps" in columns("trl.trainer.dpo_trainer"), "columns are read by such names"

@@ -41,6 +41,7 @@ def adapting(model: ModelRef, targets: Any, **settings: Any) -> Recipe:
         (["q_proj", "c_attn"], "has 'c_attn', which matches no layer of tiny: its"),
         (["self_attn"], "has 'self_attn', which matches model.layers.0.self_attn, a LlamaAttention and no layer"),
         ("(q_proj|v_proj)", "matches no layer of tiny (a pattern must match whole names, as .*[.]q_proj)"),
+        ([".*1.*q_proj"], "matches no layer of tiny (a list has names; a pattern is a text of its own)"),
         (".*layers.0.*", "matches model.layers.0, a LlamaDecoderLayer and no layer"),
     ],
 )

@@ -68,6 +68,7 @@ def number(value: Any) -> float | None:
 
 def looks_like_turns(text: str) -> bool:
     """Whether a text begins and ends as a list of turns, or one turn, written as JSON or by Python."""
+    text = _unwrapped(text)
     head = text[:200].lstrip()
     if not head.startswith(("[", "{")) or text.rstrip()[-1:] not in ("]", "}"):
         return False
@@ -80,11 +81,20 @@ def parse_list(text: str) -> Any:
 
     The time is linear in the text's length, whatever it holds.
     """
+    text = _unwrapped(text)
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = _parse_python(text)
     return found if isinstance(found, list | dict) else None
+
+
+def _unwrapped(text: str) -> str:
+    """The list inside ``array([...], dtype=object)``, as numpy writes it; any other text as it is."""
+    if not text[:20].lstrip().startswith("array("):
+        return text
+    inner = text.strip().removeprefix("array(").removesuffix(")").rstrip()
+    return inner.removesuffix("dtype=object").rstrip().removesuffix(",")
 
 
 def _parse_python(text: str) -> Any:

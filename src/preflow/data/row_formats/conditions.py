@@ -7,6 +7,7 @@ from preflow.data.row_formats.cells import is_empty, is_written_null
 from preflow.data.row_formats.names import (
     FINISH_REASONS,
     FINISHED,
+    FINISHED_SIDES,
     MEDIA,
     REASONING,
     ROW_MASKED,
@@ -35,11 +36,21 @@ def refuse_unfit(row: Row) -> None:
                 raise RowProblem(finding, f"column '{row.column(name)}' holds a value; expected a row of text alone")
     refuse_unfinished({name: row.peek(name) for name in (*FINISHED, *TRUNCATED, *FINISH_REASONS)}, "the row")
     row.use(*TOOLS, *MEDIA, *FINISHED, *TRUNCATED, *FINISH_REASONS)
+    _refuse_unfinished_sides(row)
     said = {name: row.peek(name) for name in (*ROW_TRAINED, *ROW_MASKED)}
     trained, used = is_trained(said, ROW_TRAINED, ROW_MASKED)
     row.use(*used)
     if not trained:
         raise RowProblem("nothing_to_train", f"column '{sorted(used)[0]}' says that the row is not to be learnt")
+
+
+def _refuse_unfinished_sides(row: Row) -> None:
+    """The same for one answer of a pair."""
+    for side, names in FINISHED_SIDES.items():
+        for column, name in names.items():
+            if row.given(column):
+                refuse_unfinished({name: row.peek(column)}, f"the {side} answer")
+                row.use(column)
 
 
 def conditioned(row: Row, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

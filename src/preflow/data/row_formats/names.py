@@ -40,11 +40,19 @@ PREFERENCES = (
 #: The other answer beside a conversation that ends with the preferred one (ms-swift).
 REJECTED_ALONE = ("rejected_response", "rejected_messages")
 #: Verdicts on a single answer (KTO).
-VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable")
+VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable", "thumbs_up")
 #: Columns that say whether a sampled answer came to its end.
 FINISHED = ("finished", "is_finished", "completed")
 TRUNCATED = ("truncated", "is_truncated")
 FINISH_REASONS = ("finish_reason", "stop_reason")
+#: The same columns of one answer of a pair, by answer: ``chosen_finished``, ``finish_reason_rejected``.
+FINISHED_SIDES = {
+    side: {
+        spelled: name for name in (*FINISHED, *TRUNCATED, *FINISH_REASONS)
+        for spelled in (f"{side}_{name}", f"{name}_{side}")
+    }
+    for side in ("chosen", "rejected")
+}  # fmt: skip
 #: Columns and turn keys that offer or call tools, and such that hold pictures, films or sound.
 TOOLS = ("tools", "functions", "function_call", "tool_calls", "tool_call", "function", "available_tools")
 MEDIA = (
@@ -55,7 +63,9 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 #: Turn keys: the role, what it says, and whether it is learnt.
 ROLE_KEYS = ("role", "from", "speaker", "author")
 CONTENT_KEYS = ("content", "value", "text")
-TRAINED_KEYS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_scale")
+TRAINED_KEYS = (
+    "weight", "train", "training", "trainable", "train_on_turn", "learn", "loss", "loss_weight", "loss_scale",
+)  # fmt: skip
 MASKED_KEYS = ("masked", "mask", "ignore")
 #: Columns that say the same of the whole row.
 ROW_TRAINED, ROW_MASKED = ("weight", "train"), ("masked",)
@@ -88,8 +98,9 @@ KNOWN = frozenset(
     name
     for names in (
         CONVERSATIONS, PROMPTS, ANSWERS, ADDITIONS, SYSTEMS, (HISTORY,), *PREFERENCES, REJECTED_ALONE, VERDICTS,
-        FINISHED, TRUNCATED, FINISH_REASONS, TOOLS, MEDIA, REASONING, ROW_TRAINED, ROW_MASKED, CANDIDATES, SCORES,
-        RANKS, WINNERS, MARGINS, *SCORE_PAIRS, ("joined_from_verdicts", "source"),
+        FINISHED, TRUNCATED, FINISH_REASONS, *FINISHED_SIDES.values(), TOOLS, MEDIA, REASONING,
+        ROW_TRAINED, ROW_MASKED, CANDIDATES, SCORES, RANKS,
+        WINNERS, MARGINS, *SCORE_PAIRS, ("joined_from_verdicts", "source"),
     )
     for name in names
 )  # fmt: skip

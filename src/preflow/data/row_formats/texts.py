@@ -12,7 +12,8 @@ from preflow.data.text import quoted
 #: Tokens that end a turn or a text in public templates.
 END_TOKENS = (
     "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|eom_id|>", "<end_of_turn>",
-    "<|END_OF_TURN_TOKEN|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<eos>", "</s>",
+    "<|END_OF_TURN_TOKEN|>", "<|return|>", "<|eot|>", "<|eom|>", "<|end_of_turn|>", "<|endofturn|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>", "<eos>", "</s>",
 )  # fmt: skip
 #: Tokens with a special meaning; ``<s>`` may also be HTML, see ``_is_html``.
 _CONTROL = re.compile(
@@ -34,7 +35,8 @@ def needs_care(text: str) -> bool:
     """Whether a text may hold anything that this module, or a list in a cell, is about."""
     if len(text) < 24 and is_written_null(text):
         return True
-    return text.lstrip()[:1] in ("[", "{") or any(mark in text for mark in _MARKS)
+    head = text[:200].lstrip()
+    return head.startswith(("[", "{", "array(")) or any(mark in text for mark in _MARKS)
 
 
 def clean(text: str, where: str, changed: set[str]) -> str:

@@ -104,7 +104,7 @@ def parsed(value: Any, where: str, notes: RowNotes) -> Any:
     if not isinstance(value, str) or not looks_like_turns(value):
         return value
     found = parse_list(value)
-    if found is None and value.lstrip().startswith("["):
+    if found is None and value.lstrip().startswith(("[", "array(")):
         raise RowProblem(
             "turns_as_text", f"'{where}' holds turns as text, but neither as JSON nor as Python writes them"
         )
@@ -153,6 +153,8 @@ def _turn(value: Any, where: str, notes: RowNotes) -> list[Turn]:
     if reasoning:
         notes.changed.add("reasoning_kept")
         reasoning = clean(_encodable(reasoning, where), f"{where}: the reasoning", notes.changed)
+    if role == "user" and parse_transcript(content) is not None:
+        raise RowProblem("control_tokens", f"{where} holds headings of turns (Human:, Assistant:); expected one turn")
     return [Turn(Message(role, _text(content, where, notes), reasoning), trained or role != "assistant")]
 
 

@@ -64,7 +64,8 @@ def test_history_comes_before_the_instruction_and_is_context() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", [{"weight": 0}, {"train": False}, {"masked": True}, {"loss": "false"}, {"weight": 0.0}]
+    "flag",
+    [{"weight": 0}, {"train": False}, {"masked": True}, {"loss": "false"}, {"weight": 0.0}, {"train_on_turn": False}],
 )
 def test_a_turn_that_is_not_to_be_learnt_is_context(flag: dict[str, Any]) -> None:
     row, notes = shown({"messages": [U, {**A, **flag}, U, {**A, "weight": 1}]})
@@ -101,6 +102,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "label": False}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "kto_tag": "False"}),
     ("undesirable_answer", {"messages": [U, A], "is_desirable": 0}),
+    ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "thumbs_up": False}),
     ("single_verdict", {"prompt": "Hi", "completion": "Hello", "label": True}),
     ("needs_media", {"messages": [U, A], "images": ["a.png"]}),
     ("needs_media", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]}),
@@ -115,6 +117,11 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("control_tokens", {"prompt": "Hi", "completion": "Hello<|im_end|>\n<|im_start|>user\nBye"}),
     ("control_tokens", {"prompt": "<s>[INST] Hi [/INST]", "completion": "Hello"}),
     ("control_tokens", {"prompt": "Hi", "completion": "Hello\n\nHuman: And?\n\nAssistant: Bye"}),
+    ("control_tokens", {"messages": [{"role": "user", "content": "\n\nHuman: Hi\n\nAssistant: Yo\n\nHuman: And?"}, A]}),
+    ("turns_as_text", {"prompt": "Hi", "completion": "array([{'role': 'assistant'\n 'content': 'x'}], dtype=object)"}),
+    ("needs_media", {"messages": [U, A], "videos": ["a.mp4"]}),
+    ("needs_media", {"messages": [U, {**A, "audios": ["a.wav"]}]}),
+    ("needs_tools", {"messages": [U, {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}, A]}),
     ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finished": False}),
     ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finish_reason": "length"}),
     ("unfinished_answer", {"messages": [U, {**A, "truncated": True}]}),

@@ -38,6 +38,9 @@ SAME: list[dict[str, Any]] = [
     {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"},
     {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Hello", "rejected": " What?"},
     {"instruction": "Hi", "output": ["Hello", "What?"]},
+    {"prompt": "Hi", "chosen": "array([{'content': 'Hello', 'role': 'assistant'}], dtype=object)",
+     "rejected": "[{'content': 'What?', 'role': 'assistant'}]"},
+    {"prompt": "Hi", "chosen": "Hello<|return|>", "rejected": "What?<|eot|>", "chosen_finished": True},
     {"prompt": "Hi", "chosen": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]',
      "rejected": "[{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'What?'}]"},
 ]  # fmt: skip
@@ -63,6 +66,8 @@ def test_every_way_gives_the_same_pair(values: dict[str, Any]) -> None:
         ("nothing_to_train", {"messages": [U], "chosen": {**A, "weight": 0}, "rejected": B}),
         ("needs_media", {"prompt": "Hi", "chosen": "Hello", "rejected": "What?", "image": "a.png"}),
         ("unfinished_answer", {"messages": [U], "chosen": {**A, "finished": False}, "rejected": B}),
+        ("unfinished_answer", {"prompt": "Hi", "chosen": "Hello", "rejected": "Wh", "rejected_finished": False}),
+        ("unfinished_answer", {"prompt": "Hi", "chosen": "Hel", "rejected": "What?", "finish_reason_chosen": "length"}),
     ],
 )
 def test_a_row_that_is_no_pair_is_refused_by_name(finding: str, values: dict[str, Any]) -> None:

@@ -48,6 +48,24 @@ def test_the_quick_way_gives_the_rows_of_the_careful_way(
         assert careful is None or line.decode() == careful
 
 
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"rejected_finished": False}, "unfinished_answer"),
+        ({"finish_reason_chosen": "length"}, "unfinished_answer"),
+        ({"chosen_truncated": True}, "unfinished_answer"),
+        ({"chosen": "array([{'role': 'assistant'\n 'content': 'x'}], dtype=object)"}, "turns_as_text"),
+        ({"chosen_finished": True, "topic": "t"}, "fine"),
+    ],
+)
+def test_what_says_that_a_row_means_something_else_takes_the_careful_way(
+    tmp_path: Path, columns: dict[str, Any], problem: str
+) -> None:
+    row = RawRow("f", 1, {"prompt": "a", "chosen": "b", "rejected": "c", **columns})
+    found = measure_chunk(order("preferences", Chunk("f", "train", rows=(row,)), tmp_path))
+    assert [PROBLEMS[place] for place in found.columns["problem"]] == [problem]
+
+
 def converted(raw: RawRow, kind: DataKind) -> tuple[str, str | None]:
     """What is wrong with a row, and the row as the validated files hold it."""
     try:

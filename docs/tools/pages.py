@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from docs.tools import tree
 from docs.tools.words import GLOSSARY, ROOT
 from flows.commands.explain import PAGE
+from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
@@ -116,6 +117,16 @@ def commands() -> str:
     return "\n".join(_command(root, "preflow", 2))
 
 
+def template_families() -> str:
+    """The families of chat templates that a recipe can name."""
+    texts = {"trl": "the installed TRL", "preflow": "Preflow"}
+    rows = (
+        (f"`{name}`", "its EOS" if family.end == "EOS" else f"`{family.end}`", texts[family.package])
+        for name, family in FAMILIES.items()
+    )
+    return _table(("name", "ends an answer with", "text kept by"), rows)
+
+
 def troubleshooting() -> str:
     """The entry of every error, without the page's title."""
     return PAGE.read_text(encoding="utf-8").partition("\n")[2]
@@ -184,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "formats": formats,
     "row-formats": row_formats,
+    "template-families": template_families,
     "troubleshooting": troubleshooting,
     "glossary": glossary,
     "packages": packages,

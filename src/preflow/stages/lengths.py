@@ -55,27 +55,31 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
             "(template_date), whatever the day"
         )
     report: dict[str, dict[str, Any]] = {}
+    said: set[str] = set()
     for split, words in _SPLITS:
         if recipe.sft is not None:
             tokens, counts = _demonstrations(spec, recipe.sft, renderer, split, observer)
             _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=split == "train")
             report.setdefault("sft", {})[split] = _entry(tokens, counts)
-            _say(f"{words} demonstrations", counts, observer)
+            _say(f"{words} demonstrations", counts, said, observer)
             _note_beyond(tokens, limit, f"{words} demonstrations", spec.base.name, observer)
         if recipe.dpo is not None:
             tokens, counts = _pairs(spec, recipe.dpo, renderer, split, observer)
             _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
             report.setdefault("dpo", {})[split] = _entry(tokens, counts)
-            _say(f"{words} pairs", counts, observer)
+            _say(f"{words} pairs", counts, said, observer)
             _note_beyond(tokens, limit, f"{words} pairs", spec.base.name, observer)
     write_json(out / "report.json", report)
     write_json(out / "metrics.json", _metrics(report))
 
 
-def _say(what: str, counts: RowCounts, observer: Observer) -> None:
+def _say(what: str, counts: RowCounts, said: set[str], observer: Observer) -> None:
+    """Tell where rows went, and of each thing that the chat template did to some, once what it means."""
     observer.note(f"lengths: {what}: {counts}")
-    for note in template_notes(counts):
-        observer.note(f"lengths: {what}: {note}")
+    for reason, note in template_notes(counts):
+        if reason not in said:
+            observer.note(f"lengths: {what}: {note}")
+        said.add(reason)
 
 
 def _require_positions(spec: LengthsSpec) -> None:

@@ -186,7 +186,7 @@ def test_what_the_chat_template_does_to_rows_is_said_and_counted_before_training
 
     def write(out: Path) -> None:
         write_rows(out / rows_file("demonstrations", "train"), [Demonstration(talk, Source("d.jsonl", 1))])
-        write_rows(out / rows_file("demonstrations", "eval"), [])
+        write_rows(out / rows_file("demonstrations", "eval"), [Demonstration(talk, Source("d.jsonl", 2))])
         write_rows(out / rows_file("preferences", "train"), [pair(turns("Hi?", "Hello!", "No."), "p.jsonl", 1)])
         write_rows(out / rows_file("preferences", "eval"), [pair(turns("Hi?", "Hello!", "No."), "p.jsonl", 2)])
 
@@ -197,12 +197,14 @@ def test_what_the_chat_template_does_to_rows_is_said_and_counted_before_training
     assert (rows["rows_in"], rows["split"], rows["used"]) == (1, 1, 2)
     assert rows["changed"] == {"split_by_answer": 1, "system_in_user_turn": 1}
     metrics = artifact.load("metrics.json")
-    assert metrics["lengths/sft_split"] == metrics["lengths/sft_system_in_user_turn"] == 1.0
+    assert metrics["lengths/sft_split"] == metrics["lengths/sft_system_in_user_turn"] == 2.0
     assert "lengths/dpo_system_in_user_turn" not in metrics
     said = "\n".join(notes.messages)
     assert "rows have 2024-07-26 in its place (template_date)" in said
     assert "training demonstrations: 1 of 1 rows (system_in_user_turn): the chat template has no system turn" in said
     assert "training demonstrations: 1 of 1 rows (split_by_answer): the chat template rewrites earlier turns" in said
+    assert "held-out demonstrations: 1 rows in (2 as one per answer)" in said
+    assert said.count("the chat template has no system turn") == 1, "what it means is said once"
 
 
 def test_a_tokenizer_carries_the_recipes_chat_template_into_what_is_saved(prepared: Run, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from preflow.data.rows import Message
 #: A generation prompt that ends inside a block of thoughts.
 OPENED = re.compile(r"<think>\s*\Z")
 _OPEN, _CLOSE = "<think>", "</think>"
+_BLOCK = re.compile(r"\s*(<think>.*?</think>\s*)?", re.DOTALL)
 
 
 def thoughts_of(message: Message) -> str:
@@ -27,3 +28,8 @@ def close_thoughts(opened: str, thoughts: str) -> str:
 def writes_empty_block(message: Message, response: str) -> bool:
     """Whether a rendering of an answer has a block of thoughts that the turn itself lacks."""
     return _CLOSE in response and not thoughts_of(message) and _CLOSE not in message.content
+
+
+def without_block(answer: str) -> str:
+    """An answer without the block of thoughts that a template writes before it, and without blanks there."""
+    return answer[_BLOCK.match(answer).end() :]  # type: ignore[union-attr]  # it matches every text

@@ -116,8 +116,8 @@ class RowCounts:
             named.append(str(source))
 
 
-def template_notes(counts: RowCounts) -> Iterator[UserText]:
-    """One sentence for each thing that the chat template did to rows, with its count and its remedy."""
+def template_notes(counts: RowCounts) -> Iterator[tuple[str, UserText]]:
+    """Each thing that the chat template did to rows: its reason, and a sentence with its count and its remedy."""
     for reason, words in TEMPLATE_REASONS.items():
         if counts.changed[reason]:
-            yield UserText(f"{counts.changed[reason]} of {counts.rows_in} rows ({reason}): {words}")
+            yield reason, UserText(f"{counts.changed[reason]} of {counts.rows_in} rows ({reason}): {words}")

@@ -14,7 +14,7 @@ import jinja2
 
 from preflow.config.base import Rendering
 from preflow.data.rows import Message, to_json
-from preflow.data.tokens.reasoning import OPENED, close_thoughts, thoughts_of
+from preflow.data.tokens.reasoning import OPENED, close_thoughts, thoughts_of, without_block
 from preflow.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ class TemplateText:
         if self._opened and start.endswith(self._opened):
             before = start[: -len(self._opened)]
             if whole.startswith(before):
-                return thoughts + whole[len(before) :].lstrip()
+                return thoughts + without_block(whole[len(before) :])
         content = response[-1].content
         for said in dict.fromkeys((content, content.strip(), content.lstrip(), content.rstrip())):
             ending = self.lead + said + self.tail
             if len(response) == 1 and whole.endswith(ending):
-                return thoughts + ending
+                return thoughts + (without_block(ending) if thoughts else ending)
         return None
 
     def _rendered(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:

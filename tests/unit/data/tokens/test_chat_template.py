@@ -198,6 +198,22 @@ def test_thoughts_that_the_generation_prompt_opens_are_closed_in_the_answer(answ
     assert masked_text(tokenizer, rendered) == [expected]
 
 
+def test_a_prompt_that_opens_thoughts_gets_one_block_where_the_template_writes_an_empty_one() -> None:
+    """As Nemotron's: thoughts behind the prompt's opening, else a whole empty block of its own."""
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+        "{{ '<think>\n' + m.reasoning_content + '\n</think>\n' if m.reasoning_content else '<think></think>' }}"
+        "{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+    )
+    tokenizer = make_tokenizer(template)
+    renderer = Renderer(tokenizer, "chat")
+    empty = converse(renderer, turns("a", "yes"))
+    thinks = converse(renderer, [*turns("a"), Message("assistant", "yes", reasoning="so")])
+    assert masked_text(tokenizer, empty) == ["\n</think>\n\nyes<|im_end|>"]
+    assert masked_text(tokenizer, thinks) == ["so\n</think>\nyes<|im_end|>"]
+
+
 def test_no_chat_template_says_what_to_do() -> None:
     with pytest.raises(TemplateError, match=r"chat_template: tulu.*template: none"):
         Renderer(make_tokenizer(template=None), "chat")

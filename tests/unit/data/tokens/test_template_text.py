@@ -122,7 +122,8 @@ def test_each_thing_that_a_template_did_is_said_with_its_remedy() -> None:
     counts = RowCounts(rows_in=3, used=3)
     counts.change("system_in_user_turn", Source("d", 1))
     counts.change("turns_removed", Source("d", 2))
-    (note,) = template_notes(counts)
+    ((reason, note),) = template_notes(counts)
+    assert reason == "system_in_user_turn"
     assert note.startswith("1 of 3 rows (system_in_user_turn): ")
     assert "system_turn: drop" in note
 

@@ -23,7 +23,7 @@ import typer
 
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
-    "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "schema",
+    "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "schema",
     "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"

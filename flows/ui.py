@@ -1,6 +1,6 @@
 """``python -m flows.ui``: the same as ``preflow ui``."""
 
-from flows.commands.ui import main
+from flows.commands.servers.ui import main
 
 __all__ = ["main"]
 

@@ -1,10 +1,10 @@
 """The command ``preflow``: one Typer application, one module of this folder per subcommand.
 
-A new subcommand is a new module here, and nothing else: every module of the folder but this one is a command of the
-module's name. It has either ``main``, a function with Typer's annotations whose docstring is the help, or ``app``, a
-``typer.Typer`` with subcommands of its own (as ``store`` has). The first line of its docstring is its line in
-``preflow --help``, which imports no module; a subcommand's own help imports that one, so what a command works with is
-imported inside its function.
+A new subcommand is a new module here or in a folder of this one, and nothing else: every module but this one is a
+command of the module's name. It has either ``main``, a function with Typer's annotations whose docstring is the help,
+or ``app``, a ``typer.Typer`` with subcommands of its own (as ``store`` has). The first line of its docstring is its
+line in ``preflow --help``, which imports no module; a subcommand's own help imports that one, so what a command works
+with is imported inside its function.
 """
 
 import ast
@@ -33,14 +33,23 @@ class Subcommands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def names() -> list[str]:
-    """The subcommands, by name."""
-    return [found.name for found in pkgutil.iter_modules(commands.__path__) if found.name != "app"]
+def modules() -> dict[str, str]:
+    """The module of each subcommand below this package, by the subcommand's name; nothing is imported."""
+    (folder,) = commands.__path__
+    found = {}
+    for each in pkgutil.iter_modules([folder]):
+        if each.ispkg:
+            group = pkgutil.iter_modules([str(Path(folder) / each.name)])
+            found.update({inner.name: f"{each.name}.{inner.name}" for inner in group})
+        else:
+            found[each.name] = each.name
+    del found["app"]
+    return dict(sorted(found.items()))
 
 
 def load(name: str) -> Any:
     """A subcommand with its arguments and options, as Typer builds it from its module."""
-    module = importlib.import_module(f"{commands.__name__}.{name}")
+    module = importlib.import_module(f"{commands.__name__}.{modules()[name]}")
     alone = typer.Typer(add_completion=False)
     alone.callback()(lambda: None)
     if hasattr(module, "app"):
@@ -50,10 +59,11 @@ def load(name: str) -> Any:
     return typer.main.get_group(alone).commands[name]
 
 
-def _line(name: str) -> str:
+def _line(module: str) -> str:
     """What a subcommand does, from the first line of its module: what follows the command itself and a colon."""
     (folder,) = commands.__path__
-    text = ast.get_docstring(ast.parse((Path(folder) / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    file = Path(folder, *module.split(".")).with_suffix(".py")
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     said = text.partition("\n")[0].partition("``: ")[2]
     return said[:1].upper() + said[1:]
 
@@ -76,8 +86,8 @@ def make_app() -> typer.Typer:
     """The application with a line for every subcommand of this folder, each loaded when it is asked for."""
     app = typer.Typer(name="preflow", cls=Subcommands, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_options)
-    for name in names():
-        app.command(name=name, help=_line(name))(_unloaded)
+    for name, module in modules().items():
+        app.command(name=name, help=_line(module))(_unloaded)
     return app
 
 
@@ -91,7 +101,7 @@ def main() -> None:
     A subcommand that comes first is called without its group: to parse the group's options, Typer loads pydantic.
     """
     name, *rest = sys.argv[1:] or [""]
-    if name in names():
+    if name in modules():
         load(name)(rest, prog_name=f"preflow {name}")
     make_app()(prog_name="preflow")
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench import bench_startup
 from bench.bench_startup import IMPORT, RERUN, VALIDATE, Times
-from flows.commands.app import names
+from flows.commands.app import modules
 from preflow.config.loading import load_recipe
 
 
@@ -41,7 +41,7 @@ def test_the_last_line_holds_the_least_of_each_command(capsys: pytest.CaptureFix
 
 
 def test_every_subcommands_help_is_measured() -> None:
-    assert sorted(bench_startup.SUBCOMMANDS) == sorted(names())
+    assert sorted(bench_startup.SUBCOMMANDS) == sorted(modules())
 
 
 def test_commands_take_turns_after_a_round_that_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

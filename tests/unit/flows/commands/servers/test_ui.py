@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock, Timeout
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows.commands import ui
+from flows.commands.servers import ui
 
 
 def test_prefects_server_starts_while_no_other_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 import flows.health.all_checks
-from flows.commands.doctor import main
+from flows.commands.servers.doctor import main
 from flows.health.all_checks import run_checks
 from flows.health.check import Check, failed, ok, warning
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.worker import environment, hand_back
+from flows.commands.servers.worker import environment, hand_back
 
 #: A run that ends in order, as ``prefect flow-run execute`` does; or one that does not end.
 RUN = """

@@ -23,8 +23,8 @@ import typer
 
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
-    "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "schema",
-    "explain",
+    "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui",
+    "schema", "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"
 _ROOT = Path(__file__).parents[1]

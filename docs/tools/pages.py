@@ -27,12 +27,15 @@ from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
+from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
 from preflow.data.row_formats.row import CHANGED
 from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
 from preflow.data.row_formats.table import VERDICT
 from preflow.findings import FINDINGS, setting_of
 from preflow.formats import COMPRESSIONS, FORMATS
 
+#: In the order of the formats' kinds.
+ROW_EXAMPLES = (DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES)
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 #: Settings by section of a recipe, with those of its class that another section's table shows already.
 SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
@@ -145,9 +148,12 @@ def formats() -> str:
 def row_formats() -> str:
     """All formats of rows, with an example of each."""
     parts = []
-    for kind, forms in (*ROW_FORMATS.items(), ("rows with verdicts", (VERDICT,))):
+    every = (*ROW_FORMATS.items(), ("rows with verdicts", (VERDICT,)))
+    for (kind, forms), examples in zip(every, ROW_EXAMPLES, strict=True):
         rows = ((form.name, form.how, f"`{json.dumps(form.example)}`") for form in forms)
         parts.append(f"### {kind.capitalize()}\n\n{_table(('format', 'what becomes what', 'example'), rows)}")
+        shown = ((each.called, each.form, f"`{json.dumps(each.row)}`") for each in examples)
+        parts.append(_table(("as public files have it", "format", "example"), shown))
     changes = _table(
         ("what is changed on the way", "in words"), ((f"`{name}`", text) for name, text in CHANGED.items())
     )

@@ -9,6 +9,7 @@ import yaml
 from docs.tools import pages
 from docs.tools.words import ROOT
 from preflow.config import recipe_schema
+from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
 from preflow.data.row_formats.table import DEMONSTRATIONS, PREFERENCES, VERDICT
 from preflow.findings import FINDINGS
 
@@ -63,6 +64,8 @@ def test_every_format_of_rows_has_its_line_and_its_example() -> None:
 
     for form in (*DEMONSTRATIONS, *PREFERENCES, VERDICT):
         assert f"| {form.name} | {form.how} | `{json.dumps(form.example)}` |" in made
+    for each in (*DEMONSTRATION_EXAMPLES, *PREFERENCE_EXAMPLES, *VERDICT_EXAMPLES):
+        assert f"| {each.called} | {each.form} | `{json.dumps(each.row)}` |" in made
 
 
 def test_every_subcommand_has_its_usage_and_its_options() -> None:

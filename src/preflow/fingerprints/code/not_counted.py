@@ -26,6 +26,7 @@ NOT_REACHED = {
     "preflow": "holds the version and when the process began",
     "preflow.chat_templates.families": "turns a recipe's chat_template into text, which is among the settings",
     "preflow.data.files.split_names": "chooses files of a folder; the digests of those chosen are inputs",
+    "preflow.data.row_formats.examples": "shows rows to readers and tests",
     "preflow.data.quality.wording.paraphrase_vectors": "makes the table of word vectors, which counts as a data file",
     "preflow.logprobs.cli": "shows and prunes the store",
     "preflow.logprobs.inventory": "lists what the store holds",

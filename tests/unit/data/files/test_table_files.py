@@ -3,11 +3,15 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+from datasets import Dataset, DatasetDict
 
+from preflow.config.validation import Dataset as Named
+from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from tests.unit.data.files.reading import read
 
@@ -60,3 +64,48 @@ def test_of_a_saved_data_set_the_housekeeping_is_no_data_and_training_alone_is_r
     (source,) = resolve_sources([str(tmp_path)])
     assert Path(source.path).parent.name == "train"
     assert source.left_out == ("test/data-00000-of-00001.arrow",)
+
+
+def test_what_datasets_itself_saves_is_read_whole_or_by_its_split(tmp_path: Path) -> None:
+    one = Dataset.from_list(ROWS)
+    one.save_to_disk(str(tmp_path / "one"), num_shards=2)
+    DatasetDict(train=one, test=one.select([0])).save_to_disk(str(tmp_path / "both"))
+    entries: list[Any] = [
+        str(tmp_path / "one"),
+        str(tmp_path / "both"),
+        Named(path=str(tmp_path / "both"), split="test"),
+    ]
+    found = [[row.values for source in resolve_sources([entry]) for row in read_rows(source)] for entry in entries]
+    assert found == [ROWS, ROWS, ROWS[:1]]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.ndjson"])
+def test_every_format_of_text_is_read_compressed(tmp_path: Path, name: str, packing: str) -> None:
+    frame, plain = pd.DataFrame(ROWS), tmp_path / name
+    if name.endswith("sv"):
+        frame.to_csv(plain, index=False, sep="," if name == "a.csv" else "\t")
+    else:
+        frame.to_json(plain, orient="records", lines=name != "a.json", indent=2 if name == "a.json" else None)
+    with pa.output_stream(
+        str(tmp_path / (name + packing)), compression={".gz": "gzip", ".zst": "zstd"}[packing]
+    ) as file:
+        file.write(plain.read_bytes())
+    assert [row.values for row in read(tmp_path / (name + packing))] == ROWS
+
+
+def test_of_the_clone_of_a_hub_data_set_training_alone_is_data(tmp_path: Path) -> None:
+    files = (
+        "data/train-00000-of-00002.parquet",
+        "data/train-00001-of-00002.parquet",
+        "data/test-00000-of-00001.parquet",
+    )
+    for name in (*files, ".git/objects/a.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(ROWS).to_parquet(tmp_path / name)
+    (tmp_path / "README.md").write_text("---\nconfigs: []\n---\n")
+    (tmp_path / ".gitattributes").write_text("*.parquet filter=lfs\n")
+    (tmp_path / "dataset_infos.json").write_text('{"default": {"features": {}}}')
+    sources = resolve_sources([str(tmp_path)])
+    assert [Path(source.path).relative_to(tmp_path).as_posix() for source in sources] == [*files[:2]]
+    assert {source.left_out for source in sources} == {(files[2],)}

@@ -3,6 +3,13 @@
 import pytest
 
 from preflow.config.validation import ReadingSettings, RowReading
+from preflow.data.files.raw_rows import RawRow
+from preflow.data.row_formats.examples import (
+    DEMONSTRATION_EXAMPLES,
+    PREFERENCE_EXAMPLES,
+    VERDICT_EXAMPLES,
+    Example,
+)
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.table import (
@@ -15,6 +22,7 @@ from preflow.data.row_formats.table import (
     kinds,
     recognise,
 )
+from preflow.data.row_formats.verdicts import join_verdicts
 from preflow.formats import DEMONSTRATION_FORMATS, OTHER_NAMES, PREFERENCE_FORMATS, ROW_FORMATS, VERDICT_FORMATS
 from tests.unit.data.row_formats.reading import pairs, said, shown
 
@@ -40,6 +48,35 @@ def test_examples_are_told_apart_by_their_columns_alone() -> None:
             assert recognise(row, kind) is form
             assert [found for found, _ in kinds(row)] == [kind], form.name
     assert kinds(Row(VERDICT.example, ReadingSettings())) == [("preferences", VERDICT)]
+
+
+@pytest.mark.parametrize("each", DEMONSTRATION_EXAMPLES, ids=lambda each: each.called)
+def test_every_published_way_of_writing_a_demonstration_gives_the_same_row(each: Example) -> None:
+    row, notes = shown(each.row, RowReading(format=each.given) if each.given else None)
+    assert [(role, text.strip()) for role, text in said(row)] == [("user", "Hi"), ("assistant", "Hello")]
+    assert (notes.row_format, notes.columns, notes.turn_keys) == (each.form, (), set())
+    assert [kind for kind, _ in kinds(Row(each.row, ReadingSettings()))] == ["demonstrations"]
+
+
+@pytest.mark.parametrize("each", PREFERENCE_EXAMPLES, ids=lambda each: each.called)
+def test_every_published_way_of_writing_a_pair_gives_the_same_row(each: Example) -> None:
+    (row,), notes = pairs(each.row)
+    assert said(row) == ([("user", "Hi")], "Hello", "What?")
+    assert (notes.row_format, notes.columns, notes.turn_keys) == (each.form, (), set())
+    assert [kind for kind, _ in kinds(Row(each.row, ReadingSettings()))] == ["preferences"]
+
+
+def test_two_rows_with_verdicts_give_the_same_pair() -> None:
+    rows = [RawRow("f", number, each.row) for number, each in enumerate(VERDICT_EXAMPLES, 1)]
+    (joined,) = join_verdicts(rows, ReadingSettings())
+    (row,), _ = pairs(joined.values)
+    assert said(row) == ([("user", "Hi")], "Hello", "What?")
+
+
+def test_every_format_of_the_list_has_an_example() -> None:
+    examples = (*DEMONSTRATION_EXAMPLES, *PREFERENCE_EXAMPLES, *VERDICT_EXAMPLES)
+    assert {each.form for each in examples} == {*ROW_FORMATS}
+    assert len({each.called for each in examples}) == len(examples)
 
 
 def test_a_recipe_can_name_every_format_of_the_list_and_no_other() -> None:

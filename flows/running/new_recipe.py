@@ -29,6 +29,9 @@ _SMALL: dict[str, Any] = {
 _UNQUANTIZED = 0.4
 #: Shares of rows to hold out: the first by which some are held out and some are left.
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
+_SHARE = "share of prompts held out for evaluation; or name files: eval_dataset"
+#: The same where all rows would be held out together, or none.
+_ONE_PROMPT = "all rows begin with the same turn, so none can be held out: name other rows as eval_dataset"
 _COMMENTS = {
     "use_4bit": "the base weights in 4 bits, so that they fit; needs the extra preflow[quantization]",
     "bf16": "compute in bfloat16; the GPU must support it",
@@ -140,7 +143,7 @@ def _section(stage: str, files: list[FileFacts], profile: Profile, output: Path)
         yield from _data("eval_dataset", held, output)
     else:
         keys = [key for facts in train for key in facts.keys]
-        yield 1, f"eval_split: {_share(keys)}", "share of prompts held out for evaluation; or name files: eval_dataset"
+        yield 1, f"eval_split: {_share(keys)}", _ONE_PROMPT if len(set(keys)) == 1 else _SHARE
     for name, value in profile.settings[stage].items():
         if name not in {"dataset", "eval_dataset", "eval_split"}:
             yield 1, f"{name}: {_scalar(value)}", _STAGE_COMMENTS.get((stage, name), "passes over the rows")

@@ -70,6 +70,12 @@ def test_the_share_to_hold_out_leaves_rows_on_both_sides(tmp_path: Path) -> None
     assert written(facts, folder=tmp_path)["dpo"]["eval_split"] == 0.3
 
 
+def test_rows_that_cannot_be_parted_are_said(tmp_path: Path) -> None:
+    facts = FileFacts("p.jsonl", "preferences", "pairs", keys=[7, 7], characters=[9, 9])
+    text = recipe_text([facts], choose_profile(None, None), tmp_path / "r.yaml")
+    assert "all rows begin with the same turn, so none can be held out: name other rows as eval_dataset" in text
+
+
 def test_a_file_for_evaluation_is_held_out_beside_one_to_train_on(tmp_path: Path) -> None:
     section = written(pairs("train.jsonl"), pairs("test.jsonl", held_out=True), folder=tmp_path)["dpo"]
     assert (section["dataset"], section["eval_dataset"]) == ("train.jsonl", "test.jsonl")

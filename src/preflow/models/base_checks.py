@@ -85,10 +85,10 @@ def _other_kind(config: Mapping[str, Any], *, own_code: bool) -> str | None:
         return f"{name}an encoder-decoder (sequence-to-sequence) model"
     if config.get("model_type") in _ENCODERS and config.get("is_decoder") is not True:
         return f"{name}an encoder, which reads a text in both directions"
-    if own_code and "AutoModelForCausalLM" in (config.get("auto_map") or {}):
-        return None
     if not classes or any(each.endswith(_CAUSAL) for each in classes):
         return None
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        return None if own_code else f"{name}a model of its own code (trust_remote_code: true runs it)"
     others = (("Classification", "a classifier"), ("Reward", "a reward model"), ("Conditional", "a model of two parts"))
     return name + next((kind for part, kind in others if part in classes[0]), "a model without a head for next tokens")
 

@@ -127,5 +127,7 @@ def test_decoders_of_encoders_families_and_models_of_their_own_code_are_let_thro
     own = {"model_type": "chatglm", "architectures": ["ChatGLMModel"], "auto_map": {"AutoModelForCausalLM": "m.M"}}
     folder = folder_of(tmp_path / "own", own)
     require_trainable("own", folder, Recipe(strategy="dpo", trust_remote_code=True))
-    with pytest.raises(UnfitModelError, match="ChatGLMModel"):
+    with pytest.raises(
+        UnfitModelError, match=r"ChatGLMModel, a model of its own code \(trust_remote_code: true runs it\)"
+    ):
         require_trainable("own", folder, Recipe(strategy="dpo"))

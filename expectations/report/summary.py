@@ -20,6 +20,7 @@ from preflow.findings import FINDINGS, setting_of
 #: The report for people, in the validate stage's folder.
 PAGE = "report.html"
 _NAMED_ROWS = 5
+_NAMED_COLUMNS = 12
 #: Examples of a finding, and how much of each text they show.
 _EXAMPLES = 3
 _WORDS = 8
@@ -129,7 +130,9 @@ def reading_lines(kind: DataKind, reading: Mapping[str, Any]) -> list[str]:
 
 
 def _counted(counts: Mapping[str, int], words: Mapping[str, str] | None = None) -> str:
-    return ", ".join(f"{(words or {}).get(name, name or '(no name)')} ({rows:,} rows)" for name, rows in counts.items())
+    shown = [f"{(words or {}).get(name, name or '(no name)')} ({rows:,} rows)" for name, rows in counts.items()]
+    more = len(shown) - _NAMED_COLUMNS
+    return ", ".join(shown[:_NAMED_COLUMNS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _files(facts: RowFacts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:

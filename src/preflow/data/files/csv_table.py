@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from preflow.data.files.raw_rows import RawRow
-from preflow.data.files.text_files import open_text
+from preflow.data.files.text_files import READ_AHEAD, open_text
 from preflow.data.text import quoted
 from preflow.errors import DataFileError
 
 
 def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",") -> Iterator[RawRow]:
-    """The records of a CSV file, or of a TSV file by its own delimiter.
+    """The records of a CSV file, or of a TSV file by its own delimiter; semicolons or tabs where the header has those.
 
     A record with a wrong number of fields, or with bytes that are not UTF-8, is malformed.
 
@@ -25,6 +25,7 @@ def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",
     # The default limit of 128 kB per field is a guard of the csv module, not a property of the file.
     csv.field_size_limit(sys.maxsize)
     with open_text(path, compression) as stream:
+        delimiter = _delimiter(stream, delimiter)
         # A byte that is not UTF-8 spoils its own record alone, see _not_text.
         lines = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
         records = _records(csv.reader(lines, strict=True, delimiter=delimiter))
@@ -43,6 +44,13 @@ def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",
             columns = ", ".join(map(quoted, header))
             problem = problem or f"got {len(record)} fields, expected {len(header)} ({columns})"
             yield RawRow(name, number, {"line": delimiter.join(record)}, malformed=f"line {line}: {problem}")
+
+
+def _delimiter(stream: io.BufferedReader, usual: str) -> str:
+    """The delimiter of a file: its format's, or the one that its header has in place of it."""
+    header = stream.peek(READ_AHEAD).partition(b"\n")[0]
+    others = (mark for mark in (";", "\t") if mark.encode() in header)
+    return usual if usual.encode() in header else next(others, usual)
 
 
 def _records(records: Any) -> Iterator[tuple[int, list[str]]]:

@@ -169,8 +169,14 @@ def _file_source(path: Path) -> DataSource:
         )
     try:
         with path.open("rb") as stream:
-            if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise DataFileError(f"{path} is a pointer of Git LFS, not the data itself; fetch it: git lfs pull")
+            head = stream.read(len(_LFS_POINTER))
+        if head == _LFS_POINTER:
+            raise DataFileError(f"{path} is a pointer of Git LFS, not the data itself; fetch it: git lfs pull")
+        if (
+            file_format(path) == ("jsonl", None)
+            and head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].strip() == b"["
+        ):
+            raise DataFileError(f"{path} is one JSON array, not an object per line; rename it to {path.stem}.json")
         return DataSource(path=str(path.resolve()), digest=file_digest(path))
     except OSError as error:
         raise _cannot_be_read(path, error) from error

@@ -83,6 +83,7 @@ PREFERENCE_EXAMPLES = (
             _two([_ASK, _SAY], [_ASK, _NO], prompt="Hi", messages=[_ASK, _SAY], score_chosen=8.0, score_rejected=3.0)),
     Example("hh-rlhf", "chosen and rejected", _two(f"{_SCRIPT} Hello", f"{_SCRIPT} What?")),
     Example("hh-rlhf with a prompt", "chosen and rejected", _two(" Hello", " What?", prompt=_SCRIPT)),
+    Example("ms-swift 2", "chosen and rejected", {"query": "Hi", "response": "Hello", "rejected_response": "What?"}),
     Example("ms-swift", "rejected response", {"messages": [_ASK, _SAY], "rejected_response": "What?"}),
     Example("ms-swift's rejected messages", "rejected response",
             {"messages": [_ASK, _SAY], "rejected_messages": [_ASK, _NO]}),

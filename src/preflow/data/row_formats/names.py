@@ -19,6 +19,8 @@ HISTORY = "history"
 PREFERENCES = (
     ("chosen", "rejected"),
     ("chosen_response", "rejected_response"),
+    ("chosen", "rejected_response"),
+    ("response", "rejected_response"),
     ("response_chosen", "response_rejected"),
     ("chosen_answer", "rejected_answer"),
     ("answer_chosen", "answer_rejected"),
@@ -40,7 +42,7 @@ PREFERENCES = (
 #: The other answer beside a conversation that ends with the preferred one (ms-swift).
 REJECTED_ALONE = ("rejected_response", "rejected_messages")
 #: Verdicts on a single answer (KTO).
-VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable", "thumbs_up")
+VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable", "thumbs_up", "chosen")
 #: Columns that say whether a sampled answer came to its end.
 FINISHED = ("finished", "is_finished", "completed")
 TRUNCATED = ("truncated", "is_truncated")
@@ -130,7 +132,7 @@ def other_names(name: str, *, mapped: bool) -> frozenset[str]:
         "completion": {*CONVERSATIONS, *ANSWERS, *better, *worse},
         "output": {*CONVERSATIONS, *ANSWERS, *better, *worse},
         "system": SYSTEMS,
-        "label": VERDICTS,
+        "label": {*VERDICTS} - {"chosen"},
         "chosen": {*better, *ANSWERS},
         "rejected": {*worse, *REJECTED_ALONE},
     }

@@ -63,6 +63,8 @@ def read_prompt(value: Any, where: str, notes: RowNotes) -> tuple[Turn, ...]:
 def read_answer(value: Any, where: str, notes: RowNotes) -> tuple[Turn, ...]:
     """Turns of an answer: text (one turn of the assistant, or a transcript), one turn, or a list of turns."""
     value = parsed(value, where, notes)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
     if isinstance(value, str):
         found = parse_transcript(value)
         if found is not None and found[-1][0] == "assistant":

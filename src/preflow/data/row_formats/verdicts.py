@@ -49,7 +49,8 @@ def refuse_verdict(row: Row) -> None:
         return
     said = f"column '{row.column(name)}' is {row.peek(name)}"
     if not truth(row.get(name)):
-        raise RowProblem("undesirable_answer", f"{said}: the answer is not to be imitated")
+        hint = f"where the column means something else, columns: {{{name}: null}} of the data set takes it out"
+        raise RowProblem("undesirable_answer", f"{said}: the answer is not to be imitated; {hint}")
     if row.settings.desirable_rows != "demonstrations":
         raise RowProblem(
             "single_verdict",

@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit.data.files.reading import read, write_csv
 
 
 def test_csv_numbers_stay_text(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv")
     assert read(tmp_path / "a.csv")[1].values["prompt"] == "2"
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ";")])
+def test_a_table_is_read_by_the_delimiter_that_its_header_has(tmp_path: Path, name: str, mark: str) -> None:
+    (tmp_path / name).write_text(f"prompt{mark}completion\nHi, you{mark}Hello\n")
+    assert read(tmp_path / name)[0].values == {"prompt": "Hi, you", "completion": "Hello"}
 
 
 def test_csv_record_with_a_wrong_number_of_fields_is_named(tmp_path: Path) -> None:

@@ -115,6 +115,12 @@ def test_what_git_keeps_in_place_of_a_large_file_is_no_data(tmp_path: Path) -> N
         resolve_sources([str(tmp_path / "a.jsonl")])
 
 
+def test_an_array_in_a_file_of_lines_is_one_error_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\ufeff[\n{"prompt": "Hi"},\n{"prompt": "Ho"}\n]\n')
+    with pytest.raises(DataFileError, match=r"is one JSON array, not an object per line; rename it to a\.json"):
+        resolve_sources([str(tmp_path / "a.jsonl")])
+
+
 def test_the_first_rows_of_an_entry_are_those_of_its_files_together(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "b.jsonl", "c.jsonl")
     for rows, expected in ((2, [2]), (3, [3]), (5, [3, 2]), (100, [3, 3, 94])):

@@ -110,6 +110,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("needs_tools", {"messages": [U, {"role": "tool", "content": "7"}, A]}),
     ("needs_tools", {"messages": [U, A], "tools": '[{"name": "clock"}]'}),
     ("wrong_kind", {"messages": [U, A], "rejected_response": "What?"}),
+    ("wrong_kind", {"query": "Hi", "response": "Hello", "rejected_response": "What?"}),
+    ("undesirable_answer", {"prompt": "Hi", "response": "Hello", "chosen": False}),
     ("wrong_kind", {"prompt": "Hi", "chosen": "Hello", "rejected": "What?"}),
     ("written_null", {"prompt": "Hi", "completion": "nan"}),
     ("written_null", {"prompt": "Hi", "completion": " N/A "}),

@@ -38,6 +38,9 @@ SAME: list[dict[str, Any]] = [
     {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: What?"},
     {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Hello", "rejected": " What?"},
     {"instruction": "Hi", "output": ["Hello", "What?"]},
+    {"query": "Hi", "response": "Hello", "rejected_response": "What?"},
+    {"Prompt ": "Hi", "CHOSEN": "Hello", "Rejected Response": "What?"},
+    {"prompt": "Hi", "chosen": ["Hello"], "rejected": ["What?"]},
     {"prompt": "Hi", "chosen": "array([{'content': 'Hello', 'role': 'assistant'}], dtype=object)",
      "rejected": "[{'content': 'What?', 'role': 'assistant'}]"},
     {"prompt": "Hi", "chosen": "Hello<|return|>", "rejected": "What?<|eot|>", "chosen_finished": True},
@@ -62,6 +65,7 @@ def test_every_way_gives_the_same_pair(values: dict[str, Any]) -> None:
         ("missing_column", {"prompt": "Hi", "response_a": "Hello", "response_b": "What?"}),
         ("missing_column", {"prompt": "Hi", "completion": "Hello"}),
         ("single_verdict", {"prompt": "Hi", "completion": "Hello", "label": True}),
+        ("single_verdict", {"prompt": "Hi", "completion": "Hello", "chosen": True}),
         ("written_null", {"prompt": "Hi", "chosen": "Hello", "rejected": "nan"}),
         ("nothing_to_train", {"messages": [U], "chosen": {**A, "weight": 0}, "rejected": B}),
         ("needs_media", {"prompt": "Hi", "chosen": "Hello", "rejected": "What?", "image": "a.png"}),
@@ -87,8 +91,9 @@ def test_every_two_answers_of_a_ranking_are_a_pair_where_one_is_better() -> None
     assert notes.made
     rows, _ = pairs({"prompt": "Hi", "completions": [{"response": "a", "rank": 2}, {"response": "b", "rank": 1}]})
     assert [said(row)[1:] for row in rows] == [("b", "a")]
-    rows, _ = pairs({"prompt": "Hi", "chosen": "a", "rejected": ["b", "c"]})
-    assert [said(row)[1:] for row in rows] == [("a", "b"), ("a", "c")]
+    for names in (("prompt", "chosen", "rejected"), ("query", "response", "rejected_response")):
+        rows, _ = pairs(dict(zip(names, ("Hi", "a", ["b", "c"]), strict=True)))
+        assert [said(row)[1:] for row in rows] == [("a", "b"), ("a", "c")]
 
 
 def test_several_differing_turns_are_read_as_the_recipe_says() -> None:

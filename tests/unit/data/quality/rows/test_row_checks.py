@@ -100,9 +100,9 @@ NAMES = ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz", "a.json.zst"]
 @given(st.binary(max_size=200), st.sampled_from(NAMES))
 def test_whatever_bytes_a_file_holds_it_gives_rows_or_a_clear_error(tmp_path: Path, content: bytes, name: str) -> None:
     (tmp_path / name).write_bytes(content)
-    (source,) = resolve_sources([str(tmp_path / name)])
     complaint = name
     try:
+        (source,) = resolve_sources([str(tmp_path / name)])
         for chunk in chunks(source, name, "train"):
             measure_chunk(order("preferences", chunk, tmp_path))
     except DataFileError as error:

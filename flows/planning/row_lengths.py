@@ -7,6 +7,7 @@ import numpy as np
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
 from preflow.config.training import SftSettings, TrainingSettings
+from preflow.config.validation import path_of
 from preflow.errors import DataUnfitError
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
             for mask in (~held & ~leaking, held)
         ]
         if not parts[0]:
+            files = ", ".join(map(path_of, settings.dataset or ()))
             raise DataUnfitError(
-                f"{stage}: no row of {settings.dataset} is left to train on within {settings.max_seq_length} tokens "
+                f"{stage}: no row of {files} is left to train on within {settings.max_seq_length} tokens "
                 f"({len(held)} were read, {int(held.sum())} of them are held out)"
             )
         prompts, train = zip(*parts[0], strict=True)

@@ -6,7 +6,7 @@ from preflow.config.validation import ReadingSettings
 from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats import table, verdicts
 from preflow.data.row_formats.conditions import refuse_unfit
-from preflow.data.row_formats.demonstrations import got
+from preflow.data.row_formats.demonstrations import got, prompt_name
 from preflow.data.row_formats.names import ANSWERS, CONVERSATIONS, PROMPTS
 from preflow.data.row_formats.pairs import Comparison
 from preflow.data.row_formats.problems import RowProblem
@@ -55,7 +55,7 @@ def read_demonstration(raw: RawRow, settings: ReadingSettings) -> tuple[Demonstr
     refuse_unfit(row)
     verdicts.refuse_verdict(row)
     if form is None:
-        raise _unknown(row, f"{', '.join(CONVERSATIONS[:3])}, or a prompt with an answer ({', '.join(ANSWERS[:4])})")
+        raise _unknown(row, _missing_of_demonstration(row))
     turns, context = form.read(row)
     _check_conversation(messages(turns), row, form.name)
     turns = _until_last_trained(turns, context)
@@ -79,7 +79,7 @@ def read_pairs(raw: RawRow, settings: ReadingSettings) -> tuple[list[Pair], RowN
     if form is None:
         if verdicts.has_verdict(row):
             raise verdicts.unpaired(row)
-        raise _unknown(row, f"a prompt ({', '.join(PROMPTS[:4])}, ...) with chosen and rejected")
+        raise _unknown(row, _missing_of_pair(row))
     comparisons: list[Comparison] = form.read(row)
     source = Source(raw.file, raw.row)
     found = [_pair(row, each, source) for each in comparisons]
@@ -119,6 +119,26 @@ def _is_also_shown(row: Row, form: table.RowFormat | None) -> bool:
     return row.has("completion")
 
 
+def _missing_of_demonstration(row: Row) -> str:
+    """What a row lacks to be a demonstration; never what it has."""
+    prompt, answer = prompt_name(row), row.first(ANSWERS)
+    if prompt is not None and answer in {None, prompt}:
+        return f"an answer ({', '.join(ANSWERS[:4])}, ...) beside '{row.column(prompt)}'"
+    if prompt is None and answer is not None:
+        return f"a prompt ({', '.join(PROMPTS[:4])}, ...) beside '{row.column(answer)}'"
+    return f"{', '.join(CONVERSATIONS[:3])}, or a prompt with an answer ({', '.join(ANSWERS[:4])})"
+
+
+def _missing_of_pair(row: Row) -> str:
+    """What a row lacks to be a pair."""
+    beside = row.first((*CONVERSATIONS, *PROMPTS))
+    if beside is None:
+        return f"a prompt ({', '.join(PROMPTS[:4])}, ...) with chosen and rejected"
+    shown = table.recognise(row, "demonstrations") is not None
+    hint = "; demonstrations belong in sft.dataset" if shown else ""
+    return f"chosen and rejected beside '{row.column(beside)}'{hint}"
+
+
 def _unknown(row: Row, expected: str) -> RowProblem:
     """Why a row has none of the formats: a column is absent, or null."""
     null = [name for name in row.names() if row.given(name) and not row.has(name)]
@@ -126,6 +146,8 @@ def _unknown(row: Row, expected: str) -> RowProblem:
     for name in null:
         if name in known:
             return RowProblem("missing_value", f"'{name}' is null")
+    if row.form is not None:
+        expected = f"the columns of format: {row.form} ({table.how(row.form)})"
     return RowProblem("missing_column", f"got {got(row)}; expected {expected}")
 
 

@@ -164,6 +164,11 @@ def kinds(row: Row) -> list[tuple[Kind, RowFormat]]:
     return [] if shown is None else [("demonstrations", shown)]
 
 
+def how(name: str) -> str:
+    """Which columns of a format become what."""
+    return next(form.how for form in (*DEMONSTRATIONS, *PREFERENCES, VERDICT) if form.name == name)
+
+
 def described(name: str, used: Iterable[tuple[str, str]]) -> str:
     """Which columns of a file became what, in one line.
 

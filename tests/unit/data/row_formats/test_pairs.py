@@ -1,11 +1,13 @@
 """Ways in which public files write pairs."""
 
+import re
 from typing import Any
 
 import pytest
 
-from preflow.config.validation import ReadingSettings
+from preflow.config.validation import ReadingSettings, RowReading
 from preflow.data.files.raw_rows import RawRow
+from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.verdicts import join_verdicts
 from tests.unit.data.row_formats.reading import pairs, problem, said
 
@@ -78,10 +80,33 @@ def test_a_row_that_is_no_pair_is_refused_by_name(finding: str, values: dict[str
     assert problem("preferences", values)[0] == finding
 
 
-def test_no_message_expects_what_was_given() -> None:
-    _, detail = problem("preferences", {"chosen": "Hello", "rejected": "What?"})
-    assert "without a prompt" in detail
-    assert "expected chosen" not in detail
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("preferences", {"chosen": "Hello", "rejected": "What?"}, "without a prompt"),
+        ("preferences", {"prompt": "Hi", "x": 1}, "expected chosen and rejected beside 'prompt'"),
+        (
+            "preferences",
+            {"question": "Hi", "answer": "Hello"},
+            "expected chosen and rejected beside 'question'; demonstrations belong in sft.dataset",
+        ),
+        ("preferences", {"prompt": "Hi", "chosen": "Hello"}, "no column 'rejected'; got prompt, chosen"),
+        ("demonstrations", {"question": "Hi"}, "expected an answer (completion, response, answer, output, ...) beside"),
+        ("demonstrations", {"output": "Hi"}, "expected a prompt (prompt, question, query, instruction, ...) beside"),
+        ("demonstrations", {"x": "Hi"}, "got x; expected messages, conversations, conversation, or a prompt with"),
+    ],
+)
+def test_no_message_expects_what_was_given(kind: str, values: dict[str, Any], expected: str) -> None:
+    name, detail = problem(kind, values)
+    assert name == "missing_column"
+    assert expected in detail
+    given = detail.partition("expected ")[2].partition(" beside")[0]
+    assert not {*values} & {*re.findall("[a-z]+", given)}
+
+
+def test_the_columns_of_the_recipes_format_are_named_where_a_row_has_them_not() -> None:
+    with pytest.raises(RowProblem, match=r"got prompt; expected the columns of format: ranking \(prompt -> prompt"):
+        pairs({"prompt": "Hi"}, RowReading(format="ranking"))
 
 
 def test_every_two_answers_of_a_ranking_are_a_pair_where_one_is_better() -> None:

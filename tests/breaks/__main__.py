@@ -45,18 +45,21 @@ NOT_COPIED = shutil.ignore_patterns(
 WHOLE = ("tests", "--ignore=tests/breaks", "--ignore=tests/unit/tasks/runtime/test_identity_edits.py")
 SECONDS = 1200
 WHOLE_SECONDS = 3600
+#: Failures of a whole tier after which it ends: some are of this machine and not of the break.
+MOST_FAILURES = 8
 
 
-class FirstFailure:
-    """Writes down the first test that fails."""
+class Failures:
+    """Writes down the tests that fail."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember it."""
-        if report.failed and not self.file.exists():
-            self.file.write_text(report.nodeid, encoding="utf-8")
+        if report.failed:
+            with self.file.open("a", encoding="utf-8") as handle:
+                handle.write(f"{report.nodeid}\n")
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ def failure_without_a_break(tree: Path, breaks: Sequence[Break]) -> str:
     """The first test that fails on the unbroken tree; empty where all pass."""
     files = sorted({file for each in breaks for file in each.tests})
     for tier in TIERS:
-        code, test = run_tests(tree, files, tier)
+        code, tests = run_tests(tree, files, tier)
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-            return test
+            return tests[0]
     return ""
 
 
@@ -114,27 +117,35 @@ def outcome_of(tree: Path, each: Break) -> Outcome:
     started = time.monotonic()
     write_source(file, original.replace(each.old, each.new))
     try:
-        outcome = first_failure(tree, each.tests)
-        named = outcome != NONE
-        if not named:
-            outcome = first_failure(tree, WHOLE)
+        found = failures(tree, each.tests) or failures(tree, WHOLE)
     finally:
         write_source(file, original)
-    if outcome.noticed and not named and run_tests(tree, [outcome.test], outcome.tier)[0] != pytest.ExitCode.OK:
-        outcome = Outcome("error", f"fails without the break too: {outcome.test}")
+    # Of the whole tiers also tests fail that this machine cannot run: those fail without the break too.
+    by_it = (one for one in found if not one.noticed or named(each, one) or passes(tree, one))
+    outcome = next(by_it, NONE)
     print(f"{each.name}: {outcome.tier}: {outcome.test} ({time.monotonic() - started:.0f} s)", flush=True)
     return outcome
 
 
-def first_failure(tree: Path, files: Sequence[str]) -> Outcome:
-    """The first test of some files or folders that fails, tier by tier."""
+def named(each: Break, outcome: Outcome) -> bool:
+    """Whether a test is of the files that a break names; those were seen to pass on the unbroken tree."""
+    return outcome.test.startswith(each.tests)
+
+
+def passes(tree: Path, outcome: Outcome) -> bool:
+    """Whether a test passes on a tree as it is."""
+    return run_tests(tree, [outcome.test], outcome.tier)[0] == pytest.ExitCode.OK
+
+
+def failures(tree: Path, files: Sequence[str]) -> list[Outcome]:
+    """The first tests of some files or folders that fail, of the first tier in which any does."""
     for tier in TIERS:
-        code, test = run_tests(tree, files, tier)
+        code, tests = run_tests(tree, files, tier)
         if code == pytest.ExitCode.TESTS_FAILED:
-            return Outcome(tier, test)
+            return [Outcome(tier, test) for test in tests]
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-            return Outcome("error", test)
-    return NONE
+            return [Outcome("error", tests[0])]
+    return []
 
 
 def write_source(file: Path, text: str) -> None:
@@ -143,12 +154,12 @@ def write_source(file: Path, text: str) -> None:
     Path(cache_from_source(str(file))).unlink(missing_ok=True)
 
 
-def run_tests(tree: Path, files: Sequence[str], tier: str) -> tuple[int, str]:
-    """Run one tier's tests of some files in a fork; gives pytest's exit code and the first failure."""
+def run_tests(tree: Path, files: Sequence[str], tier: str) -> tuple[int, list[str]]:
+    """Run one tier's tests of some files in a fork; pytest's exit code, and its failures or the end of its log."""
     with tempfile.TemporaryDirectory() as folder:
-        first, log = Path(folder) / "first", Path(folder) / "log"
+        failed, log = Path(folder) / "failed", Path(folder) / "log"
         process = multiprocessing.get_context("fork").Process(
-            target=in_child, args=(tree, files, TIERS[tier], first, log)
+            target=in_child, args=(tree, files, TIERS[tier], failed, log)
         )
         process.start()
         seconds = WHOLE_SECONDS if files == WHOLE else SECONDS
@@ -156,12 +167,12 @@ def run_tests(tree: Path, files: Sequence[str], tier: str) -> tuple[int, str]:
         if process.exitcode is None:
             process.kill()
             process.join()
-            return pytest.ExitCode.TESTS_FAILED, f"no end after {seconds} s"
-        found = first.read_text(encoding="utf-8") if first.exists() else log.read_text(encoding="utf-8")[-2000:]
-        return process.exitcode, found
+            return pytest.ExitCode.INTERRUPTED, [f"no end after {seconds} s"]
+        found = failed.read_text(encoding="utf-8").splitlines() if failed.exists() else []
+        return process.exitcode, found or [log.read_text(encoding="utf-8")[-2000:]]
 
 
-def in_child(tree: Path, files: Sequence[str], marks: str, first: Path, log: Path) -> None:
+def in_child(tree: Path, files: Sequence[str], marks: str, failed: Path, log: Path) -> None:
     """Run pytest on a tree in this process, which has imported nothing of any tree's library or tests but this."""
     with log.open("wb") as out:
         os.dup2(out.fileno(), 1)
@@ -172,8 +183,9 @@ def in_child(tree: Path, files: Sequence[str], marks: str, first: Path, log: Pat
     os.chdir(tree)
     sys.path[:] = [str(tree / "src"), str(tree), *(path for path in sys.path if not inside(path, ROOT))]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
-    options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "-m", marks]
-    sys.exit(pytest.main([*options, *files], plugins=[FirstFailure(first)]))
+    most = MOST_FAILURES if files == WHOLE else 1
+    options = ["-q", f"--maxfail={most}", "-p", "no:cacheprovider", "--no-header", "-m", marks]
+    sys.exit(pytest.main([*options, *files], plugins=[Failures(failed)]))
 
 
 def inside(path: str, folder: Path) -> bool:

@@ -87,7 +87,8 @@ class TemplateText:
         except _FAULTS as error:
             roles = ", ".join(message.role for message in messages)
             raise TemplateError(
-                f"the chat template of {self.name} refuses a conversation of {roles}: {_first_line(error)}"
+                f"the chat template of {self.name} refuses a conversation of {roles}: {_first_line(error)}. "
+                "Give another template as `chat_template` (`tulu` needs no token but EOS), or leave such rows out"
             ) from error
 
     def response(self, prompt: Sequence[Message], response: Sequence[Message]) -> str | None:

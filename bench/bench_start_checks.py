@@ -15,7 +15,6 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,12 +22,8 @@ import torch
 import typer
 from torch import Tensor
 
+from bench.start_check_rows import Tokens, draw
 from preflow.config import Recipe
-from preflow.data.conversion import RowProblem, to_pair
-from preflow.data.files.reader import read_rows
-from preflow.data.files.sources import resolve_sources
-from preflow.data.tokens.chat_template import Renderer
-from preflow.data.tokens.tokenize import tokenize_pairs
 from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset, policy_scores
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.agreement import Agreement
@@ -43,21 +38,11 @@ from preflow.models.trl_forward import pack_pairs, score_responses_only
 from preflow.observer import Silent
 
 DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "preferences.jsonl"
-#: Tokens of a long prompt, and of a short answer at most.
-LONG, SHORT = 2048, 3
 #: Steps of the SFT, of two rows each at the default learning rate: few, so that what it learns is hard to see.
 STEPS = 10
 #: Pairs of a batch, as in the start checks.
 BATCH = 8
 Values = list[Tensor]
-
-
-class Tokens(NamedTuple):
-    """Token ids of a pair."""
-
-    prompt: list[int]
-    chosen: list[int]
-    rejected: list[int]
 
 
 class Adapters(NamedTuple):
@@ -70,9 +55,11 @@ class Adapters(NamedTuple):
 
 
 def main(
-    data: Annotated[list[Path] | None, typer.Option(help="Preference pairs; the demo's where not given.")] = None,
-    rows: Annotated[int, typer.Option(min=2, help="Pairs of each kind.")] = 8,
-    dtypes: Annotated[str, typer.Option(help="Of float32, bfloat16, nf4.")] = "float32,bfloat16,nf4",
+    data: Annotated[list[Path] | None, typer.Option(help="Pairs or demonstrations; else the demo's pairs.")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="Pairs of each kind.")] = 4,
+    tokens: Annotated[int, typer.Option(help="Most tokens of a row of a file.")] = 512,
+    long: Annotated[int, typer.Option(help="Tokens of a long prompt, at least.")] = 2048,
+    dtypes: Annotated[str, typer.Option(help="Of float32, bfloat16, nf4.")] = "float32,nf4",
     quick: Annotated[bool, typer.Option("--quick", help="Two pairs of each kind, in float32.")] = False,
 ) -> None:
     """Measure rounding and wrong references."""
@@ -80,7 +67,7 @@ def main(
     rows, dtypes = (2, "float32") if quick else (rows, dtypes)
     recipe = Recipe.model_validate({"model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512, "sft": {}, "dpo": {}})
     base = resolve_model(recipe, Silent())
-    kinds = draw(recipe, base, data or [DEMO], rows)
+    kinds = draw(recipe, base, data or [DEMO], rows, tokens, long)
     trainer, every = Bench(recipe, base, "float32"), [row for some in kinds.values() for row in some]
     adapters = Adapters(*trainer.trained(every), trainer.trained(every, seed=1)[-1])
     result: dict[str, Any] = {}
@@ -88,41 +75,6 @@ def main(
         bench = Bench(recipe.model_copy(update={"use_4bit": dtype == "nf4"}), base, dtype)
         result[dtype] = bench.run(kinds, adapters)
     print(json.dumps(result))
-
-
-def draw(recipe: Recipe, base: ModelRef, files: Sequence[Path], count: int) -> dict[str, list[Tokens]]:
-    """So many pairs of each file, spread evenly, and of each kind that is made of them."""
-    renderer = Renderer(load_tokenizer(base, recipe), recipe.rendering)
-    kinds: dict[str, list[Tokens]] = {}
-    for file in files:
-        (source,) = resolve_sources([str(file)])
-        pairs = []
-        for row in read_rows(source):
-            with suppress(RowProblem):  # rows that the validate stage would quarantine
-                pairs.append(to_pair(row))
-        found, _ = tokenize_pairs(pairs[:: max(1, len(pairs) // (2 * count))], renderer, 512, "drop")
-        kinds[file.name.split(".")[0]] = [Tokens(r.prompt_ids, r.chosen_ids, r.rejected_ids) for r in found[:count]]
-    return kinds | made([row for rows in kinds.values() for row in rows], count)
-
-
-def made(rows: list[Tokens], count: int) -> dict[str, list[Tokens]]:
-    """Pairs of other shapes from the same tokens."""
-    rng = random.Random(0)
-    some = [rng.choice(rows) for _ in range(count)]
-    long = []
-    for row in some[: max(1, count // 4)]:  # attention over such prompts takes long
-        before: list[int] = []
-        while len(before) + len(row.prompt) < LONG:
-            before += [token for part in rng.choice(rows) for token in part]
-        long.append(row._replace(prompt=before + row.prompt))
-    cut = [rng.randint(1, SHORT) for _ in some]
-    return {
-        "long prompts": long,
-        "short answers": [
-            row._replace(chosen=row.chosen[:n], rejected=row.rejected[-n:]) for row, n in zip(some, cut, strict=True)
-        ],
-        "sure answers": [row._replace(prompt=row.prompt + 2 * row.chosen) for row in some],
-    }
 
 
 class Bench:

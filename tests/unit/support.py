@@ -1,8 +1,10 @@
 """What several tests of stages build alike: recipes, rows, an observer that keeps numbers, a scorer that counts."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from preflow.config import Recipe
@@ -20,6 +22,14 @@ from preflow.observer import Silent
 
 TRAIN_PAIRS, EVAL_PAIRS = 24, 8
 COMMON = {"dataset": "-", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2}
+
+
+def shared_data(name: str) -> Path:
+    """A file of real rows, which are no part of the repository; a test is skipped where it is absent."""
+    folder = Path(os.environ.get("PREFLOW_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    if not (folder / name).is_file():
+        pytest.skip(f"{folder / name} is not there")
+    return folder / name
 
 
 def recipe_for(model: ModelRef, **changes: object) -> Recipe:

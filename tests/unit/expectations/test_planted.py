@@ -1,7 +1,6 @@
 """Planted defects are found, kind by kind, and clean rows are left alone."""
 
 import json
-import os
 import random
 import re
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.conftest import make_tokenizer, write_jsonl
 from tests.unit.expectations.planted import DEFECTS, TOKENS, WORDS, PlantedRows, pair, plant
 from tests.unit.expectations.planted_forms import different
 from tests.unit.expectations.suites.checking import checked
+from tests.unit.support import shared_data
 
 pytestmark = pytest.mark.slow
 
@@ -98,13 +98,6 @@ def test_the_usual_examples_are_told_apart(tmp_path: Path) -> None:
     assert report["findings"].keys() <= {"no_clear_winner"}
 
 
-def shared(name: str) -> Path:
-    folder = Path(os.environ.get("PREFLOW_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
-    if not (folder / name).is_file():
-        pytest.skip(f"{folder / name} is not there")
-    return folder / name
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -114,7 +107,7 @@ def shared(name: str) -> Path:
     ],
 )
 def test_real_clean_rows_are_left_alone(tmp_path: Path, name: str, kind: str) -> None:
-    sources: dict[str, Any] = {kind: resolve_sources([str(shared(name))])}
+    sources: dict[str, Any] = {kind: resolve_sources([str(shared_data(name))])}
     run_gate(ValidateSpec(**sources), tmp_path, Silent())
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))[kind]
     # Looked at by hand: they are what they are called (of 13 answers that repeat the last turn of HH, ten do).
@@ -131,7 +124,7 @@ def test_what_is_said_of_right_and_wrong_solutions(tmp_path: Path) -> None:
     6 are quarantined, and they are copies. 18 more (0.43 %) are warned of as near duplicates: the same question with
     nearly the same solutions. Nothing else is said of any.
     """
-    file = shared("gsm8k_correctness.prefs.jsonl")
+    file = shared_data("gsm8k_correctness.prefs.jsonl")
     run_gate(ValidateSpec(preferences=resolve_sources([str(file)])), tmp_path, Silent())
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["preferences"]
     found = {name: entry["rows"][file.name] for name, entry in report["findings"].items()}
@@ -190,7 +183,7 @@ def test_an_added_rude_word_is_a_difference() -> None:
 
 def test_few_of_the_polite_and_rude_answers_are_called_unclear(tmp_path: Path) -> None:
     """Those that are differ by a word such as "indeed"."""
-    file = shared("rasbt_polite.prefs.jsonl")
+    file = shared_data("rasbt_polite.prefs.jsonl")
     run_gate(ValidateSpec(preferences=resolve_sources([str(file)])), tmp_path, Silent())
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["preferences"]
     assert len(report["findings"]["no_clear_winner"]["rows"][file.name]) <= 0.1 * report["rows_in"]

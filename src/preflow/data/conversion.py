@@ -83,7 +83,8 @@ def read_pairs(raw: RawRow, settings: ReadingSettings) -> tuple[list[Pair], RowN
     comparisons: list[Comparison] = form.read(row)
     source = Source(raw.file, raw.row)
     found = [_pair(row, each, source) for each in comparisons]
-    row.notes.scores = compare_scores(row)
+    if form.name != "two answers and a winner":  # whose margin may be that of the first over the second
+        row.notes.scores = compare_scores(row)
     if joined is not None:
         row.notes.made = True
         row.notes.changed.update(joined)
@@ -97,8 +98,15 @@ def _pair(row: Row, compared: Comparison, source: Source) -> Pair:
             raise RowProblem(
                 "bad_order", f"{name} has {len(answer)} turns after the common prompt, expected one assistant turn"
             )
-        if not any(turn.trained for turn in answer):
+        answers = [turn.trained for turn in answer if turn.message.role == "assistant"]
+        if not any(answers):
             raise RowProblem("nothing_to_train", f"{name} is marked as context, not as an answer")
+        if not all(answers):
+            raise RowProblem(
+                "nothing_to_train",
+                f"{name} has {len(answers)} answers, some marked as context: the log-prob of a response is that "
+                "of all its answers; expected answers that all count, or context in the common prompt",
+            )
     return Pair(messages(compared.prompt), messages(compared.chosen), messages(compared.rejected), source)
 
 

@@ -1,5 +1,6 @@
 """Pairs from several answers to one prompt: two with a verdict on them (arenas), or many with scores or ranks."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -8,16 +9,18 @@ from preflow.data.row_formats.demonstrations import asked, got, prompt_name
 from preflow.data.row_formats.names import (
     CANDIDATES,
     CONTENT_KEYS,
+    FINISH_REASONS,
     FINISHED,
     RANKS,
     SCORES,
+    TRUNCATED,
     WINNERS,
     normal,
 )
 from preflow.data.row_formats.pairs import Comparison, Turns, compared
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
-from preflow.data.row_formats.turns import Turn, read_answer
+from preflow.data.row_formats.turns import Turn, read_answer, refuse_unfinished
 from preflow.data.rows import Message
 from preflow.data.text import quoted
 
@@ -52,14 +55,32 @@ def two(row: Row) -> list[Comparison]:
     names = two_names(row)
     assert names is not None, "recognised by it"
     first, second, endings = names
+    _refuse_unfinished(row, endings)
     better = _winner(row, endings)
     answers = _texts(row, first), _texts(row, second)
     chosen, rejected = (answers[better], answers[1 - better])
     columns = (first, second) if better == 0 else (second, first)
+    row.notes.scores = _agreement(row, endings, better)
     read = []
     for value, column in zip((chosen, rejected), columns, strict=True):
         read.append(_several(row, value, column) if _is_texts(value) else read_answer(value, column, row.notes))
     return [compared(row, read[0], read[1], columns, from_prompt=_is_texts(chosen) and _is_texts(rejected))]
+
+
+def _agreement(row: Row, endings: tuple[str, str], better: int) -> str | None:
+    """What the scores of both answers say of the verdict; none where there are none."""
+    for _, scores in _scores(row, endings):
+        difference = scores[better] - scores[1 - better]
+        return "agree" if difference > 0 else "inverted" if difference < 0 else "tie"
+    return None
+
+
+def _refuse_unfinished(row: Row, endings: tuple[str, str]) -> None:
+    """Refuse two answers of which one was cut while it was sampled: ``finished_a``, ``finish_reason_1``."""
+    for ending in endings:
+        said = {name: row.peek(f"{name}{ending}") for name in (*FINISHED, *TRUNCATED, *FINISH_REASONS)}
+        refuse_unfinished(said, f"the answer {ending.strip('_')}")
+        row.use(*(f"{name}{ending}" for name in said))
 
 
 def _texts(row: Row, name: str) -> Any:
@@ -98,15 +119,21 @@ def _winner(row: Row, endings: tuple[str, str]) -> int:
     if name is not None:
         row.use(*(f"model{ending}" for ending in endings))
         return _decided(row, _verdict(row, row.get(name), name, endings), row.column(name))
-    for base in (*SCORES, "overall_score"):
-        scores = [number(row.peek(base + ending)) for ending in endings]
-        if scores[0] is not None and scores[1] is not None:
-            row.use(*(base + ending for ending in endings))
-            better = 0 if scores[0] > scores[1] else 1 if scores[1] > scores[0] else None
-            return _decided(row, better, f"{base}{endings[0]}, {base}{endings[1]}")
+    for base, (first, second) in _scores(row, endings):
+        better = 0 if first > second else 1 if second > first else None
+        return _decided(row, better, f"{base}{endings[0]}, {base}{endings[1]}")
     raise RowProblem(
         "missing_column", f"two answers and no column that names the better one; got {got(row)}; expected winner"
     )
+
+
+def _scores(row: Row, endings: tuple[str, str]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Columns with both answers' scores: how their names begin, and the two numbers."""
+    for base in (*SCORES, "overall_score"):
+        first, second = (number(row.peek(base + ending)) for ending in endings)
+        if first is not None and second is not None:
+            row.use(*(base + ending for ending in endings))
+            yield base, (first, second)
 
 
 def _decided(row: Row, better: int | None, column: str) -> int:
@@ -123,14 +150,13 @@ def _verdict(row: Row, value: Any, name: str, endings: tuple[str, str]) -> int |
     word = normal(value) if isinstance(value, str) else ""
     if any(word == tie or word.startswith(f"{tie}_") or word == f"{tie}bad" for tie in _TIES):
         return None
+    models = [row.peek(f"model{ending}") for ending in endings]
+    if isinstance(value, str) and models.count(value) == 1:
+        return models.index(value)
+    columns = two_names(row) or ("", "")
     for place, ending in enumerate(endings):
-        letter = ending.strip("_")
-        model = row.peek(f"model{ending}")
-        named = isinstance(model, str) and model == value
-        if (
-            word in {letter, f"model{ending}", f"response{ending}", f"answer{ending}", ("left", "right")[place]}
-            or named
-        ):
+        names = {f"{base}{ending}" for base in ("model", *_BASES)}
+        if word in {ending.strip("_"), ("left", "right")[place], columns[place], *names}:
             return place
     raise RowProblem(
         "wrong_type",
@@ -163,7 +189,7 @@ def ranking(row: Row) -> list[Comparison]:
     items = row.get(name)
     worth = _worth(row, items, name)
     answers = [
-        None if _is_cut(item) else read_answer(_said(item, f"{name}[{place}]"), f"{name}[{place}]", row.notes)
+        None if _is_cut(item, name) else read_answer(_said(item, f"{name}[{place}]"), f"{name}[{place}]", row.notes)
         for place, item in enumerate(items)
     ]
     prompt = asked(row)
@@ -173,14 +199,21 @@ def ranking(row: Row) -> list[Comparison]:
         if better is not None and worse is not None and worth[one] > worth[two]:
             found.append(Comparison(prompt, better, worse))
     if not found:
-        raise RowProblem("no_preference", f"all answers of '{row.column(name)}' have one score")
+        detail = f"all answers of '{row.column(name)}' have one score"
+        if None in answers:
+            detail = f"no two answers of '{row.column(name)}' came to their end and have different scores"
+        raise RowProblem("no_preference", detail)
     row.notes.made = True
     row.notes.changed.add("ranking_compared")
     return found
 
 
-def _is_cut(item: Any) -> bool:
-    return isinstance(item, dict) and any(truth(item.get(key)) is False for key in FINISHED)
+def _is_cut(item: Any, where: str) -> bool:
+    try:
+        refuse_unfinished(item if isinstance(item, dict) else {}, where)
+    except RowProblem:
+        return True
+    return False
 
 
 def _said(item: Any, where: str) -> Any:

@@ -13,8 +13,8 @@ WRITTEN_NULLS = frozenset(
 _LONGEST_NULL = max(map(len, WRITTEN_NULLS))
 #: No score has more characters.
 _LONGEST_NUMBER = 40
-_YES = frozenset({"true", "yes", "1", "1.0", "good", "desirable", "chosen", "accepted"})
-_NO = frozenset({"false", "no", "0", "0.0", "bad", "undesirable", "rejected", "refused"})
+_YES = frozenset({"true", "yes", "t", "y", "good", "desirable", "chosen", "accepted"})
+_NO = frozenset({"false", "no", "f", "n", "bad", "undesirable", "rejected", "refused"})
 #: A literal as Python writes it: texts, brackets and marks, words and numbers. No part can match what another does.
 _TOKEN = re.compile(
     r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([\[\]{}:,]|\s+)|(None|True|False)|(-?[0-9.eE+-]+)", re.S
@@ -42,15 +42,14 @@ def is_written_null(text: str) -> bool:
 
 
 def truth(value: Any) -> bool | None:
-    """Yes or no, as booleans, 0 and 1, or words; none where it is neither."""
+    """Yes or no, as booleans, 0 and 1, or words (``t`` and ``f`` in tables of databases); none where it is neither."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, int | float):
-        return bool(value) if value in (0, 1) else None
-    if isinstance(value, str):
-        word = value.strip().lower() if len(value) < 20 else ""
-        return True if word in _YES else False if word in _NO else None
-    return None
+    word = value.strip().lower() if isinstance(value, str) and len(value) < 20 else ""
+    if word in _YES or word in _NO:
+        return word in _YES
+    found = number(value)
+    return bool(found) if found in (0, 1) else None
 
 
 def number(value: Any) -> float | None:
@@ -73,7 +72,10 @@ def looks_like_turns(text: str) -> bool:
     if not head.startswith(("[", "{")) or text.rstrip()[-1:] not in ("]", "}"):
         return False
     start = head[1:].lstrip() if head[0] == "[" else head
-    return start.startswith("{") and any(f"{mark}{key}{mark}" in text for mark in "\"'" for key in ("role", "from"))
+    return start.startswith("{") and all(
+        any(f"{mark}{key}{mark}" in text for mark in "\"'" for key in keys)
+        for keys in (("role", "from"), ("content", "value", "text"))
+    )
 
 
 def parse_list(text: str) -> Any:

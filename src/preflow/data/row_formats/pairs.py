@@ -116,6 +116,8 @@ def _prompt(row: Row, chosen: Turns, names: Sequence[str]) -> Turns:
         turns = read_turns(row.get(column), row.column(column), row.notes)
         if turns[-1].message == chosen[-1].message:  # the conversation with its better answer
             turns = turns[: -len(chosen)]
+        if not turns:
+            raise RowProblem("bad_order", f"'{row.column(column)}' holds the answer alone; expected its prompt")
         return conditioned(row, turns)
     if prompt_name(row, null=True) is None:
         raise RowProblem(

@@ -143,7 +143,7 @@ def _turn(value: Any, where: str, notes: RowNotes) -> list[Turn]:
     content_key = next((key for key in CONTENT_KEYS if key in keys), "content" if role_key != "from" else "value")
     role = _role(keys.get(role_key), role_key, where)
     content, thoughts = _content(keys.get(content_key), content_key, where)
-    reasoning = next((keys[key] for key in REASONING if isinstance(keys.get(key), str) and keys[key].strip()), thoughts)
+    reasoning = _thoughts(keys) or thoughts
     used = {role_key, content_key, *_KINDS, *(REASONING if reasoning else ())}
     trained, flags = is_trained(keys, TRAINED_KEYS, MASKED_KEYS)
     if role == "assistant":
@@ -152,25 +152,39 @@ def _turn(value: Any, where: str, notes: RowNotes) -> list[Turn]:
         reasoning = ""
         used |= {key for key in flags if not truth(keys[key])}  # that a turn of the user is not learnt is so anyway
     notes.turn_keys |= {key for key, held in keys.items() if key not in used and not is_empty(held)}
-    if reasoning:
-        notes.changed.add("reasoning_kept")
-        reasoning = clean(_encodable(reasoning, where), f"{where}: the reasoning", notes.changed)
+    reasoning = _kept(reasoning, where, notes)
     if role == "user" and parse_transcript(content) is not None:
         raise RowProblem("control_tokens", f"{where} holds headings of turns (Human:, Assistant:); expected one turn")
     return [Turn(Message(role, _text(content, where, notes), reasoning), trained or role != "assistant")]
+
+
+def _thoughts(keys: dict[str, Any]) -> str:
+    """The thoughts before an answer that a key of its turn holds."""
+    return next((keys[key] for key in REASONING if isinstance(keys.get(key), str) and keys[key].strip()), "")
+
+
+def _kept(reasoning: str, where: str, notes: RowNotes) -> str:
+    if not reasoning:
+        return ""
+    notes.changed.add("reasoning_kept")
+    return clean(_encodable(reasoning, where), f"{where}: the reasoning", notes.changed)
 
 
 def _question_and_answer(keys: dict[str, Any], where: str, notes: RowNotes) -> list[Turn]:
     """A turn that holds a question and its answer (``input`` and ``output``, ``human`` and ``assistant``)."""
     for asked, answered in (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer")):
         if isinstance(keys.get(asked), str) and isinstance(keys.get(answered), str):
-            notes.turn_keys |= {key for key in keys if key not in {asked, answered, "system"}}
+            reasoning = _thoughts(keys)
+            trained, flags = is_trained(keys, TRAINED_KEYS, MASKED_KEYS)
+            used = {asked, answered, "system", *flags, *(REASONING if reasoning else ())}
+            notes.turn_keys |= {key for key, held in keys.items() if key not in used and not is_empty(held)}
             system = keys.get("system")
             before = (
                 [Turn(Message("system", _text(system, where, notes)))] if isinstance(system, str) and system else []
             )
             question = Turn(Message("user", _text(keys[asked], where, notes)))
-            return [*before, question, Turn(Message("assistant", _text(keys[answered], where, notes)))]
+            answer = Message("assistant", _text(keys[answered], where, notes), _kept(reasoning, where, notes))
+            return [*before, question, Turn(answer, trained)]
     return []
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from preflow.config.validation import ReadingSettings
 from preflow.data.files.raw_rows import RawRow
-from preflow.data.row_formats.cells import truth
+from preflow.data.row_formats.cells import is_empty, number, truth
 from preflow.data.row_formats.conditions import refuse_unfit
 from preflow.data.row_formats.demonstrations import (
     conversation,
@@ -15,20 +15,37 @@ from preflow.data.row_formats.demonstrations import (
     has_prompt_and_answer,
     prompt_and_answer,
 )
-from preflow.data.row_formats.names import VERDICTS
+from preflow.data.row_formats.names import VERDICTS, normal
 from preflow.data.row_formats.pairs import has_preference
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import SOURCE, Row
 from preflow.data.row_formats.turns import messages
 from preflow.data.rows import Message, to_json
+from preflow.data.text import quoted
 
 #: Marks a pair that was joined from two rows; holds what was changed in them.
 JOINED = "joined_from_verdicts"
 
 
+#: Columns that hold nothing but a verdict, whatever their values are; the others have other meanings too.
+_NOTHING_ELSE = frozenset({"kto_tag", "kto_label", "is_desirable", "desirable"})
+_UP = frozenset({"up", "thumbs_up", "positive", "like", "liked", "+"})
+_DOWN = frozenset({"down", "thumbs_down", "negative", "dislike", "disliked", "-"})
+
+
+def favourable(row: Row, name: str) -> bool | None:
+    """What a column says of the row's answer, also as 1 and -1; none where it says neither."""
+    value = row.peek(name)
+    word = normal(value) if isinstance(value, str) and name in _NOTHING_ELSE else ""
+    if word in _UP or word in _DOWN:
+        return word in _UP
+    return False if number(value) == -1 else truth(value)
+
+
 def verdict_name(row: Row) -> str | None:
     """The column with a verdict on the row's only answer."""
-    name = next((name for name in VERDICTS if truth(row.peek(name)) is not None), None)
+    name = next((name for name in VERDICTS if favourable(row, name) is not None), None)
+    name = name or next((name for name in VERDICTS if name in _NOTHING_ELSE and not is_empty(row.peek(name))), None)
     single = (has_conversation(row) or has_prompt_and_answer(row)) and not has_preference(row)
     return name if single else None
 
@@ -48,9 +65,11 @@ def refuse_verdict(row: Row) -> None:
     if name is None:
         return
     said = f"column '{row.column(name)}' is {row.peek(name)}"
-    if not truth(row.get(name)):
+    _require_verdict(row, name)
+    if not favourable(row, name):
         hint = f"where the column means something else, columns: {{{name}: null}} of the data set takes it out"
         raise RowProblem("undesirable_answer", f"{said}: the answer is not to be imitated; {hint}")
+    row.use(name)
     if row.settings.desirable_rows != "demonstrations":
         raise RowProblem(
             "single_verdict",
@@ -58,11 +77,23 @@ def refuse_verdict(row: Row) -> None:
         )
 
 
+def _require_verdict(row: Row, name: str) -> None:
+    """Refuse a verdict that cannot be read: such an answer may be a bad one."""
+    if favourable(row, name) is None:
+        value = quoted(repr(row.peek(name)))
+        raise RowProblem("wrong_type", f"'{row.column(name)}' is {value}, expected true or false")
+
+
 def unpaired(row: Row) -> RowProblem:
-    """Why a row with a verdict is no pair."""
+    """Why a row with a verdict is no pair.
+
+    Raises:
+        RowProblem: The verdict cannot be read.
+    """
     name = verdict_name(row)
     assert name is not None, "recognised by it"
-    other = "unfavourable" if truth(row.get(name)) else "favourable"
+    _require_verdict(row, name)
+    other = "unfavourable" if favourable(row, name) else "favourable"
     return RowProblem(
         "single_verdict",
         f"column '{row.column(name)}' is {row.peek(name)}, and no row has an {other} answer to the same prompt; a pair "
@@ -130,14 +161,16 @@ def _single(raw: RawRow, settings: ReadingSettings) -> _Single | None:
     """A row with a verdict; none for any other, and for one that cannot be read."""
     row = Row.of(raw, settings)
     name = None if raw.malformed is not None else verdict_name(row)
-    if name is None:
+    good = None if name is None else favourable(row, name)
+    if name is None or good is None:  # its own reading names what is wrong
         return None
     try:
         refuse_unfit(row)
         turns, context = conversation(row) if has_conversation(row) else prompt_and_answer(row)
-    except RowProblem:  # its own reading names what is wrong
+    except RowProblem:
         return None
-    said, good = messages(turns), bool(truth(row.get(name)))
+    row.use(name)
+    said = messages(turns)
     at = context or len(said) - 1
     kept = {*row.unused(), row.column(SOURCE)}
     rest = {name: value for name, value in raw.values.items() if name in kept}

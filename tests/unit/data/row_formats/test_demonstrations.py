@@ -74,6 +74,9 @@ def test_a_turn_that_is_not_to_be_learnt_is_context(flag: dict[str, Any]) -> Non
     row, _ = shown({"messages": [U, A, U, {**A, **flag}]})
     assert (said(row), row.masked) == ([HI, HELLO], ())  # what follows the last answer to learn changes no loss
     assert problem("demonstrations", {"messages": [U, {**A, **flag}]})[0] == "nothing_to_train"
+    both = [{"input": "Hi", "output": "Hello", **flag}, {"input": "Hi", "output": "Hello"}]
+    row, notes = shown({"conversation": both})  # a turn that holds a question with its answer
+    assert (row.masked, notes.turn_keys) == ((1,), set())
 
 
 def test_a_weight_between_none_and_all_is_named_as_not_used() -> None:
@@ -89,6 +92,7 @@ def test_a_weight_between_none_and_all_is_named_as_not_used() -> None:
         {"messages": [U, {"role": "assistant", "content": [{"type": "thinking", "thinking": "A greeting."},
                                                           {"type": "text", "text": "Hello"}]}]},
         {"prompt": "Hi", "completion": "Hello", "reasoning_content": "A greeting."},
+        {"conversation": [{"input": "Hi", "output": "Hello", "thinking": "A greeting."}]},
     ],
 )  # fmt: skip
 def test_thoughts_stay_beside_the_answer(values: dict[str, Any]) -> None:
@@ -103,7 +107,12 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "kto_tag": "False"}),
     ("undesirable_answer", {"messages": [U, A], "is_desirable": 0}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "thumbs_up": False}),
+    ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "label": -1}),
+    ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "label": "f"}),
+    ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "kto_tag": "Negative"}),
+    ("wrong_type", {"prompt": "Hi", "completion": "Hello", "kto_tag": "meh"}),
     ("single_verdict", {"prompt": "Hi", "completion": "Hello", "label": True}),
+    ("single_verdict", {"prompt": "Hi", "completion": "Hello", "is_desirable": "positive"}),
     ("needs_media", {"messages": [U, A], "images": ["a.png"]}),
     ("needs_media", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]}),
     ("needs_tools", {"messages": [U, {**A, "function_call": {"name": "book"}}]}),
@@ -138,7 +147,8 @@ def test_a_row_that_means_something_else_is_refused_by_name(finding: str, values
 
 
 def test_what_only_looks_like_it_is_not_refused() -> None:
-    for answer in ("None.", "nano", "[1, 2, 3]", '{"role": "admin"}', "<s>old</s> new", "Human: a word", "a</b>"):
+    code = '[{"from": "Rome", to: "Oslo"}]'
+    for answer in ("None.", "nano", "[1, 2, 3]", '{"role": "admin"}', "<s>old</s> new", "Human: a word", "a</b>", code):
         assert said(shown({"prompt": "Hi", "completion": answer})[0])[1] == ("assistant", answer)
     script = {"role": "assistant", "content": "A scene:\n\nHuman: Hi\n\nRobot: Hello"}  # turns are parted already
     assert said(shown({"messages": [U, script]})[0])[1] == ("assistant", script["content"])

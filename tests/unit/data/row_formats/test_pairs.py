@@ -74,8 +74,16 @@ def test_every_way_gives_the_same_pair(values: dict[str, Any]) -> None:
         ("unfinished_answer", {"messages": [U], "chosen": {**A, "finished": False}, "rejected": B}),
         ("unfinished_answer", {"prompt": "Hi", "chosen": "Hello", "rejected": "Wh", "rejected_finished": False}),
         ("unfinished_answer", {"prompt": "Hi", "chosen": "Hel", "rejected": "What?", "finish_reason_chosen": "length"}),
+        ("unfinished_answer", {"prompt": "Hi", "response_a": "Hel", "response_b": "b", "winner": "a", "finished_a": 0}),
+        ("no_preference", {"prompt": "Hi", "answers": [{"text": "a", "score": 1},
+                                                       {"text": "Hel", "score": 2, "finish_reason": "length"}]}),
+        ("wrong_type", {"prompt": "Hi", "response_a": "a", "response_b": "b", "model_a": "x", "model_b": "x",
+                        "winner": "x"}),
+        ("bad_order", {"messages": [A], "chosen": "Hello", "rejected": "What?", "system": "Be kind"}),
+        ("wrong_type", {"prompt": "Hi", "completion": "Hello", "kto_tag": "meh"}),
+        ("single_verdict", {"prompt": "Hi", "completion": "Hello", "label": -1}),
     ],
-)
+)  # fmt: skip
 def test_a_row_that_is_no_pair_is_refused_by_name(finding: str, values: dict[str, Any]) -> None:
     assert problem("preferences", values)[0] == finding
 
@@ -129,6 +137,27 @@ def test_several_differing_turns_are_read_as_the_recipe_says() -> None:
     (every,), notes = pairs(values, multi_turn_answers="all")
     assert said(every) == ([("user", "Hi")], "Hello\nMore?\nHello", "What?\nMore?\nWhat?")
     assert notes.changed == {"several_turns_compared"}
+
+
+def test_answers_of_one_response_all_count() -> None:
+    """A log-prob is that of the whole response, so a turn of it cannot be context."""
+    values = {"prompt": "Hi", "chosen": [{**A, "weight": 0}, U, A], "rejected": B}
+    assert problem("preferences", values, multi_turn_answers="all")[0] == "nothing_to_train"
+
+
+@pytest.mark.parametrize("winner", ["response_2", "Response 2", "model_2", "2", 2, "output_2", "right", "gpt"])
+def test_a_winner_is_named_by_number_column_or_model(winner: Any) -> None:
+    (row,), _ = pairs({"prompt": "Hi", "output_1": "What?", "output_2": "Hello", "model_2": "gpt", "winner": winner})
+    assert said(row) == WHOLE
+
+
+@pytest.mark.parametrize(("scores", "found"), [((1, 9), "agree"), ((9, 1), "inverted"), ((5, 5), "tie")])
+def test_a_verdict_is_compared_with_the_scores_beside_it(scores: tuple[int, int], found: str) -> None:
+    two = {"prompt": "Hi", "response_a": "What?", "response_b": "Hello", "winner": "b"}
+    _, notes = pairs({**two, "score_a": scores[0], "score_b": scores[1]})
+    assert (notes.scores, notes.columns) == (found, ())
+    _, notes = pairs({**two, "margin": -3})  # of the first over the second, perhaps: it says nothing
+    assert (notes.scores, notes.columns) == (None, ("margin",))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expectations.output import write_kind
+from expectations.report.counts import kind_report
 from expectations.report.page import page
 from expectations.report.present_names import names_of
-from expectations.report.summary import PAGE, critical_findings, kind_report, metrics, remarks, summary
+from expectations.report.summary import PAGE, critical_findings, metrics, remarks, summary
 from expectations.row_facts import RowFacts, compare_rows, nearly_leaking, read_kind
 from expectations.set_measures import measure_set
 from expectations.suites import demonstrations, preferences

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
 
-from flows.running.recognition import recognised_kinds, sources_of
+from flows.running.recognition import first_rows, recognised_kinds, sources_of
 from preflow.config.validation import ReadingSettings, RowReading
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.jsonl import from_quarantine
@@ -15,7 +15,7 @@ from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
 from preflow.data.files.split_names import split_of
 from preflow.data.row_formats.row import Row
-from preflow.data.row_formats.table import described
+from preflow.data.row_formats.table import described, kinds
 from preflow.data.row_formats.verdicts import has_verdict, join_verdicts
 from preflow.data.rows import Demonstration, Pair, first_user_turn
 from preflow.data.splits import split_key
@@ -26,11 +26,17 @@ from preflow.errors import ConfigError
 _ROWS = 1000
 #: Words in names of columns that tell what a column holds, where its whole name is none that is known.
 _WORDS = {
-    "chosen": {"chosen", "preferred", "best", "better", "good", "winner", "winning", "accepted", "positive", "pos"},
-    "rejected": {"rejected", "dispreferred", "worst", "worse", "bad", "loser", "losing", "negative", "neg"},
+    "chosen": {
+        "chosen", "preferred", "best", "better", "good", "winner", "winning", "accepted", "positive", "pos", "correct",
+    },
+    "rejected": {
+        "rejected", "dispreferred", "worst", "worse", "bad", "loser", "losing", "negative", "neg", "incorrect", "wrong",
+    },
     "prompt": {"prompt", "question", "query", "instruction", "ask", "asked", "request", "problem", "user", "human"},
     "completion": {"answer", "response", "completion", "output", "reply", "assistant", "bot", "target", "solution"},
-}
+}  # fmt: skip
+#: Words that turn those of the preferred answer into those of the other.
+_NOT = {"not", "non", "no", "un", "never", "dis"}
 
 
 @dataclass(slots=True)
@@ -75,18 +81,19 @@ def file_facts(entry: str, kind: DataKind | None = None) -> FileFacts:
     rows = _first(sources, RowReading())
     if not rows:
         raise ConfigError(f"{entry} holds no row that can be read: preflow validate {entry} says why")
-    seen = recognised_kinds(rows, ReadingSettings())
+    seen = recognised_kinds(rows if len(sources) == 1 else [*rows, *first_rows(sources)], ReadingSettings())
     if kind is None and len(seen) > 1:
+        others = "" if len(sources) == 1 else ", or the files one by one"
         raise ConfigError(
             f"the rows of {entry} can be read in two ways: --kind demonstrations ({seen['demonstrations']}), or --kind "
-            f"preferences ({seen['preferences']}). Give one of them"
+            f"preferences ({seen['preferences']}). Give one of them{others}"
         )
     facts = FileFacts(entry, kind or _first_kind(seen), held_out=_is_held_out(entry))
     if not seen:
         facts.reading = _by_words(entry, rows)
         rows = _first(sources, facts.reading)
         facts.kind = kind or _first_kind(recognised_kinds(rows, ReadingSettings()))
-    elif all(Row.of(raw, facts.settings).names() == ["text"] for raw in rows):
+    elif all(form.name == "text" for raw in rows for _, form in kinds(Row.of(raw, facts.settings))):
         facts.reading = RowReading(format="text")
         rows = _first(sources, facts.reading)
     _read(facts, rows)
@@ -117,14 +124,14 @@ def _by_words(entry: str, rows: list[RawRow]) -> RowReading:
         ConfigError: They do not tell a prompt with its answers.
     """
     names = list(dict.fromkeys(name for row in rows for name, value in row.values.items() if value))
-    found: dict[str, str] = {}
-    for ours, words in _WORDS.items():
-        like = [name for name in names if name not in found.values() and words & _words(name)]
-        if len(like) == 1:
-            found[ours] = like[0]
+    texts = {name for row in rows for name, value in row.values.items() if isinstance(value, str | list | dict)}
+    like = {name: _like(name) for name in names if name in texts}
+    compared = {name for name, ours in like.items() if ours in {"chosen", "rejected"}}
+    once = {ours: name for name, ours in like.items() if ours is not None and [*like.values()].count(ours) == 1}
+    found = {ours: once[ours] for ours in _WORDS if ours in once}
     if {"chosen", "rejected"} <= found.keys():
         found.pop("completion", None)
-    elif {"prompt", "completion"} <= found.keys():
+    elif {"prompt", "completion"} <= found.keys() and not compared:  # beside one, an answer may be the worse one
         found = {ours: found[ours] for ours in ("prompt", "completion")}
     else:
         raise ConfigError(
@@ -132,6 +139,14 @@ def _by_words(entry: str, rows: list[RawRow]) -> RowReading:
             "its columns in a recipe, as dataset: {path: ..., columns: {prompt: ..., chosen: ..., rejected: ...}}"
         )
     return RowReading(columns={ours: name for ours, name in found.items() if ours != name})
+
+
+def _like(name: str) -> str | None:
+    """What a column's name says of it; of an answer, first whether it is the better or the worse one."""
+    words = _words(name)
+    if words & _WORDS["chosen"] and words & _NOT:
+        return "rejected"
+    return next((ours for ours, known in _WORDS.items() if known & words), None)
 
 
 def _words(name: str) -> set[str]:

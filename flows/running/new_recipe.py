@@ -10,6 +10,7 @@ from typing import Any
 from flows.running.file_facts import FileFacts
 from flows.running.preparation import PACKAGED_RECIPES
 from preflow.config.files import read_settings
+from preflow.config.loading import load_recipe, plain_name
 from preflow.data.validated import DataKind
 from preflow.errors import ConfigError
 
@@ -116,7 +117,7 @@ def recipe_text(files: Sequence[FileFacts], profile: Profile, output: Path) -> s
     lines: list[Line] = [
         (0, f"# Written by preflow init: {profile.why}.", ""),
         (0, f"# Next: preflow validate {output.name}, preflow plan {output.name}, preflow run {output.name}", ""),
-        (0, f"name: {_scalar(output.stem)}", "the experiment in MLflow"),
+        (0, f"name: {_scalar(plain_name(output.stem))}", "the experiment in MLflow"),
         (0, f"strategy: {strategy}", why),
         (0, f"model_name: {model}", "a folder, a packaged model or a hub model"),
         (0, f"max_seq_length: {_length(files, profile)}", f"tokens; {_longest(files)}"),
@@ -221,7 +222,7 @@ def _scalar(value: Any) -> str:
 
 
 def _aligned(lines: Sequence[Line]) -> str:
-    texts = [("  " * depth + text, comment) for depth, text, comment in lines]
+    texts = [("  " * depth + text, " ".join(comment.split())) for depth, text, comment in lines]
     return "".join(f"{text} # {comment}\n" if comment else f"{text}\n" for text, comment in texts)
 
 
@@ -231,8 +232,6 @@ def write_recipe(text: str, output: Path, *, force: bool) -> None:
     Raises:
         ConfigError: There is a file already, or none can be written there.
     """
-    from preflow.config.loading import load_recipe
-
     if output.exists() and not force:
         raise ConfigError(f"{output} exists already: give another --output, or --force to overwrite it")
     partial = output.with_name(f"{output.name}.partial")

@@ -40,7 +40,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     raw = read_settings(path)
-    raw.setdefault("name", _plain_name(path.stem))
+    raw.setdefault("name", plain_name(path.stem))
     _apply(overrides, raw)
     raw = expand_variables(raw, _PATHS)
     return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
@@ -63,13 +63,14 @@ def recipe_for_data(
     sections: dict[str, Any] = {stage: {"dataset": list(entries)} for stage, entries in data.items()}
     first = next(entry for entries in data.values() for entry in entries)
     strategy = "two-stage" if len(sections) > 1 else next(iter(sections))
-    raw: dict[str, Any] = {"name": _plain_name(Path(path_of(first)).name), "strategy": strategy, **sections}
+    raw: dict[str, Any] = {"name": plain_name(Path(path_of(first)).name), "strategy": strategy, **sections}
     given = {name: expand_variables(parse_value(value), _PATHS, name) for name, value in (overrides or {}).items()}
     _apply(given, raw)
     return _resolve_data_paths(_validated(raw, "the settings given cannot be used"), Path.cwd())
 
 
-def _plain_name(text: str) -> str:
+def plain_name(text: str) -> str:
+    """A text as a recipe's name can be: other characters become hyphens."""
     return re.sub(r"[^\w.\- ]+", "-", text).strip("-. ") or "recipe"
 
 

@@ -62,7 +62,8 @@ def _records(records: Any) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"the record that begins in line {line}: {error}") from error
+            hint = "a field that holds a quote must be quoted as a whole, with its own quotes doubled"
+            raise ValueError(f"the record that begins in line {line}: {error} ({hint})") from error
         yield line, record
 
 

@@ -172,14 +172,22 @@ def _file_source(path: Path) -> DataSource:
             head = stream.read(len(_LFS_POINTER))
         if head == _LFS_POINTER:
             raise DataFileError(f"{path} is a pointer of Git LFS, not the data itself; fetch it: git lfs pull")
-        if (
-            file_format(path) == ("jsonl", None)
-            and head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].strip() == b"["
-        ):
-            raise DataFileError(f"{path} is one JSON array, not an object per line; rename it to {path.stem}.json")
+        if file_format(path) == ("jsonl", None) and _is_json(path, head):
+            raise DataFileError(f"{path} is one JSON text, not an object per line; rename it to {path.stem}.json")
         return DataSource(path=str(path.resolve()), digest=file_digest(path))
     except OSError as error:
         raise _cannot_be_read(path, error) from error
+
+
+def _is_json(path: Path, head: bytes) -> bool:
+    """Whether a file begins as JSON over several lines does, or is one array of objects in a single line."""
+    begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if begins.partition(b"\n")[0].strip() in {b"[", b"{"}:
+        return True
+    if not begins.startswith(b"[") or not begins[1:].lstrip().startswith(b"{"):
+        return False
+    with path.open("rb") as stream:
+        return sum(1 for _ in islice((line for line in stream if line.strip()), 2)) == 1
 
 
 def _cannot_be_read(path: Path, error: OSError) -> DataFileError:

@@ -116,9 +116,13 @@ def test_what_git_keeps_in_place_of_a_large_file_is_no_data(tmp_path: Path) -> N
 
 
 def test_an_array_in_a_file_of_lines_is_one_error_with_its_remedy(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('\ufeff[\n{"prompt": "Hi"},\n{"prompt": "Ho"}\n]\n')
-    with pytest.raises(DataFileError, match=r"is one JSON array, not an object per line; rename it to a\.json"):
-        resolve_sources([str(tmp_path / "a.jsonl")])
+    rows = '{"prompt": "Hi"},\n{"prompt": "Ho"}'
+    for text in (f"\ufeff[\n{rows}\n]\n", "[" + rows.replace("\n", "") + "]\n\n", '{\n  "prompt": "Hi"\n}\n'):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(DataFileError, match=r"is one JSON text, not an object per line; rename it to a\.json"):
+            resolve_sources([str(tmp_path / "a.jsonl")])
+    (tmp_path / "a.jsonl").write_text('[{"role": "user"}]\n{"prompt": "Hi"}\n')  # one bad line among good ones
+    resolve_sources([str(tmp_path / "a.jsonl")])
 
 
 def test_the_first_rows_of_an_entry_are_those_of_its_files_together(tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_columns_and_odd_names_are_written_so_that_they_read_back(tmp_path: Path
     (tmp_path / name).touch()
     section = written(pairs(str(tmp_path / name), reading=reading), folder=tmp_path)["dpo"]
     assert section["dataset"] == [{"path": name, "columns": reading.columns}]
+    facts = FileFacts("p.jsonl", "preferences", "a\nb -> prompt", keys=[0, HALF], characters=[9, 9])
+    assert written(facts, folder=tmp_path)["dpo"]["dataset"] == "p.jsonl"
+
+
+def test_the_recipes_name_is_made_of_its_files(tmp_path: Path) -> None:
+    text = recipe_text([pairs()], choose_profile(None, None), tmp_path / "mine (2).yaml")
+    write_recipe(text, tmp_path / "mine (2).yaml", force=False)
+    assert YAML(typ="safe", pure=True).load(text)["name"] == "mine -2"
 
 
 def test_a_text_that_is_no_recipe_is_not_written(tmp_path: Path) -> None:

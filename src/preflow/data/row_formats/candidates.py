@@ -1,6 +1,6 @@
 """Pairs from several answers to one prompt: two with a verdict on them (arenas), or many with scores or ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +17,7 @@ from preflow.data.row_formats.names import (
     WINNERS,
     normal,
 )
-from preflow.data.row_formats.pairs import Comparison, Turns, compared
+from preflow.data.row_formats.pairs import Comparison, Turns, compared, has_preference
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.turns import Turn, read_answer, refuse_unfinished
@@ -122,6 +122,8 @@ def _winner(row: Row, endings: tuple[str, str]) -> int:
     for base, (first, second) in _scores(row, endings):
         better = 0 if first > second else 1 if second > first else None
         return _decided(row, better, f"{base}{endings[0]}, {base}{endings[1]}")
+    if (null := row.first(WINNERS, null=True)) is not None:
+        raise RowProblem("missing_value", f"'{row.column(null)}' is null")
     raise RowProblem(
         "missing_column", f"two answers and no column that names the better one; got {got(row)}; expected winner"
     )
@@ -162,6 +164,28 @@ def _verdict(row: Row, value: Any, name: str, endings: tuple[str, str]) -> int |
         "wrong_type",
         f"'{row.column(name)}' is {quoted(repr(value))}, expected model{endings[0]}, model{endings[1]} or tie",
     )
+
+
+def unclear_numbers(rows: Iterable[Row]) -> str | None:
+    """Which numbers of a source's rows name one of two answers without telling which; none where that is clear.
+
+    A winner of 0 or 1 beside ``response_1`` and ``response_2`` may count from zero, and -3 to 3 is a scale: read row by
+    row, a 1 would be the first answer. One more number than those of both answers stands for a tie.
+    """
+    said: dict[tuple[str, str, frozenset[float]], set[float]] = {}
+    for row in rows:
+        names, column = two_names(row), row.first(WINNERS)
+        value = None if column is None else number(row.peek(column))
+        if names is None or column is None or value is None or names[2] == ("_a", "_b") or has_preference(row):
+            continue
+        places = frozenset(float(end.strip("_")) for end in names[2])
+        said.setdefault((row.column(column), f"{names[0]} and {names[1]}", places), set()).add(value)
+    for (column, answers, places), values in said.items():
+        other = values - places
+        if other and not (places <= values and len(other) == 1 and 0 <= min(other) <= 2):
+            numbers = ", ".join(f"{value:g}" for value in sorted(values)[:8])
+            return f"'{column}' is {numbers} beside {answers}"
+    return None
 
 
 def ranked_name(row: Row) -> str | None:
@@ -237,6 +261,8 @@ def _worth(row: Row, items: list[Any], name: str) -> list[float]:
                 values = [number(item.get(key)) if isinstance(item, dict) else None for item in items]
             if all(value is not None for value in values):
                 return [sign * (value or 0.0) for value in values]
+    if any(isinstance(row.peek(key), list) for key in (*SCORES, *RANKS)):
+        raise RowProblem("missing_value", f"an answer of '{row.column(name)}' has neither a score nor a rank")
     if name == "output":
         return [-float(place) for place in range(len(items))]
     raise RowProblem(

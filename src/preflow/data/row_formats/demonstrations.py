@@ -93,10 +93,10 @@ def _additions(row: Row) -> list[str]:
 def _history(row: Row) -> list[Turn]:
     """Earlier questions and answers: pairs of texts, or turns."""
     value = row.get(HISTORY)
-    if isinstance(value, str):
-        value = parse_list(value) if not is_empty(value) else []
     if is_empty(value):
         return []
+    if isinstance(value, str):
+        value = parse_list(value)
     if not isinstance(value, list):
         raise RowProblem("wrong_type", f"'history' is {type(row.peek(HISTORY)).__name__}, expected a list of turns")
     if all(isinstance(item, dict) for item in value):

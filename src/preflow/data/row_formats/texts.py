@@ -29,6 +29,8 @@ _TRANSCRIPTS = (
     ("USER", re.compile(r"(?:\A|\s)(USER|ASSISTANT):")),
     ("User", re.compile(r"(?:\A|\n)(User|Assistant):")),
 )
+#: What begins the user's next turn in an answer.
+_NEXT = ("\n\nHuman:", "### Human:", "###Human:")
 
 
 def needs_care(text: str) -> bool:
@@ -123,5 +125,5 @@ def refuse_transcript(text: str, where: str, *, answer: bool) -> None:
     Raises:
         RowProblem: An answer goes on with the user's next turn, or a prompt after other text asks for an answer.
     """
-    if ("\n\nHuman:" in text) if answer else text.rstrip().endswith("\n\nAssistant:"):
+    if any(mark in text for mark in _NEXT) if answer else text.rstrip().endswith("\n\nAssistant:"):
         raise RowProblem("control_tokens", f"{where} holds headings of turns (Human:, Assistant:); expected one turn")

@@ -26,7 +26,7 @@ from preflow.data.row_formats.texts import clean, parse_transcript, refuse_trans
 from preflow.data.rows import Message, Role
 from preflow.data.text import quoted
 
-_CUT = frozenset({"length", "max_tokens", "max_length", "max_new_tokens"})
+_CUT = frozenset({"length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _TOOL_PARTS = ("tool", "function")
 _THOUGHT_PARTS = frozenset({"thinking", "reasoning"})
@@ -57,6 +57,7 @@ def read_prompt(value: Any, where: str, notes: RowNotes) -> tuple[Turn, ...]:
             return _of_transcript(found, where, notes)
         refuse_transcript(value, where, answer=False)
         return (Turn(Message("user", _text(value, where, notes))),)
+    _require_text(value, where)
     return read_turns(value, where, notes)
 
 
@@ -72,6 +73,7 @@ def read_answer(value: Any, where: str, notes: RowNotes) -> tuple[Turn, ...]:
             return _of_transcript(found, where, notes)
         refuse_transcript(value, where, answer=True)
         return (Turn(Message("assistant", _text(value, where, notes))),)
+    _require_text(value, where)
     return read_turns(value, where, notes)
 
 
@@ -126,6 +128,11 @@ def _is_turn(item: dict[Any, Any]) -> bool:
     role = next((keys[key] for key in ROLE_KEYS if not is_null(keys.get(key))), None)
     known = isinstance(role, str) and role.strip().lower() in {*ROLES, *TOOL_ROLES}
     return known and any(key in keys for key in CONTENT_KEYS)
+
+
+def _require_text(value: Any, where: str) -> None:
+    if not isinstance(value, str | list | dict):
+        raise RowProblem("wrong_type", f"'{where}' is {_type(value)}, expected text, a turn or a list of turns")
 
 
 def _of_transcript(found: list[tuple[str, str]], where: str, notes: RowNotes) -> tuple[Turn, ...]:

@@ -169,9 +169,12 @@ def _single(raw: RawRow, settings: ReadingSettings) -> _Single | None:
         turns, context = conversation(row) if has_conversation(row) else prompt_and_answer(row)
     except RowProblem:
         return None
+    if not turns[-1].trained:
+        return None
     row.use(name)
     said = messages(turns)
     at = context or len(said) - 1
     kept = {*row.unused(), row.column(SOURCE)}
-    rest = {name: value for name, value in raw.values.items() if name in kept}
+    # By the names known here, without what the recipe takes out: the joined row is read by its columns alone.
+    rest = {name: value for name, value in row.values().items() if row.column(normal(name)) in kept}
     return _Single(raw, said[:at], said[at:], good, rest, frozenset(row.notes.changed))

@@ -136,6 +136,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finished": False}),
     ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finish_reason": "length"}),
     ("unfinished_answer", {"messages": [U, {**A, "truncated": True}]}),
+    ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finish_reason": "MAX_OUTPUT_TOKENS"}),
+    ("wrong_type", {"instruction": "Hi", "output": "Hello", "history": "User said hi"}),
+    ("control_tokens", {"prompt": "Hi", "completion": "Hello\n### Human: And?\n### Assistant: Bye"}),
     ("nothing_to_train", {"prompt": "Hi", "completion": "Hello", "weight": 0}),
     ("text_alone", {"text": "Once upon a time"}),
 ]

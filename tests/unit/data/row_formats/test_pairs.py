@@ -75,6 +75,8 @@ def test_every_way_gives_the_same_pair(values: dict[str, Any]) -> None:
         ("unfinished_answer", {"prompt": "Hi", "chosen": "Hello", "rejected": "Wh", "rejected_finished": False}),
         ("unfinished_answer", {"prompt": "Hi", "chosen": "Hel", "rejected": "What?", "finish_reason_chosen": "length"}),
         ("unfinished_answer", {"prompt": "Hi", "response_a": "Hel", "response_b": "b", "winner": "a", "finished_a": 0}),
+        ("missing_value", {"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": None}),
+        ("missing_value", {"prompt": "Hi", "responses": ["a", "b"], "scores": [1, None]}),
         ("no_preference", {"prompt": "Hi", "answers": [{"text": "a", "score": 1},
                                                        {"text": "Hel", "score": 2, "finish_reason": "length"}]}),
         ("wrong_type", {"prompt": "Hi", "response_a": "a", "response_b": "b", "model_a": "x", "model_b": "x",
@@ -137,6 +139,17 @@ def test_several_differing_turns_are_read_as_the_recipe_says() -> None:
     (every,), notes = pairs(values, multi_turn_answers="all")
     assert said(every) == ([("user", "Hi")], "Hello\nMore?\nHello", "What?\nMore?\nWhat?")
     assert notes.changed == {"several_turns_compared"}
+
+
+def test_columns_that_hold_something_count_before_those_of_null() -> None:
+    (row,), _ = pairs({"prompt": "Hi", "chosen": None, "rejected": None, "win": "Hello", "lose": "What?"})
+    assert said(row) == WHOLE
+
+
+def test_a_number_in_place_of_a_text_is_named() -> None:
+    assert problem("demonstrations", {"question": "2+2", "answer": 4})[1] == (
+        "'answer' is int, expected text, a turn or a list of turns"
+    )
 
 
 def test_answers_of_one_response_all_count() -> None:

@@ -72,6 +72,26 @@ def test_rows_with_verdicts_of_other_names_are_joined() -> None:
     assert (said(row), notes.columns) == (WHOLE, ("topic",))
 
 
+def test_a_joined_row_has_no_column_that_the_recipe_takes_out() -> None:
+    given = columns(prompt="q", completion="a", label="ok", system=None, source="origin")
+    rest = {"messages": [U, A], "system": "linux", "origin": "web"}
+    rows = [
+        RawRow("f", number, {"q": "Hi", "a": text, "ok": good, **rest}, reading=given)
+        for number, (text, good) in enumerate([("Hello", True), ("What?", False)], 1)
+    ]
+    (joined,) = join_verdicts(rows, ReadingSettings())
+    (row,), notes = pairs(joined.values)
+    assert (said(row), notes.columns, joined.values["source"]) == (WHOLE, (), "web")
+
+
+def test_an_answer_that_is_not_to_be_learnt_joins_no_pair() -> None:
+    rows = [
+        RawRow("f", 1, {"messages": [U, {**A, "weight": 0}], "label": True}),
+        RawRow("f", 2, {"messages": [U, {**A, "content": "What?"}], "label": False}),
+    ]
+    assert [*join_verdicts(rows, ReadingSettings())] == rows
+
+
 def test_a_row_without_a_recipes_word_is_read_as_it_is() -> None:
     values: dict[str, Any] = {"Prompt": "Hi"}
     assert Row.of(RawRow("f", 1, values), ReadingSettings()).values() is values

@@ -104,10 +104,12 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
         for key, inner in value.items():
             _override(raw, f"{name}.{key}", inner)
         return
-    parts = name.split(".")
+    parts = _where_it_is(raw, name.split("."))
     node = raw
     for part in parts[:-1]:
         child = node.get(part)
+        if part in _DATA and child is None:  # given once, at the top level
+            child = raw.get(part)
         if part in _DATA and child is not None:  # `dpo.dataset.rows` of a data set that is given as a path
             child = _as_mapping(child, name)
         child = {} if child is None else child
@@ -120,6 +122,14 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
         for stage in ("sft", "dpo"):
             if isinstance(raw.get(stage), dict):
                 raw[stage].pop(name, None)
+
+
+def _where_it_is(raw: dict[str, Any], parts: list[str]) -> list[str]:
+    """The parts of ``dataset.rows`` with the section that names the data set, where one does."""
+    if parts[0] not in _DATA or len(parts) == 1:
+        return parts
+    homes = [stage for stage in ("sft", "dpo") if isinstance(raw.get(stage), dict) and parts[0] in raw[stage]]
+    return [*homes, *parts] if len(homes) == 1 else parts
 
 
 def _as_mapping(child: Any, name: str) -> Any:

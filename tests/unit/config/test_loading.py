@@ -10,6 +10,7 @@ import pytest
 from preflow.config.advice import advice
 from preflow.config.loading import load_recipe, recipe_for_data
 from preflow.config.requirements import require_runnable
+from preflow.config.validation import Dataset
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
 from tests.unit.config.recipe_files import TWO_STAGE, load, refused
@@ -139,6 +140,16 @@ def test_overrides_win_wherever_the_setting_stands(tmp_path: Path) -> None:
     assert [r.dpo.beta for r in (section, shared, flat) if r.dpo is not None] == [0.2, 0.3, 0.4]
     with pytest.raises(ConfigError, match="did you mean 'beta'"):
         load(tmp_path, TWO_STAGE, **{"dpo.bta": "0.2"})
+
+
+@pytest.mark.parametrize("name", ["dataset", "dpo.dataset"])
+@pytest.mark.parametrize("given", [{"dataset": "p.jsonl"}, {"dpo": {"dataset": "p.jsonl"}}])
+def test_an_override_of_a_part_of_a_data_set_reaches_it_wherever_it_is_named(
+    tmp_path: Path, name: str, given: dict[str, Any]
+) -> None:
+    recipe = load(tmp_path, {"strategy": "dpo", **given}, **{f"{name}.rows": 5})
+    assert recipe.dpo is not None
+    assert recipe.dpo.dataset == (Dataset(path=str(tmp_path / "p.jsonl"), rows=5),)
 
 
 def test_an_override_of_a_shared_setting_reaches_every_stage(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from preflow.data.files.raw_rows import RawRow
 from preflow.data.row_formats import table, verdicts
 from preflow.data.row_formats.conditions import refuse_unfit
 from preflow.data.row_formats.demonstrations import got, prompt_name
-from preflow.data.row_formats.names import ANSWERS, CONVERSATIONS, PROMPTS
+from preflow.data.row_formats.names import ANSWERS, CONVERSATIONS, PROMPTS, ROLE_KEYS, ROLES
 from preflow.data.row_formats.pairs import Comparison
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row, RowNotes
@@ -123,7 +123,8 @@ def _is_also_shown(row: Row, form: table.RowFormat | None) -> bool:
     if form.name == "conversation":
         value = row.peek(row.first(CONVERSATIONS) or "")
         last = value[-1] if isinstance(value, list) and value else None
-        return isinstance(last, dict) and last.get("role", last.get("from")) in {"assistant", "gpt"}
+        said = [last[key] for key in ROLE_KEYS if isinstance(last.get(key), str)] if isinstance(last, dict) else []
+        return bool(said) and ROLES.get(said[0].strip().lower()) == "assistant"
     return row.has("completion")
 
 

@@ -258,14 +258,14 @@ def _joined(parts: list[Any], where: str) -> tuple[str, str]:
             raise RowProblem(
                 "wrong_type", f"{where}: part {index + 1} is {_type(part)}, expected an object with a text"
             )
-        kind = part.get("type", "text")
-        if any(word in str(kind) for word in _TOOL_PARTS):
-            raise RowProblem("needs_tools", f"{where}: part {index + 1} is of type {quoted(str(kind))}; expected text")
+        kind = str(part.get("type") or "text")
+        if any(word in kind for word in _TOOL_PARTS):
+            raise RowProblem("needs_tools", f"{where}: part {index + 1} is of type {quoted(kind)}; expected text")
         if kind in _THOUGHT_PARTS:
             thoughts.append(str(part.get(kind) or part.get("text") or ""))
             continue
         if kind not in _TEXT_PARTS:
-            raise RowProblem("needs_media", f"{where}: part {index + 1} is of type {quoted(str(kind))}; expected text")
+            raise RowProblem("needs_media", f"{where}: part {index + 1} is of type {quoted(kind)}; expected text")
         text = part.get("text", part.get("content"))
         if not isinstance(text, str):
             raise RowProblem("wrong_type", f"{where}: part {index + 1} has no text")

@@ -22,6 +22,7 @@ from preflow.data.row_formats.row import SOURCE, Row
 from preflow.data.row_formats.turns import messages
 from preflow.data.rows import Message, to_json
 from preflow.data.text import quoted
+from preflow.formats import VERDICT_FORMATS
 
 #: Marks a pair that was joined from two rows; holds what was changed in them.
 JOINED = "joined_from_verdicts"
@@ -63,6 +64,8 @@ def refuse_verdict(row: Row) -> None:
     """
     name = verdict_name(row)
     if name is None:
+        if row.form in VERDICT_FORMATS:
+            raise RowProblem("missing_value", "the row has no verdict, though the recipe says so; expected label")
         return
     said = f"column '{row.column(name)}' is {row.peek(name)}"
     _require_verdict(row, name)

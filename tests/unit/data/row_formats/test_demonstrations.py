@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from preflow.config.validation import RowReading
+from preflow.data.row_formats.problems import RowProblem
 from tests.unit.data.row_formats.reading import problem, said, shown
 
 HI, HELLO = ("user", "Hi"), ("assistant", "Hello")
@@ -138,6 +140,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("unfinished_answer", {"messages": [U, {**A, "truncated": True}]}),
     ("unfinished_answer", {"prompt": "Hi", "completion": "Hel", "finish_reason": "MAX_OUTPUT_TOKENS"}),
     ("wrong_type", {"instruction": "Hi", "output": "Hello", "history": "User said hi"}),
+    ("needs_media", {"messages": [{"role": "user", "content": [{"type": ["x"], "text": "Hi"}]}, A]}),
+    ("wrong_kind", {"chosen": [U, A], "rejected": [U, A], "chat": [{"role": ["user"], "content": "Hi"}]}),
     ("control_tokens", {"prompt": "Hi", "completion": "Hello\n### Human: And?\n### Assistant: Bye"}),
     ("nothing_to_train", {"prompt": "Hi", "completion": "Hello", "weight": 0}),
     ("text_alone", {"text": "Once upon a time"}),
@@ -155,6 +159,9 @@ def test_what_only_looks_like_it_is_not_refused() -> None:
         assert said(shown({"prompt": "Hi", "completion": answer})[0])[1] == ("assistant", answer)
     script = {"role": "assistant", "content": "A scene:\n\nHuman: Hi\n\nRobot: Hello"}  # turns are parted already
     assert said(shown({"messages": [U, script]})[0])[1] == ("assistant", script["content"])
+    nulls = {"role": "user", "content": [{"type": None, "text": "Hi", "image": None}]}
+    pair = {"chosen": [U, A], "rejected": [U, U], "messages": [U, {"role": "Assistant", "content": "Hello"}]}
+    assert said(shown({"messages": [nulls, A]})[0]) == said(shown(pair)[0]) == [HI, HELLO]
     row, notes = shown({"prompt": "Hi", "completion": "Hello", "label": "greeting", "weight": 3})
     assert (said(row), notes.columns) == ([HI, HELLO], ("label", "weight"))
 
@@ -163,6 +170,13 @@ def test_favourable_rows_train_where_the_recipe_wants_it() -> None:
     values = {"prompt": "Hi", "completion": "Hello", "label": True}
     assert said(shown(values, desirable_rows="demonstrations")[0]) == [HI, HELLO]
     assert problem("demonstrations", {**values, "label": False}, desirable_rows="demonstrations")[0] != "fine"
+
+
+def test_a_row_without_its_verdict_is_not_learnt_where_the_recipe_says_that_rows_have_one() -> None:
+    values = {"prompt": "Hi", "completion": "Hello", "label": None}
+    with pytest.raises(RowProblem, match="the row has no verdict"):
+        shown(values, RowReading(format="answer with a verdict"), desirable_rows="demonstrations")
+    assert said(shown(values)[0]) == [HI, HELLO]
 
 
 def test_columns_and_keys_of_turns_that_are_not_used_are_named() -> None:

@@ -98,7 +98,8 @@ _VALUES = {
 #: Settings of other tools that nothing here corresponds to by name: what to do instead.
 _INSTEAD = {
     "a run's models are in its home (PREFLOW_HOME), and preflow export writes one to a folder: remove it": (
-        "output_dir save_dir output_path overwrite_output_dir logging_dir cache_dir"
+        "output_dir save_dir output_path overwrite_output_dir logging_dir cache_dir export_dir merge_adapter "
+        "merge_lora save_merged"
     ),
     "a run that is started again resumes from its last whole checkpoint (save_steps) by itself: remove it": (
         "resume_from_checkpoint auto_resume_from_checkpoints resume save_strategy save_total_limit save_only_model"
@@ -143,11 +144,17 @@ _INSTEAD = {
         "flash_attn flash_attention attn_implementation use_flash_attention_2 xformers_attention sdp_attention "
         "use_liger_kernel liger_kernel enable_liger_kernel torch_compile"
     ),
+    "give it with the data set, as dataset: {path: ..., format: ..., columns: {prompt: ...}}": (
+        "dataset_format dataset_type data_format format columns dataset_text_field text_field text_column "
+        "prompt_column prompt_field chosen_column chosen_field rejected_column rejected_field response_column "
+        "field_messages messages_field column_mapping"
+    ),
     "there is no such setting, and none is needed: remove it": (
         "do_train do_eval do_predict overwrite_cache preprocessing_num_workers dataloader_num_workers "
         "dataset_num_proc remove_unused_columns ddp_timeout ddp_find_unused_parameters disable_tqdm "
         "load_best_model_at_end metric_for_best_model greater_is_better max_samples dataset_processes "
-        "dataset_prepared_path"
+        "dataset_prepared_path adam_beta1 adam_beta2 adam_epsilon device device_map low_cpu_mem_usage use_cache "
+        "shuffle streaming"
     ),
 }  # fmt: skip
 _FOREIGN = {name: text for text, names in _INSTEAD.items() for name in names.split()}
@@ -174,7 +181,7 @@ def _unknown(location: tuple[int | str, ...]) -> str:
         return f"{where}: unknown setting; {_FOREIGN[plain]}"
     if plain in _USUAL:
         return f"{where}: unknown setting; {_neighbour(plain, section)}"
-    near = difflib.get_close_matches(plain, sorted(names), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(plain, sorted(names), n=1, cutoff=0.65)
     hint = f"did you mean '{near[0]}'?" if near else f"valid names here: {', '.join(sorted(names))}"
     return f"{where}: unknown setting; {hint}"
 

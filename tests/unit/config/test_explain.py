@@ -31,6 +31,9 @@ KNOWN = {name for section in SECTIONS for name in section.model_fields}
         ({"torch_dtype": "bfloat16"}, "give bf16: true, false or auto"),
         ({"quantization_bit": 4}, "give use_4bit: true (NF4)"),
         ({"load_in_4bit": True}, "did you mean 'use_4bit'?"),
+        ({"prompt_column": "q"}, "give it with the data set, as dataset: {path: ..., format: ..., columns: {prompt"),
+        ({"export_dir": "out"}, "preflow export writes one to a folder"),
+        ({"stop_tokens": ["x"]}, "valid names here: "),  # no name is near
         ({"dpo": {"load_in_4bit": True}}, "did you mean 'use_4bit', at the top level?"),
         ({"fsdp": "full_shard"}, "did you mean launch.config?"),
         ({"cutoff_len": 512}, "did you mean 'max_seq_length'?"),

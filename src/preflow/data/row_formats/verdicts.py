@@ -65,7 +65,7 @@ def refuse_verdict(row: Row) -> None:
     name = verdict_name(row)
     if name is None:
         if row.form in VERDICT_FORMATS:
-            raise RowProblem("missing_value", "the row has no verdict, though the recipe says so; expected label")
+            raise RowProblem("missing_value", "the row has no verdict; expected label, as the format given has")
         return
     said = f"column '{row.column(name)}' is {row.peek(name)}"
     _require_verdict(row, name)

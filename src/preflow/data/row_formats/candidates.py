@@ -114,7 +114,8 @@ def _winner(row: Row, endings: tuple[str, str]) -> int:
     one_hot = [truth(row.peek(f"winner_model{ending}")) for ending in endings]
     if any(said is not None for said in one_hot):
         row.use(*(f"winner_model{ending}" for ending in endings), "winner_tie")
-        return _decided(row, 0 if one_hot[0] else 1 if one_hot[1] else None, "winner_model_a, winner_model_b")
+        better = None if bool(one_hot[0]) == bool(one_hot[1]) else int(bool(one_hot[1]))
+        return _decided(row, better, "winner_model_a, winner_model_b")
     name = row.first(WINNERS)
     if name is not None:
         row.use(*(f"model{ending}" for ending in endings))

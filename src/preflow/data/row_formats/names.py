@@ -42,7 +42,7 @@ PREFERENCES = (
 #: The other answer beside a conversation that ends with the preferred one (ms-swift).
 REJECTED_ALONE = ("rejected_response", "rejected_messages")
 #: Verdicts on a single answer (KTO).
-VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable", "thumbs_up", "chosen")
+VERDICTS = ("label", "kto_tag", "kto_label", "is_desirable", "desirable", "thumbs_up", "chosen", "rejected")
 #: Columns that say whether a sampled answer came to its end.
 FINISHED = ("finished", "is_finished", "completed")
 TRUNCATED = ("truncated", "is_truncated")
@@ -70,7 +70,7 @@ TRAINED_KEYS = (
 )  # fmt: skip
 MASKED_KEYS = ("masked", "mask", "ignore")
 #: Columns that say the same of the whole row.
-ROW_TRAINED, ROW_MASKED = ("weight", "train"), ("masked",)
+ROW_TRAINED, ROW_MASKED = ("weight", "train", "trainable", "loss_weight", "sample_weight"), ("masked",)
 #: Columns of a list of answers, and the scores (higher is better) and ranks (1 is best) beside them or in its items.
 CANDIDATES = ("responses", "completions", "answers", "candidates", "outputs", "generations", "replies")
 SCORES = ("overall_score", "scores", "score", "ratings", "rating", "rewards", "reward")
@@ -132,7 +132,7 @@ def other_names(name: str, *, mapped: bool) -> frozenset[str]:
         "completion": {*CONVERSATIONS, *ANSWERS, *better, *worse},
         "output": {*CONVERSATIONS, *ANSWERS, *better, *worse},
         "system": SYSTEMS,
-        "label": {*VERDICTS} - {"chosen"},
+        "label": {*VERDICTS} - {"chosen", "rejected"},
         "chosen": {*better, *ANSWERS},
         "rejected": {*worse, *REJECTED_ALONE},
     }

@@ -26,7 +26,10 @@ class Comparison:
 
 def preference_names(row: Row) -> tuple[str, str] | None:
     """The columns of the better and the worse answer; of a row that has but one of them, that and the other's name."""
-    given = [names for names in PREFERENCES if all(map(row.given, names))]
+    given = [
+        names for names in PREFERENCES
+        if all(row.given(name) and not isinstance(row.peek(name), bool) for name in names)
+    ]  # fmt: skip
     both = next((names for names in given if all(map(row.has, names))), given[0] if given else None)
     alone = [name for name in PREFERENCES[0] if row.given(name) and not isinstance(row.peek(name), bool | int | float)]
     return both or (PREFERENCES[0] if alone else None)

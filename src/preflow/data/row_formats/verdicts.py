@@ -37,6 +37,8 @@ _DOWN = frozenset({"down", "thumbs_down", "negative", "dislike", "disliked", "-"
 def favourable(row: Row, name: str) -> bool | None:
     """What a column says of the row's answer, also as 1 and -1; none where it says neither."""
     value = row.peek(name)
+    if name == "rejected":
+        return not value if isinstance(value, bool) else None
     word = normal(value) if isinstance(value, str) and name in _NOTHING_ELSE else ""
     if word in _UP or word in _DOWN:
         return word in _UP

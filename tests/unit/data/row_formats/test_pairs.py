@@ -76,6 +76,8 @@ def test_every_way_gives_the_same_pair(values: dict[str, Any]) -> None:
         ("unfinished_answer", {"prompt": "Hi", "chosen": "Hel", "rejected": "What?", "finish_reason_chosen": "length"}),
         ("unfinished_answer", {"prompt": "Hi", "response_a": "Hel", "response_b": "b", "winner": "a", "finished_a": 0}),
         ("missing_value", {"prompt": "Hi", "response_a": "a", "response_b": "b", "winner": None}),
+        ("no_preference", {"prompt": "Hi", "response_a": "a", "response_b": "b", "winner_model_a": 1,
+                           "winner_model_b": 1}),
         ("missing_value", {"prompt": "Hi", "responses": ["a", "b"], "scores": [1, None]}),
         ("no_preference", {"prompt": "Hi", "answers": [{"text": "a", "score": 1},
                                                        {"text": "Hel", "score": 2, "finish_reason": "length"}]}),

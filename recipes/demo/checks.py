@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +24,9 @@ NEAR_PROMPT = 0.5  # of runs of three words, between training and held-out promp
 LENGTH_BAND = 0.15
 LONGER_WINS = (0.45, 0.55)
 MEAN_BAND = 0.02
+CUE = 0.75  # the lower end of the share of pairs that an opening or a word alone predicts
+CUE_PAIRS = 30  # fewest pairs that have it on one side alone
+OPENINGS = (1, 2, 3)  # words of an opening
 
 
 def normalised(text: str) -> str:
@@ -95,6 +100,33 @@ def check_lengths(name: str, rows: Sequence[Row]) -> None:
         raise ValueError(f"{name}: chosen answers are {ratio:.3f} times as long as rejected ones")
 
 
+def cues(text: str) -> set[str]:
+    """The openings of an answer, and its words."""
+    found = words(text)
+    return {f"the opening {' '.join(found[:count])!r}" for count in OPENINGS} | {f"the word {word!r}" for word in found}
+
+
+def lower_end(share: float, count: int) -> float:
+    """Of the 95 % interval of a share (Wilson 1927)."""
+    z = 1.96
+    centre = share + z * z / (2 * count)
+    return (centre - z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)) / (1 + z * z / count)
+
+
+def check_cues(name: str, rows: Sequence[Row]) -> None:
+    """No opening and no word gives the label away: both sides are worded alike."""
+    chosen: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    for row in rows:
+        one, other = cues(row["chosen"]), cues(row["rejected"])
+        chosen.update(one - other)
+        rejected.update(other - one)
+    for cue in sorted(chosen.keys() | rejected.keys()):
+        count, most = chosen[cue] + rejected[cue], max(chosen[cue], rejected[cue])
+        if count >= CUE_PAIRS and lower_end(most / count, count) >= CUE:
+            raise ValueError(f"{name}: {cue} marks {chosen[cue]} chosen and {rejected[cue]} rejected answers")
+
+
 def check_held_out(training: Sequence[Row], held_out: Sequence[Row]) -> None:
     """Training and held-out rows share no similar prompt and no run of RUN words in an answer."""
     prompts = [runs(row["prompt"], 3) for row in training]
@@ -118,5 +150,6 @@ def check_all(files: dict[str, list[Row]], held_out: str) -> None:
         if "rejected" in rows[0]:
             check_sides(name, rows)
             check_lengths(name, rows)
+            check_cues(name, rows)
     training = [row for name, rows in files.items() if name != held_out for row in rows]
     check_held_out(training, files[held_out])

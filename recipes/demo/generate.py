@@ -4,9 +4,11 @@
     python recipes/demo/generate.py --check    exits 1 if the files differ from what it would write
 
 The subject is customer support. What is said lives in content/ (see its README); this script only
-puts it together: for each topic it draws distinct customer messages, and to each a courteous answer
-with a concrete next step and an equally long dismissive one without, or, for the demonstrations, a
-correct answer of uneven tone as a support log would have it.
+puts it together: for each topic it draws distinct customer messages, and to each a helpful answer
+(a concrete step, and what happens then) and an equally long evasive one (a step that leads nowhere,
+and an excuse), or, for the demonstrations, a correct answer of uneven tone as a support log would
+have it. Chosen and rejected are worded by the same phrases, drawn alike: no opening, word or tone
+gives the label away, only what is said helps or does not.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ import yaml
 from checks import LENGTH_BAND, RUN, SHINGLE, Row, check_all, normalised, runs, size
 
 HERE = Path(__file__).resolve().parent
-SEED = 20
-DEMONSTRATIONS_PER_TOPIC = 8
-PREFERENCES_PER_TOPIC = 12
+SEED = 23
+DEMONSTRATIONS_PER_TOPIC = 12  # 612: more than 500 beside the tenth that is held out
+PREFERENCES_PER_TOPIC = 10  # 510
 HELD_OUT_PER_TOPIC = 10
 TRIES = 10_000  # before giving up on a message
 FRESH = 0.78  # the largest overlap of two answers, a little under the limit of checks.py
@@ -101,20 +103,21 @@ class Writer:
         drawn = {slot: self.rng.choice(message.fitting[slot]) for slot in SLOTS}
         return drawn | {"thing": message.thing}
 
-    def courteous(self, message: Message) -> str:
-        """A concrete step and what happens then, kind words before or behind or both."""
+    def answer(self, message: Message, step: str, clause: str) -> str:
+        """Kind words before or behind or both, a step, and mostly a clause: the same phrases for both sides."""
         ack, end = self.pick("acks"), self.pick("closers")
-        core = [self.pick("step_frames"), self.pick("next_frames")]
-        parts = self.rng.choice([[ack, *core], [ack, *core], [*core, end], [ack, core[0], end]])
-        return self.text(" ".join(parts), **self.slots(message))
+        core = [self.pick("step_frames"), self.pick("clause_frames")]
+        parts = self.rng.choice([[ack, *core], [ack, *core, end], [*core, end], [ack, core[0], end]])
+        return self.text(" ".join(parts), **self.slots(message) | {"step": step, "clause": clause})
 
-    def dismissive(self, message: Message) -> str:
-        """A shrug about the topic and one to three sentences that lead nowhere."""
-        tails = self.rng.sample(self.phrases["tails"], self.rng.choice([1, 2, 2, 3]))
-        parts = [self.pick("brush_offs"), *tails]
-        if self.rng.random() < 0.2:
-            parts = [parts[1], parts[0], *parts[2:]]
-        return self.text(" ".join(parts), **self.slots(message))
+    def helpful(self, message: Message) -> str:
+        """A concrete step and what happens then."""
+        drawn = self.slots(message)
+        return self.answer(message, drawn["step"], drawn["next"])
+
+    def evasive(self, message: Message) -> str:
+        """A step that leads nowhere and an excuse."""
+        return self.answer(message, self.pick("vague_steps"), self.slots(message)["shrug"])
 
     def logged(self, message: Message) -> str:
         """A past answer: right, but warm, plain or brusque as it happened to be."""
@@ -131,10 +134,10 @@ class Writer:
         self.said.extend(runs(text, SHINGLE) for text in texts)
 
     def pair(self, message: Message, tilt: int) -> tuple[str, str]:
-        """A courteous and a dismissive answer; the sign of `tilt` says which is longer."""
+        """A helpful and an evasive answer; the sign of `tilt` says which is longer."""
         for _ in range(TRIES):
-            chosen = self.courteous(message)
-            rejected = self.dismissive(message)
+            chosen = self.helpful(message)
+            rejected = self.evasive(message)
             gap = size(chosen) - size(rejected)
             fits = 0 < gap * tilt <= LENGTH_BAND / 2 * min(size(chosen), size(rejected))
             in_range = size(chosen) in SIZES and size(rejected) in SIZES

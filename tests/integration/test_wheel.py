@@ -86,8 +86,8 @@ def test_packaged_recipes_are_found_by_name_with_their_data(installed: Path, tmp
     before = sorted(path for path in packages.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__")
     done = preflow(installed, tmp_path, "validate", "demo")
     assert done.returncode == os.EX_OK, done.stderr
-    assert "demonstrations: 408 rows in" in done.stdout
-    assert "preferences: 832 rows in" in done.stdout, "612 to train on and 220 held out"
+    assert "demonstrations: 612 rows in" in done.stdout
+    assert "preferences: 730 rows in" in done.stdout, "510 to train on and 220 held out"
     after = sorted(path for path in packages.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__")
     assert after == before
     (tmp_path / "demo").write_text("strategy: nonsense", encoding="utf-8")

@@ -90,7 +90,7 @@ def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch, error: Exception, kind:
 def test_the_hubs_own_client_that_finds_no_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """``huggingface_hub`` speaks httpx2, whose errors are no errors of httpx."""
 
-    def offline(self: object, name: str, timeout: float) -> None:
+    def offline(self: object, name: str, **_: object) -> None:
         raise NO_ROUTE
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)

@@ -98,6 +98,8 @@ def _require_plain_weights(name: str, config: Mapping[str, Any], *, use_4bit: bo
     found = next((q for q in _quantizations(config) if q), None)
     if found is None:
         return
+    if not isinstance(found, dict):  # its name alone
+        found = {"quant_method": found}
     method = str(found.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in found else "an unknown format"))
     if method != "bitsandbytes":
         raise UnfitModelError(
@@ -115,7 +117,7 @@ def _require_plain_weights(name: str, config: Mapping[str, Any], *, use_4bit: bo
         )
 
 
-def _quantizations(config: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
+def _quantizations(config: Mapping[str, Any]) -> Iterator[Any]:
     """Where configurations say how weights are quantized; a model of several parts says it below."""
     yield config.get("quantization_config")
     yield config.get("compression_config")

@@ -71,6 +71,7 @@ def test_what_is_no_causal_language_model_is_refused_by_name(tmp_path: Path, con
     [
         ({"quant_method": "gptq", "bits": 4}, "quantized with GPTQ"),
         ({"quant_method": "awq", "bits": 4}, "quantized with AWQ"),
+        ("awq", "quantized with AWQ"),
         ({"quant_method": "fp8"}, "quantized with FP8"),
         ({"quant_method": "compressed-tensors"}, "quantized with compressed-tensors"),
         ({"bits": 4}, "quantized with an unknown format"),

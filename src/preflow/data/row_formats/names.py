@@ -70,7 +70,11 @@ TRAINED_KEYS = (
 )  # fmt: skip
 MASKED_KEYS = ("masked", "mask", "ignore")
 #: Columns that say the same of the whole row.
-ROW_TRAINED, ROW_MASKED = ("weight", "train", "trainable", "loss_weight", "sample_weight"), ("masked",)
+ROW_TRAINED = (
+    *("weight", "train", "trainable", "loss_weight", "sample_weight"),
+    *("is_correct", "accepted", "is_accepted"),  # a wrong answer is no example, a right one an ordinary one
+)
+ROW_MASKED = ("masked",)
 #: Columns of a list of answers, and the scores (higher is better) and ranks (1 is best) beside them or in its items.
 CANDIDATES = ("responses", "completions", "answers", "candidates", "outputs", "generations", "replies")
 SCORES = ("overall_score", "scores", "score", "ratings", "rating", "rewards", "reward")

@@ -104,6 +104,13 @@ def test_thoughts_stay_beside_the_answer(values: dict[str, Any]) -> None:
     assert row.messages[1].to_json()["reasoning_content"] == "A greeting."
 
 
+@pytest.mark.parametrize("column", ["is_correct", "accepted", "is_accepted"])
+def test_an_answer_that_was_found_right_is_an_ordinary_demonstration(column: str) -> None:
+    row, notes = shown({"prompt": "Hi", "completion": "Hello", column: True})
+    assert said(row) == [HI, HELLO]
+    assert notes.columns == ()
+
+
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "label": False}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "kto_tag": "False"}),
@@ -113,6 +120,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "chosen": False, "rejected": True}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "rejected": True}),
     ("nothing_to_train", {"prompt": "Hi", "completion": "Hello", "loss_weight": 0}),
+    ("nothing_to_train", {"prompt": "Hi", "completion": "Hello", "is_correct": False}),
+    ("nothing_to_train", {"question": "Hi", "answer": "Hello", "accepted": "false"}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "label": "f"}),
     ("undesirable_answer", {"prompt": "Hi", "completion": "Hello", "kto_tag": "Negative"}),
     ("wrong_type", {"prompt": "Hi", "completion": "Hello", "kto_tag": "meh"}),

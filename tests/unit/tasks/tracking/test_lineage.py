@@ -30,7 +30,8 @@ def test_parameters_have_the_same_names_in_every_run() -> None:
 def test_this_process_is_not_gone_and_an_ended_one_is() -> None:
     assert not is_gone(process_tags())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        started = process_tags() | {"pid": str(child.pid)}
+        earlier = (datetime.now(UTC) - timedelta(minutes=1)).isoformat(timespec="milliseconds")
+        started = process_tags() | {"pid": str(child.pid), "process_started": earlier}
         assert is_gone(started)  # the id is in use, by a process that started at another time
         assert child.stdin is not None
         child.stdin.close()

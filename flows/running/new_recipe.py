@@ -131,7 +131,7 @@ def recipe_text(files: Sequence[FileFacts], profile: Profile, output: Path) -> s
     for kind, stage in _STAGES.items():
         if stage in stages:
             lines += _section(stage, [facts for facts in files if facts.kind == kind], profile, output)
-    return _aligned(lines)
+    return _joined(lines)
 
 
 def _section(stage: str, files: list[FileFacts], profile: Profile, output: Path) -> Iterator[Line]:
@@ -221,7 +221,7 @@ def _scalar(value: Any) -> str:
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def _aligned(lines: Sequence[Line]) -> str:
+def _joined(lines: Sequence[Line]) -> str:
     texts = [("  " * depth + text, " ".join(comment.split())) for depth, text, comment in lines]
     return "".join(f"{text} # {comment}\n" if comment else f"{text}\n" for text, comment in texts)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
 
-from flows.running.recognition import first_rows, recognised_kinds, sources_of
+from flows.running.recognition import first_rows, recognised_kinds, require_one_kind, sources_of
 from preflow.config.validation import ReadingSettings, RowReading
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.jsonl import from_quarantine
@@ -82,12 +82,8 @@ def file_facts(entry: str, kind: DataKind | None = None) -> FileFacts:
     if not rows:
         raise ConfigError(f"{entry} holds no row that can be read: preflow validate {entry} says why")
     seen = recognised_kinds(rows if len(sources) == 1 else [*rows, *first_rows(sources)], ReadingSettings())
-    if kind is None and len(seen) > 1:
-        others = "" if len(sources) == 1 else ", or the files one by one"
-        raise ConfigError(
-            f"the rows of {entry} can be read in two ways: --kind demonstrations ({seen['demonstrations']}), or --kind "
-            f"preferences ({seen['preferences']}). Give one of them{others}"
-        )
+    if kind is None:
+        require_one_kind(entry, seen, "" if len(sources) == 1 else ", or the files one by one")
     facts = FileFacts(entry, kind or _first_kind(seen), held_out=_is_held_out(entry))
     if not seen:
         facts.reading = _by_words(entry, rows)

@@ -1,6 +1,6 @@
 """What the files that a user names on the command line hold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from preflow.config.loading import recipe_for_data
@@ -34,12 +34,26 @@ def kind_of(entry: str) -> DataKind:
         DataFileError: It is absent or cannot be read.
     """
     seen = recognised_kinds(first_rows(sources_of(entry)), ReadingSettings())
+    require_one_kind(entry, seen)
+    return next(iter(seen), "preferences")
+
+
+def require_one_kind(entry: str, seen: Mapping[DataKind, str], others: str = "") -> None:
+    """Ask which kind is meant where rows can be read as both, with the first row of each.
+
+    Args:
+        entry: What holds the rows.
+        seen: Of ``recognised_kinds``.
+        others: What else can be given, in words.
+
+    Raises:
+        ConfigError: The rows can be read as demonstrations and as pairs.
+    """
     if len(seen) > 1:
         raise ConfigError(
             f"the rows of {entry} can be read in two ways: --kind demonstrations ({seen['demonstrations']}), or --kind "
-            f"preferences ({seen['preferences']}). Give one of them"
+            f"preferences ({seen['preferences']}). Give one of them{others}"
         )
-    return next(iter(seen), "preferences")
 
 
 def first_rows(sources: Iterable[DataSource]) -> list[RawRow]:

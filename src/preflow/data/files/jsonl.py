@@ -1,6 +1,7 @@
 """Rows of JSONL files: each line by a quick parser, and by the standard library where that one cannot decide."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from preflow.data.text import quoted
 
 #: Columns that tell a line of the quarantine from a row of data.
 _QUARANTINED = frozenset({"kind", "file", "row", "finding", "values"})
+#: In a line with a whole number that may be beyond 64 bits, of which orjson makes a rounded one.
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 class _RepeatedKey(dict[str, Any]):
@@ -63,7 +66,7 @@ def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
         quick = orjson.loads(line)
     except orjson.JSONDecodeError:
         return _careful_row(line, name, number)
-    if type(quick) is dict and not _may_repeat_a_key(line, quick):
+    if type(quick) is dict and not _may_repeat_a_key(line, quick) and _LONG_NUMBER.search(line) is None:
         return RawRow(name, number, quick)
     return _careful_row(line, name, number)
 

@@ -18,6 +18,9 @@ from preflow.formats import file_format, known_suffixes
 
 #: The beginning of what git keeps in place of a large file whose contents were not fetched.
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+#: The line that JSON over several lines begins with, and what its last line begins with; bytes in which that is found.
+_CLOSED_BY = {b"[": (b"]", b"}]"), b"{": (b"}",)}
+_TAIL = 4096
 
 
 def resolve_sources(dataset: Sequence[str | Dataset]) -> tuple[DataSource, ...]:
@@ -180,14 +183,24 @@ def _file_source(path: Path) -> DataSource:
 
 
 def _is_json(path: Path, head: bytes) -> bool:
-    """Whether a file begins as JSON over several lines does, or is one array of objects in a single line."""
+    """Whether a file begins and ends as JSON over several lines does, or is one array of objects in a single line.
+
+    A first line that was cut to its brace, among good ones, is a bad row and no such file.
+    """
     begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if begins.partition(b"\n")[0].strip() in {b"[", b"{"}:
-        return True
+    first = begins.partition(b"\n")[0].strip()
+    if first in _CLOSED_BY:
+        return _last_line(path).startswith(_CLOSED_BY[first])
     if not begins.startswith(b"[") or not begins[1:].lstrip().startswith(b"{"):
         return False
     with path.open("rb") as stream:
         return sum(1 for _ in islice((line for line in stream if line.strip()), 2)) == 1
+
+
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _TAIL))
+        return stream.read().rstrip().rpartition(b"\n")[2].lstrip()
 
 
 def _cannot_be_read(path: Path, error: OSError) -> DataFileError:

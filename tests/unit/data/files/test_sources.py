@@ -121,8 +121,9 @@ def test_an_array_in_a_file_of_lines_is_one_error_with_its_remedy(tmp_path: Path
         (tmp_path / "a.jsonl").write_text(text)
         with pytest.raises(DataFileError, match=r"is one JSON text, not an object per line; rename it to a\.json"):
             resolve_sources([str(tmp_path / "a.jsonl")])
-    (tmp_path / "a.jsonl").write_text('[{"role": "user"}]\n{"prompt": "Hi"}\n')  # one bad line among good ones
-    resolve_sources([str(tmp_path / "a.jsonl")])
+    for first in ('[{"role": "user"}]', "{", "["):  # one bad line among good ones
+        (tmp_path / "a.jsonl").write_text(f'{first}\n{{"prompt": "Hi"}}\n')
+        resolve_sources([str(tmp_path / "a.jsonl")])
 
 
 def test_the_first_rows_of_an_entry_are_those_of_its_files_together(tmp_path: Path) -> None:

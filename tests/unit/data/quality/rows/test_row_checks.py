@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from preflow.config.validation import ValidationSettings
@@ -83,6 +83,8 @@ JSON = st.recursive(
 
 
 @given(JSON)
+@example({"prompt": -(2**63) - 1})  # beyond 64 bits orjson gives a float
+@example({"prompt": [2**64]})
 def test_the_quick_parser_reads_what_the_careful_one_reads(value: Any) -> None:
     line = json.dumps(value).encode()
     row = jsonl_row(line, "f", 1)

@@ -12,6 +12,7 @@ from preflow.errors import DataUnfitError
 
 if TYPE_CHECKING:
     from preflow.data.rows import Demonstration, Pair
+    from preflow.data.tokens.row_counts import RowCounts
     from preflow.data.validated import DataKind
     from preflow.models.resolve import ModelRef
 
@@ -23,6 +24,8 @@ class Rows(NamedTuple):
     held_out: list[tuple[int, ...]]
     common: int
     """Length of the prefix that the prompts of all training rows share, as a system message."""
+    notes: tuple[str, ...] = ()
+    """What the chat template did to rows, as the run says it."""
 
 
 def read_model(recipe: Recipe) -> "ModelRef":
@@ -47,6 +50,7 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     """
     from preflow.data.splits import SplitRows, assign_splits, split_key
     from preflow.data.tokens.chat_template import Renderer
+    from preflow.data.tokens.row_counts import RowCounts, template_notes
     from preflow.estimates.workload import common_prefix_length
     from preflow.models.loading import load_tokenizer
 
@@ -62,8 +66,9 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
     for (stage, settings), (held, leaking) in zip(
         prepared.recipe.training_sections, assign_splits(splits), strict=True
     ):
+        counts = RowCounts()
         parts = [
-            _tokens([found[stage][place] for place in np.flatnonzero(mask)], settings, renderer)
+            _tokens([found[stage][place] for place in np.flatnonzero(mask)], settings, renderer, counts)
             for mask in (~held & ~leaking, held)
         ]
         if not parts[0]:
@@ -74,7 +79,8 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
             )
         prompts, train = zip(*parts[0], strict=True)
         common = common_prefix_length(prompts, train, settings.max_seq_length)
-        lengths_of[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common)
+        notes = tuple(text for _, text in template_notes(counts))
+        lengths_of[stage] = Rows(list(train), [tokens for _, tokens in parts[1]], common, notes)
     return lengths_of
 
 
@@ -117,16 +123,20 @@ def _named(prepared: PreparedRun, stage: str) -> "list[tuple[Demonstration | Pai
     return rows
 
 
-def _tokens(rows: Any, settings: TrainingSettings, renderer: Any) -> list[tuple[list[int], tuple[int, ...]]]:
-    """Of the rows that fit: the prompt's token ids, and how many tokens each part has."""
+def _tokens(
+    rows: Any, settings: TrainingSettings, renderer: Any, counts: "RowCounts"
+) -> list[tuple[list[int], tuple[int, ...]]]:
+    """Of the rows that fit: the prompt's token ids, and how many tokens each part has; what happened is counted."""
     from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 
     limit = settings.max_seq_length, settings.overlong_response
     if isinstance(settings, SftSettings):
-        tokens, _ = tokenize_demonstrations(rows, renderer, *limit, train_on=settings.train_on)
+        tokens, seen = tokenize_demonstrations(rows, renderer, *limit, train_on=settings.train_on)
+        counts.add(seen)
         masks = [row.response_mask for row in tokens]
         return [
             (row.input_ids[: mask.index(True)], (len(mask), sum(mask))) for row, mask in zip(tokens, masks, strict=True)
         ]
-    scored, _ = tokenize_pairs(rows, renderer, *limit)
+    scored, seen = tokenize_pairs(rows, renderer, *limit)
+    counts.add(seen)
     return [(row.prompt_ids, (len(row.prompt_ids), len(row.chosen_ids), len(row.rejected_ids))) for row in scored]

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.planning.devices import USABLE, Device, DeviceChoice, device_for, on_gpu
-from flows.planning.row_lengths import position_warnings, read_lengths, read_model
+from flows.planning.row_lengths import Rows, position_warnings, read_lengths, read_model
 from flows.planning.stages import StageEstimate, Suggestion, shapes_of, stage_estimates, suggest
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
@@ -34,6 +34,8 @@ class RunEstimate(NamedTuple):
     """Whether rows are padded, since the architecture is not packed."""
     warnings: Sequence[str] = ()
     """What the model's positions say of the rows."""
+    notes: Sequence[str] = ()
+    """What the chat template did to rows."""
 
 
 def print_plan(
@@ -58,6 +60,8 @@ def print_plan(
     console.print(caption(run, measured=rate is None), style="dim", markup=False)
     for line in run.warnings:
         console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
+    for line in run.notes:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
     fits = all(stage.fits(run.recipe, run.device) for stage in run.stages)
     console.print(verdict(run), style="bold green" if fits else "bold red", markup=False)
     if not fits:
@@ -74,7 +78,16 @@ def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
     stages = stage_estimates(recipe, shapes, rows, device.precision)
     needs = {stage.name: need for stage in stages if (need := stage.memory_on(recipe, device)) is not None}
     padded = any(not shape.supports_packing for shape in shapes.values())
-    return RunEstimate(recipe, device, stages, needs, padded, position_warnings(recipe, base, rows))
+    return RunEstimate(recipe, device, stages, needs, padded, position_warnings(recipe, base, rows), _notes(rows))
+
+
+def _notes(rows: Mapping[str, Rows]) -> list[str]:
+    """What the chat template did, by stage; said once where stages say the same."""
+    said: dict[str, list[str]] = {}
+    for stage, held in rows.items():
+        for note in held.notes:
+            said.setdefault(note, []).append(stage)
+    return [f"{' and '.join(stages)}: {note}" for note, stages in said.items()]
 
 
 def stage_table(run: RunEstimate) -> Table:

@@ -1,11 +1,13 @@
 """A recipe for a user's own files, with a comment beside every setting that matters."""
 
-import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from flows.running.file_facts import FileFacts
 from flows.running.preparation import PACKAGED_RECIPES
@@ -48,8 +50,6 @@ _STAGE_COMMENTS = {
     ("dpo", "learning_rate"): "peak rate; about 5e-6 for an adapter",
     ("dpo", "beta"): "higher keeps the policy closer to the reference",
 }
-#: Words that YAML reads as other values than text.
-_YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 _STRATEGIES = {
     ("sft", "dpo"): ("two-stage", "SFT on the demonstrations, then DPO on the pairs against it"),
     ("sft",): ("sft", "the files hold demonstrations alone"),
@@ -131,7 +131,7 @@ def recipe_text(files: Sequence[FileFacts], profile: Profile, output: Path) -> s
     for kind, stage in _STAGES.items():
         if stage in stages:
             lines += _section(stage, [facts for facts in files if facts.kind == kind], profile, output)
-    return _joined(lines)
+    return _lines_text(lines)
 
 
 def _section(stage: str, files: list[FileFacts], profile: Profile, output: Path) -> Iterator[Line]:
@@ -212,16 +212,13 @@ def _longest(files: Sequence[FileFacts]) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A value in YAML."""
-    if isinstance(value, float) and not value.is_integer():
-        return re.sub(r"^(\d)e", r"\1.0e", f"{value:g}")
-    if not isinstance(value, str):
-        return json.dumps(value)
-    plain = re.fullmatch(r"[A-Za-z/][\w./-]*( [\w./-]+)*", value, re.ASCII) and value.lower() not in _YAML_WORDS
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    """A value in YAML, in one line."""
+    quote = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=quote, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").removesuffix("\n")
 
 
-def _joined(lines: Sequence[Line]) -> str:
+def _lines_text(lines: Sequence[Line]) -> str:
     texts = [("  " * depth + text, " ".join(comment.split())) for depth, text, comment in lines]
     return "".join(f"{text} # {comment}\n" if comment else f"{text}\n" for text, comment in texts)
 

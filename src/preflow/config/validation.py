@@ -90,12 +90,15 @@ def _datasets(value: Any) -> Any:
     if value is None:
         return None
     entries = [value] if isinstance(value, str | Mapping | Dataset) else value
-    return tuple(map(_dataset, entries)) if isinstance(entries, list | tuple) else value
+    return tuple(map(_dataset, entries)) if isinstance(entries, list | tuple) else _dataset(entries)
 
 
 def _dataset(entry: Any) -> Any:
-    if not isinstance(entry, Mapping | Dataset):
+    if isinstance(entry, str):
         return entry
+    if not isinstance(entry, Mapping | Dataset):
+        got = "nothing" if entry is None else f"{type(entry).__name__} {entry!r}"
+        raise ValueError(f"expected a path, a mapping {{path: ...}}, or a list of them, got {got}")  # noqa: TRY004
     if isinstance(entry, Mapping):
         unknown = next((str(key) for key in entry if key not in Dataset.model_fields), None)
         if unknown is not None:

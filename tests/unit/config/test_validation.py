@@ -45,6 +45,9 @@ def test_an_override_says_more_about_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        ("[[a.jsonl]]", "expected a path, a mapping {path: ...}, or a list of them, got list"),
+        ("5", "expected a path, a mapping {path: ...}, or a list of them, got int 5"),
+        ("[a.jsonl, null]", "expected a path, a mapping {path: ...}, or a list of them, got nothing"),
         ("{path: p.jsonl, colums: {}}", "'colums' is no setting of a data set: did you mean 'columns'"),
         ("{path: p.jsonl, format: alpacca}", "format is 'alpacca', which is no format of rows: did you mean 'alpaca'"),
         ("{path: p.jsonl, format: sharegpt}", "format is 'sharegpt', which is called 'conversation' here"),

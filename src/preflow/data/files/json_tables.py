@@ -6,6 +6,14 @@ from itertools import chain
 from typing import Any
 
 _SPACE = " \t\r\n"
+#: Names under which files keep their rows as a list beside what describes them (pandas' ``orient="table"``, the hub's
+#: server of rows, answers of web interfaces).
+_ROWS = frozenset({"data", "rows", "examples", "instances", "records", "items", "samples"})
+#: Columns beside which such a list is a part of one row.
+_COLUMNS = frozenset({
+    *("prompt", "question", "query", "instruction", "input", "problem", "text", "messages", "conversations"),
+    *("completion", "response", "answer", "output", "chosen", "rejected"),
+})  # fmt: skip
 
 
 def is_table(value: Any) -> bool:
@@ -17,10 +25,13 @@ def table_rows(value: Any) -> Iterator[dict[str, Any]] | None:
     """The rows of a table; none where the value is no table.
 
     ``{"columns": [...], "data": [[...], ...]}``, ``{"prompt": {"0": ..., "1": ...}, ...}``, ``{"0": {...}, ...}`` and
-    ``{"prompt": [...], "completion": [...]}`` are tables.
+    ``{"prompt": [...], "completion": [...]}`` are tables, and so is ``{"data": [{...}, ...]}``, whatever describes the
+    rows beside them.
     """
     if not isinstance(value, dict) or not value:
         return None
+    if (inner := _inner_rows(value)) is not None:
+        return iter(inner)
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list) and set(value) <= {"columns", "data", "index"}:
         return _split(columns, data)
@@ -28,6 +39,21 @@ def table_rows(value: Any) -> Iterator[dict[str, Any]] | None:
     if all(isinstance(column, dict) for column in held):
         return _of_objects(value)
     return _of_lists(value) if all(isinstance(column, list) for column in held) and not _is_row(value) else None
+
+
+def _inner_rows(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The one list of rows of an object that is no row itself."""
+    found = [key for key, held in value.items() if key.lower() in _ROWS and _is_list_of_rows(held)]
+    if len(found) != 1 or any(key.lower() in _COLUMNS for key in value):
+        return None
+    rows: list[dict[str, Any]] = value[found[0]]
+    if all("row_idx" in row and isinstance(row.get("row"), dict) for row in rows):
+        return [row["row"] for row in rows]
+    return rows
+
+
+def _is_list_of_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) and not _is_turn(row) for row in value)
 
 
 def _of_objects(value: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]] | None:

@@ -1,5 +1,6 @@
 """The files and hub data sets that a recipe's ``dataset`` names, and the digest of what each of them holds."""
 
+import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,13 @@ from preflow.config.validation import Dataset, did_you_mean
 from preflow.data.files.hub_datasets import is_hub, may_be_hub_name, pin_commit
 from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.reader import read_rows, require_columns
-from preflow.data.files.split_names import is_housekeeping, split_files, split_label, training_files
+from preflow.data.files.split_names import (
+    is_housekeeping,
+    several_training_splits,
+    split_files,
+    split_label,
+    training_files,
+)
 from preflow.data.text import printable
 from preflow.errors import DataFileError
 from preflow.fingerprints.files import file_digest
@@ -21,6 +28,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: The line that JSON over several lines begins with, and what its last line begins with; bytes in which that is found.
 _CLOSED_BY = {b"[": (b"]", b"}]"), b"{": (b"}",)}
 _TAIL = 4096
+_BARE_VARIABLE = re.compile(r"\$[A-Za-z_]")
 
 
 def resolve_sources(dataset: Sequence[str | Dataset]) -> tuple[DataSource, ...]:
@@ -97,7 +105,7 @@ def _resolve_entry(entry: Dataset) -> list[DataSource]:
         if entry.revision is not None:
             _require_checked_out(path, entry.revision)
         found = _files_of(path)
-        files, left_out = training_files(found) if entry.split is None else _of_split(path, found, entry.split)
+        files, left_out = _to_train_on(path, found) if entry.split is None else _of_split(path, found, entry.split)
         named = tuple(name.as_posix() for name in left_out)
         return [_file_source(path / file).model_copy(update={"left_out": named}) for file in files]
     for name in ("split", "revision"):
@@ -107,6 +115,16 @@ def _resolve_entry(entry: Dataset) -> list[DataSource]:
                 "hub data set"
             )
     return [_file_source(path)]
+
+
+def _to_train_on(folder: Path, names: list[PurePath]) -> tuple[list[PurePath], list[PurePath]]:
+    files, left_out = training_files(names)
+    if splits := several_training_splits(files):
+        raise DataFileError(
+            f"folder {folder} has training splits for different stages: {', '.join(splits)}; name one, for example "
+            f"dataset: {{path: {folder}, split: {splits[0]}}}"
+        )
+    return files, left_out
 
 
 def _of_split(folder: Path, names: list[PurePath], split: str) -> tuple[list[PurePath], list[PurePath]]:
@@ -210,4 +228,6 @@ def _cannot_be_read(path: Path, error: OSError) -> DataFileError:
         with suppress(OSError):
             names = sorted(p.name for p in path.parent.iterdir() if file_format(p))[:8]
             hint = f"; data files in {path.parent}: {', '.join(names)}" if names else ""
+        if _BARE_VARIABLE.search(str(path)):
+            hint += "; a variable of the environment is written ${NAME}"
     return DataFileError(f"data file {path} cannot be read: {reason}{hint}")

@@ -16,6 +16,8 @@ _OTHER = frozenset(
     {"test", "testing", "tests", "eval", "evaluation", "valid", "validation", "val", "dev", "heldout", "holdout"}
 )
 _SAME = (_TRAIN, {"test", "testing", "tests"}, {"eval", "evaluation"}, {"valid", "validation", "val", "dev"})
+#: Words by which several training splits of one data set differ (``train_sft``, ``train_prefs``).
+_PURPOSES = frozenset({"sft", "gen", "prefs", "pref", "preference", "preferences", "dpo", "rm", "reward", "kto"})
 #: The end of a shard's name, and names of files that say nothing of their split.
 _SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 _PLAIN = re.compile(r"(data|part|file|shard|\d+)", re.IGNORECASE)
@@ -50,6 +52,16 @@ def training_files(names: Sequence[PurePath]) -> tuple[list[PurePath], list[Pure
     if len(other) == len(names):
         return list(names), []
     return [name for name in names if split_of(name) != "other"], other
+
+
+def several_training_splits(names: Sequence[PurePath]) -> list[str]:
+    """The training splits of a folder that are meant for different stages and may hold the same rows; else none."""
+    found: dict[frozenset[str], str] = {}
+    for name in names:
+        label = split_label(name)
+        if _words(label) & _TRAIN and (purpose := _words(label) & _PURPOSES):
+            found.setdefault(frozenset(purpose), label)
+    return sorted(found.values()) if len(found) > 1 else []
 
 
 def split_files(names: Sequence[PurePath], split: str) -> list[PurePath]:

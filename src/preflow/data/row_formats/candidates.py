@@ -13,6 +13,7 @@ from preflow.data.row_formats.names import (
     FINISHED,
     RANKS,
     SCORES,
+    SHP_ANSWERS,
     TRUNCATED,
     WINNERS,
     normal,
@@ -148,6 +149,9 @@ def _decided(row: Row, better: int | None, column: str) -> int:
 def _verdict(row: Row, value: Any, name: str, endings: tuple[str, str]) -> int | None:
     """What a verdict names: 0 the first answer, 1 the second, none a tie."""
     whole = number(value)
+    columns = two_names(row) or ("", "")
+    if columns[:2] == SHP_ANSWERS and name == "labels" and whole in (0, 1):
+        return 0 if whole == 1 else 1
     if whole is not None and endings != ("_a", "_b") and whole in (places := [int(end.strip("_")) for end in endings]):
         return places.index(int(whole))
     word = normal(value) if isinstance(value, str) else ""
@@ -156,7 +160,6 @@ def _verdict(row: Row, value: Any, name: str, endings: tuple[str, str]) -> int |
     models = [row.peek(f"model{ending}") for ending in endings]
     if isinstance(value, str) and models.count(value) == 1:
         return models.index(value)
-    columns = two_names(row) or ("", "")
     for place, ending in enumerate(endings):
         names = {f"{base}{ending}" for base in ("model", *_BASES)}
         if word in {ending.strip("_"), ("left", "right")[place], columns[place], *names}:

@@ -19,7 +19,7 @@ from preflow.data.row_formats.names import (
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.texts import clean
-from preflow.data.row_formats.turns import Turn, is_trained, refuse_unfinished
+from preflow.data.row_formats.turns import Turn, is_trained, read_prompt, refuse_unfinished
 from preflow.data.rows import Message
 from preflow.data.text import is_blank
 
@@ -63,6 +63,8 @@ def conditioned(row: Row, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         value = row.get(name)
         if value is None or (isinstance(value, str) and (is_blank(value) or is_written_null(value))):
             continue
+        if isinstance(value, dict) and isinstance(value.get("parts"), list):  # Gemini's
+            value = read_prompt(value | {"role": "user"}, row.column(name), row.notes)[0].message.content
         if not isinstance(value, str):
             raise RowProblem("wrong_type", f"'{row.column(name)}' is {type(value).__name__}, expected text")
         if turns[0].message.role != "system":

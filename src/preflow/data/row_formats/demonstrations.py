@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from preflow.data.row_formats.cells import is_empty, is_written_null, parse_list
+from preflow.data.row_formats.cells import is_empty, is_written_null, looks_like_turns, parse_list
 from preflow.data.row_formats.conditions import conditioned, with_reasoning
-from preflow.data.row_formats.names import ADDITIONS, ANSWERS, CONVERSATIONS, HISTORY, PROMPTS
+from preflow.data.row_formats.names import ADDITIONS, ANSWERS, CONVERSATIONS, HISTORY, PROMPTS, SHP_ANSWERS
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.texts import parse_transcript
@@ -18,7 +18,7 @@ Conversation = tuple[tuple[Turn, ...], int]
 
 def conversation(row: Row) -> Conversation:
     """A column that holds the whole conversation."""
-    name = row.first(CONVERSATIONS, null=True) or "messages"
+    name = conversation_name(row) or row.first(CONVERSATIONS, null=True) or "messages"
     value = row.get(name)
     if value is None:
         raise RowProblem("missing_value", f"'{row.column(name)}' is null")
@@ -28,13 +28,29 @@ def conversation(row: Row) -> Conversation:
 
 def has_conversation(row: Row) -> bool:
     """Whether a column holds a whole conversation."""
-    return row.first(CONVERSATIONS) is not None
+    name = conversation_name(row)
+    return name is not None and (not is_empty(row.peek(name)) or not has_prompt_and_answer(row))
+
+
+def conversation_name(row: Row) -> str | None:
+    """The column of a whole conversation; an empty one only where no other holds anything.
+
+    ``contents`` is one where it holds turns (Gemini): a text of that name is something else.
+    """
+    held = [name for name in CONVERSATIONS if row.has(name) and (name != "contents" or _holds_turns(row.peek(name)))]
+    return next((name for name in held if not is_empty(row.peek(name))), held[0] if held else None)
+
+
+def _holds_turns(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and looks_like_turns(value))
 
 
 def prompt_name(row: Row, *, null: bool = False) -> str | None:
     """The column of what is asked; an instruction counts before a prompt that was rendered from it."""
     if row.has("instruction") and (row.has("output") or row.given("input")):
         return "instruction"
+    if isinstance(row.peek(HISTORY), str) and all(map(row.has, SHP_ANSWERS)):
+        return HISTORY
     return row.first(PROMPTS, null=null)
 
 
@@ -72,7 +88,8 @@ def asked(row: Row) -> tuple[Turn, ...]:
         raise RowProblem("missing_value", f"'{row.column(name)}' is null")
     if name == "instruction" and isinstance(value, str):
         value = "\n".join(part for part in (value, *_additions(row)) if part.strip())
-    turns = (*_history(row), *read_prompt(value, row.column(name), row.notes))
+    earlier = [] if name == HISTORY else _history(row)
+    turns = (*earlier, *read_prompt(value, row.column(name), row.notes))
     return conditioned(row, turns)
 
 

@@ -63,6 +63,9 @@ DEMONSTRATION_EXAMPLES = (
     Example("chat with Gemini's roles", "conversation", {
         "messages": [{"role": "User", "content": "Hi"}, {"role": "model", "content": "Hello"}]
     }),
+    Example("Gemini's contents", "conversation", {
+        "contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]
+    }),
     Example("chat as JSON in a cell", "conversation", {
         "messages": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'
     }),
@@ -101,6 +104,8 @@ PREFERENCE_EXAMPLES = (
     }),
     Example("two answers with scores", "two answers and a winner",
             {"question": "Hi", "answer_0": "What?", "score_0": -0.5, "answer_1": "Hello", "score_1": 0.5}),
+    Example("Stanford's SHP", "two answers and a winner",
+            {"history": "Hi", "human_ref_A": "What?", "human_ref_B": "Hello", "labels": 0, "score_A": 2, "score_B": 9}),
     Example("ranking by scores", "ranking", {"prompt": "Hi", "responses": ["What?", "Hello"], "scores": [1, 5]}),
     Example("UltraFeedback's completions", "ranking", {
         "instruction": "Hi",

@@ -6,15 +6,17 @@ Names are compared in lower case with ``_`` for blanks and hyphens (``Rejected-R
 from collections.abc import Iterable
 
 #: Columns that hold a conversation.
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
-#: Columns that hold what is asked, and what is answered.
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "contents")
+#: Columns that hold what is asked, and what is answered; a solution counts before the answer that it ends with.
 PROMPTS = ("prompt", "question", "query", "instruction", "input", "inputs", "problem", "user_prompt", "user_input")
-ANSWERS = ("completion", "response", "answer", "output", "outputs", "target", "targets", "solution")
+ANSWERS = ("completion", "response", "solution", "answer", "output", "outputs", "target", "targets")
 #: Columns of Alpaca's kind that add to the instruction.
 ADDITIONS = ("input", "context")
 #: Columns that hold the system turn, and earlier turns.
-SYSTEMS = ("system", "system_prompt", "system_message")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction")
 HISTORY = "history"
+#: Stanford's SHP: the two answers to the post in ``history``; ``labels`` is 1 where the first is preferred, else 0.
+SHP_ANSWERS = ("human_ref_a", "human_ref_b")
 #: Columns of the preferred and the other answer.
 PREFERENCES = (
     ("chosen", "rejected"),
@@ -64,9 +66,10 @@ MEDIA = (
 REASONING = ("reasoning_content", "thinking", "reasoning")
 #: Turn keys: the role, what it says, and whether it is learnt.
 ROLE_KEYS = ("role", "from", "speaker", "author")
-CONTENT_KEYS = ("content", "value", "text")
+CONTENT_KEYS = ("content", "value", "text", "parts")
 TRAINED_KEYS = (
     "weight", "train", "training", "trainable", "train_on_turn", "learn", "loss", "loss_weight", "loss_scale",
+    *("label", "is_desirable", "desirable", "is_correct", "accepted"),  # a bad answer is context, a good one ordinary
 )  # fmt: skip
 MASKED_KEYS = ("masked", "mask", "ignore")
 #: Columns that say the same of the whole row.

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preflow.data.row_formats.cells import is_empty
 from preflow.data.row_formats.conditions import conditioned
-from preflow.data.row_formats.demonstrations import asked, got, prompt_name
+from preflow.data.row_formats.demonstrations import asked, conversation_name, got, prompt_name
 from preflow.data.row_formats.names import CONVERSATIONS, PREFERENCES, PROMPTS, REJECTED_ALONE
 from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
@@ -115,8 +116,8 @@ def _first_difference(row: Row, chosen: Turns, rejected: Turns) -> tuple[Turns, 
 
 def _prompt(row: Row, chosen: Turns, names: Sequence[str]) -> Turns:
     """The prompt of single answers: earlier turns, or a text."""
-    column = row.first(CONVERSATIONS)
-    if column is not None:
+    column = conversation_name(row)
+    if column is not None and (not is_empty(row.peek(column)) or prompt_name(row) is None):
         turns = read_turns(row.get(column), row.column(column), row.notes)
         if turns[-1].message == chosen[-1].message:  # the conversation with its better answer
             turns = turns[: -len(chosen)]
@@ -144,12 +145,12 @@ def _require(row: Row, name: str, names: Sequence[str]) -> Any:
 
 def has_rejected_alone(row: Row) -> bool:
     """Whether a conversation with its better answer is beside the worse one (ms-swift)."""
-    return row.first(CONVERSATIONS) is not None and row.first(REJECTED_ALONE) is not None
+    return conversation_name(row) is not None and row.first(REJECTED_ALONE) is not None
 
 
 def rejected_alone(row: Row) -> list[Comparison]:
     """A conversation that ends with the better answer, and the worse one."""
-    column, worse = row.first(CONVERSATIONS), row.first(REJECTED_ALONE)
+    column, worse = conversation_name(row), row.first(REJECTED_ALONE)
     assert column is not None, "recognised by it"
     assert worse is not None, "recognised by it"
     turns = read_turns(row.get(column), row.column(column), row.notes)

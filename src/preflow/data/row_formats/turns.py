@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from preflow.data.row_formats.cells import is_empty, is_null, looks_like_turns, parse_list, truth
+from preflow.data.row_formats.cells import is_empty, is_null, looks_like_turns, number, parse_list, truth
 from preflow.data.row_formats.names import (
     CONTENT_KEYS,
     FINISH_REASONS,
@@ -30,6 +30,9 @@ _CUT = frozenset({"length", "max_tokens", "max_length", "max_new_tokens", "max_o
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _TOOL_PARTS = ("tool", "function")
 _THOUGHT_PARTS = frozenset({"thinking", "reasoning"})
+#: Keys by which Gemini's parts say what they hold.
+_GEMINI_PARTS = frozenset({"functionCall", "functionResponse", "function_call", "function_response", "inlineData",
+                           "inline_data", "fileData", "file_data"})  # fmt: skip
 #: Keys of a turn whose value says what kind of content it holds.
 _KINDS = ("type",)
 
@@ -219,7 +222,14 @@ def refuse_unfinished(keys: dict[str, Any], where: str) -> None:
 
 
 def is_trained(keys: dict[str, Any], trained: Sequence[str], masked: Sequence[str]) -> tuple[bool, set[str]]:
-    """Whether a turn or row is to be learnt, and the keys that say it; a weight between 0 and 1 says neither."""
+    """Whether a turn or row is to be learnt, and the keys that say it; a weight between 0 and 1 says neither.
+
+    Raises:
+        RowProblem: A weight is negative.
+    """
+    for key in trained:
+        if "weight" in key and (number(keys.get(key)) or 0) < 0:
+            raise RowProblem("wrong_type", f"{key} is {quoted(str(keys[key]))}, expected a weight of 0 or more")
     said = {key: truth(keys.get(key)) for key in trained} | {
         key: None if (value := truth(keys.get(key))) is None else not value for key in masked
     }
@@ -258,8 +268,8 @@ def _joined(parts: list[Any], where: str) -> tuple[str, str]:
             raise RowProblem(
                 "wrong_type", f"{where}: part {index + 1} is {_type(part)}, expected an object with a text"
             )
-        kind = str(part.get("type") or "text")
-        if any(word in kind for word in _TOOL_PARTS):
+        kind = str(part.get("type") or next((key for key in part if key in _GEMINI_PARTS), "text"))
+        if any(word in kind.lower() for word in _TOOL_PARTS):
             raise RowProblem("needs_tools", f"{where}: part {index + 1} is of type {quoted(kind)}; expected text")
         if kind in _THOUGHT_PARTS:
             thoughts.append(str(part.get(kind) or part.get("text") or ""))

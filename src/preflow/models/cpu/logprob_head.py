@@ -68,6 +68,10 @@ def _tile(
 
     The probabilities take the logits' place in ``room (n, V)`` where nothing reads the logits again: the mean of the
     logits under them is ``(p W) h``, whose first product the slope needs anyway.
+
+    PyTorch's softmax adds the exponentials up in one running float32 sum per vector lane, which loses small ones beside
+    a large one, the more the larger the vocabulary is (docs/start_checks.md). So the probabilities add up to more than
+    one; ``sum`` adds in pairs, finds by how much, and everything is divided by it.
     """
     logits = torch.mm(hidden, weight.t(), out=room)
     if bias is not None:
@@ -83,18 +87,23 @@ def _tile(
     highest, picked = logits.gather(-1, top), logits.gather(-1, at)
     once = grad and softcap is None
     probs = torch.softmax(logits, dim=-1, out=logits) if once else torch.softmax(logits, dim=-1)
-    log_highest = probs.gather(-1, top).log()  # at least -log V, so that nothing is lost
+    mass = probs.sum(-1, keepdim=True)
+    log_highest = (probs.gather(-1, top) / mass).log()  # at least -log V, so that nothing is lost
     log_prob, log_z = picked - highest + log_highest, highest - log_highest
-    squares = torch.linalg.vector_norm(probs, dim=-1).log().mul_(2) if wpo else torch.zeros_like(mean)
+    squares = torch.zeros_like(mean)
+    if wpo:
+        squares = (torch.linalg.vector_norm(probs, dim=-1) / mass.squeeze(-1)).log().mul_(2)
     slope = hidden.new_zeros(0)
     if once:
-        expected_row = probs @ weight
-        expected = torch.linalg.vecdot(expected_row, hidden) + (0 if bias is None else probs @ bias)
+        expected_row = (probs @ weight).div_(mass)
+        expected = torch.linalg.vecdot(expected_row, hidden)
+        if bias is not None:
+            expected += (probs @ bias).div_(mass.squeeze(-1))
         slope = weight[targets] - expected_row
     else:
-        expected = logits.mul_(probs).sum(-1)  # in place: vecdot makes a product of its own
+        expected = logits.mul_(probs).sum(-1) / mass.squeeze(-1)  # in place: vecdot makes a product of its own
         if bend is not None:
-            slope = weight[targets] * bend.gather(-1, at) - probs.mul_(bend) @ weight
+            slope = weight[targets] * bend.gather(-1, at) - (probs.mul_(bend) @ weight).div_(mass)
     return log_prob.squeeze(-1), log_z.squeeze(-1) - expected, squares, mean, (top == at).squeeze(-1), slope
 
 

@@ -18,6 +18,8 @@ def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").touch()
     with pytest.raises(DataFileError, match=r"No such file.*pairs\.jsonl"):
         resolve_sources([str(tmp_path / "pair.jsonl")])
+    with pytest.raises(DataFileError, match=r"No such file.*written \$\{NAME\}"):
+        resolve_sources([str(tmp_path / "$FOLDER" / "pairs.jsonl")])
 
 
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
@@ -72,7 +74,6 @@ def found(folder: Path, **said: Any) -> list[str]:
 def test_a_split_of_a_folder_is_read_by_its_name(tmp_path: Path) -> None:
     names = ("data/train_sft-00000-of-00001.jsonl", "data/train_prefs-00000-of-00001.jsonl", "data/test.jsonl")
     write(tmp_path, *names, "validation/0000.jsonl")
-    assert found(tmp_path) == sorted(names[:2])
     assert found(tmp_path, split="train_prefs") == [names[1]]
     assert found(tmp_path, split="train") == sorted(names[:2])
     assert found(tmp_path, split="dev") == ["validation/0000.jsonl"]
@@ -81,6 +82,15 @@ def test_a_split_of_a_folder_is_read_by_its_name(tmp_path: Path) -> None:
     assert len(source.left_out) == 3
     with pytest.raises(DataFileError, match="no split 'train_pref': did you mean 'train_prefs'"):
         found(tmp_path, split="train_pref")
+
+
+def test_a_folder_with_training_splits_for_different_stages_is_asked_for_one(tmp_path: Path) -> None:
+    for name in ("train_prefs.jsonl", "train_sft.jsonl", "test_prefs.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataFileError, match=r"train_prefs, train_sft; name one.*split: train_prefs"):
+        resolve_sources([str(tmp_path)])
+    (source,) = resolve_sources([Dataset(path=str(tmp_path), split="train_prefs")])
+    assert (Path(source.path).name, source.left_out) == ("train_prefs.jsonl", ("test_prefs.jsonl", "train_sft.jsonl"))
 
 
 def test_a_file_has_neither_split_nor_revision(tmp_path: Path) -> None:

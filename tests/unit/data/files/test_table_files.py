@@ -26,6 +26,22 @@ def test_json_of_every_orientation_gives_the_same_rows(tmp_path: Path, orient: s
     assert [(row.row, row.values) for row in read(tmp_path / "a.json")] == [(1, ROWS[0]), (2, ROWS[1])]
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_rows_in_a_list_beside_what_describes_them_are_rows(tmp_path: Path, indent: int | None) -> None:
+    pandas = json.loads(pd.DataFrame(ROWS).to_json(orient="table", index=False))
+    server = {"features": [{"name": "prompt"}], "rows": [{"row_idx": n, "row": row} for n, row in enumerate(ROWS)]}
+    for value in (pandas, server, {"data": ROWS}, {"version": "1", "Examples": ROWS}):
+        (tmp_path / "a.json").write_text(json.dumps(value, indent=indent))
+        assert [row.values for row in read(tmp_path / "a.json")] == ROWS
+
+
+def test_an_object_that_is_a_row_is_no_list_of_rows(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    for row in ({"data": turns}, {"prompt": "Hi", "completion": "Hello", "items": ROWS}):
+        (tmp_path / "a.json").write_text(json.dumps(row, indent=1))
+        assert [read_row.values for read_row in read(tmp_path / "a.json")] == [row]
+
+
 def test_json_objects_over_several_lines_are_rows(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("\n".join(json.dumps(row, indent=1) for row in ROWS))
     assert [row.values for row in read(tmp_path / "a.json")] == ROWS

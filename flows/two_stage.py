@@ -19,6 +19,7 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 # isort: split
 from prefect import flow
 
+from flows.operation.slots import hold_slot, require_slot
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
@@ -44,19 +45,21 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
     """
     outlive_readers()
     prepared = prepare_run(recipe, overrides)
+    require_slot(prepared.recipe.slot)
     announce(prepared)
     with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs) as run:
         settings, tuned, stored, aligned = prepared.recipe, None, None, None
         data = validate(prepared.sources, run)
         advise(prepared, data)
-        base = fetch(settings, run)
-        lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
-        if prepared.runs("sft"):
-            tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
-        if prepared.runs("dpo"):
-            given = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
-            stored = reference(given, run)
-            aligned = dpo(DpoSpec(**dict(given), reference=stored), run)
-        models = {"sft": tuned, "reference": stored, "dpo": aligned}
-        verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
-        return finish(run, verdict, aligned or tuned)
+        with hold_slot(settings.slot, flow_run_id(), log_user):
+            base = fetch(settings, run)
+            lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
+            if prepared.runs("sft"):
+                tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
+            if prepared.runs("dpo"):
+                given = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
+                stored = reference(given, run)
+                aligned = dpo(DpoSpec(**dict(given), reference=stored), run)
+            models = {"sft": tuned, "reference": stored, "dpo": aligned}
+            verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
+            return finish(run, verdict, aligned or tuned)

@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from flows.health.check import Check, failed, ok, warning
+from flows.health.notifications import check_automations
 from preflow.redaction import without_login
 from tasks.tracking.lineage import heartbeat_seconds
 
@@ -72,6 +73,7 @@ def check_prefect(pool: str) -> Iterator[Check]:
         yield check_scheduler(client)
         yield check_workers(client, pool)
         yield check_running(client, datetime.now(UTC))
+        yield check_automations(client)
 
 
 def check_same_version(address: str, version: str) -> Check:

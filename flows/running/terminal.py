@@ -80,9 +80,11 @@ def pipeline_command(load: "Callable[[], Callable[..., RunResult]]") -> Callable
 def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides: dict[str, Any]) -> None:
     from flows.running.preparation import prepare_run
 
-    prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
+    prepared = prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
 
     make_home()  # before Prefect is imported
+    if slot := prepared.recipe.slot:
+        _require_server(slot)
     from flows.running.embedded_server import own_server
     from flows.running.summary import print_summary
     from tasks.tracking.client import client
@@ -92,6 +94,14 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
         client()  # MLflow is imported meanwhile, and a missing database made
         flow = load()
     print_summary(flow(recipe, overrides))
+
+
+def _require_server(slot: str) -> None:
+    """An embedded server is one run's own, so it keeps no slot from another."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise ConfigError(f"slot: {slot} is kept by a Prefect server: name one by PREFECT_API_URL, or set slot: null")
 
 
 def _interrupted(*_: object) -> None:

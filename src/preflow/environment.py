@@ -17,6 +17,8 @@ from preflow.redaction import without_login
 DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A run says that it lives, by which `preflow operate setup` finds those that do not.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # A run does not wait for MLflow: its record waits on disk, and is sent again.

@@ -26,6 +26,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
     ├── TrackingError (RuntimeError)            MLflow does not answer
+    ├── NotificationError (RuntimeError)        a notification cannot be sent
     ├── UiError (RuntimeError)                  a server or UI of MLflow or Prefect cannot be started
     └── TrainingError (RuntimeError)            training broke
         ├── NonFiniteLossError                  the loss, a gradient or a weight is NaN or infinite
@@ -141,6 +142,10 @@ class NothingTrainableError(ProofError):
 
 class TrackingError(PreflowError, RuntimeError):
     """MLflow does not answer, or does not take what a run records."""
+
+
+class NotificationError(PreflowError, RuntimeError):
+    """A notification could not be sent: the block's address is wrong, or what is there does not take it."""
 
 
 class UiError(PreflowError, RuntimeError):

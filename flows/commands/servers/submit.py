@@ -22,6 +22,9 @@ def main(
 
     with clear_errors():
         asked = deployed_recipe(recipe, name, changes)
+        from flows.operation.slots import require_slot
+
+        require_slot(asked.prepared.recipe.slot)
         from flows.running.deployments import submit
 
         run = submit(asked.name, asked.place, asked.overrides)

@@ -1,12 +1,9 @@
 """``preflow ui``: the MLflow and Prefect user interfaces on this machine, until Ctrl-C."""
 
-import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,20 +12,21 @@ from typing import Annotated
 
 import typer
 
+from flows.operation.server_processes import (
+    JOBLESS,
+    end_with_parent,
+    log_file,
+    mlflow_command,
+    prefect_command,
+    prefect_defaults,
+    require_free,
+    wait_until_healthy,
+)
 from flows.running.addresses import HOST, MLFLOW_PORT, PREFECT_PORT, mlflow_server, prefect_server
 from flows.running.terminal import clear_errors
-from preflow.environment import make_home, mlflow_uri, preflow_home
-from preflow.errors import UiError
+from preflow.environment import make_home, mlflow_uri
 
-_PR_SET_PDEATHSIG = 1
-_START_SECONDS = 120
 _STOP_SECONDS = 15
-#: MLflow would start four more processes, for jobs, and no job is ever submitted to it here.
-_JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-#: Slots of running trainings outlive a restart of the server.
-_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 
 class Which(StrEnum):
@@ -70,9 +68,7 @@ def _mlflow(which: Which, port: int) -> Iterator[str | None]:
     from tasks.tracking.client import prepare_store
 
     prepare_store()
-    command = ["-m", "mlflow", "server", "--backend-store-uri", mlflow_uri(), "--host", HOST]
-    command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
-    with _server("MLflow", [*command, "--port", str(port), "--workers", "1"], port, "/health") as url:
+    with _server("MLflow", mlflow_command(port, mlflow_uri()), port, "/health") as url:
         yield url
 
 
@@ -84,12 +80,11 @@ def _prefect(which: Which, port: int) -> Iterator[str | None]:
     from flows.running.embedded_server import server_lock
 
     make_home()
-    command = ["-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    os.environ.setdefault("PREFECT_UI_API_URL", f"http://{HOST}:{port}/api")  # what the page in the browser calls
-    os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", _LEASES)
+    for variable, value in prefect_defaults(port).items():
+        os.environ.setdefault(variable, value)
     with ExitStack() as running:
         with server_lock():
-            url = running.enter_context(_server("Prefect", command, port, "/api/health"))
+            url = running.enter_context(_server("Prefect", prefect_command(port), port, "/api/health"))
         yield url
 
 
@@ -107,62 +102,31 @@ def _present(name: str, url: str, browser: bool) -> None:
 
 
 @contextmanager
-def _server(name: str, arguments: list[str], port: int, health: str) -> Iterator[str]:
+def _server(name: str, command: list[str], port: int, health: str) -> Iterator[str]:
     """Run a server in a process group of its own, which ends with this block or with this process."""
-    _require_free(name, port)
+    require_free(name, port, f"--{name.lower()}-port")
     typer.echo(f"starting {name} ...", err=True)
-    log = preflow_home() / "logs" / f"{name.lower()}-server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = log_file(name)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**_JOBLESS, **os.environ},
+            env={**JOBLESS, **os.environ},
             start_new_session=True,
             # Safe: this process has one thread, and the child only makes one system call.
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            preexec_fn=end_with_parent,  # noqa: PLW1509
         )
+
+    def ended() -> str | None:
+        return None if process.poll() is None else f"with exit code {process.returncode}"
+
     try:
         url = f"http://{HOST}:{port}"
-        _wait_until_healthy(f"{name} (its log: {log})", process, url + health)
+        wait_until_healthy(f"{name} (its log: {log})", url + health, ended)
         yield url
     finally:
         _end(process)
-
-
-def _require_free(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            option = f"--{name.lower()}-port"
-            raise UiError(
-                f"{name} cannot use port {port} on {HOST}: {error.strerror}. Stop what listens "
-                f"there, or give another one: {option} {port + 1}"
-            ) from error
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this child when its parent dies, even by SIGKILL."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _wait_until_healthy(name: str, process: subprocess.Popen[bytes], url: str) -> None:
-    import httpx
-
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise UiError(f"{name} ended at once with exit code {process.returncode}")
-        try:
-            if httpx.get(url, timeout=2).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.3)
-    raise UiError(f"{name} did not answer at {url} within {_START_SECONDS} s")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

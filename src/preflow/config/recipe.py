@@ -65,6 +65,9 @@ class Recipe(Frozen):
     refuses or leaves them out; ``user`` always puts them there; ``drop`` removes them."""
     launch: Launch = Launch()
     """Distributed runs."""
+    slot: str | None = Field(default=None, min_length=1, json_schema_extra=COSMETIC)
+    """Slot of the Prefect server (a global concurrency limit, made by ``preflow operate slot``) that the run holds once
+    its data are validated, so that runs with the same slot do not use one GPU at once."""
     seed: int = Field(default=42, ge=0)
     """Seed of weights, order and sampling."""
     sft: SftSettings | None = None

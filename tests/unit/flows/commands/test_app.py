@@ -18,8 +18,8 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("deploy", "doctor", "explain", "export", "init", "plan", "run", "schema"),
-    *("store", "submit", "sync", "ui", "validate", "worker"),
+    *("decide", "deploy", "doctor", "explain", "export", "init", "operate", "plan", "run", "schema"),
+    *("serve", "store", "submit", "sync", "ui", "validate", "worker"),
 ]
 
 

@@ -1,0 +1,112 @@
+"""How a Prefect and an MLflow server of this machine are started: commands, settings, ports, and when they answer."""
+
+import ctypes
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.running.addresses import HOST
+from preflow.environment import preflow_home
+from preflow.errors import UiError
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.3
+#: Seconds that a server has until it answers; the first start makes a database on a busy machine.
+START_SECONDS = 180
+#: MLflow would start four more processes, for jobs, and no job is ever submitted to it here.
+JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+#: Slots of running trainings outlive a restart of the server.
+_LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+
+
+def mlflow_command(port: int, store: str) -> list[str]:
+    """MLflow's server with its artifacts in the home folder.
+
+    Args:
+        port: Where it listens.
+        store: Address of its database.
+    """
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST]
+    command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
+    return [*command, "--port", str(port), "--workers", "1"]
+
+
+def prefect_command(port: int) -> list[str]:
+    """Prefect's server, whose database is the one that its settings name."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def prefect_defaults(port: int) -> dict[str, str]:
+    """Settings of Prefect's server: the address that its page asks, and slots that outlive it."""
+    return {
+        "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
+        "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",  # slots of killed runs are free when their lease ends
+    }
+
+
+def log_file(name: str) -> Path:
+    """Where a server's output goes; the folder is made."""
+    log = preflow_home() / "logs" / f"{name.lower()}-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log
+
+
+def require_free(name: str, port: int, option: str) -> None:
+    """Refuse a port that another process has.
+
+    Args:
+        name: What is to listen there.
+        port: On the loopback address.
+        option: The option that gives another one.
+
+    Raises:
+        UiError: It is taken, or may not be used.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UiError(
+                f"{name} cannot use port {port} on {HOST}: {error.strerror}. Stop what listens "
+                f"there, or give another one: {option} {port + 1}"
+            ) from error
+
+
+def wait_until_healthy(
+    name: str, url: str, ended: Callable[[], str | None] = lambda: None, seconds: float = START_SECONDS
+) -> None:
+    """Wait until a server answers.
+
+    Args:
+        name: The server.
+        url: Of its health.
+        ended: Says how it ended; nothing while it runs.
+        seconds: How long it has.
+
+    Raises:
+        UiError: It ends, or does not answer in time.
+    """
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if how := ended():
+            raise UiError(f"{name} ended at once {how}")
+        try:
+            if httpx.get(url, timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(_POLL_SECONDS)
+    raise UiError(f"{name} did not answer at {url} within {seconds:g} s")
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process in order when its parent dies, even by SIGKILL; called by the child itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

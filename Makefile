@@ -136,6 +136,10 @@ bench: env ## All benchmarks; each prints one JSON line last
 		python -m "bench.$$name" || exit 1; \
 	done
 
+.PHONY: gpu-wheels
+gpu-wheels: env ## What the GPU check needs on a machine with torch, offline, into .gpu-wheels/ (bash bench/gpu_check.sh)
+	@$(ACTIVATE) python -m bench.gpu.wheels .gpu-wheels
+
 .PHONY: docs
 docs: env ## The documentation, into build/site; a broken link or an undocumented setting fails
 	@$(ACTIVATE) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet

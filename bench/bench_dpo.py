@@ -1,16 +1,17 @@
 """Speed and memory of a DPO step: TRL with a live reference, TRL with precomputed values, Preflow; in turn, in one run.
 
-``python -m bench.bench_dpo [--data FILE] [--steps N] [--kept] [--quick] [--device cuda]`` prints pairs per second, peak
-memory, the ratios that the arithmetic alone would give (on the pairs drawn, and on all of the file), the share of the
-rate of plain matrix products that Preflow reaches, and last one JSON line. Without a file, pairs of random tokens with
-the lengths of real conversations are used. How much padding and repeated prompts cost depends on the batches that are
-drawn: the first few of a file say little of it.
+``python -m bench.bench_dpo [--data FILE] [--steps N] [--batch N] [--kept] [--quick] [--device cuda]`` prints
+pairs per second, peak memory, the ratios that the arithmetic alone would give (on the pairs drawn, and on all of the
+file), the share of the rate of plain matrix products that Preflow reaches, and last one JSON line. Without a file,
+pairs of random tokens with the lengths of real conversations are used. How much padding and repeated prompts cost
+depends on the batches that are drawn: the first few of a file say little of it.
 
 ``live`` and ``precomputed`` are TRL as it is shipped: its defaults compute activations again in the backward
 (``gradient_checkpointing``). ``--kept`` adds ``live_kept`` and ``precomputed_kept``, TRL with that switched off, as it
 is off in Preflow. Each contender has a process of its own, and takes its steps while the others wait, each step twice:
 the second counts. On the CPU the model is SmolLM2-135M with its 30 layers; on a GPU one of about 1B parameters with
-random weights, in bfloat16. Every contender trains the same adapter (rank 16) on the same shuffled batches of 4.
+random weights, in bfloat16, for which nothing is fetched. Every contender trains the same adapter (rank 16) on the same
+shuffled batches, of 4 pairs; on a GPU of 32.
 """
 
 import json
@@ -28,10 +29,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import LlamaConfig
 
-from bench.contenders import Apart, Contender, MatrixRate
+from bench.contenders import Apart, Contender, MatrixRate, plain_tokenizer, random_model
 from preflow.config import Recipe
+from preflow.config.training import DpoSettings
 from preflow.data.conversion import RowProblem, to_pair
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
@@ -53,7 +55,8 @@ from preflow.models.scoring import scores
 from preflow.models.trl_forward import pack_pairs
 from preflow.observer import Silent
 
-BATCH = 4
+#: Pairs of a step, by device: four leave a GPU with less than it can begin at once.
+BATCH = {"cpu": 4, "cuda": 32}
 #: A model of about 1B parameters, built from its configuration: random weights do for speed.
 ONE_BILLION = LlamaConfig(
     vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
@@ -70,38 +73,44 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Preference pairs; random ones where not given.")] = None,
     steps: Annotated[int, typer.Option(help="Counted steps of each contender.")] = 18,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int | None, typer.Option(help="Pairs of a step; 4 on a CPU, 32 on a GPU where not given.")] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Also TRL with its activations kept.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Two steps instead.")] = False,
 ) -> None:
     """Measure the contenders side by side."""
     logging.disable(logging.WARNING)
-    steps = 2 if quick else steps
+    steps, size = 2 if quick else steps, batch or BATCH[device]
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": "SmolLM2-135M-Instruct", "max_seq_length": 512})
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     precision = Precision(torch.device(device), dtype, dtype)
-    tokens = rows(recipe, data, (steps + 1) * BATCH)
+    tokens = rows(recipe, data, (steps + 1) * size, size)
     model, shape = loader(recipe, precision)
     pairs = score(model(), tokens, precision)
     names = (*(OTHERS if kept else SHIPPED), OURS)
     contenders = {name: Apart(partial(contender, recipe, pairs, name, precision)) for name in names}
     for one in contenders.values():
         one.wait()  # all of them, before any is measured
-    rate = MatrixRate(shape, _row_tokens(tokens), precision)
-    difference = check(contenders[OURS], contenders["precomputed"], tokens)
-    for start in range(BATCH, len(pairs), BATCH):
+    rate = MatrixRate.of(shape, _row_tokens(tokens, size), precision)
+    difference = check(contenders[OURS], contenders["precomputed"], tokens, size)
+    for start in range(size, len(pairs), size):
         rate.measure()
         for one in contenders.values():
-            one.step(list(range(start, start + BATCH)))
+            one.step(list(range(start, start + size)))
         times = "  ".join(f"{name} {one.seconds[-1]:.2f} s" for name, one in contenders.items())
         print(f"{times}  (products at {rate.last() / 1e9:.0f} GFLOP/s)", flush=True)
     card = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{card}; pairs: {data or 'random'}")
-    everything = arithmetic(shape, rows(recipe, data, sys.maxsize), precision) if data else {}
-    report(contenders, arithmetic(shape, tokens, precision), everything, rate.value(), difference)
+    everything = arithmetic(shape, rows(recipe, data, sys.maxsize, size), precision, size) if data else {}
+    report(contenders, arithmetic(shape, tokens, precision, size), everything, rate.value(), difference, size)
 
 
 def report(
-    contenders: dict[str, Apart], flops: dict[str, float], everything: dict[str, float], rate: float, difference: float
+    contenders: dict[str, Apart],
+    flops: dict[str, float],
+    everything: dict[str, float],
+    rate: float,
+    difference: float,
+    size: int,
 ) -> None:
     """Print what was measured of the counted steps.
 
@@ -111,12 +120,13 @@ def report(
         everything: Of each over all batches that the data give; empty where they are drawn without end.
         rate: Of plain products, in operations per second.
         difference: As ``check`` found it.
+        size: Pairs of a step.
     """
     seconds = {name: sum(one.seconds) for name, one in contenders.items()}
     peak = {name: one.ask("peak") for name, one in contenders.items()}
     for name, one in contenders.items():
         steps = len(one.seconds)
-        print(f"{name:16s} {BATCH * steps / seconds[name]:6.2f} pairs/s, {peak[name] / 2**20:8.0f} MiB above the "
+        print(f"{name:16s} {size * steps / seconds[name]:6.2f} pairs/s, {peak[name] / 2**20:8.0f} MiB above the "
               f"loaded trainer ({steps} steps)")  # fmt: skip
     ours, share = contenders[OURS], flops[OURS] / seconds[OURS] / rate
     values: dict[str, float] = {}
@@ -140,9 +150,9 @@ def report(
     print(json.dumps({**rounded, "max_rel_loss_difference": gap, "max_rel_logp_difference": difference}))
 
 
-def _row_tokens(tokens: list[Tokens]) -> int:
+def _row_tokens(tokens: list[Tokens], size: int) -> int:
     """Tokens of Preflow's row for a batch, on average."""
-    batches = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+    batches = [tokens[start : start + size] for start in range(0, len(tokens), size)]
     return sum(packed_batch(each).tokens for each in batches) // len(batches)
 
 
@@ -159,26 +169,26 @@ def packed_batch(pairs: list[Tokens]) -> TokenWork:
     return batch_work([tuple(map(len, pair)) for pair in pairs], packed=True, common=common)
 
 
-def arithmetic(shape: ModelShape, tokens: list[Tokens], precision: Precision) -> dict[str, float]:
-    """Floating-point operations of each contender over the counted batches."""
+def arithmetic(shape: ModelShape, tokens: list[Tokens], precision: Precision, size: int) -> dict[str, float]:
+    """Floating-point operations of each contender over the counted batches, all but the first."""
     totals, products = dict.fromkeys((*OTHERS, OURS), 0.0), head_products(shape, 16, precision)
-    for start in range(BATCH, len(tokens), BATCH):
-        lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + BATCH]]
+    for start in range(size, len(tokens), size):
+        lengths = [(len(p), len(c), len(r)) for p, c, r in tokens[start : start + size]]
         padded = padded_batch(lengths)
         reference = forward_flops(shape, padded)
         for ending, recompute in (("", True), ("_kept", False)):
             stored = training_flops(shape, padded, 16, head_products=2, recompute=recompute)
             totals[f"precomputed{ending}"] += stored
             totals[f"live{ending}"] += stored + reference
-        totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + BATCH]), 16, head_products=products)
+        totals[OURS] += training_flops(shape, packed_batch(tokens[start : start + size]), 16, head_products=products)
     return totals
 
 
-def check(ours: Apart, theirs: Apart, tokens: list[Tokens]) -> float:
+def check(ours: Apart, theirs: Apart, tokens: list[Tokens], size: int) -> float:
     """Largest difference of a response's log-prob on the first batches, relative to ``max(|sum|, tokens)``."""
     worst = 0.0
-    for start in range(0, min(2 * BATCH, len(tokens)), BATCH):
-        indices = list(range(start, start + BATCH))
+    for start in range(0, min(2 * size, len(tokens)), size):
+        indices = list(range(start, start + size))
         got, expected = (one.ask("log_probs", indices) for one in (ours, theirs))
         counts = [len(tokens[i][side]) for side in (1, 2) for i in indices]
         for a, b, count in zip(got, expected, counts, strict=True):
@@ -186,18 +196,27 @@ def check(ours: Apart, theirs: Apart, tokens: list[Tokens]) -> float:
     return worst
 
 
-def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
-    """Token ids of prompt, chosen and rejected, shuffled."""
-    rng = random.Random(0)
-    if data is None:
-        # Lengths as in HH's harmless test pairs under SmolLM2's template: log-normal, means about 139 tokens of prompt,
-        # of which all share the first 24, 41 of chosen and 50 of rejected.
-        def draw(mean: float, longest: int) -> list[int]:
-            count = 1 + int(rng.lognormvariate(math.log(mean) - 0.8**2 / 2, 0.8))
-            return [rng.randrange(100, 40_000) for _ in range(min(longest, count))]
+def drawn_pairs(count: int, vocabulary: int = 40_000) -> list[Tokens]:
+    """Pairs of random tokens, with lengths as in HH's harmless test pairs under SmolLM2's template.
 
-        system = [rng.randrange(100, 40_000) for _ in range(24)]
-        return [(system + draw(118, 360), draw(42, 128), draw(51, 128)) for _ in range(count)]
+    These are log-normal, means about 139 tokens of prompt, of which all share the first 24, 41 of chosen and 50 of
+    rejected.
+    """
+    rng = random.Random(0)
+
+    def draw(mean: float, longest: int) -> list[int]:
+        count = 1 + int(rng.lognormvariate(math.log(mean) - 0.8**2 / 2, 0.8))
+        return [rng.randrange(100, vocabulary) for _ in range(min(longest, count))]
+
+    system = [rng.randrange(100, vocabulary) for _ in range(24)]
+    return [(system + draw(118, 360), draw(42, 128), draw(51, 128)) for _ in range(count)]
+
+
+def rows(recipe: Recipe, data: Path | None, count: int, size: int) -> list[Tokens]:
+    """Token ids of prompt, chosen and rejected, shuffled; of a file whole batches of ``size`` alone."""
+    if data is None:
+        return drawn_pairs(count)
+    rng = random.Random(0)
     (source,) = resolve_sources([str(data)])
     pairs = []
     for row in read_rows(source):
@@ -205,20 +224,14 @@ def rows(recipe: Recipe, data: Path | None, count: int) -> list[Tokens]:
             pairs.append(to_pair(row))
     base = resolve_model(recipe, Silent())
     tokenized, _ = tokenize_pairs(pairs, Renderer(load_tokenizer(base, recipe), recipe.rendering), 512, "drop")
-    chosen = rng.sample(tokenized, min(count, len(tokenized)) // BATCH * BATCH)
+    chosen = rng.sample(tokenized, min(count, len(tokenized)) // size * size)
     return [(row.prompt_ids, row.chosen_ids, row.rejected_ids) for row in chosen]
 
 
 def loader(recipe: Recipe, precision: Precision) -> tuple[Callable[[], Any], ModelShape]:
     """Makes a fresh base model, always with the same weights; and its sizes."""
     if precision.device.type == "cuda":
-
-        def random_weights() -> Any:
-            torch.manual_seed(0)
-            model: Any = AutoModelForCausalLM.from_config(ONE_BILLION, dtype=precision.weights)  # type: ignore[no-untyped-call]
-            return model.to(precision.device).requires_grad_(False)
-
-        return random_weights, shape_of(ONE_BILLION)
+        return partial(random_model, ONE_BILLION, precision), shape_of(ONE_BILLION)
     folder = resolve_model(recipe, Silent()).path
     return lambda: load_weights(folder, recipe, precision), shape_of(load_weights(folder, recipe, precision).config)
 
@@ -234,11 +247,29 @@ def score(model: Any, tokens: list[Tokens], precision: Precision) -> list[Scored
 
 def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Precision) -> Contender:
     """One of ``OTHERS``, or TRL's trainer with Preflow's forward on stored values."""
+    assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
+    model, _ = loader(recipe, precision)
+    own = precision.device.type == "cpu"
+    tokenizer = load_tokenizer(resolve_model(recipe, Silent()), recipe) if own else plain_tokenizer()
+    return trainer_of(model(), tokenizer, recipe.dpo, pairs, name, precision)
+
+
+def trainer_of(
+    model: Any, tokenizer: Any, settings: DpoSettings, pairs: list[ScoredPair], name: str, precision: Precision
+) -> Contender:
+    """The contender of a name on a base model.
+
+    Args:
+        model: The base; it gets an adapter.
+        tokenizer: Any: the pairs are token ids.
+        settings: Those of the adapter.
+        pairs: With reference values, which the ``live`` ones compute anew.
+        name: One of ``OTHERS``, or ``OURS``.
+        precision: Device and dtypes.
+    """
     from trl.trainer.dpo_config import DPOConfig
 
     logging.disable(logging.WARNING)
-    model, _ = loader(recipe, precision)
-    assert recipe.dpo is not None, "the benchmark's recipe has a DPO section"
     ours: dict[str, Any] = {"gradient_checkpointing": False} if name == OURS or name.endswith("_kept") else {}
     config = DPOConfig(
         output_dir=tempfile.mkdtemp(),
@@ -250,10 +281,10 @@ def contender(recipe: Recipe, pairs: list[ScoredPair], name: str, precision: Pre
         **ours,
     )
     trainer: Any = StoredReferenceTrainer(
-        model=new_adapter(model(), recipe.dpo, seed=0),
+        model=new_adapter(model, settings, seed=0),
         args=config,
         train_dataset=as_dataset(pairs, None),
-        processing_class=load_tokenizer(resolve_model(recipe, Silent()), recipe),
+        processing_class=tokenizer,
     )
     policy: Any = trainer.model
     policy.train()

@@ -25,12 +25,14 @@ from trl.trainer.sft_config import SFTConfig
 
 from bench.contenders import Apart, Contender
 from preflow.config import Recipe
+from preflow.config.training import SftSettings
 from preflow.data.conversion import RowProblem, to_demonstration
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import TokenizedDemonstration, tokenize_demonstrations
-from preflow.estimates.flops import TokenWork, shape_of, training_flops
+from preflow.estimates.flops import ModelShape, TokenWork, shape_of, training_flops
+from preflow.estimates.training import head_products
 from preflow.estimates.workload import batch_work
 from preflow.models.adapters import inner_model, new_adapter
 from preflow.models.cpu.llama_layers import use_cpu_kernels
@@ -67,7 +69,8 @@ def main(
         for one in contenders.values():
             one.step(list(range(start, start + BATCH)))
         print("  ".join(f"{name} {one.seconds[-1]:.2f} s" for name, one in contenders.items()), flush=True)
-    report(contenders, rows, arithmetic(recipe, rows))
+    shape = shape_of(load_weights(resolve_model(recipe, Silent()).path, recipe, precision).config)
+    report(contenders, rows, arithmetic(shape, rows, precision))
 
 
 def report(contenders: dict[str, Apart], rows: list[TokenizedDemonstration], flops: dict[str, float]) -> None:
@@ -95,23 +98,26 @@ def report(contenders: dict[str, Apart], rows: list[TokenizedDemonstration], flo
     print(json.dumps({**{name: round(value, 3) for name, value in values.items()}, "max_rel_loss_difference": gap}))
 
 
-def arithmetic(recipe: Recipe, rows: list[TokenizedDemonstration]) -> dict[str, float]:
-    """Floating-point operations of each contender over the counted batches."""
-    shape = shape_of(load_weights(resolve_model(recipe, Silent()).path, recipe, _CPU).config)
-    totals = dict.fromkeys((*OTHERS, OURS), 0.0)
-    for start in range(BATCH, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
+def arithmetic(
+    shape: ModelShape, rows: list[TokenizedDemonstration], precision: Precision, size: int = BATCH
+) -> dict[str, float]:
+    """Floating-point operations of each contender over the counted batches, all but the first."""
+    totals, products = dict.fromkeys((*OTHERS, OURS), 0.0), head_products(shape, 16, precision)
+    for start in range(size, len(rows), size):
+        batch = rows[start : start + size]
         width = max(len(row.input_ids) for row in batch)
-        padded = TokenWork(BATCH * width, BATCH * width**2, BATCH * (width - 1))
+        padded = TokenWork(size * width, size * width**2, size * (width - 1))
         for name, recompute in zip(OTHERS, (True, False), strict=True):
             totals[name] += training_flops(shape, padded, 16, head_products=2, recompute=recompute)
-        lengths = [(len(row.input_ids), sum(row.response_mask)) for row in batch]
-        common = shared_prefix_length(row.input_ids[: row.response_mask.index(True) - 1] for row in batch)
-        totals[OURS] += training_flops(shape, batch_work(lengths, packed=True, common=common), 16)
+        totals[OURS] += training_flops(shape, packed_batch(batch), 16, head_products=products)
     return totals
 
 
-_CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
+def packed_batch(rows: list[TokenizedDemonstration]) -> TokenWork:
+    """What Preflow runs over for a batch: no padding, and what all rows begin with once."""
+    lengths = [(len(row.input_ids), sum(row.response_mask)) for row in rows]
+    common = shared_prefix_length(row.input_ids[: row.response_mask.index(True) - 1] for row in rows)
+    return batch_work(lengths, packed=True, common=common)
 
 
 def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemonstration]:
@@ -129,8 +135,30 @@ def demonstrations(recipe: Recipe, data: Path, count: int) -> list[TokenizedDemo
 def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, precision: Precision) -> Contender:
     """One of ``OTHERS``, or TRL's trainer with Preflow's forward."""
     assert recipe.sft is not None, "the benchmark's recipe has an SFT section"
-    logging.disable(logging.WARNING)
     base = resolve_model(recipe, Silent())
+    model, tokenizer = load_weights(base.path, recipe, precision), load_tokenizer(base, recipe)
+    return trainer_of(model, tokenizer, recipe.sft, rows, name, precision)
+
+
+def trainer_of(
+    model: Any,
+    tokenizer: Any,
+    settings: SftSettings,
+    rows: list[TokenizedDemonstration],
+    name: str,
+    precision: Precision,
+) -> Contender:
+    """The contender of a name on a base model.
+
+    Args:
+        model: The base; it gets an adapter.
+        tokenizer: Any: the rows are token ids.
+        settings: Those of the adapter.
+        rows: To train on.
+        name: One of ``OTHERS``, or ``OURS``.
+        precision: Device and dtypes.
+    """
+    logging.disable(logging.WARNING)
     labels = [
         [token if counts else IGNORED for token, counts in zip(row.input_ids, row.response_mask, strict=True)]
         for row in rows
@@ -138,18 +166,18 @@ def contender(recipe: Recipe, rows: list[TokenizedDemonstration], name: str, pre
     ours: dict[str, Any] = {} if name == "trl" else {"gradient_checkpointing": False}
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(),
-        use_cpu=True,
-        bf16=False,
+        use_cpu=precision.device.type == "cpu",
+        bf16=precision.compute is torch.bfloat16,
         max_length=None,
         report_to="none",
         packing=False,
         **ours,
     )
     trainer: Any = CheckedSFTTrainer(
-        model=new_adapter(load_weights(base.path, recipe, precision), recipe.sft, seed=0),
+        model=new_adapter(model, settings, seed=0),
         args=config,
         train_dataset=Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": labels}),
-        processing_class=load_tokenizer(base, recipe),
+        processing_class=tokenizer,
     )
     trainer.model.train()
     if config.activation_checkpointing:  # the Trainer does so when it begins to train

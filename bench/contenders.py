@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from preflow.estimates.flops import ModelShape
 from preflow.models.heap import freed_memory_kept, hand_back
@@ -64,6 +65,29 @@ class Contender:
         value = float(loss.detach())  # waits for a GPU
         return time.perf_counter() - begin, time.process_time() - work, value
 
+    def profile(self, indices: list[int], rows: int = 25) -> dict[str, Any]:
+        """Take a step under PyTorch's profiler.
+
+        Args:
+            indices: Of the batch.
+            rows: Of the table.
+
+        Returns:
+            ``table``: the operators that took longest, by themselves; ``seconds`` of the step, which profiling
+            prolongs; on a GPU ``busy``, the seconds in which it computed, and ``kernels``, how many it was given.
+        """
+        activity, cuda = torch.profiler.ProfilerActivity, self.precision.device.type == "cuda"
+        with torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if cuda else [])]) as seen:
+            seconds, *_ = self.take(indices)
+        events = seen.key_averages()
+        table = events.table(sort_by="self_device_time_total" if cuda else "self_cpu_time_total", row_limit=rows)
+        found: dict[str, Any] = {"table": table, "seconds": seconds}
+        if cuda:  # operators carry the time of their kernels too
+            kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+            found["busy"] = sum(event.self_device_time_total for event in kernels) / 1e6
+            found["kernels"] = sum(event.count for event in kernels)
+        return found
+
     @torch.no_grad()
     def log_probs(self, indices: list[int]) -> list[float]:
         """Log-prob of every response in a batch of pairs, chosen ones first."""
@@ -77,9 +101,18 @@ class Contender:
 
 @dataclass
 class Apart:
-    """A contender in a process of its own, where it finds no memory that another freed; and what was measured of it."""
+    """A contender in a process of its own, where it finds no memory that another freed; and what was measured of it.
+
+    Attributes:
+        make: Makes it, in that process.
+        start_method: How Python starts the process.
+        seconds: Of each step.
+        work: Seconds of processor time of each step.
+        losses: Of each step.
+    """
 
     make: Callable[[], Contender]
+    start_method: str = "spawn"
     seconds: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -87,7 +120,7 @@ class Apart:
 
     def __post_init__(self) -> None:
         """Begin to make it, at the same time as others."""
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context(self.start_method)
         self._pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self.make, theirs), daemon=True)
         process.start()
@@ -107,11 +140,39 @@ class Apart:
         self.losses.append(loss)
         time.sleep(_QUIET_SECONDS)
 
+    def forget(self) -> None:
+        """Drop what was measured so far."""
+        for values in (self.seconds, self.work, self.losses):
+            values.clear()
+        self.ask("forget")
+
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the contender, or ``peak``: bytes at the highest above the loaded, idle trainer."""
+        """Call a method of the contender.
+
+        ``peak`` gives the bytes at the highest above the loaded, idle trainer, ``whole_peak`` with what it holds;
+        ``forget`` begins both anew on a GPU.
+        """
         self.wait()
         self._pipe.send((method, arguments))
         return self._pipe.recv()
+
+
+def plain_tokenizer() -> Any:
+    """A tokenizer of single words for trainers that want one, where rows are token ids already."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "<end>": 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<end>"))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")  # type: ignore[no-untyped-call]
+
+
+def random_model(config: Any, precision: Precision) -> Any:
+    """A model made from its configuration, always with the same weights, which take no gradient."""
+    torch.manual_seed(0)
+    with precision.device:
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=precision.weights)  # type: ignore[no-untyped-call]
+    return model.requires_grad_(False).eval()
 
 
 def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
@@ -125,30 +186,48 @@ def _serve(make: Callable[[], Contender], pipe: Connection) -> None:
                 method, arguments = pipe.recv()
             except EOFError:  # the benchmark has ended
                 return
-            pipe.send(memory.above_idle() if method == "peak" else getattr(contender, method)(*arguments))
+            pipe.send(_measured(memory, method) if method in _OF_MEMORY else getattr(contender, method)(*arguments))
             if not contender.keeps_memory:
                 hand_back()
 
 
-class MatrixRate:
-    """Floating-point operations per second in a product of a model's own shape: tokens by width by the MLP's width."""
+#: Questions about memory that ``Apart.ask`` knows.
+_OF_MEMORY = ("peak", "whole_peak", "forget")
 
-    def __init__(self, shape: ModelShape, tokens: int, precision: Precision) -> None:
+
+def _measured(memory: PeakMemory, question: str) -> int | None:
+    if question == "forget":
+        if memory.device.type == "cuda":  # elsewhere the peak of a process stays
+            torch.cuda.reset_peak_memory_stats(memory.device)
+        return None
+    return memory.above_idle() if question == "peak" else memory.peak()
+
+
+class MatrixRate:
+    """Floating-point operations per second in a product of matrices."""
+
+    def __init__(self, rows: int, inner: int, columns: int, precision: Precision) -> None:
         """Prepare.
 
         Args:
-            shape: The model's sizes.
-            tokens: Rows of the product.
+            rows: Of the product.
+            inner: Columns of the first matrix, rows of the second.
+            columns: Of the product.
             precision: Device and dtypes.
         """
         options: Any = {"device": precision.device, "dtype": precision.compute}
-        self._rows = torch.randn(tokens, shape.hidden, **options)
-        self._weight = torch.randn(shape.hidden, shape.mlp_width, **options)
-        self._out = torch.empty(tokens, shape.mlp_width, **options)
-        self._work = 2.0 * tokens * shape.hidden * shape.mlp_width
+        self._rows = torch.randn(rows, inner, **options)
+        self._weight = torch.randn(inner, columns, **options)
+        self._out = torch.empty(rows, columns, **options)
+        self._work = 2.0 * rows * inner * columns
         self._wait: Any = torch.cuda.synchronize if precision.device.type == "cuda" else lambda: None
         self._found: list[float] = []
         self._seconds(20)  # warms up
+
+    @classmethod
+    def of(cls, shape: ModelShape, tokens: int, precision: Precision) -> "MatrixRate":
+        """That of a model's own shape: tokens by width by the MLP's width."""
+        return cls(tokens, shape.hidden, shape.mlp_width, precision)
 
     def measure(self) -> None:
         """Measure once more, for about 0.3 s."""

@@ -40,7 +40,7 @@ def test_dpo(capsys: pytest.CaptureFixture[str]) -> None:
     }
     flops = {"live": 40.0, "precomputed": 20.0, "live_kept": 30.0, "precomputed_kept": 10.0, "preflow": 8.0}
     everything = {**dict.fromkeys(flops, 33.0), "live": 66.0, "preflow": 11.0}
-    bench_dpo.report(contenders, flops, everything, 4.0, 1e-6)
+    bench_dpo.report(contenders, flops, everything, 4.0, 1e-6, size=4)
     printed = capsys.readouterr().out
     assert "against live: 5.50 (median of the steps' own ratios 6.00)" in printed
     assert "gives 5.00 (6.00 on all pairs of the data)" in printed
@@ -59,7 +59,7 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
     """A forward more with a live reference, and one of the layers where activations are computed again."""
     shape: Any = shape_of(bench_dpo.ONE_BILLION)
     pairs = [([1] * 10, [2] * 5, [3] * 8)] * 4
-    flops = bench_dpo.arithmetic(shape, [*pairs, *pairs], FLOAT32)  # of these four count
+    flops = bench_dpo.arithmetic(shape, [*pairs, *pairs], FLOAT32, size=4)  # of these four count
     padded = bench_dpo.padded_batch([(10, 5, 8)] * 4)
     assert (padded.tokens, padded.attended, padded.head_positions) == (8 * 18, 8 * 18 * 18, 8 * 17)
     reference = forward_flops(shape, padded)
@@ -70,7 +70,7 @@ def test_dpo_arithmetic_counts_what_trl_computes_again() -> None:
     assert again == pytest.approx(reference - head, rel=0.02)  # the adapter's own
     assert flops["preflow"] < flops["precomputed_kept"] / 2
     # In bfloat16 TRL's head computes its logits again: one product more of what Preflow scores.
-    more = bench_dpo.arithmetic(shape, [*pairs, *pairs], BFLOAT16)["preflow"] - flops["preflow"]
+    more = bench_dpo.arithmetic(shape, [*pairs, *pairs], BFLOAT16, size=4)["preflow"] - flops["preflow"]
     assert more == pytest.approx(2 * shape.vocabulary * shape.hidden * 4 * (5 + 8))
 
 

@@ -20,9 +20,9 @@ from tests.conftest import make_model
 from tests.fixtures.prepared_run import Run
 from tests.unit.models.architectures import EDGES, rows_of
 from tests.unit.support import recipe_for
-from tests.unit.training.test_optimizers import bytes_held, trained_with
 
 pytestmark = pytest.mark.gpu
+MISSING = "not run: bitsandbytes missing"
 
 
 def row_of_edges() -> PackedRow:
@@ -60,6 +60,8 @@ def test_the_stages_run_in_bfloat16_and_on_4_bit_weights(
     prepared: Run, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """SFT, reference, proof and DPO; the policy at step 0 is the reference within bfloat16's tolerance."""
+    if changes.get("use_4bit"):
+        pytest.importorskip("bitsandbytes", reason=MISSING)
     folder = make_model(tmp_path / "wide", width=64)
     base = resolve_model(Recipe(strategy="dpo", model_name=str(folder)), Silent())
     given = {"recipe": recipe_for(base, **changes), "base": base, "data": prepared.data}
@@ -75,6 +77,9 @@ def test_the_stages_run_in_bfloat16_and_on_4_bit_weights(
 
 def test_a_paged_8_bit_optimizer_steps(tmp_path: Path) -> None:
     """Large matrices' moments lie in pages that the driver moves; the losses are AdamW's within 1 %."""
+    pytest.importorskip("bitsandbytes", reason=MISSING)
+    from tests.unit.training.test_optimizers import bytes_held, trained_with
+
     paged, plain = (trained_with(each, tmp_path / each, lora=False) for each in ("paged_adamw_8bit", "adamw_torch"))
     losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (paged, plain)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

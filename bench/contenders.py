@@ -83,7 +83,7 @@ class Contender:
         table = events.table(sort_by="self_device_time_total" if cuda else "self_cpu_time_total", row_limit=rows)
         found: dict[str, Any] = {"table": table, "seconds": seconds}
         if cuda:  # operators carry the time of their kernels too
-            kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+            kernels = [event for event in events if event.device_type.name == "CUDA"]
             found["busy"] = sum(event.self_device_time_total for event in kernels) / 1e6
             found["kernels"] = sum(event.count for event in kernels)
         return found

@@ -69,17 +69,17 @@ def run(work: Workload, out: Path) -> Iterator[dict[str, Any]]:
             yield {"case": case.name, "not_run": MISSING}
             continue
         pairs = work.row_sets[-1].draw(2 * case.batch, case.config.vocab_size)
-        yield {"case": case.name, "batch": case.batch, **_compare(case, pairs, work.precision)}
+        yield {"case": case.name, "batch": case.batch, **_compare(case, pairs, work.precision, 1 if work.dry else 2)}
         gc.collect()
         free_unused()
 
 
-def _compare(case: Case, rows: list[Tokens], precision: Precision) -> dict[str, Any]:
-    """Estimated and measured peak of two steps, in MiB: in all, and what training adds to the loaded model."""
+def _compare(case: Case, rows: list[Tokens], precision: Precision, steps: int) -> dict[str, Any]:
+    """Estimated and measured peak of so many steps, in MiB: in all, and what training adds to the loaded model."""
     section = {
         "per_device_train_batch_size": case.batch,
         "gradient_accumulation_steps": 1,
-        "max_steps": 2,
+        "max_steps": steps,
         "eval_steps": 0,
     }
     given = {"strategy": "dpo", "model_name": "random", "bf16": True, "dpo": section}

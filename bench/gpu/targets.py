@@ -26,7 +26,7 @@ class Target:
         found: Any = line if line.get("part") == self.part else None
         for key in self.figure:
             found = found.get(key) if isinstance(found, Mapping) else None
-        return found
+        return None if found is None else float(found)
 
     def met(self, value: float) -> bool:
         """Whether a figure is within the bound."""

@@ -21,10 +21,11 @@ _HERE = Path(__file__).parent
 CONSTRAINTS = _HERE.parents[1] / "constraints.txt"
 #: What a machine with torch is taken to have, in any version of the last year.
 ON_MACHINE = (
-    "anyio", "contourpy", "cycler", "fonttools", "hf-xet", "iniconfig", "jinja2", "kiwisolver", "markdown-it-py",
-    "markupsafe", "matplotlib", "mdurl", "mpmath", "networkx", "numpy", "packaging", "pandas", "pillow", "pluggy",
-    "psutil", "pyarrow", "pygments", "pyparsing", "python-dateutil", "pyyaml", "scipy", "setuptools", "shellingham",
-    "six", "sympy", "torch", "tqdm",
+    "accelerate", "anyio", "contourpy", "cycler", "fonttools", "hf-xet", "hypothesis", "iniconfig", "jinja2",
+    "kiwisolver", "markdown-it-py", "markupsafe", "matplotlib", "mdurl", "mpmath", "networkx", "numpy",
+    "packaging", "pandas", "pillow", "pluggy", "psutil", "pyarrow", "pygments", "pyparsing", "python-dateutil",
+    "pyyaml", "regex", "safetensors", "scipy", "setuptools", "shellingham", "six", "sortedcontainers", "sympy",
+    "torch", "tqdm",
 )  # fmt: skip
 #: Bytes of all together: they travel with the repository.
 LIMIT = 35 * 10**6

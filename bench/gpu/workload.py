@@ -87,9 +87,9 @@ def workload(dry: bool, start_method: str = "fork") -> Workload:
 
 def full_pairs(count: int, vocabulary: int, length: int = 1024) -> list[Tokens]:
     """Pairs whose prompt with either response has so many tokens, half of them the prompt's: nothing is padded."""
-    rng = random.Random(0)
+    rng, half = random.Random(0), length // 2
     return [
-        (_tokens(rng, length // 2, vocabulary), *(_tokens(rng, length // 2, vocabulary) for _ in range(2)))
+        (_tokens(rng, half, vocabulary), _tokens(rng, half, vocabulary), _tokens(rng, half, vocabulary))
         for _ in range(count)
     ]
 

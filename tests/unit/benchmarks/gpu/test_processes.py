@@ -45,6 +45,7 @@ def test_a_part_gives_its_lines_one_by_one(tmp_path: Path) -> None:
     assert (tmp_path / "two").is_file()
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_ended_with_all_its_processes_and_its_lines_stay(tmp_path: Path) -> None:
     state, (line,) = ended(endless, 1, tmp_path)
     assert state == "stopped at its limit of 1 s"

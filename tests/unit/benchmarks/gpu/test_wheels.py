@@ -7,6 +7,7 @@ import zipfile
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from bench.gpu.wheels import ON_MACHINE, names, pinned, plain_name, slim
@@ -46,6 +47,7 @@ def needed(distributions: set[str]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_all_that_the_library_and_the_check_need_travels_or_is_there() -> None:
     files = [*ROOT.glob("src/preflow/**/*.py"), *ROOT.glob("bench/gpu/*.py"), ROOT / "bench/bench_dpo.py"]
     files += [ROOT / "bench/contenders.py", ROOT / "tests/conftest.py", ROOT / "tests/unit/stages/test_gpu.py"]
@@ -64,6 +66,7 @@ def test_every_wheel_has_its_pinned_version() -> None:
     assert names() == sorted(names(), key=str.lower)
 
 
+@pytest.mark.slow
 def test_a_slim_wheel_has_the_libraries_of_one_cuda_and_can_be_installed(tmp_path: Path) -> None:
     wheel, folder = tmp_path / "bitsandbytes-0.1-py3-none-any.whl", "bitsandbytes-0.1.dist-info"
     with zipfile.ZipFile(wheel, "w") as made:

@@ -19,7 +19,9 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 # isort: split
 from prefect import flow
 
+from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
+from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
@@ -44,6 +46,12 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
         overrides: Settings that win over the file's, by dotted name: ``{"dpo.beta": 0.2}``.
     """
     outlive_readers()
+    with clear_machine_errors(), process_recorded(flow_run_id()):
+        ask_for_file_handles()
+        return _run_stages(recipe, overrides)
+
+
+def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
     prepared = prepare_run(recipe, overrides)
     require_slot(prepared.recipe.slot)
     announce(prepared)

@@ -1,5 +1,6 @@
 """Shared by all tests: no network, a home folder of their own, and a tiny random model with a real tokenizer."""
 
+import functools
 import gc
 import json
 import os
@@ -182,26 +183,34 @@ def preference_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def write_tiny_recipe(folder: Path, model: Path, training: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Write a two-stage recipe on a tiny model with its data; the recipe's file.
+
+    Args:
+        folder: Where to.
+        model: The model's folder.
+        training: Settings of both training stages.
+        changes: Settings of the recipe.
+    """
+    write_jsonl(folder / "demonstrations.jsonl", demonstration_rows(24))
+    write_jsonl(folder / "preferences.jsonl", preference_rows(40))
+    common = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2, **(training or {})}
+    recipe: dict[str, Any] = {
+        "name": "tiny",
+        "model_name": str(model),
+        "eval_split": 0.2,
+        "max_seq_length": 256,
+        "lora_r": 4,
+        "sft": {"dataset": "demonstrations.jsonl", "learning_rate": 1e-2, **common},
+        "dpo": {"dataset": "preferences.jsonl", "learning_rate": 1e-3, **common},
+        "evaluation": {"kl_prompts": 2, "max_new_tokens": 6, "bootstrap_samples": 100},
+    }
+    file = folder / f"{changes.get('name', 'tiny')}.yaml"
+    file.write_text(json.dumps({**recipe, **changes}), encoding="utf-8")
+    return file
+
+
 @pytest.fixture
 def tiny_recipe_file(tmp_path: Path, tiny_folder: Path) -> Callable[..., Path]:
     """Writes a two-stage recipe on the tiny model with its data, and returns the file."""
-
-    def write(**changes: Any) -> Path:
-        write_jsonl(tmp_path / "demonstrations.jsonl", demonstration_rows(24))
-        write_jsonl(tmp_path / "preferences.jsonl", preference_rows(40))
-        common = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "save_steps": 2}
-        recipe: dict[str, Any] = {
-            "name": "tiny",
-            "model_name": str(tiny_folder),
-            "eval_split": 0.2,
-            "max_seq_length": 256,
-            "lora_r": 4,
-            "sft": {"dataset": "demonstrations.jsonl", "learning_rate": 1e-2, **common},
-            "dpo": {"dataset": "preferences.jsonl", "learning_rate": 1e-3, **common},
-            "evaluation": {"kl_prompts": 2, "max_new_tokens": 6, "bootstrap_samples": 100},
-        }
-        file = tmp_path / "tiny.yaml"
-        file.write_text(json.dumps({**recipe, **changes}), encoding="utf-8")
-        return file
-
-    return write
+    return functools.partial(write_tiny_recipe, tmp_path, tiny_folder)

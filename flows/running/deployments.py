@@ -12,7 +12,7 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, FlowRun
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -21,7 +21,13 @@ from prefect.utilities.callables import parameter_schema
 from preflow.errors import ConfigError
 
 #: A run is a process in the worker's folder, which hands the run back on SIGTERM (see ``preflow worker``).
-JOB = {"working_dir": ".", "command": "prefect flow-run execute"}
+#: It asks a server that is away for half an hour, not for a minute. A deployment's own concurrency limit would be a
+#: lease, whose loss ends the training: how many runs a machine does at once is for its worker to say.
+JOB = {
+    "working_dir": ".",
+    "command": "prefect flow-run execute",
+    "env": {"PREFECT_CLIENT_MAX_RETRIES": "10"},
+}
 _ENTRYPOINT = "flows.two_stage.two_stage"
 _POLL_SECONDS = 2.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -89,8 +95,6 @@ def deploy(
             client.create_flow(flow),
             name,
             schedules=[] if when is None else [DeploymentScheduleCreate(schedule=when, active=True)],
-            concurrency_limit=1,  # two trainings at once would share the machine's memory
-            concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
             parameters={"recipe": recipe, "overrides": dict(overrides) or None},
             description=description,
             work_pool_name=pool,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -33,14 +33,7 @@ def close_in_prefect(flow_run_ids: Iterable[str], current: str | None = None) ->
     ids = {*flow_run_ids, *([current] if current else [])}
     with get_client(sync_client=True) as client:
         for flow_run_id in ids:
-            left = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)])),
-                task_run_filter=TaskRunFilter(
-                    state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
-                ),
-            )
-            for task_run in left:
-                client.set_task_run_state(task_run.id, Crashed(message=_MESSAGE), force=True)
+            close_task_runs(client, UUID(flow_run_id))
             if flow_run_id == current:
                 continue
             try:
@@ -49,6 +42,16 @@ def close_in_prefect(flow_run_ids: Iterable[str], current: str | None = None) ->
                 continue
             if state is not None and state.type is StateType.RUNNING:
                 client.set_flow_run_state(UUID(flow_run_id), Crashed(message=_MESSAGE), force=True)
+
+
+def close_task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    """Set the task runs of a flow run that are called running to Crashed."""
+    left = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))),
+    )
+    for task_run in left:
+        client.set_task_run_state(task_run.id, Crashed(message=_MESSAGE), force=True)
 
 
 def skip_waiting(deployment_id: str) -> int:

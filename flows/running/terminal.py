@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from preflow.environment import make_home
 from preflow.errors import ConfigError, PreflowError
 
@@ -32,11 +33,12 @@ RecipeName = Annotated[str, typer.Argument(help="The recipe: a YAML or JSON file
 def clear_errors() -> Iterator[None]:
     """Print what Preflow raises on purpose as one text, without a traceback, and end with exit code 2."""
     try:
-        yield
+        with clear_machine_errors():
+            yield
     except PreflowError as error:
-        from tasks.runtime.progress import CONSOLE
+        from rich.console import Console  # that of tasks needs a home folder, which may be what is missing
 
-        CONSOLE.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        Console(stderr=True, highlight=False).print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(USAGE_ERROR) from None
 
 
@@ -82,6 +84,7 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
 
     prepared = prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
 
+    ask_for_file_handles()  # the server and the ranks inherit them
     make_home()  # before Prefect is imported
     if slot := prepared.recipe.slot:
         _require_server(slot)

@@ -6,11 +6,13 @@ makes no folder, so that a command's help leaves nothing behind; ``make_home()``
 Everything is a default: a variable that the user has set is left alone.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from preflow.errors import MachineError
 from preflow.redaction import without_login
 
 #: No telemetry by default from any dependency; and time for Prefect's embedded server to start on a busy machine.
@@ -89,9 +91,19 @@ def _take_login_out_of_address() -> None:
 
 
 def make_home() -> None:
-    """Make Prefect's folder in the home folder; Prefect, which looks for it when imported, makes no parents."""
-    activate()
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    """Make Prefect's folder in the home folder; Prefect, which looks for it when imported, makes no parents.
+
+    Raises:
+        MachineError: One of them belongs to another user, or is read-only.
+    """
+    home, prefect = activate(), Path(os.environ["PREFECT_HOME"])
+    prefect.mkdir(parents=True, exist_ok=True)
+    for folder in (home, prefect):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise MachineError(
+                f"{folder} cannot be written: {os.strerror(errno.EACCES)}. Make it writable for this user, or set "
+                "PREFLOW_HOME"
+            )
 
 
 def quiet_quantization(*, asked: bool = False) -> None:

@@ -25,10 +25,12 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
+    ├── MachineError (OSError)                  disk, folder or file handles are refused
     ├── TrackingError (RuntimeError)            MLflow does not answer
     ├── NotificationError (RuntimeError)        a notification cannot be sent
     ├── UiError (RuntimeError)                  a server or UI of MLflow or Prefect cannot be started
     └── TrainingError (RuntimeError)            training broke
+        ├── KilledRankError                     another attempt may succeed
         ├── NonFiniteLossError                  the loss, a gradient or a weight is NaN or infinite
         └── RuinedModelError                    the model fits its rows worse than guessing does
 
@@ -140,6 +142,10 @@ class NothingTrainableError(ProofError):
     """No parameter of the policy would be changed by training."""
 
 
+class MachineError(PreflowError, OSError):
+    """The machine refuses a run something: disk space, a folder that can be written, file handles."""
+
+
 class TrackingError(PreflowError, RuntimeError):
     """MLflow does not answer, or does not take what a run records."""
 
@@ -154,6 +160,10 @@ class UiError(PreflowError, RuntimeError):
 
 class TrainingError(PreflowError, RuntimeError):
     """Training broke."""
+
+
+class KilledRankError(TrainingError):
+    """A rank of a launch was killed from outside; another attempt goes on from the last checkpoint."""
 
 
 class NonFiniteLossError(TrainingError):

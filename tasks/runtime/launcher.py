@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +13,15 @@ from typing import Any
 
 from preflow.config import Recipe
 from preflow.config.launch_checks import launched_precision, wrong_precision
-from preflow.errors import TrainingError
+from preflow.errors import KilledRankError, TrainingError
 from preflow.observer import Observer
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec
 from preflow.stages.worker import ENDS_WITH_INPUT, relay
 
 #: Last lines of the ranks' output that an error shows.
 _LAST = 200
+#: How torchrun reports a rank that the system or a person killed.
+_KILLED = re.compile(r"exitcode\s*: -9\b")
 
 
 def run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, observer: Observer) -> None:
@@ -26,6 +29,7 @@ def run_ranks(stage: str, spec: SftSpec | ReferenceSpec | DpoSpec, out: Path, ob
 
     Raises:
         ConfigError: As ``launch_options``.
+        KilledRankError: One of them was killed.
         TrainingError: One of them failed.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -85,6 +89,7 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
     """Run the ranks to their end; none of them outlives this call.
 
     Raises:
+        KilledRankError: One of them was killed.
         TrainingError: One of them failed; includes the last lines of their output.
     """
     process = subprocess.Popen(
@@ -109,7 +114,9 @@ def _accelerate(arguments: list[str], stage: str, observer: Observer) -> None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
     if code:
-        raise TrainingError(
+        killed = any(_KILLED.search(line) for line in last)
+        kind = KilledRankError if killed else TrainingError
+        raise kind(
             f"{stage}: accelerate launch ended with code {code}, expected 0. The last lines of its processes:\n"
             + "\n".join(last)
         )

@@ -1,7 +1,9 @@
 """Output of a running stage: progress in the terminal and in Prefect, notes in Prefect's log, metrics in MLflow."""
 
+import contextvars
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from tasks.runtime.progress import CONSOLE, ProgressBars, ProgressLines, TimeLef
 #: Marks a log record as written for the user.
 USER_FACING = {"preflow": True}
 _ARTIFACT_SECONDS = 3.0
+#: Seconds that a stage's end waits for its last progress to be shown.
+_LAST_UPDATE_SECONDS = 2.0
 
 
 class MetricsSink(Protocol):
@@ -53,6 +57,8 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         self._bar.__exit__(kind, error, trace)
+        if self._artifact is not None:
+            self._artifact.close()
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Show that ``done`` of ``total`` units of ``what`` are finished."""
@@ -73,13 +79,19 @@ class Reporter:
 
 
 class _ProgressArtifact:
-    """A progress artifact in Prefect's UI, updated every few seconds."""
+    """A progress artifact in Prefect's UI, updated every few seconds in the background.
+
+    A stage does not wait for Prefect: while it is slow or away, only the newest progress waits to be shown.
+    """
 
     def __init__(self, key: str) -> None:
         self._key = artifact_key(key)
         self._id: UUID | None = None
         self._last = 0.0
         self._left = TimeLeft()
+        self._newest: tuple[int, int, str] | None = None
+        self._changed = threading.Condition()
+        self._sender: threading.Thread | None = None
 
     def table(self, values: Mapping[str, float]) -> None:
         """Show numbers as a table."""
@@ -98,10 +110,31 @@ class _ProgressArtifact:
         if done < total and now - self._last < _ARTIFACT_SECONDS:
             return
         self._last = now
-        try:
-            self._send(done, total, f"{what} {done}/{total}{left}")
-        except httpx.HTTPError as error:  # training must not fail because its progress could not be shown
-            log_user(f"progress could not be shown in Prefect: {error}", warning=True)
+        with self._changed:
+            self._newest = (done, total, f"{what} {done}/{total}{left}")
+            if self._sender is None:
+                context = contextvars.copy_context()
+                self._sender = threading.Thread(target=context.run, args=(self._deliver,), daemon=True)
+                self._sender.start()
+
+    def close(self) -> None:
+        """Give the last update a moment."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._sender is None, _LAST_UPDATE_SECONDS)
+
+    def _deliver(self) -> None:
+        """Send what is newest until nothing is."""
+        while True:
+            with self._changed:
+                newest, self._newest = self._newest, None
+                if newest is None:
+                    self._sender = None
+                    self._changed.notify_all()
+                    return
+            try:
+                self._send(*newest)
+            except httpx.HTTPError as error:  # training must not fail because its progress could not be shown
+                log_user(f"progress could not be shown in Prefect: {error}", warning=True)
 
     def _send(self, done: int, total: int, text: str) -> None:
         percent = 100.0 * done / max(total, 1)

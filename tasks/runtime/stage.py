@@ -10,13 +10,14 @@ from prefect.context import TaskRunContext
 
 from preflow import artifacts
 from preflow.artifacts import Artifact
-from preflow.errors import DataDownloadError, DataUnfitError, ModelDownloadError, PreflowError
+from preflow.errors import DataDownloadError, DataUnfitError, KilledRankError, ModelDownloadError, PreflowError
 from preflow.observer import Observer
 from preflow.redaction import redacted_errors
 from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
 from tasks.runtime.reporting import Reporter, log_duration, log_user
+from tasks.tracking.client import brief
 from tasks.tracking.pipeline_run import PipelineRun
 from tasks.tracking.stage_run import StageRun, stage_run
 
@@ -70,9 +71,16 @@ def perform(
 
 
 def can_help(task: Any, task_run: Any, state: Any) -> bool:
-    """Whether a retry can help: errors of disk or network, none that the user must fix."""
+    """Whether a retry can help: errors of disk or network, a killed rank, none that the user must fix."""
     error = state.data
-    if isinstance(error, ModelDownloadError | DataDownloadError):
+    helps = _passes(error)
+    if helps:
+        log_user(f"{task.name}: {brief(error)}; it is tried again in a moment", warning=True)
+    return helps
+
+
+def _passes(error: object) -> bool:
+    if isinstance(error, ModelDownloadError | DataDownloadError | KilledRankError):
         return True
     if isinstance(error, PreflowError | TimeoutError):  # the user's to fix; the task's time is over
         return False

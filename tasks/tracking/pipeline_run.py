@@ -1,7 +1,7 @@
 """The parent run in MLflow: one for each pipeline run, in the experiment of the recipe's name."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,9 +128,14 @@ def _described(mlflow: Any, run_id: str) -> Iterator[None]:
 def _end_abandoned(mlflow: Any, reopened: str) -> set[str]:
     """Mark runs whose process is gone, and their stages, as killed; Prefect's ids of their flow runs."""
     abandoned = {run_id: flow_run for run_id, flow_run in dead_runs(mlflow).items() if run_id != reopened}
-    for run_id in abandoned:
-        mlflow.set_terminated(run_id, "KILLED")
+    end_runs(mlflow, abandoned)
     return {flow_run for flow_run in abandoned.values() if flow_run is not None}
+
+
+def end_runs(mlflow: Any, run_ids: Iterable[str]) -> None:
+    """Mark runs of dead processes as killed."""
+    for run_id in run_ids:
+        mlflow.set_terminated(run_id, "KILLED")
 
 
 def dead_runs(mlflow: Any) -> dict[str, str | None]:

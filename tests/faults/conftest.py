@@ -5,6 +5,10 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
+from tests.integration.conftest import home_with_tables
+
+__all__ = ["home_with_tables"]  # a fixture
+
 
 @pytest.fixture(scope="module")
 def processes(request: pytest.FixtureRequest) -> ForkServerContext:

@@ -10,8 +10,10 @@ from preflow.errors import (
     DataDownloadError,
     DataFileError,
     ForgottenSftError,
+    KilledRankError,
     ModelDownloadError,
     ModelNotFoundError,
+    TrainingError,
 )
 from tasks.runtime.stage import can_help
 
@@ -23,6 +25,8 @@ from tasks.runtime.stage import can_help
         (httpx.ConnectError("refused"), True),
         (ModelDownloadError("the index did not answer"), True),
         (DataDownloadError("the hub did not answer"), True),
+        (KilledRankError("a rank was killed"), True),
+        (TrainingError("a rank failed"), False),
         (ModelNotFoundError("no such model"), False),
         (ConfigError("beta"), False),
         (DataFileError("line 3"), False),
@@ -32,4 +36,4 @@ from tasks.runtime.stage import can_help
     ],
 )
 def test_trouble_from_outside_is_tried_again_and_nothing_else(error: Exception, helps: bool) -> None:
-    assert can_help(None, None, SimpleNamespace(data=error)) is helps
+    assert can_help(SimpleNamespace(name="sft"), None, SimpleNamespace(data=error)) is helps

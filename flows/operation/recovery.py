@@ -1,0 +1,109 @@
+"""Runs whose process was killed go back to their pool: a worker looks for them as long as it runs.
+
+Prefect's worker notices only the end of what it started itself, and only while it lives: after a reboot such a run
+would be called running for ever.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from uuid import UUID
+
+import httpx
+from filelock import FileLock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Crashed
+
+from flows.operation.process_records import flow_run_processes, forget, killed_runs
+from flows.running.reconcile import close_in_prefect, close_task_runs
+from preflow.environment import preflow_home
+from preflow.errors import TrackingError
+from tasks.tracking.client import client as mlflow_client
+from tasks.tracking.client import require_mlflow
+from tasks.tracking.lineage import heartbeat_seconds
+from tasks.tracking.pipeline_run import dead_runs, end_runs
+
+#: Times that a killed run goes on by itself: what kills it each time, such as too little memory, needs a person.
+_RESTARTS = 3
+_HANDED_BACK = "Its process was killed; it goes on from its last checkpoint."
+_GIVEN_UP = "Its process was killed {count} times: look for what kills it (memory?), then run it again; it goes on."
+_NO_WORKER = "Its process was killed; run it again, it goes on from its last checkpoint."
+
+
+def restarts() -> int:
+    """How often a killed run goes on by itself."""
+    return int(os.environ.get("PREFLOW_RESTARTS", _RESTARTS))
+
+
+def watch(ended: threading.Event, say: Callable[[str], None]) -> None:
+    """Look for killed runs at every heartbeat, until ``ended`` is set.
+
+    Args:
+        ended: Set when the worker stops.
+        say: Tells the user what was found.
+    """
+    dead: set[str] = set()
+    while not ended.is_set():
+        with suppress(httpx.HTTPError):  # Prefect is away, which its worker says: checked again
+            for line in recover():
+                say(line)
+        dead = close_silent_runs(dead)
+        ended.wait(heartbeat_seconds())
+
+
+def recover() -> Iterator[str]:
+    """Give each killed run of this home folder back to its pool, or close it; what was done, in words."""
+    killed = killed_runs()
+    if not killed:
+        return
+    reporting = {flow_run_id for _, flow_run_id in flow_run_processes()}
+    with get_client(sync_client=True) as client:
+        for flow_run_id in killed:
+            if flow_run_id in reporting:  # what started it lives and is about to say that it crashed
+                continue
+            with suppress(ObjectNotFound):  # deleted, or of another server
+                yield from _recover(client, client.read_flow_run(UUID(flow_run_id)))
+            forget(flow_run_id)
+
+
+def _recover(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
+    state = run.state.type if run.state is not None else None
+    if state not in (StateType.RUNNING, StateType.PENDING, StateType.CRASHED, StateType.CANCELLING):
+        return
+    close_task_runs(client, run.id)
+    if state is StateType.CANCELLING:
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+        return
+    count = sum(state.message == _HANDED_BACK for state in client.read_flow_run_states(run.id))
+    if run.deployment_id is None:
+        client.set_flow_run_state(run.id, Crashed(message=_NO_WORKER), force=True)
+    elif count < restarts():
+        client.set_flow_run_state(run.id, AwaitingRetry(message=_HANDED_BACK), force=True)
+        yield f"{run.name}: its process was killed; it goes back to the pool ({count + 1} of {restarts()})"
+    else:
+        client.set_flow_run_state(run.id, Crashed(message=_GIVEN_UP.format(count=count + 1)), force=True)
+        yield f"{run.name}: its process was killed {count + 1} times; it is not started again"
+
+
+def close_silent_runs(before: set[str]) -> set[str]:
+    """Close, in MLflow and Prefect, runs that two checks in a row found dead; those found now.
+
+    One check is not enough: when MLflow is back after an outage, living runs elsewhere have yet to send a heartbeat.
+
+    Args:
+        before: Runs that the check before this one found.
+    """
+    try:
+        require_mlflow()
+        with FileLock(preflow_home() / "pipeline_run.lock"):  # a start is not reopening one of them
+            store = mlflow_client()
+            found = dead_runs(store)
+            closed = {run_id: flow_run for run_id, flow_run in found.items() if run_id in before}
+            end_runs(store, closed)
+        close_in_prefect({flow_run for flow_run in closed.values() if flow_run is not None})
+    except (TrackingError, httpx.HTTPError):  # one of the servers is away: checked again
+        return set()
+    return found.keys() - closed.keys()

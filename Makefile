@@ -26,9 +26,9 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12; do \
 
 # Which tests `make test` runs: all but the nightly ones, or e.g. `make test MARK=gpu ARGS="-x -k reference"`.
 MARK ?= not gpu and not nightly
-# Processes that share the tests; tests that need a GPU have it to themselves. One that has run out of tests takes over
-# half of the other's.
-WORKERS ?= $(if $(findstring not gpu,$(MARK)),2,0)
+# Processes that share the tests, one more than the two cores that they are meant for, since those that start servers
+# wait; tests that need a GPU have it to themselves. One that has run out of tests takes over half of another's.
+WORKERS ?= $(if $(findstring not gpu,$(MARK)),3,0)
 PYTEST := OMP_NUM_THREADS=1 python -m pytest
 SHARED := --dist worksteal
 # Seconds that the call of a test of `make test` may take, alone on two cores; `make budget` fails on a longer one.

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +73,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
-    items[:] = long_ones_first(items)
+    items[:] = long_ones_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def long_ones_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Files of tests that start processes begin each of the two halves that two workers of xdist are given.
+def long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Files of tests that start processes begin each of the equal parts that the workers of xdist are given.
 
     Short tests are left for the end, which a worker without work takes over one by one.
     """
     folders = {"integration", "faults"}
-    files = dict.fromkeys(item.path for item in items if folders & set(item.path.parts))
-    first, second = (
-        [item for file in list(files)[start::2] for item in items if item.path == file] for start in (0, 1)
-    )
-    short = [item for item in items if item.path not in files]
-    middle = max(0, len(items) // 2 - len(first))
-    return [*first, *short[:middle], *second, *short[middle:]]
+    files = list(dict.fromkeys(item.path for item in items if folders & set(item.path.parts)))
+    short = iter([item for item in items if item.path not in files])
+    ordered: list[pytest.Item] = []
+    for start in range(workers):
+        long = [item for file in files[start::workers] for item in items if item.path == file]
+        ordered += [*long, *islice(short, max(0, len(items) // workers - len(long)))]
+    return [*ordered, *short]
 
 
 @pytest.fixture(autouse=True, scope="module")

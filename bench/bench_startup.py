@@ -23,7 +23,8 @@ import typer
 
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
-    "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui",
+    "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "serve",
+    "operate", "decide",
     "schema", "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"

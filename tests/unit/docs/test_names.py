@@ -87,6 +87,7 @@ def missing(line: str) -> list[str]:
     return dotted + [path for path in PATHS.findall(line) if path not in ends()]
 
 
+@pytest.mark.slow
 def test_every_module_file_and_symbol_that_is_named_exists() -> None:
     wrong = []
     for file in files():

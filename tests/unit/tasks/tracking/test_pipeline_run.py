@@ -17,6 +17,7 @@ from tasks.tracking.client import client
 from tasks.tracking.pipeline_run import PipelineRun, find_run, pipeline_run
 from tasks.tracking.stage_run import stage_run
 
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
 RECIPE = Recipe.model_validate({"name": "one", "model_name": "m", "sft": {"dataset": "a"}, "dpo": {"dataset": "b"}})
 SOURCES = ValidateSpec(preferences=(DataSource(path="/d/dpo.jsonl", digest="f" * 64),))
 

@@ -6,11 +6,15 @@ that did not hold.
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx
+import psutil
 
 from tests.faults.cells import DATABASES, Cell, Result, all_cells, bench
 from tests.faults.injections import FAULTS, STAGES
@@ -57,8 +61,8 @@ def run_cells(cells: list[Cell], database: str, given: argparse.Namespace, state
                 print(f"{cell} ...", flush=True)
                 try:
                     result = made.run(cell, given.outage)
-                except AssertionError as error:
-                    result = Result(cell, (str(error) or repr(error),), 0.0, "did not end")
+                except (AssertionError, OSError, httpx.HTTPError, psutil.Error, subprocess.SubprocessError) as error:
+                    result = Result(cell, (f"{type(error).__name__}: {error}",), 0.0, "did not end")
                 said = "; ".join(result.faults) or "ok"
                 print(f"{cell}: {said} ({result.how}, {result.seconds:.0f} s, {folder})", flush=True)
                 state[str(cell)] = {"faults": list(result.faults), "how": result.how, "seconds": result.seconds}

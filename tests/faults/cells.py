@@ -19,7 +19,7 @@ from tests.integration.test_deployment import preflow
 
 DATABASES = ("sqlite", "postgresql")
 #: Seconds in which a run must come into a stage, and in which it must end after its fault.
-_REACH, _END = 240.0, 400.0
+_REACH, _END = 900.0, 1500.0
 _STEPS, _SAVE = 24, 2
 
 

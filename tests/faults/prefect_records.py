@@ -42,7 +42,7 @@ class Prefect:
         return dict(self._get(f"flow_runs/{run}"))
 
     def ended(self, run: str) -> dict[str, Any] | None:
-        """A run that has ended; a crashed one only when nothing took it up again for as long as three looks take."""
+        """A run that has ended; a crashed one only when nothing took it up again for as many polls as take a worker several checks."""
         try:
             found = self.flow_run(run)
         except httpx.HTTPError:  # the server is away, or has just started
@@ -52,7 +52,7 @@ class Prefect:
             self._crashed.pop(run, None)
             return found if kind in _FINAL else None
         self._crashed[run] = self._crashed.get(run, 0) + 1
-        return found if self._crashed[run] > 60 else None
+        return found if self._crashed[run] > 200 else None
 
     def unfinished(self) -> list[str]:
         """Flow runs and task runs that are called running, or about to be."""

@@ -23,7 +23,7 @@ from tests.integration.test_deployment import PREFECT, PREFLOW, free_port
 POOL = "faults"
 #: Seconds between two heartbeats of a run, and for which it waits for MLflow at its end.
 HEARTBEAT, PATIENCE = 2.0, 3.0
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 

@@ -20,7 +20,7 @@ from tests.faults.services import POOL, Site, wait_until
 from tests.integration.test_deployment import preflow
 
 #: Seconds in which a run comes to a stage, and ends.
-_PATIENCE = 300.0
+_PATIENCE = 500.0
 
 
 @pytest.fixture

@@ -37,3 +37,10 @@ from tasks.runtime.stage import can_help
 )
 def test_trouble_from_outside_is_tried_again_and_nothing_else(error: Exception, helps: bool) -> None:
     assert can_help(SimpleNamespace(name="sft"), None, SimpleNamespace(data=error)) is helps
+
+
+def test_a_stage_that_is_tried_again_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    failed = SimpleNamespace(data=OSError(28, "No space left on device", "/data/home"))
+    with caplog.at_level("WARNING", "preflow"):
+        can_help(SimpleNamespace(name="sft"), None, failed)
+    assert "sft: [Errno 28] No space left on device: '/data/home'; it is tried again in a moment" in caplog.text

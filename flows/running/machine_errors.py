@@ -16,7 +16,11 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HANDLES = {errno.EMFILE, errno.ENFILE}
 #: How libraries that raise errors of their own (SQLite, safetensors, PyTorch) name the same.
 _TEXTS = {
-    errno.ENOSPC: re.compile(r"no space left on device|disk is full|disk quota exceeded|os error 28|code: 28\b", re.I),
+    errno.ENOSPC: re.compile(
+        r"no space left on device|disk is full|disk quota exceeded|os error 28|code: 28\b"
+        r"|inline_container\S*\] \. unexpected pos|PytorchStreamWriter failed writing",
+        re.I,
+    ),
     errno.EMFILE: re.compile(r"too many open files|os error 24|code: 24\b", re.I),
     errno.EROFS: re.compile(r"read-only file system|readonly database|os error 30|code: 30\b", re.I),
 }

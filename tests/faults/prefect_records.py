@@ -42,7 +42,7 @@ class Prefect:
         return dict(self._get(f"flow_runs/{run}"))
 
     def ended(self, run: str) -> dict[str, Any] | None:
-        """A run that has ended; a crashed one only when nothing took it up again for as many polls as take a worker several checks."""
+        """A run that has ended; a crashed one only when no worker has taken it up again after many polls."""
         try:
             found = self.flow_run(run)
         except httpx.HTTPError:  # the server is away, or has just started

@@ -7,8 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from flows.running.machine_errors import clear_machine_errors
+from preflow.errors import MachineError
 from tests.integration.conftest import ROOT, clean_environment
 from tests.integration.test_deployment import PREFLOW
 
@@ -26,6 +31,10 @@ def _with_64_handles() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
+def _with_256_handles() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+
 def run(recipe: Path, home: Path, prepare: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*PREFLOW, "run", str(recipe)],
@@ -33,7 +42,7 @@ def run(recipe: Path, home: Path, prepare: Callable[[], None] | None = None) -> 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
         preexec_fn=prepare,
     )
@@ -58,6 +67,36 @@ def test_a_home_that_cannot_be_written(where: str, tmp_path: Path, tiny_recipe_f
     line = one_error(run(tiny_recipe_file(), home, _as_a_user_without_rights))
     assert f"{refused}" in line
     assert "cannot be written: Permission denied. Make it writable for this user, or set PREFLOW_HOME" in line
+
+
+def _write_text(path: Path) -> None:
+    path.write_text("x" * 10**6)
+
+
+def _write_state(path: Path) -> None:
+    torch.save({"exp_avg": torch.zeros(1000, 1000)}, path)
+
+
+def _write_rows(path: Path) -> None:
+    pq.write_table(pa.table({"value": list(range(10**5))}), path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+@pytest.mark.parametrize("write", [_write_text, _write_state, _write_rows], ids=lambda w: w.__name__)
+def test_a_full_disk_is_recognized_whichever_library_writes(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report, a checkpoint of the optimizer, rows: each library has errors of its own."""
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path))
+    (tmp_path / "file").symlink_to("/dev/full")
+    with pytest.raises(MachineError, match=f"the disk of {tmp_path} is full. Free space there"), clear_machine_errors():
+        write(tmp_path / "file")
+
+
+@pytest.mark.nightly
+def test_256_file_handles_are_enough(tmp_path: Path, tiny_recipe_file: Callable[..., Path]) -> None:
+    done = run(tiny_recipe_file(), tmp_path / "own", _with_256_handles)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ _HEARTBEAT = _RUN + "heartbeat"
 ZOMBIE_SECONDS = 180
 _ZOMBIE = "preflow: closes runs whose process is gone"
 _ASKED_DAYS = 7
-_MOST = 200
+_MOST = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,7 @@ def load_block(name: str) -> NotificationBlock:
         block: Any = Block.load(name)
     except (ValueError, RuntimeError, TypeError) as error:  # unknown, of an unknown type, or with an address unusable
         reason = " ".join(without_secrets(str(error)).split())[:200]
-        raise ConfigError(
-            f"--notify {name}: the Prefect server has no such usable block ({reason}): {_REMEDY}"
-        ) from error
+        raise ConfigError(f"--notify {name}: the Prefect server has no such block ({reason}): {_REMEDY}") from error
     if not isinstance(block, NotificationBlock):
         raise ConfigError(f"--notify {name}: this block sends no messages. Take one of a webhook, Slack or e-mail")
     return block

@@ -24,4 +24,4 @@ fi
 
 # No hub is asked for anything; what torch compiles is kept for all parts.
 export PYTHONPATH="$paths" PREFLOW_HOME="$work/home" HF_HUB_OFFLINE=1 TMPDIR="$work"
-"$python" -m bench.gpu "$@"
+"$python" -m bench.gpu --seconds "$((300 - SECONDS))" "$@"

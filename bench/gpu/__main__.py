@@ -8,9 +8,12 @@ on a GPU.
 
 import json
 import time
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import torch
 import typer
 
@@ -59,23 +62,27 @@ def main(
         raise typer.BadParameter(f"no part is called {', '.join(sorted(unknown))}; they are {', '.join(PARTS)}")
     if not dry and not torch.cuda.is_available():
         raise typer.BadParameter("torch finds no GPU here; --dry runs tiny sizes on the CPU")
-    begin = time.monotonic()
+    begin = time.monotonic() - (time.time() - psutil.Process().create_time())  # imports count
     method = start_method("cpu" if dry else "cuda")
     work = workload(dry, method)
     out.mkdir(parents=True, exist_ok=True)
     results, whole = Results(out), True
-    chosen = {name: part for name, part in PARTS.items() if not only or name in only}
-    whole_share, done = sum(share for _, share in chosen.values()), 0.0
-    for name, (part, share) in chosen.items():
-        done += share
-        limit = begin + seconds * done / whole_share - time.monotonic()
+    chosen = {name: share for name, (_, share) in PARTS.items() if not only or name in only}
+    for name, end in deadlines(chosen, seconds).items():
         started = time.monotonic()
-        state = run_part(part, work, out.resolve(), limit, lambda line, name=name: results.add(name, line))  # type: ignore[misc]
+        limit = begin + end - started
+        state = run_part(PARTS[name][0], work, out.resolve(), limit, lambda line, name=name: results.add(name, line))  # type: ignore[misc]
         whole &= state == "done"
         results.add(name, {"state": state, "seconds": round(time.monotonic() - started, 1)})
     missed = [] if dry else _tell_targets(results)
     print(f"{time.monotonic() - begin:.0f} s in all, processes by {method}; results in {out}", flush=True)
     raise typer.Exit(0 if whole and not missed else 1)
+
+
+def deadlines(shares: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Seconds after the beginning by which each part must have ended: its share after the one before it."""
+    ends = accumulate(shares.values())
+    return {name: seconds * end / sum(shares.values()) for name, end in zip(shares, ends, strict=True)}
 
 
 def _tell_targets(results: Results) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ so the test starts what is installed, and nothing but the server can have made t
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,18 +18,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
 
 #: Seconds between two firings, and the longest wait for the first scheduled run to end.
 INTERVAL, PATIENCE = 10, 500
 PREFECT = [sys.executable, "-m", "prefect"]
 PREFLOW = [sys.executable, "-m", "flows.commands.app"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.fixtures.receivers import webhook
 from tests.integration.conftest import ROOT, clean_environment
-from tests.integration.test_deployment import PREFECT, PREFLOW, _post, _wait_for, free_port, preflow, running
+from tests.integration.test_deployment import PREFECT, PREFLOW, _post, _wait_for, preflow, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 PATIENCE = 120

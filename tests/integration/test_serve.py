@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.integration.conftest import Pipeline, clean_environment
-from tests.integration.test_deployment import PREFLOW, free_port, preflow, running
+from tests.integration.test_deployment import PREFLOW, preflow, running
 from tests.integration.test_worker import wait_for
 
 

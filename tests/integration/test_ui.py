@@ -13,8 +13,9 @@ import httpx
 import psutil
 import pytest
 
+from tests.fixtures.ports import free_port
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
-from tests.integration.test_deployment import free_port, running
+from tests.integration.test_deployment import running
 
 PATIENCE = 120
 

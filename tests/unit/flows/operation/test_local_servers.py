@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.operation.local_servers import environment, services, serving
 from preflow.errors import UiError
+from tests.fixtures.ports import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -85,12 +86,6 @@ def test_a_port_that_is_taken_names_its_option_and_nothing_starts(taken: int) ->
             serving(services(mlflow, prefect, worker, "pool", 1)),
         ):
             pass
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_two_that_would_have_one_port_are_refused() -> None:

@@ -20,10 +20,11 @@ from expectations.set_measures import measure_set
 from expectations.suites import demonstrations, preferences
 from expectations.suites.running import SuiteResult, as_result, run_suite
 from expectations.suites.shared import lengths_suite, split_suite
-from preflow.artifacts import SCRATCH, write_json
+from preflow.artifacts import SCRATCH, WITHHELD, write_json
 from preflow.config.base import Rendering
 from preflow.config.validation import ValidationSettings
 from preflow.data.files.raw_rows import DataSource
+from preflow.data.files.sources import unchanged
 from preflow.data.quality.sets.benchmarks import read_benchmarks
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.splits import SplitRows, assign_splits
@@ -92,7 +93,7 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
         observer: Receives progress, counts and advice.
 
     Raises:
-        DataFileError: A file cannot be read.
+        DataFileError: A file cannot be read, or is not what its digest says.
         DataUnfitError: Critical findings: an empty file, a column that no row has, too few usable rows, too many
             quarantined, nothing to train on, no held-out pair, or a finding whose severity is ``stop``. The message
             names each, with its first rows.
@@ -100,7 +101,8 @@ def run_gate(spec: ValidateSpec, out: Path, observer: Observer) -> None:
     scratch = out / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     try:
-        critical = _check(spec, out, scratch, observer)
+        with unchanged(spec.sources()):
+            critical = _check(spec, out, scratch, observer)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if critical:
@@ -128,6 +130,8 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     whole["sources"] = {kind: names for kind, names in names_of(spec).items() if names}
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
+    if any("secret" in report["findings"] for report in reports.values()):
+        write_json(out / WITHHELD, {"files": [*_row_files(), QUARANTINE], "reason": "rows hold secrets"})
     (out / PAGE).write_text(page(whole), encoding="utf-8", errors="backslashreplace")
     for kind, report in reports.items():
         observer.note(summary(kind, report))
@@ -200,9 +204,9 @@ def _write(
     (out / QUARANTINE).write_bytes(b"")
     for kind, (_, set_suite) in _SUITES.items():
         if kind not in kinds:
-            splits: tuple[Split, ...] = ("train", "eval")
-            for split in splits:
-                (out / rows_file(kind, split)).write_bytes(b"")
+            for name in _row_files():
+                if name.startswith(f"{kind}."):
+                    (out / name).write_bytes(b"")
             continue
         one = kinds[kind]
         sets = measure_set(one.facts, one.used, one.used & ~one.held)
@@ -212,6 +216,11 @@ def _write(
         rows = {name: entry["rows"] for name, entry in reports[kind]["findings"].items()}
         write_json(out / f"gx_{kind}.json", as_result(kind, one.outcomes, rows))
     return reports
+
+
+def _row_files() -> list[str]:
+    splits: tuple[Split, ...] = ("train", "eval")
+    return [rows_file(kind, split) for kind in _SUITES for split in splits]
 
 
 def _unfit(critical: list[str], out: Path) -> str:

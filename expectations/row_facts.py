@@ -146,7 +146,7 @@ def read_kind(
         number = 0
         for index, (source, name) in enumerate(zip(every, names, strict=True)):
             part: Part = "train" if index < len(sources["train"]) else "eval"
-            for chunk in joined_chunks(kind, source, name, part, reading):
+            for chunk in joined_chunks(kind, source, name, part, reading, settings.memory_mb << 20):
                 yield ChunkTask(kind, chunk, number, columns.rows_file(number), settings, reading)
                 number += 1
 
@@ -184,7 +184,7 @@ def compare_rows(columns: Columns, settings: ValidationSettings, benchmark: Colu
     copies, facts.partners = _exact_copies(columns, parts, memory)
     facts.rows["duplicate_row"] = copies
     unique, least = fine & ~copies & ~named, min(settings.near_copy, settings.near_duplicate)
-    partner, similarity = near_rows(columns, "row", unique, memory, _AGREE, rows_alike(columns), least)
+    partner, similarity = near_rows(columns, "row", unique, memory, _AGREE, rows_alike(columns, least), least)
     facts.partners = np.where(copies, facts.partners, partner)
     copied = similarity >= settings.near_copy
     facts.rows["near_copy"] = np.where(copied, similarity, np.nan).astype(np.float32)

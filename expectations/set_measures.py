@@ -11,7 +11,8 @@ from expectations.row_facts import RowFacts
 from preflow.data.quality.rows.row_checks import OPENINGS
 from preflow.data.quality.sets.label_cues import distributions, length_bias, openings, prompt_shares, shallow_cues
 from preflow.data.quality.sets.similarity import parts_of
-from preflow.data.text import folded_words, quoted
+from preflow.data.text import folded_words
+from preflow.redaction import quoted
 
 #: Below so many rows one prompt with a large share says little.
 _FEW_ROWS = 20

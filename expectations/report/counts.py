@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from expectations.report.row_details import RowDetails
 from expectations.row_facts import RowFacts
 from expectations.set_measures import SetMeasures
+from preflow.data.quality.rows.personal_data import masked
 from preflow.data.quality.sets.similarity import parts_of
 from preflow.data.row_formats.table import described
 from preflow.findings import FINDINGS, setting_of
@@ -100,15 +101,16 @@ def _files(facts: RowFacts, used: NDArray[np.bool_]) -> dict[str, dict[str, Any]
 def _entry(facts: RowFacts, details: RowDetails, name: str, rows: NDArray[np.int64]) -> dict[str, Any]:
     rows = np.sort(rows)
     setting = setting_of(name, facts.columns.kind)
+    shown = masked if facts.settings.personal_data else str  # a report is uploaded, and read by many
     examples = []
     fine = facts.fine
     for row, values in zip(rows[:_EXAMPLES].tolist(), facts.columns.values(rows[:_EXAMPLES].tolist()), strict=True):
         if fine[row]:
-            texts = [_cut(part, whole=facts.settings.whole_examples) for part in parts_of(values)]
+            texts = [_cut(shown(part), whole=facts.settings.whole_examples) for part in parts_of(values)]
             detail = details.text(name, row, values)
         else:
             texts, detail = [], str(values["detail"])
-        examples.append({"at": f"{values['file']}:{values['row']}", "detail": detail, "texts": texts})
+        examples.append({"at": f"{values['file']}:{values['row']}", "detail": shown(detail), "texts": texts})
     return {
         "severity": facts.settings.severity_of(name),
         "what": FINDINGS[name].what,

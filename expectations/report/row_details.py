@@ -18,6 +18,8 @@ _MEASURED = (
     "wins_everywhere",
     "too_many_tokens",
 )
+#: Rows whose measures are read together.
+_BLOCK = 4096
 _WORDS = {
     "duplicate_row": "equals {other}",
     "near_copy": "nearly equals {other}: similarity {measure}",
@@ -42,9 +44,10 @@ class RowDetails:
         """The number that failed its threshold; none for a finding that has no number."""
         if finding not in _MEASURED:
             return None
-        if row not in self._rows:  # rows are asked for in order, so one at a time is kept
-            self._rows = {row: self._facts.measured(slice(row, row + 1))}
-        return round(float(self._rows[row][finding][0]), 4)
+        start = row - row % _BLOCK
+        if start not in self._rows:  # rows are asked for in order, so one block at a time is kept
+            self._rows = {start: self._facts.measured(slice(start, min(start + _BLOCK, len(self._facts))))}
+        return round(float(self._rows[start][finding][row - start]), 4)
 
     def text(self, finding: str, row: int, values: dict[str, Any]) -> str:
         """One line about a row that was converted.

@@ -21,10 +21,11 @@ def main(error: Annotated[str, typer.Argument(help="An error's name, as ConfigEr
     """Print the entry of an error: what it means, its usual causes, what to do."""
     with clear_errors():
         name, text = entry(error)
-    from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(highlight=False).print(Markdown(f"## {name}\n{text}"))
+    from preflow.console import TextConsole
+
+    TextConsole().print(Markdown(f"## {name}\n{text}"))
 
 
 def entry(error: str) -> tuple[str, str]:

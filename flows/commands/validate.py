@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.running.terminal import USAGE_ERROR, parse_overrides
+from preflow.console import TextConsole
 from preflow.environment import preflow_home
 from preflow.errors import ConfigError, DataUnfitError, PreflowError
 
@@ -58,7 +59,7 @@ def main(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # no terminal can show every name of a file or column
             stream.reconfigure(errors="backslashreplace")
-    console = Console(stderr=True, highlight=False)
+    console = TextConsole(stderr=True)
     try:
         spec, name = _spec(what, kind, parse_overrides(changes), tokenizer, max_seq_length)
         folder = out or preflow_home() / "validation" / name
@@ -69,7 +70,7 @@ def main(
     if as_json:
         print(json.dumps({**report, "folder": str(folder)}, ensure_ascii=False))
     else:
-        print_report(report, folder, Console(highlight=False))
+        print_report(report, folder, TextConsole())
     raise typer.Exit(0 if report["verdict"] == "fit" else _UNFIT)
 
 
@@ -90,7 +91,7 @@ def _check(spec: "ValidateSpec", folder: Path, console: Console, *, quiet: bool)
     from flows.running.output_folder import result_folder
     from tasks.runtime.progress import ProgressBars, ProgressObserver
 
-    bars = ProgressBars(Console(stderr=True, quiet=True) if quiet else console, transient=True)
+    bars = ProgressBars(TextConsole(stderr=True, quiet=True) if quiet else console, transient=True)
     with result_folder(folder, spec.sources()) as partial, bars, suppress(DataUnfitError):  # the report says why
         run_gate(spec, partial, ProgressObserver(bars))
 

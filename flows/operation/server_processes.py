@@ -31,7 +31,14 @@ def mlflow_command(port: int, store: str) -> list[str]:
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST]
     command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
+    # Names it answers to, and pages that may call it: its own.
+    command += ["--allowed-hosts", f"localhost:*,{HOST}:*", "--cors-allowed-origins", own_pages(port)]
     return [*command, "--port", str(port), "--workers", "1"]
+
+
+def own_pages(port: int) -> str:
+    """The origins of a server's own page, which alone may call it from a browser."""
+    return f"http://{HOST}:{port},http://localhost:{port}"
 
 
 def prefect_command(port: int) -> list[str]:
@@ -40,8 +47,9 @@ def prefect_command(port: int) -> list[str]:
 
 
 def prefect_defaults(port: int) -> dict[str, str]:
-    """Settings of Prefect's server: the address that its page asks, and slots that outlive it."""
+    """Settings of Prefect's server: the address that its page asks, which page may, and slots that outlive it."""
     return {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own_pages(port),
         "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
         "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",  # slots of killed runs are free when their lease ends

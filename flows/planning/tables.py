@@ -13,6 +13,7 @@ from flows.planning.row_lengths import Rows, position_warnings, read_lengths, re
 from flows.planning.stages import StageEstimate, Suggestion, shapes_of, stage_estimates, suggest
 from flows.running.preparation import PreparedRun
 from preflow.config import Recipe
+from preflow.console import TextConsole
 from preflow.estimates.scoring import BatchedMemory
 from preflow.units import duration
 
@@ -54,7 +55,7 @@ def print_plan(
         choice: Which device.
         console: Where to print; standard output unless given.
     """
-    console = console or Console(highlight=False)
+    console = console or TextConsole()
     run = estimate_run(prepared, device_for(prepared.recipe, memory, rate, choice))
     console.print(stage_table(run), memory_table(run), sep="\n")
     console.print(caption(run, measured=rate is None), style="dim", markup=False)
@@ -71,7 +72,8 @@ def print_plan(
 
 def estimate_run(prepared: PreparedRun, device: Device) -> RunEstimate:
     """Estimate every stage; reads the model's small files and the data, and loads no weight."""
-    recipe = prepared.recipe
+    recipe = prepared.recipe.model_copy(update={"trust_remote_code": False})  # a plan runs no model's code
+    prepared = prepared.model_copy(update={"recipe": recipe})
     base = read_model(recipe)
     shapes = shapes_of(recipe, base)
     rows = read_lengths(prepared, base)

@@ -30,7 +30,12 @@ _OWNER_VARIABLES = {
 }
 _EMBEDDED = "PREFECT__SERVER_EPHEMERAL"
 #: As Prefect starts its own: no UI, only the services that a run needs, and no second instance in that process.
-_SETTINGS = {"PREFECT_UI_ENABLED": "0", _EMBEDDED: "1", "PREFECT__SERVER_FINAL": "1"}
+_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    _EMBEDDED: "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",  # it has no page
+}
 _APPLICATION = "prefect.server.api.server:create_app"
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5

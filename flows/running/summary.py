@@ -13,7 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from flows.running.preparation import RunResult
+from preflow.console import TextConsole
 from preflow.environment import preflow_home
+from preflow.redaction import code_span
 
 
 def _interval(v: dict[str, float]) -> str:
@@ -112,14 +114,14 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     for sample in samples[:_SAMPLES]:
-        lines += ["", f"**{_one_line(sample['prompt'])}**", ""]
-        lines += [f"- {name}: {_one_line(text)}" for name, text in _answers(sample)]
-    return "\n".join([*lines, "", f"Model: `{model}`", ""])
+        lines += ["", f"**Prompt** {code_span(sample['prompt'])}", ""]
+        lines += [f"- {name}: {code_span(text)}" for name, text in _answers(sample)]
+    return "\n".join([*lines, "", f"Model: {code_span(model)}", ""])
 
 
 def print_summary(result: RunResult, console: Console | None = None) -> None:
     """Print the summary: the table, three prompts with every model's answer, and where to look on."""
-    console = console or Console(highlight=False)
+    console = console or TextConsole()
     report = result.evaluation.load("evaluation.json")
     console.print()
     console.print(_table(result.recipe, report))
@@ -151,7 +153,7 @@ def _near(path: Path) -> Path:
 
 def _table(recipe: str, report: dict[str, Any]) -> Table:
     table = Table(
-        title=f"{recipe}: models side by side",
+        title=escape(f"{recipe}: models side by side"),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         padding=(0, 0),

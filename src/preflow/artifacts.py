@@ -8,7 +8,8 @@ on contents and relative names alone. A killed stage finds its own partial folde
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from preflow.fingerprints.files import file_digest, json_digest
 MANIFEST = "manifest.json"
 #: Sub-folder of a partial folder for what only a restart needs (checkpoints); removed when the stage is complete.
 SCRATCH = "scratch"
+#: Names the files of an artifact that leave the store for no other place, as they hold secrets.
+WITHHELD = "withheld.json"
 #: In a model's folder: which stage made it, over which base.
 CARD = "preflow.json"
 
@@ -102,6 +105,31 @@ def find(final: Path) -> Artifact | None:
         return None
 
 
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """A lock that every user who may write to its folder can take, as far as the umask allows it.
+
+    Raises:
+        ArtifactError: Another user made it for himself alone.
+    """
+    try:
+        with FileLock(path, mode=0o666 & ~_umask()):
+            yield
+    except PermissionError as error:
+        if Path(error.filename or "") != path:
+            raise
+        raise ArtifactError(
+            f"{path} is another user's lock: set PREFLOW_HOME to a folder of your own, or share this one with a group "
+            "(chmod 2770, and umask 002 for everyone)"
+        ) from error
+
+
+def _umask() -> int:
+    found = os.umask(0o077)
+    os.umask(found)
+    return found
+
+
 def build(final: Path, write: Callable[[Path], None]) -> Artifact:
     """Return the artifact at ``final``, writing it first if it is not there or not whole.
 
@@ -113,7 +141,7 @@ def build(final: Path, write: Callable[[Path], None]) -> Artifact:
     Two processes that build the same folder take turns; the second finds the first one's work.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{final}.lock"):
+    with shared_lock(Path(f"{final}.lock")):
         artifact = find(final)
         if artifact is not None:
             return artifact

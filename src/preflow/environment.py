@@ -21,6 +21,8 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A run says that it lives, by which `preflow operate setup` finds those that do not.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # A web page that is opened on this machine must not be able to start a run: it has no token.
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # A run does not wait for MLflow: its record waits on disk, and is sent again.
@@ -65,6 +67,14 @@ def mlflow_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"
 
 
+def remote_code_allowed() -> bool:
+    """Whether who runs this process lets models bring code of their own: ``PREFLOW_ALLOW_REMOTE_CODE=1``.
+
+    A recipe alone cannot say so: it may come from others, and the code would run with this process's rights and tokens.
+    """
+    return os.environ.get("PREFLOW_ALLOW_REMOTE_CODE", "") == "1"
+
+
 def activate() -> Path:
     """Set the environment's defaults for a run and return the home folder, which is not made yet."""
     home = preflow_home()
@@ -90,13 +100,34 @@ def _take_login_out_of_address() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = without_login(address)
 
 
+def private_home() -> None:
+    """Make the home folder, for its owner alone: rows, personal data among them, and models lie in it.
+
+    A group that shares one makes the folder itself (``chmod 2770``) and works with ``umask 002``.
+
+    Raises:
+        MachineError: It cannot be made, or is another user's.
+    """
+    home = preflow_home()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{home} cannot be made: {error.strerror}. Set PREFLOW_HOME to another folder") from error
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        raise MachineError(
+            f"{home} is another user's: set PREFLOW_HOME to a folder of your own, or let its owner share it with a "
+            "group (chmod 2770, and umask 002)"
+        )
+
+
 def make_home() -> None:
     """Make Prefect's folder in the home folder; Prefect, which looks for it when imported, makes no parents.
 
     Raises:
-        MachineError: One of them belongs to another user, or is read-only.
+        MachineError: One of them is another user's, or is read-only.
     """
     home, prefect = activate(), Path(os.environ["PREFECT_HOME"])
+    private_home()
     prefect.mkdir(parents=True, exist_ok=True)
     for folder in (home, prefect):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):

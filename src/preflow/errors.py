@@ -38,7 +38,10 @@ A message has at most two sentences: what was got and expected, and one remedy. 
 every printed error names the command that prints its entry.
 """
 
-from preflow.redaction import without_secrets
+from preflow.redaction import cut, escaped, without_secrets
+
+#: Characters of a message, whatever it quotes.
+_LONGEST = 20_000
 
 
 class PreflowError(Exception):
@@ -51,7 +54,7 @@ class PreflowError(Exception):
     @property
     def message(self) -> str:
         """The message alone, for an error that quotes it."""
-        return without_secrets(super().__str__())
+        return without_secrets(escaped(cut(super().__str__(), _LONGEST)))
 
 
 class ConfigError(PreflowError, ValueError):

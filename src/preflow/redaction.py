@@ -1,4 +1,6 @@
-"""Texts without logins, tokens and keys: what is shown, logged or stored goes through here.
+"""Texts as they may be shown: without logins, tokens and keys, and without what a terminal or a page would obey.
+
+Whatever a message, log, terminal, Markdown text or report quotes from outside goes through here.
 
 Logins in addresses are recognized by their form, wherever they come from. Other secrets are those of the environment:
 the values of variables named as secrets (``HF_TOKEN``, ``AWS_SECRET_ACCESS_KEY``, ``PREFECT_API_AUTH_STRING``).
@@ -6,6 +8,7 @@ the values of variables named as secrets (``HF_TOKEN``, ``AWS_SECRET_ACCESS_KEY`
 
 import os
 import re
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -16,8 +19,60 @@ HIDDEN = "***"
 _SECRET_NAMES = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY|AUTH_STRING)$")
 #: Shorter values are not searched for: they would be found in words.
 _SHORTEST = 6
-_LOGIN = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=[a-z0-9+.-])(://)[^\s/?#'\"<>]+@", re.IGNORECASE)
+#: Characters of a quotation: enough to find what is meant, too few to carry a text into a report.
+_QUOTED = 40
+#: Control characters but tab and line ends, what turns the direction of writing, and lone surrogates.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BACKTICKS = re.compile("`+")
 _HEADER = re.compile(r"\b(basic|bearer)(\s+)[A-Za-z0-9+/=_~.-]{6,}", re.IGNORECASE)
+
+
+def escaped(text: str) -> str:
+    r"""The text with what a terminal would obey, and what no encoding can write, as escapes (``\\x1b``)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def cut(text: str, most: int = 400) -> str:
+    """A text that quotes what others wrote, cut to what a person reads."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def as_written(value: object) -> str:
+    """A value as Python writes it, cut: ``'a'`` is a text and ``1`` a number."""
+    return quoted(_written(value, 2 * _QUOTED), 3 * _QUOTED)
+
+
+def quoted(value: object, most: int = _QUOTED) -> str:
+    """The beginning of a text, or of how Python writes another value, on one line, as messages name it.
+
+    A value that is large is not written out to be cut.
+    """
+    text = value if isinstance(value, str) else _written(value, most)
+    text = text if len(text) <= most else f"{text[:most]}…"
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _written(value: object, most: int) -> str:
+    """How Python writes a value, of which no more is written than is shown."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = most
+    brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = brief.maxfrozenset = 6
+    brief.maxlevel = 3
+    try:
+        return brief.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a {type(value).__name__} of too many digits"
+
+
+def code_span(text: str) -> str:
+    """A text as Markdown shows it and nothing else: no link, picture, heading or HTML is made of it."""
+    line = " ".join(escaped(text).split())
+    fence = "`" * (max(map(len, _BACKTICKS.findall(line)), default=0) + 1)
+    padded = f" {line} " if line.startswith("`") or line.endswith("`") else line
+    return f"{fence}{padded or ' '}{fence}"
 
 
 def without_login(address: str) -> str:

@@ -14,11 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from preflow.console import TextConsole
 from preflow.observer import Silent
 from preflow.units import duration
 
 #: Messages for the user: standard error. Results go to standard output.
-CONSOLE = Console(stderr=True, highlight=False)
+CONSOLE = TextConsole(stderr=True)
 _LINE_SECONDS = 10.0
 
 

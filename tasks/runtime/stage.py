@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +12,10 @@ from prefect.context import TaskRunContext
 from preflow import artifacts
 from preflow.artifacts import Artifact
 from preflow.errors import DataDownloadError, DataUnfitError, KilledRankError, ModelDownloadError, PreflowError
+from preflow.models.resolve import unchanged
 from preflow.observer import Observer
 from preflow.redaction import redacted_errors
-from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, ValidateSpec
+from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
 from tasks.runtime.reporting import Reporter, log_duration, log_user
@@ -53,7 +55,8 @@ def perform(
         computed = True
         begin = time.monotonic()
         try:
-            work(spec, out, observer)
+            with _unchanged(spec):
+                work(spec, out, observer)
         except DataUnfitError:
             child.keep(out)  # the report says which rows
             raise
@@ -68,6 +71,15 @@ def perform(
         artifact = artifacts.build(final, write)
         child.complete(artifact, final.name, computed=computed)
     return artifact
+
+
+def _unchanged(spec: StageSpec) -> AbstractContextManager[None]:
+    """A block that reads a stage's model and raises if its files are not what the specification says.
+
+    Data validation holds its data files to their digests itself; later stages read artifacts of the store.
+    """
+    base = getattr(spec, "base", None)
+    return nullcontext() if base is None else unchanged(base)
 
 
 def can_help(task: Any, task_run: Any, state: Any) -> bool:

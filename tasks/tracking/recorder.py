@@ -1,12 +1,13 @@
 """What each event of an outbox does at MLflow. Each can be done again: what arrived before is not recorded twice."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from preflow.artifacts import MANIFEST, Artifact
+from preflow.artifacts import MANIFEST, WITHHELD, Artifact
 from tasks.tracking.client import client, set_tags
 from tasks.tracking.outbox import Event
 
@@ -152,8 +153,11 @@ class Recorder:
     def _files(self, stage: str, folder: str, at: int) -> None:
         """The files of a stage that failed, such as the report that gives the reason."""
         run_id = self.child(stage).run_id
+        listed = Path(folder) / WITHHELD
+        withheld = json.loads(listed.read_text(encoding="utf-8"))["files"] if listed.is_file() else []
         for path in sorted(Path(folder).iterdir()):
-            self._client.log_artifact(run_id, str(path))
+            if path.name not in withheld:
+                self._client.log_artifact(run_id, str(path))
 
     def _tags(self, tags: dict[str, str], at: int) -> None:
         set_tags(self._client, self._run_id, tags)
@@ -173,7 +177,12 @@ def now() -> int:
 
 def _upload(store: Any, run_id: str, artifact: Artifact) -> None:
     files = artifact.load(MANIFEST)["files"]
-    large = {name: entry for name, entry in files.items() if entry["bytes"] > LARGEST_UPLOAD and not _is_adapter(name)}
+    withheld = artifact.load(WITHHELD)["files"] if WITHHELD in files else []
+    large = {
+        name: entry
+        for name, entry in files.items()
+        if name in withheld or (entry["bytes"] > LARGEST_UPLOAD and not _is_adapter(name))
+    }
     if not large:
         store.log_artifacts(run_id, artifact.path)
         return

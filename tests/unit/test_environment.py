@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from preflow import environment
+from preflow.errors import MachineError
 
 PRINT = """
 import json
@@ -73,3 +74,23 @@ def test_a_server_started_in_the_checkout_keeps_the_slots_of_trainings_on_disk()
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "prefect.server.concurrency.lease_storage.filesystem"
+
+
+def test_the_home_folder_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path / "deep" / "home"))
+    environment.private_home()
+    assert (tmp_path / "deep" / "home").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "deep" / "home").chmod(0o770)  # a group that shares one
+    environment.private_home()
+    assert (tmp_path / "deep" / "home").stat().st_mode & 0o777 == 0o770
+
+
+def test_the_home_folder_of_another_user_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(MachineError, match="is another user's: set PREFLOW_HOME"):
+        environment.private_home()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path / "file"))
+    with pytest.raises(MachineError, match="cannot be made"):
+        environment.private_home()

@@ -1,9 +1,20 @@
 """No secret in a text that is shown: logins in addresses by their form, others by the variables that hold them."""
 
+import re
+
 import pytest
 
 from preflow.errors import ConfigError
-from preflow.redaction import redact, redacted_errors, without_login, without_secrets
+from preflow.redaction import (
+    as_written,
+    code_span,
+    escaped,
+    quoted,
+    redact,
+    redacted_errors,
+    without_login,
+    without_secrets,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +84,55 @@ def test_errors_in_a_circle_are_redacted_once() -> None:
     first.__cause__, second.__cause__ = second, first
     redact(first)
     assert (str(first), str(second)) == ("***", "***")
+
+
+def test_what_a_message_quotes_is_cut_on_one_line_and_without_control_characters() -> None:
+    assert quoted("a" * 41) == "a" * 40 + "…"
+    assert quoted("a\x1b[31m\n\tb\udcff\u202e") == "a\\x1b[31m\\n\\tb\\udcff\\u202e"
+    assert quoted(["x"] * 1000).startswith("['x', 'x'")
+    assert as_written("a") == "'a'"
+    assert len(as_written(dict.fromkeys(range(100), "b" * 1000))) <= 121
+    assert as_written(1 << 20_000) == "a int of too many digits"
+    nested: list[object] = []
+    nested.append(nested)
+    assert len(as_written(nested)) < 100
+
+
+def test_text_that_holds_nothing_to_obey_is_shown_as_it_is() -> None:
+    for text in (
+        "plain",
+        "two\nlines\tand tabs",
+        "caf\u00e9 \u4e2d\u6587 \u0645\u0631 \U0001f44d\u200d",
+    ):
+        assert escaped(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](http://evil/t.png)",
+        "<img src=x>",
+        "# head",
+        "a | b",
+        "`code`",
+        "``",
+        "a `` b",
+        "\n\n- item",
+        "[c](x:y)",
+    ],
+)
+def test_markdown_shows_a_quoted_text_and_makes_nothing_of_it(text: str) -> None:
+    """A code span ends at as many backticks as it began with (CommonMark, section 6.1)."""
+    span = code_span(text)
+    fence = span[: len(span) - len(span.lstrip("`"))]
+    inside = span[len(fence) : -len(fence)]
+    assert span.endswith(fence)
+    assert fence not in re.findall("`+", inside)
+    assert inside.strip() == " ".join(text.split())
+    assert "\n" not in span
+
+
+def test_a_long_text_without_an_address_is_looked_through_at_once() -> None:
+    text = "a" * 2_000_000
+    assert without_secrets(text) == text
+    assert without_secrets("see http://me:hunter2@host/x") == "see http://host/x"

@@ -20,15 +20,14 @@ def main(
     """Check versions, folders, servers, workers and the machine; exit code 1 where something would fail."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     with clear_errors():
-        from rich.console import Console
-
         from flows.running.preparation import prepare_run
+        from preflow.console import TextConsole
 
         prepared = None if recipe is None else prepare_run(recipe, parse_overrides(changes))
         from flows.health.all_checks import run_checks
         from flows.health.check import Level
 
-        checks, console = [], Console(highlight=False)
+        checks, console = [], TextConsole()
         styles = {Level.ok: "green", Level.warning: "yellow", Level.failed: "bold red"}
         for check in run_checks(pool, prepared):
             checks.append(check)

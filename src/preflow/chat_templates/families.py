@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from preflow.errors import ConfigError
+from preflow.foreign_files import read_text
+from preflow.redaction import quoted
 
 #: Ends of the names of files that hold a template.
 _SUFFIXES = (".jinja", ".jinja2", ".j2", ".txt")
@@ -74,17 +76,17 @@ def template_text(given: str, folder: Path) -> str:
         return family.text()
     if _JINJA.search(given):
         return _checked(given, "chat_template")
-    path = folder / Path(given).expanduser()
-    if path.is_file():
-        return _checked(path.read_text(encoding="utf-8"), f"chat_template {path}")
+    path, named = folder / Path(given).expanduser(), quoted(given)
+    if path.exists() and not path.is_dir():
+        return _checked(read_text(path, "chat_template"), f"chat_template {path}")
     if given.endswith(_SUFFIXES) or "/" in given:
         raise ConfigError(
-            f"chat_template is {given!r}, but {path} is no file: give a file, a family's name ({', '.join(FAMILIES)}) "
+            f"chat_template is '{named}', but {path} is no file: give a file, a family's name ({', '.join(FAMILIES)}) "
             "or Jinja text"
         )
-    near = difflib.get_close_matches(given.lower(), FAMILIES, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given.lower()[:80], FAMILIES, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(FAMILIES)}"
-    raise ConfigError(f"chat_template is {given!r}, which is no known family, no file and no Jinja text: {hint}")
+    raise ConfigError(f"chat_template is '{named}', which is no known family, no file and no Jinja text: {hint}")
 
 
 def _plain(name: str) -> str:

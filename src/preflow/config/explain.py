@@ -10,6 +10,7 @@ from preflow.config.launch import Launch
 from preflow.config.recipe import Recipe
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
+from preflow.redaction import as_written, cut, quoted
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "sft": SftSettings,
@@ -24,17 +25,17 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 def explain(error: ValidationError) -> Iterator[str]:
     """One line for each problem of a recipe, in the words of the recipe; of an unknown setting, the nearest name."""
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        where = ".".join(quoted(str(part)) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             yield _unknown(problem["loc"])
         elif problem["type"] == "value_error":
-            text = str(problem["ctx"]["error"])
+            text = cut(str(problem["ctx"]["error"]))
             yield f"{where}: {text}" if where else text
         elif problem["loc"] == ("template",):
-            got = problem["input"]
-            yield f"template: expected chat or none, got {got!r}; a family of templates is chat_template: {got}"
+            got = quoted(problem["input"])
+            yield f"template: expected chat or none, got '{got}'; a family of templates is chat_template: {got}"
         else:
-            yield f"{where}: {problem['msg']}, got {problem['input']!r}"
+            yield f"{where}: {cut(problem['msg'])}, got {as_written(problem['input'])}"
 
 
 #: By setting, the names that it has in TRL, transformers, PEFT, axolotl, LLaMA-Factory, unsloth, or for short.
@@ -157,6 +158,8 @@ _INSTEAD = {
         "shuffle streaming"
     ),
 }  # fmt: skip
+#: Letters of an unknown name that are compared with those that are known.
+_LONGEST = 80
 _FOREIGN = {name: text for text, names in _INSTEAD.items() for name in names.split()}
 
 
@@ -167,12 +170,12 @@ def _unknown(location: tuple[int | str, ...]) -> str:
         annotation = section.model_fields[parent].annotation
         options = getattr(annotation, "__args__", (annotation,))
         section = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    where = ".".join([*parents, last])
+    where, named = ".".join([*parents, quoted(last)]), quoted(last)
     if section is not Recipe and last in Recipe.model_fields:
-        return f"{where}: '{last}' is a setting of the whole recipe, give it at the top level"
+        return f"{where}: '{named}' is a setting of the whole recipe, give it at the top level"
     homes = [home for home, settings in _SECTIONS.items() if settings is not section and last in settings.model_fields]
     if homes:
-        return f"{where}: '{last}' belongs in {' or '.join(homes)}: give {homes[0]}.{last}"
+        return f"{where}: '{named}' belongs in {' or '.join(homes)}: give {homes[0]}.{named}"
     plain = last.lower().replace("-", "_").strip("_")
     names = _names(section)
     if plain in names:
@@ -181,7 +184,7 @@ def _unknown(location: tuple[int | str, ...]) -> str:
         return f"{where}: unknown setting; {_FOREIGN[plain]}"
     if plain in _USUAL:
         return f"{where}: unknown setting; {_neighbour(plain, section)}"
-    near = difflib.get_close_matches(plain, sorted(names), n=1, cutoff=0.65)
+    near = difflib.get_close_matches(plain[:_LONGEST], sorted(names), n=1, cutoff=0.65)
     hint = f"did you mean '{near[0]}'?" if near else f"valid names here: {', '.join(sorted(names))}"
     return f"{where}: unknown setting; {hint}"
 

@@ -3,17 +3,23 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from preflow.errors import ConfigError
-from preflow.redaction import is_secret
+from preflow.foreign_files import read_text
+from preflow.redaction import is_secret, quoted
 
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+#: Values and depth of the largest settings, and names that a message lists.
+_MOST_VALUES, _DEEPEST, _NAMED = 100_000, 64, 8
+_BRACKETS, _DASHES, _MOST_BRACKETS = re.compile(r"[\[\]{}]"), re.compile(r"(?:[-?]\s){64}"), 256
+_TOO_DEEP = "nested too deeply"
 #: Marks of a Jinja text, which may stand where a file could.
 _TEMPLATE = ("{%", "{{", "{#")
 
@@ -28,34 +34,89 @@ def read_settings(path: Path, what: str = "recipe") -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, is neither, holds no settings, or gives one twice.
     """
+    text = read_text(path, what)
     try:
-        data = _parse(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {path} is neither YAML nor JSON: {error}") from error
+        data = _parse(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} {path} is neither YAML nor JSON: {reason(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{what} {path} holds {type(data).__name__}, expected settings as 'name: value'")
     return data
 
 
+def read_yaml(text: str) -> Any:
+    """The value that YAML text holds.
+
+    Raises:
+        YAMLError: It is no YAML.
+        ValueError: It is nested too deeply, repeats itself by aliases, or holds a number of too many digits.
+    """
+    if _DASHES.search(text) or _depth(text) > _MOST_BRACKETS:  # the parser takes the square of it before it gives up
+        raise ValueError(_TOO_DEEP)
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    _require_small(value)
+    return value
+
+
+def _depth(text: str) -> int:
+    """The most brackets that are open at one place, wherever they stand."""
+    found = depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        found = max(found, depth)
+    return found
+
+
+def _require_small(value: Any) -> None:
+    """Refuse settings that aliases make larger than any recipe is, or endless: whoever walks them would never end."""
+    sizes: dict[int, int] = {}
+
+    def size(held: Any, depth: int) -> int:
+        if not isinstance(held, dict | list | tuple | set):
+            return 1
+        if depth > _DEEPEST:  # an alias within itself too
+            raise ValueError(_TOO_DEEP)
+        if id(held) not in sizes:
+            inside = [*held, *held.values()] if isinstance(held, dict) else held
+            sizes[id(held)] = 1 + sum(size(each, depth + 1) for each in inside)
+        return sizes[id(held)]
+
+    if size(value, 0) > _MOST_VALUES:
+        raise ValueError(f"aliases make it more than {_MOST_VALUES:,} values")
+
+
+def reason(error: Exception) -> str:
+    """Why a text cannot be parsed: the place and the parser's words, and nothing of the text."""
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1} column {mark.column + 1}: " if mark is not None else ""
+        said = (error.problem or error.context or "no YAML").partition(" with value")[0]
+        return f"{where}{quoted(said, 80)}"
+    return quoted(str(error).partition(";")[0].partition("\n")[0], 120)
+
+
 def _parse(text: str) -> Any:
     """JSON where it is JSON: a YAML parser reads its escaped pairs of surrogates as two broken characters."""
+    if not text.lstrip().startswith("{"):
+        return read_yaml(text)
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys) if text.lstrip().startswith("{") else _yaml(text)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError:
-        return _yaml(text)  # flow style YAML begins with a brace too
-
-
-def _yaml(text: str) -> Any:
-    return YAML(typ="safe", pure=True).load(text)
+        return read_yaml(text)  # flow style YAML begins with a brace too
+    _require_small(value)
+    return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    repeated = {name for name in names if names.count(name) > 1}
+    times = Counter(name for name, _ in pairs)
+    repeated = sorted(name for name, count in times.items() if count > 1)
     if repeated:
-        raise ConfigError(f"the recipe gives {', '.join(sorted(repeated))} twice: keep one")
+        raise ConfigError(f"the recipe gives {', '.join(map(quoted, repeated[:_NAMED]))} twice: keep one")
     return dict(pairs)
 
 

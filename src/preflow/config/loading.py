@@ -1,22 +1,23 @@
 """Reading a recipe file: YAML or JSON, overrides, one error that lists every problem."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from preflow.chat_templates.families import template_text
 from preflow.config.explain import explain
-from preflow.config.files import expand_variables, read_settings
+from preflow.config.files import expand_variables, read_settings, read_yaml, reason
 from preflow.config.recipe import Recipe, TrainingStage
 from preflow.config.requirements import require_validation_packages
 from preflow.config.validation import Dataset, path_of
 from preflow.errors import ConfigError
 from preflow.formats import DATA_SUFFIXES
+from preflow.redaction import quoted
 
 #: Settings that are paths, wherever they are given.
 _PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config", "chat_template"})
@@ -90,13 +91,19 @@ def _validated(raw: dict[str, Any], complaint: str) -> Recipe:
 
 
 def parse_value(value: Any) -> Any:
-    """Read text as a YAML scalar or collection (``"0.2"`` is a number); anything else is returned as it is."""
+    """Read text as a YAML scalar or collection (``"0.2"`` is a number); anything else is returned as it is.
+
+    Raises:
+        ConfigError: It is nested too deeply, repeats itself by aliases, or is a number of too many digits.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return YAML(typ="safe", pure=True).load(value)
+        return read_yaml(value)
     except YAMLError:
         return value
+    except ValueError as error:
+        raise ConfigError(f"{quoted(value)} cannot be read as a setting: {reason(error)}") from error
 
 
 def _override(raw: dict[str, Any], name: str, value: Any) -> None:
@@ -114,7 +121,7 @@ def _override(raw: dict[str, Any], name: str, value: Any) -> None:
             child = _as_mapping(child, name)
         child = {} if child is None else child
         if not isinstance(child, dict):
-            raise ConfigError(f"override {name}={value!r}: '{part}' is no section")
+            raise ConfigError(f"override {name}={quoted(value)}: '{part}' is no section")
         node[part] = child
         node = child
     node[parts[-1]] = value
@@ -171,6 +178,6 @@ def _resolve_entry(folder: Path, entry: str | Dataset) -> str | Dataset:
 
 def _resolve(folder: Path, entry: str) -> str:
     """An absolute path for a file or folder, or the entry itself for a hub data set (``owner/name``)."""
-    local = (folder / Path(entry).expanduser()).resolve()
+    local = Path(os.path.realpath(folder / Path(entry).expanduser()))  # resolve() refuses links without an end
     is_local = entry.startswith((".", "/", "~")) or entry.endswith(DATA_SUFFIXES)
     return str(local) if local.exists() or is_local else entry

@@ -6,6 +6,7 @@ import re
 
 from preflow.config.launch_checks import require_launchable
 from preflow.config.recipe import Recipe
+from preflow.environment import remote_code_allowed
 from preflow.errors import ConfigError, MissingDependencyError
 
 #: Optimizers that need nothing but torch, so that transformers' whole list need not be loaded to know them.
@@ -31,12 +32,25 @@ _PERSONAL_DATA = {"detect_secrets": "detect-secrets", "phonenumbers": "phonenumb
 _DISTRIBUTIONS = {"optimi": "torch-optimi"}
 
 
+def require_own_code_allowed(recipe: Recipe) -> None:
+    """Check that a recipe that runs a model's own code may do so here.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if recipe.trust_remote_code and not remote_code_allowed():
+        raise ConfigError(
+            "trust_remote_code is true, but this machine runs no code that comes with a model. Remove it, or let who "
+            "runs the worker set PREFLOW_ALLOW_REMOTE_CODE=1 in its environment"
+        )
+
+
 def require_runnable(recipe: Recipe) -> None:
     """Check that the recipe names all that a run needs.
 
     Raises:
         ConfigError: ``model_name`` or a stage's ``dataset`` is missing; names every one. Or ``launch.config`` is no
-            file, or says what the recipe cannot run under.
+            file, or says what the recipe cannot run under. Or a model's own code would run and may not.
     """
     missing = [] if recipe.model_name else ["model_name"]
     for stage, section in recipe.training_sections:
@@ -47,6 +61,7 @@ def require_runnable(recipe: Recipe) -> None:
             f"recipe '{recipe.name}' cannot run: missing {', '.join(missing)}. Add "
             f"{'it' if len(missing) == 1 else 'them'} to the file or give --set {missing[0]}=..."
         )
+    require_own_code_allowed(recipe)
     require_launchable(recipe)
     require_packages(recipe)
     for stage, section in recipe.training_sections:

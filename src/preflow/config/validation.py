@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -9,6 +10,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from preflow.config.base import COSMETIC, Frozen
 from preflow.findings import FINDINGS, Severity
 from preflow.formats import COLUMN_NAMES, OTHER_NAMES, ROW_FORMATS
+from preflow.redaction import as_written, quoted
+
+#: Letters of an unknown name that are compared with those that are known, and how many of these.
+_LONGEST, _MOST_NAMES = 80, 200
 
 
 class RowReading(Frozen):
@@ -31,8 +36,9 @@ class RowReading(Frozen):
         columns = data.get("columns")
         for name in columns if isinstance(columns, Mapping) else ():
             if name not in COLUMN_NAMES:
+                hint = did_you_mean(str(name), COLUMN_NAMES)
                 raise ValueError(
-                    f"columns has '{name}', which is no column of ours: {did_you_mean(str(name), COLUMN_NAMES)} "
+                    f"columns has '{quoted(str(name))}', which is no column of ours: {hint} "
                     "(columns is a map from our names to the file's)"
                 )
         return data
@@ -72,8 +78,9 @@ class Dataset(RowReading):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest of the known names as a question, or all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
+    names = [quoted(each, _LONGEST) for each in islice(known, _MOST_NAMES)]
+    near = difflib.get_close_matches(name[:_LONGEST], names, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(names)}"
 
 
 def _known_format(name: str) -> str:
@@ -114,7 +121,7 @@ def _problem(found: Any) -> str:
     if found["type"] == "value_error":
         return str(found["ctx"]["error"])
     where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}" + ("" if found["type"] == "missing" else f", got {found['input']!r}")
+    return f"{where}: {found['msg']}" + ("" if found["type"] == "missing" else f", got {as_written(found['input'])}")
 
 
 #: What a recipe names as data: one entry or several.
@@ -228,9 +235,9 @@ class ValidationSettings(Frozen):
     def _severities_are_known(self) -> Self:
         for name, severity in self.severity.items():
             if name not in FINDINGS:
-                near = difflib.get_close_matches(name, FINDINGS, n=1)
+                near = difflib.get_close_matches(name[:_LONGEST], FINDINGS, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(FINDINGS)}"
-                raise ValueError(f"severity names '{name}', which is no finding: {hint}")
+                raise ValueError(f"severity names '{quoted(name)}', which is no finding: {hint}")
             if FINDINGS[name].scope == "form" and severity in {"warn", "off"}:
                 raise ValueError(
                     f"severity of '{name}' is '{severity}', but such a row cannot be used: set_aside or stop"

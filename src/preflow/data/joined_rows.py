@@ -8,6 +8,7 @@ from preflow.data.files.chunks import Chunk, Part, chunks, row_chunks
 from preflow.data.files.jsonl import from_quarantine
 from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
+from preflow.data.files.text_files import MEMORY
 from preflow.data.row_formats.candidates import unclear_numbers
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.verdicts import has_verdict, join_verdicts
@@ -19,9 +20,17 @@ FIRST_ROWS = 100
 
 
 def joined_chunks(
-    kind: DataKind, source: DataSource, name: str, part: Part, settings: ReadingSettings
+    kind: DataKind, source: DataSource, name: str, part: Part, settings: ReadingSettings, memory: int = MEMORY
 ) -> Iterator[Chunk]:
     """A source cut into chunks; of pairs, rows with a verdict on one answer are joined first.
+
+    Args:
+        kind: What the rows are read as.
+        source: As ``resolve_sources`` returned it.
+        name: What to call it in findings.
+        part: Which part of the recipe names it.
+        settings: How rows are read.
+        memory: Bytes of memory for rows.
 
     Raises:
         DataFileError: The file cannot be read or is not of the kind that its name says; names file and line. Or numbers
@@ -30,8 +39,9 @@ def joined_chunks(
     first = _first_rows(source, settings) if kind == "preferences" else []
     _require_clear_winners(source, first)
     if any(map(has_verdict, first)):
-        return row_chunks(join_verdicts(map(from_quarantine, read_rows(source, name)), settings), name, part)
-    return chunks(source, name, part)
+        rows = map(from_quarantine, read_rows(source, name, memory))
+        return row_chunks(join_verdicts(rows, settings), name, part)
+    return chunks(source, name, part, memory)
 
 
 def joined_rows(kind: DataKind, source: DataSource, settings: ReadingSettings) -> Iterator[RawRow]:

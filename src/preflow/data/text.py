@@ -6,8 +6,6 @@ import re
 import unicodedata
 from typing import Any
 
-#: Characters of a value that a message quotes: enough to find it, too few to carry a text into a report.
-_QUOTED = 40
 #: Columns nested deeper than this are not written again: readers of JSON give up at some depth, each at its own.
 _DEEPEST = 64
 _TOO_DEEP = "(nested too deeply to be written again)"
@@ -23,6 +21,16 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\U000e0000-\U000e0fff]"
 )
+#: Characters that are ordered behind a letter: those of a combining class, and five that decompose to such. Beyond the
+#: basic plane a wide range stands for them where only a first look is wanted.
+_MARKS = "".join(
+    chr(code)
+    for code in (*range(0x300, 0x1E94B), 0xF73, 0xF75, 0xF81, 0xFF9E, 0xFF9F)
+    if unicodedata.combining(chr(code)) or code in (0xF73, 0xF75, 0xF81, 0xFF9E, 0xFF9F)
+)
+_NEARLY_MARK = f"[{''.join(mark for mark in _MARKS if mark <= chr(0xFFFF))}\U000101fd-\U0001e94a]"
+_MANY_MARKS = re.compile(f"{_NEARLY_MARK}{_NEARLY_MARK}{{30}}")
+_THIRTY_MARKS = re.compile(f"([{_MARKS}]{{30}})(?=[{_MARKS}])")
 #: Scripts that write no spaces between words: each character counts as one.
 _CHARACTER = re.compile("([\u3040-\u30ff\u3400-\u9fff])")
 
@@ -30,11 +38,6 @@ _CHARACTER = re.compile("([\u3040-\u30ff\u3400-\u9fff])")
 def printable(text: str) -> str:
     """The text with its lone surrogates, which no encoding can write, as escapes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def quoted(text: str) -> str:
-    """The beginning of a text, as messages name it."""
-    return printable(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
 def row_json(values: dict[str, Any]) -> bytes:
@@ -59,12 +62,25 @@ def _plain(value: Any, deepest: int) -> Any:
     return [_plain(held, deepest - 1) for held in value]
 
 
+def compatible(text: str) -> str:
+    """The text in Unicode's form NFKC, in time linear in its length.
+
+    Marks behind a letter are put in order by a sort that takes the square of their number, so runs of more than thirty
+    are parted first: the stream-safe text format (Unicode Standard Annex 15, section 13).
+    """
+    if text.isascii():
+        return text
+    if _MANY_MARKS.search(text) is not None:
+        text = _THIRTY_MARKS.sub("\\1\u034f", text)
+    return unicodedata.normalize("NFKC", text)
+
+
 def normalise(text: str) -> str:
     """Text up to Unicode form, case and white space: NFKC, case-folded, runs of white space as one blank."""
     if text.isascii():
         return " ".join(text.lower().split())
     # Case folding can leave NFKC, so the form is restored after it.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = compatible(compatible(text).casefold())
     return " ".join(folded.split())
 
 
@@ -84,7 +100,7 @@ def fold(text: str) -> str:
     """A text whose words have one form; marks of the ASCII kind are left to ``Words``."""
     if text.isascii():
         return text
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible(text)).casefold())
+    plain = compatible(compatible(visible(text)).casefold())
     return " ".join(_CHARACTER.sub(r" \1 ", _MARK.sub(" ", plain)).split())
 
 

@@ -60,8 +60,8 @@ def file_stamp(path: Path) -> list[int]:
 
     A program can set mtime back after an edit; ctime it cannot.
     """
-    stat = path.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 class DigestCache:

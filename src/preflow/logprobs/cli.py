@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from preflow.console import TextConsole
 from preflow.environment import logprobs_url
 from preflow.errors import ArtifactError
-from preflow.redaction import without_login
+from preflow.redaction import quoted, without_login
 from preflow.units import duration, size
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help="Th
 _DAY = 24 * 3600.0
 #: Half-written files of killed processes are removed when they are this old.
 _ABANDONED = 3600.0
-_OUT = Console(highlight=False)
+#: Files of others that are named.
+_NAMED = 5
+_OUT = TextConsole()
 _URL = Annotated[str | None, typer.Option(help="The store; PREFLOW_LOGPROBS, or the one of PREFLOW_HOME, without it.")]
 
 
@@ -42,7 +45,7 @@ def show(url: _URL = None) -> None:
         asked, hit = stored.asked("rows_asked"), stored.asked("rows_hit")
         table.add_row(
             stored.name[:8],
-            stored.label,
+            Text(quoted(stored.label)),
             f"{stored.rows:,}",
             size(stored.bytes),
             f"{hit / asked:.0%} of {asked:,.0f}" if asked else "-",
@@ -53,10 +56,12 @@ def show(url: _URL = None) -> None:
         _OUT.print(table)
     for stored in found:
         for name in stored.damaged:
-            _OUT.print(f"damaged: {stored.name[:8]}/{name}, {size(stored.files[name])}", soft_wrap=True)
+            _OUT.print(f"damaged: {stored.name[:8]}/{name}, {size(stored.files[name])}", soft_wrap=True, markup=False)
     _print_others(others)
     rows, total = sum(stored.rows for stored in found), sum(stored.bytes for stored in found)
-    _OUT.print(f"{_shown(place)}: {len(found)} references, {rows:,} responses, {size(total)}", soft_wrap=True)
+    _OUT.print(
+        f"{_shown(place)}: {len(found)} references, {rows:,} responses, {size(total)}", soft_wrap=True, markup=False
+    )
 
 
 @app.command()
@@ -77,7 +82,7 @@ def prune(
     found, others = inventory(place)
     _print_others(others)
     if not found:
-        _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True)
+        _OUT.print(f"{_shown(place)}: nothing is stored, nothing to remove", soft_wrap=True, markup=False)
         return
     chosen = [stored for stored in found if stored.name.startswith(reference or "")]
     if not chosen:
@@ -88,7 +93,9 @@ def prune(
         removed, damaged = _prune(stored, before, dry_run=dry_run)
         verb = "would remove" if dry_run else "removed"
         more = f" and {damaged:,} damaged files" if damaged else ""
-        _OUT.print(f"{stored.name[:12]}: {verb} {removed:,} of {stored.rows:,} responses{more}", soft_wrap=True)
+        _OUT.print(
+            f"{stored.name[:12]}: {verb} {removed:,} of {stored.rows:,} responses{more}", soft_wrap=True, markup=False
+        )
 
 
 def _prune(stored: "StoredReference", before: float | None, *, dry_run: bool) -> tuple[int, int]:
@@ -106,8 +113,9 @@ def _prune(stored: "StoredReference", before: float | None, *, dry_run: bool) ->
 
     folder = stored.folder
     if before is None:
-        if not dry_run:
-            folder.clear()
+        if not dry_run and (others := folder.clear()):
+            names = ", ".join(map(quoted, others[:_NAMED]))
+            _OUT.print(f"{stored.name[:12]}: kept, not the store's own: {names}", soft_wrap=True, markup=False)
         return stored.rows, len(stored.damaged)
     kept_keys: list[Keys] = []
     for name, keys in stored.keys.items():
@@ -135,7 +143,9 @@ def _prune(stored: "StoredReference", before: float | None, *, dry_run: bool) ->
 def _print_others(names: list[str]) -> None:
     """Print the names of folders in the store that are not references and are not changed."""
     if names:
-        _OUT.print(f"ignored, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True)
+        _OUT.print(
+            f"ignored, no references (no valid reference.json): {', '.join(names)}", soft_wrap=True, markup=False
+        )
 
 
 def _shown(url: str) -> str:

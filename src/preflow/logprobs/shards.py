@@ -8,6 +8,7 @@ removed shard was listed before the one that holds its rows was written, so no t
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,6 +38,10 @@ SHARD_SCHEMA = pa.schema(
 SMALL_ROWS = 2048
 MERGE_COUNT = 64
 _OWNER = b"preflow-reference"
+#: Names of the files that the store writes into a reference's folder.
+_OWN = re.compile(
+    r"[0-9a-f]{64}-[0-9a-f]+\.parquet(\.broken)?|usage-[\w-]+(\.\w+)*|partial-[\w-]+|reference\.json|[\w-]+\.(lease|lock)"
+)
 
 
 def open_store(url: str | Path) -> tuple[Any, str]:
@@ -144,9 +149,15 @@ class ShardFolder:
             except FileNotFoundError:
                 continue
 
-    def clear(self) -> None:
-        """Remove the whole folder."""
-        self._files.rm(self.path, recursive=True)
+    def clear(self) -> list[str]:
+        """Remove the store's own files, and the folder where nothing else is in it; gives the names of what is."""
+        self._files.invalidate_cache(self.path)
+        names = [name.rstrip("/").rpartition("/")[2] for name in self._files.ls(self.path, detail=False)]
+        others = sorted(name for name in names if _OWN.fullmatch(name) is None)
+        self.remove(name for name in names if name not in others)
+        if not others and self._files.exists(self.path):  # a folder of an object store goes with its last file
+            self._files.rmdir(self.path)
+        return others
 
     def older(self, names: Iterable[str], age: float) -> list[str]:
         """Those files of the folder that were written ``age`` seconds ago or earlier."""

@@ -30,6 +30,7 @@ _FORMATS = {
     "gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "fbgemm_fp8": "FP8", "finegrained_fp8": "FP8", "mxfp4": "MXFP4",
     "compressed-tensors": "compressed-tensors", "modelopt": "ModelOpt",
 }  # fmt: skip
+_OWN_CODE = "trust_remote_code: true runs it, in a run alone and never in a plan"
 _UNQUANTIZED = "name the model that it was quantized from (use_4bit: true then loads that in 4 bits)"
 
 
@@ -88,7 +89,7 @@ def _other_kind(config: Mapping[str, Any], *, own_code: bool) -> str | None:
     if not classes or any(each.endswith(_CAUSAL) for each in classes):
         return None
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
-        return None if own_code else f"{name}a model of its own code (trust_remote_code: true runs it)"
+        return None if own_code else f"{name}a model of its own code ({_OWN_CODE})"
     others = (("Classification", "a classifier"), ("Reward", "a reward model"), ("Conditional", "a model of two parts"))
     return name + next((kind for part, kind in others if part in classes[0]), "a model without a head for next tokens")
 

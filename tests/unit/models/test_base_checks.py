@@ -129,6 +129,7 @@ def test_decoders_of_encoders_families_and_models_of_their_own_code_are_let_thro
     folder = folder_of(tmp_path / "own", own)
     require_trainable("own", folder, Recipe(strategy="dpo", trust_remote_code=True))
     with pytest.raises(
-        UnfitModelError, match=r"ChatGLMModel, a model of its own code \(trust_remote_code: true runs it\)"
+        UnfitModelError,
+        match=r"ChatGLMModel, a model of its own code \(trust_remote_code: true runs it, in a run",
     ):
         require_trainable("own", folder, Recipe(strategy="dpo"))

@@ -17,7 +17,7 @@ from preflow.models import packaged
 from preflow.models.adapters import new_adapter, save_model
 from preflow.models.loading import load_policy, load_tokenizer, load_weights
 from preflow.models.precision import choose_precision
-from preflow.models.resolve import ModelRef, model_digest, resolve_model
+from preflow.models.resolve import ModelRef, model_digest, resolve_model, unchanged
 from preflow.observer import Silent
 
 
@@ -195,3 +195,37 @@ def test_precision_follows_the_recipe() -> None:
     assert choose_precision(narrow).compute is torch.bfloat16
     assert choose_precision(narrow.model_copy(update={"tuning": "full"})).weights is torch.float32
     assert replace(choose_precision(wide), device=torch.device("cpu")).label() == "cpu/float32/float32"
+
+
+def test_an_index_may_name_safetensors_files_in_the_models_folder_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_folder, tmp_path / "model")
+    index = copy / "model.safetensors.index.json"
+    for name, why in (
+        ("evil.bin", r"\.safetensors files alone"),
+        ("../evil.safetensors", "own folder"),
+        (7, "no text"),
+    ):
+        index.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+        with pytest.raises(UnsafeWeightsError, match=why):
+            model_digest(copy)
+    for text in ("[" * 100_000, "[]", '{"weight_map": 1}', "{}"):
+        index.write_text(text)
+        with pytest.raises(UnsafeWeightsError, match="is no index of weights"):
+            model_digest(copy)
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model.safetensors"}}))
+    model_digest(copy)
+
+
+def test_a_model_whose_files_were_changed_since_its_digest_is_not_believed(tiny_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_folder, tmp_path / "model")
+    found = ModelRef(name="m", path=str(copy), digest=model_digest(copy))
+    with unchanged(found):
+        pass
+    config = (copy / "config.json").read_text()
+    with pytest.raises(ModelError, match="are not what they were"), unchanged(found):
+        (copy / "config.json").write_text(config)  # the same again: somebody wrote while it was read
+    with unchanged(found):
+        pass
+    (copy / "config.json").write_text(config.replace("1e-06", "1e-05"))
+    with pytest.raises(ModelError, match="are not what they were"), unchanged(found):
+        pass

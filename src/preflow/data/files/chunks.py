@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preflow.data.files.hub_datasets import is_hub
-from preflow.data.files.jsonl import jsonl_row
+from preflow.data.files.jsonl import jsonl_row, long_row
 from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.text_files import data_file_errors, mark_bytes, open_text
+from preflow.data.files.text_files import (
+    MEMORY,
+    LongLine,
+    data_file_errors,
+    longest,
+    mark_bytes,
+    open_text,
+    text_blocks,
+)
 from preflow.errors import DataFileError
 from preflow.formats import file_format
 
@@ -47,9 +55,10 @@ class Chunk:
             if line and not line.isspace():
                 yield jsonl_row(line, self.file, number)
 
-    def _lines(self) -> list[bytes]:
+    def _lines(self) -> Iterator[bytes]:
         if isinstance(self.text, bytes):
-            return self.text.split(b"\n")
+            yield from _split(self.text)
+            return
         assert self.text is not None, "read() asked"
         path, start, size = self.text
         with data_file_errors(Path(path)), Path(path).open("rb") as stream:
@@ -57,11 +66,29 @@ class Chunk:
             text = stream.read(size)
         if len(text) != size:
             raise DataFileError(f"{path} has changed while it was read: it is shorter than it was")
-        return text.split(b"\n")
+        yield from _split(text)
 
 
-def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
+def _split(text: bytes) -> Iterator[bytes]:
+    """The lines of a text: of a few long ones, one copy at a time."""
+    if len(text) <= 2 * CHUNK_BYTES:
+        yield from text.split(b"\n")
+        return
+    start = 0
+    while (stop := text.find(b"\n", start)) >= 0:
+        yield text[start:stop]
+        start = stop + 1
+    yield text[start:]
+
+
+def chunks(source: DataSource, name: str, part: Part, memory: int = MEMORY) -> Iterator[Chunk]:
     """Cut one source into chunks.
+
+    Args:
+        source: As ``resolve_sources`` returned it.
+        name: What to call it in findings.
+        part: Which part of the recipe names it.
+        memory: Bytes of memory for rows.
 
     Raises:
         DataFileError: The file cannot be read or is not of the kind that its name says; names file and line.
@@ -69,9 +96,9 @@ def chunks(source: DataSource, name: str, part: Part) -> Iterator[Chunk]:
     path = Path(source.path)
     form = None if is_hub(source.path) else file_format(path)
     if form is not None and form[0] == "jsonl" and not source.reading_settings():
-        yield from _text_chunks(path, form[1], name, part)
+        yield from _text_chunks(path, form[1], name, part, memory)
         return
-    yield from row_chunks(read_rows(source, name), name, part)
+    yield from row_chunks(read_rows(source, name, memory), name, part)
 
 
 def row_chunks(rows: Iterable[RawRow], name: str, part: Part) -> Iterator[Chunk]:
@@ -97,13 +124,17 @@ def _characters(value: Any, deepest: int = 8) -> int:
     return sum(_characters(held, deepest - 1) for held in (value.values() if isinstance(value, dict) else value))
 
 
-def _text_chunks(path: Path, compression: str | None, name: str, part: Part) -> Iterator[Chunk]:
-    with data_file_errors(path, compression) as after, open_text(path, compression) as stream:
+def _text_chunks(path: Path, compression: str | None, name: str, part: Part, memory: int) -> Iterator[Chunk]:
+    limit = longest(memory)
+    with data_file_errors(path, compression) as after, open_text(path, compression, memory=memory) as stream:
         start = 0 if compression else mark_bytes(path)
         number = 1
-        while lines := stream.readlines(CHUNK_BYTES):
-            size = sum(map(len, lines))
-            yield Chunk(name, part, number, b"".join(lines) if compression else (str(path.resolve()), start, size))
-            number += len(lines)
-            start += size
+        for block in text_blocks(stream, CHUNK_BYTES, limit):
+            if isinstance(block, LongLine):
+                yield Chunk(name, part, rows=(long_row(block, name, number, limit),))
+                number, start = number + 1, start + block.size
+            else:
+                text = block if compression else (str(path.resolve()), start, len(block))
+                yield Chunk(name, part, number, text)
+                number, start = number + block.count(b"\n"), start + len(block)
             after[0] = number - 1

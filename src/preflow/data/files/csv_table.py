@@ -2,33 +2,32 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from preflow.data.files.raw_rows import RawRow
-from preflow.data.files.text_files import READ_AHEAD, open_text
-from preflow.data.text import quoted
+from preflow.data.files.text_files import READ_AHEAD, longest, open_text
 from preflow.errors import DataFileError
+from preflow.redaction import quoted
 
 
-def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",") -> Iterator[RawRow]:
+def read_csv(path: Path, compression: str | None, name: str, memory: int, usual: str = ",") -> Iterator[RawRow]:
     """The records of a CSV file, or of a TSV file by its own delimiter; semicolons or tabs where the header has those.
 
     A record with a wrong number of fields, or with bytes that are not UTF-8, is malformed.
 
     Raises:
         DataFileError: The header names a column twice.
-        ValueError: The header is not UTF-8, or a quote is never closed.
+        ValueError: The header is not UTF-8, a quote is never closed, or a field is longer than the memory allows.
     """
     # The default limit of 128 kB per field is a guard of the csv module, not a property of the file.
-    csv.field_size_limit(sys.maxsize)
-    with open_text(path, compression) as stream:
-        delimiter = _delimiter(stream, delimiter)
+    csv.field_size_limit(longest(memory))
+    with open_text(path, compression, memory=memory) as stream:
+        delimiter = _delimiter(stream, usual)
         # A byte that is not UTF-8 spoils its own record alone, see _not_text.
         lines = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-        records = _records(csv.reader(lines, strict=True, delimiter=delimiter))
+        records = _records(csv.reader(_lines(lines, longest(memory)), strict=True, delimiter=delimiter))
         _, header = next(records, (0, None))
         if header is None:
             return
@@ -44,6 +43,20 @@ def read_csv(path: Path, compression: str | None, name: str, delimiter: str = ",
             columns = ", ".join(map(quoted, header))
             problem = problem or f"got {len(record)} fields, expected {len(header)} ({columns})"
             yield RawRow(name, number, {"line": delimiter.join(record)}, malformed=f"line {line}: {problem}")
+
+
+def _lines(stream: io.TextIOWrapper, limit: int) -> Iterator[str]:
+    """The lines of a file.
+
+    Raises:
+        ValueError: One has more characters than the memory allows.
+    """
+    for number, line in enumerate(iter(lambda: stream.readline(limit + 1), ""), 1):
+        if len(line) > limit:
+            raise ValueError(
+                f"line {number} has more than {limit:,} characters, as validation.memory_mb allows; raise it or cut it"
+            )
+        yield line
 
 
 def _delimiter(stream: io.BufferedReader, usual: str) -> str:

@@ -14,29 +14,31 @@ from typing import Any, BinaryIO
 from preflow.data.files.json_tables import objects, table_rows
 from preflow.data.files.jsonl import DECODER, object_row, read_jsonl
 from preflow.data.files.raw_rows import RawRow
-from preflow.data.files.text_files import READ_AHEAD, open_text
+from preflow.data.files.text_files import MEMORY, READ_AHEAD, longest, open_text
 from preflow.errors import DataFileError
 
 _READ = 1 << 20
 _SPACE = " \t\r\n"
+#: Blank lines that are passed over where a file's first lines are looked at.
+_BLANK_LINES = 10_000
 #: The longest thing that the end of what was read can cut in two: ``-Infinity``, or an escaped pair of surrogates.
 _CUT = 16
 
 
-def read_json(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
+def read_json(path: Path, compression: str | None, name: str, memory: int) -> Iterator[RawRow]:
     """The rows of a JSON file.
 
     An array of objects is read element by element, a file of one object per line, as many tools write ``.json``, as
     JSONL. A table in one object, and objects over several lines, are held in memory as a whole.
 
     Raises:
-        DataFileError: Not JSON; names line and column.
+        DataFileError: Not JSON, names line and column; or an element or table is larger than the memory allows.
     """
-    with open_text(path, compression) as stream:
+    with open_text(path, compression, memory=memory) as stream:
         if not stream.peek(READ_AHEAD).lstrip().startswith(b"["):
-            yield from _read_objects(path, compression, name)
+            yield from _read_objects(path, compression, name, memory)
             return
-        rows = enumerate(elements(stream, DECODER), 1)
+        rows = enumerate(elements(stream, DECODER, longest(memory)), 1)
         while True:
             try:
                 number, value = next(rows, (0, None))
@@ -47,15 +49,21 @@ def read_json(path: Path, compression: str | None, name: str) -> Iterator[RawRow
             yield object_row(value, name, number)
 
 
-def _read_objects(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
+def _read_objects(path: Path, compression: str | None, name: str, memory: int) -> Iterator[RawRow]:
     """Rows of a file of objects: one per line, or a table, or each over several lines."""
-    with open_text(path, compression) as stream:
-        first, second = _first_lines(stream)
+    most = memory // 2
+    with open_text(path, compression, memory=memory) as stream:
+        first, second = _first_lines(stream, most)
         one_per_line = _is_whole(first) and second
-        text = None if one_per_line or not _may_go_on(first) else first + second + stream.read()
+        text = None if one_per_line or not _may_go_on(first) else first + second + stream.read(most)
     if text is None:
-        yield from read_jsonl(path, compression, name)
+        yield from read_jsonl(path, compression, name, memory)
         return
+    if len(text) > most:
+        raise DataFileError(
+            f"{path} holds JSON of more than {most:,} bytes that is read as a whole, half of validation.memory_mb; "
+            "raise it, or write one object per line"
+        )
     number = 0
     try:
         for value in objects(text.decode("utf-8"), DECODER):
@@ -67,14 +75,16 @@ def _read_objects(path: Path, compression: str | None, name: str) -> Iterator[Ra
         raise DataFileError(f"{path} is not valid JSON: {error}") from error
 
 
-def _first_lines(stream: BinaryIO) -> tuple[bytes, bytes]:
-    """The first line that is not blank with what is before it, and the next such line."""
+def _first_lines(stream: BinaryIO, most: int) -> tuple[bytes, bytes]:
+    """The first line that is not blank with what is before it, and the next such line; no more than ``most`` bytes."""
     found = [b"", b""]
     for place in (0, 1):
-        for line in stream:
-            found[place] += line
-            if not line.isspace():
+        lines = []
+        while sum(map(len, found)) < most and (line := stream.readline(most)):
+            lines.append(line)
+            if not line.isspace() or len(lines) > _BLANK_LINES:
                 break
+        found[place] = b"".join(lines)
     return found[0], found[1] if found[1].strip() else b""
 
 
@@ -97,18 +107,19 @@ def _may_go_on(line: bytes) -> bool:
     return line.lstrip().startswith(b"{")
 
 
-def elements(stream: BinaryIO, decoder: json.JSONDecoder) -> Iterator[Any]:
+def elements(stream: BinaryIO, decoder: json.JSONDecoder, most: int = MEMORY) -> Iterator[Any]:
     """Yield the elements of an array.
 
     Args:
         stream: At the beginning of the array, white space before it allowed.
         decoder: Reads one element.
+        most: Characters of an element.
 
     Raises:
-        ValueError: Not a JSON array; the message says what was expected, the line and column in the file, and after
-            which element.
+        ValueError: Not a JSON array, or an element that is too long or holds a number of too many digits; the message
+            says what was expected, the line and column in the file, and after which element.
     """
-    text = _Text(stream)
+    text = _Text(stream, most)
     number = 0
     text.expect("[")
     if text.next_mark() == "]":
@@ -128,8 +139,8 @@ def elements(stream: BinaryIO, decoder: json.JSONDecoder) -> Iterator[Any]:
 class _Text:
     """What was read and not yet given away, and where in the file it stands."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, most: int) -> None:
+        self._stream, self._most = stream, most
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._bytes = 0
         self._line, self._column = 1, 1  # of the first character that is held
@@ -168,11 +179,18 @@ class _Text:
                 open_end = error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - _CUT
                 if not open_end or not self._more(wanted):
                     raise self.error(error.msg, error.pos, number) from None
+            except ValueError as error:  # a number of thousands of digits, which Python does not read
+                raise self.error(str(error).partition(";")[0], self.at, number) from None
             else:
                 # Only what ends in a bracket or quote is whole for sure: 12 may go on as 12.5.
                 if self._text[end - 1] in '}]"' or end < len(self._text) - _CUT or not self._more(wanted):
                     self.at = end
                     return value
+            if len(self._text) - self.at > self._most:
+                limit = (
+                    f"row {number + 1} is longer than the {self._most:,} characters that validation.memory_mb allows"
+                )
+                raise self.error(limit, self.at, number)
             wanted *= 2  # a long element is decoded again only as often as it doubles
 
     def _more(self, size: int) -> bool:

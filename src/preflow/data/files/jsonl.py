@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import orjson
 
 from preflow.data.files.raw_rows import RawRow
-from preflow.data.files.text_files import open_text
-from preflow.data.text import quoted
+from preflow.data.files.text_files import LongLine, longest, open_text, text_lines
+from preflow.redaction import quoted
 
 #: Columns that tell a line of the quarantine from a row of data.
 _QUARANTINED = frozenset({"kind", "file", "row", "finding", "values"})
+#: Keys that are counted in a line one by one; a line with more is read with care at once.
+_FEW_KEYS = 64
 #: In a line with a whole number that may be beyond 64 bits, of which orjson makes a rounded one.
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
@@ -30,8 +33,8 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) == len(members):
         return found
     repeated = _RepeatedKey(found)
-    keys = [key for key, _ in members]
-    repeated.key = next(key for key in keys if keys.count(key) > 1)
+    times = Counter(key for key, _ in members)
+    repeated.key = next(key for key, count in times.items() if count > 1)
     return repeated
 
 
@@ -51,13 +54,20 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_jsonl(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
+def read_jsonl(path: Path, compression: str | None, name: str, memory: int) -> Iterator[RawRow]:
     """The rows of a file with one JSON object per line; blank lines are skipped."""
-    with open_text(path, compression) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.isspace():
-                continue
-            yield jsonl_row(line, name, number)
+    limit = longest(memory)
+    with open_text(path, compression, memory=memory) as stream:
+        for number, line in enumerate(text_lines(stream, limit), 1):
+            if isinstance(line, LongLine):
+                yield long_row(line, name, number, limit)
+            elif not line.isspace():
+                yield jsonl_row(line, name, number)
+
+
+def long_row(line: LongLine, name: str, number: int, limit: int) -> RawRow:
+    """A line that is too long to be read, as a malformed row."""
+    return RawRow(name, number, {"line": line.text}, malformed=line.problem(limit))
 
 
 def jsonl_row(line: bytes, name: str, number: int) -> RawRow:
@@ -114,12 +124,11 @@ def _repeated_key(value: dict[str, Any]) -> str | None:
 
 def _may_repeat_a_key(line: bytes, value: dict[str, Any]) -> bool:
     """Whether a line may give a key twice; the quick parser keeps the last value without a word."""
-    for key, column in value.items():
-        if line.count(b'"%s"' % key.encode()) > 1:
-            return True
-        if type(column) is list and max(line.count(b'"role"'), line.count(b'"content"')) > _turns(value):
-            return True
-    return False
+    if len(value) > _FEW_KEYS or any(line.count(b'"%s"' % key.encode()) > 1 for key in value):
+        return True
+    turns = _turns(value)
+    has_list = turns or any(type(column) is list for column in value.values())
+    return bool(has_list) and max(line.count(b'"role"'), line.count(b'"content"')) > turns
 
 
 def _turns(value: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from preflow.data.files.hub_datasets import is_hub
 from preflow.data.files.jsonl import from_quarantine, jsonl_row
 from preflow.data.files.raw_rows import DataSource, RawRow
 from preflow.data.files.reader import read_rows
-from preflow.data.files.text_files import data_file_errors, open_text
+from preflow.data.files.text_files import MEMORY, LongLine, data_file_errors, open_text, text_lines
 from preflow.errors import DataFileError
 from preflow.formats import file_format
 
@@ -64,4 +64,5 @@ class OriginalRows:
 
 def _lines(path: Path, compression: str | None) -> Iterator[bytes]:
     with data_file_errors(path), open_text(path, compression) as stream:
-        yield from stream
+        for line in text_lines(stream, MEMORY):
+            yield b"" if isinstance(line, LongLine) else line  # no line of that size was read as a row

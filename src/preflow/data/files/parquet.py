@@ -7,20 +7,58 @@ from typing import Any
 import pyarrow as pa
 
 from preflow.data.files.raw_rows import RawRow
+from preflow.data.files.text_files import MOST_UNPACKED
+from preflow.errors import DataFileError
 
-_BATCH = 4096
+#: Most and fewest rows of a batch.
+_BATCH, _SMALL = 1024, 8
+#: Bytes of a column's part that may be one cell.
+_SMALL_PART = 1 << 20
 
 
-def read_parquet(path: Path, compression: str | None, name: str) -> Iterator[RawRow]:
-    """The rows of a Parquet file, a batch at a time; ``compression`` is of no use, since columns are compressed."""
+def read_parquet(path: Path, compression: str | None, name: str, memory: int) -> Iterator[RawRow]:
+    """The rows of a Parquet file, a batch at a time; ``compression`` is of no use, since columns are compressed.
+
+    Raises:
+        DataFileError: A row group of a small file unpacks to more than the memory.
+    """
     import pyarrow.parquet as pq
 
     number = 0
     with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=_BATCH):
+        for batch in table.iter_batches(batch_size=_rows_at_once(path, table.metadata, memory)):
             for values in batch_rows(batch):
                 number += 1
                 yield RawRow(name, number, values)
+
+
+def _rows_at_once(path: Path, metadata: Any, memory: int) -> int:
+    """Rows of a batch that fit into an eighth of the memory even where every cell is the largest of its column."""
+    largest = 1
+    for place in range(metadata.num_row_groups):
+        group = metadata.row_group(place)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        packed, unpacked = (
+            sum(getattr(c, f"total_{kind}_size") for c in columns) for kind in ("compressed", "uncompressed")
+        )
+        if unpacked > max(memory, MOST_UNPACKED * packed):
+            raise DataFileError(
+                f"{path}: row group {place} unpacks {packed:,} bytes to {unpacked:,}, more than {memory >> 20:,} MiB "
+                "(validation.memory_mb), as no rows do; write it again in smaller row groups if it is right"
+            )
+        largest = max(largest, sum(map(_largest_cell, columns)))
+    return min(_BATCH, max(1 if largest > memory // 64 else _SMALL, memory // 8 // largest))
+
+
+def _largest_cell(column: Any) -> int:
+    """About the bytes of the largest cell of a column's part; one of a dictionary may stand in every row."""
+    packed, unpacked = max(column.total_compressed_size, 1), column.total_uncompressed_size
+    if not column.has_dictionary_page or column.dictionary_page_offset is None:
+        return int(min(unpacked, 64 * unpacked // max(column.num_values, 1) + 1))
+    if unpacked <= _SMALL_PART:
+        return int(unpacked)
+    dictionary = max(column.data_page_offset - column.dictionary_page_offset, 0)
+    return int(min(unpacked, 4 * dictionary * max(1.0, unpacked / packed)))
 
 
 def batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

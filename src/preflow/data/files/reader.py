@@ -19,25 +19,26 @@ from preflow.data.files.json_array import read_json
 from preflow.data.files.jsonl import from_quarantine, read_jsonl
 from preflow.data.files.parquet import read_parquet
 from preflow.data.files.raw_rows import DataSource, RawRow
-from preflow.data.files.text_files import data_file_errors
+from preflow.data.files.text_files import MEMORY, data_file_errors
 from preflow.errors import DataFileError
 from preflow.formats import FormatName, file_format
 
-#: File, compression and name of the source to its rows.
-Reader = Callable[[Path, str | None, str], Iterator[RawRow]]
+#: File, compression, name of the source and bytes of memory to its rows.
+Reader = Callable[[Path, str | None, str, int], Iterator[RawRow]]
 
 
-def read_rows(source: DataSource, name: str | None = None) -> Iterator[RawRow]:
+def read_rows(source: DataSource, name: str | None = None, memory: int = MEMORY) -> Iterator[RawRow]:
     """Yield the rows of one source in the order of the file, as many as the recipe wants.
 
     Args:
         source: As ``resolve_sources`` returned it.
         name: What to call the source in findings; the file's own name where not given.
+        memory: Bytes of memory for rows; a line or value that is too long for it is a malformed row or an error.
 
     Raises:
         DataFileError: The file cannot be read or is not of the format that its name says; names file and line.
     """
-    rows = islice(_rows(source, name), source.rows)
+    rows = islice(_rows(source, name, memory), source.rows)
     if source.reading is None:
         yield from rows
     else:
@@ -81,7 +82,7 @@ def column_value(values: Mapping[str, Any], name: str) -> Any:
     return found
 
 
-def _rows(source: DataSource, name: str | None) -> Iterator[RawRow]:
+def _rows(source: DataSource, name: str | None, memory: int = MEMORY) -> Iterator[RawRow]:
     if is_hub(source.path):
         label = name or source.path.rpartition("@")[0]
         yield from read_hub(source.path, label, [] if source.reading is None else source.reading.named_columns())
@@ -92,7 +93,7 @@ def _rows(source: DataSource, name: str | None) -> Iterator[RawRow]:
     if form is None:
         raise DataFileError(f"{path} is of no known data format")
     with data_file_errors(path, form[1]) as after:
-        for row in _reader(form[0])(path, form[1], label):
+        for row in _reader(form[0])(path, form[1], label, memory):
             after[0] = row.row
             yield row
 
@@ -107,7 +108,7 @@ def _reader(form: FormatName) -> Reader:
         case "csv":
             return read_csv
         case "tsv":
-            return partial(read_csv, delimiter="\t")
+            return partial(read_csv, usual="\t")
         case "parquet":
             return read_parquet
         case "arrow":

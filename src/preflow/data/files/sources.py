@@ -2,8 +2,8 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -20,7 +20,8 @@ from preflow.data.files.split_names import (
 )
 from preflow.data.text import printable
 from preflow.errors import DataFileError
-from preflow.fingerprints.files import file_digest
+from preflow.fingerprints.files import file_digest, file_stamp
+from preflow.foreign_files import require_allowed, require_within, special_kind
 from preflow.formats import file_format, known_suffixes
 
 #: The beginning of what git keeps in place of a large file whose contents were not fetched.
@@ -68,6 +69,31 @@ def _first_rows(sources: list[DataSource], rows: int) -> list[DataSource]:
         if not rows:
             break
     return found
+
+
+@contextmanager
+def unchanged(sources: Iterable[DataSource]) -> Iterator[None]:
+    """A block that reads files, and believes what it read only if they were all the time what their digests say.
+
+    Raises:
+        DataFileError: One has changed since its digest was taken, or while it was read.
+    """
+    files = {Path(source.path): source.digest for source in sources if not is_hub(source.path)}
+    stamps = {path: _stamp(path) for path in files}
+    yield
+    for path, digest in files.items():
+        if _stamp(path) != stamps[path] or file_digest(path) != digest:
+            raise DataFileError(
+                f"data file {path} is not what it was when its digest was taken: it was changed since. Start again "
+                "when nothing writes to it"
+            )
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        return file_stamp(path)
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
 
 
 def source_names(sources: Sequence[DataSource]) -> list[str]:
@@ -167,6 +193,8 @@ def _files_of(folder: Path) -> list[PurePath]:
             for path in folder.rglob("*")
             if path.is_file() and file_format(path) and not _is_hidden(path, folder) and not is_housekeeping(path)
         )
+        for name in found:
+            require_within(folder, folder / name)
     except OSError as error:
         raise _cannot_be_read(folder, error) from error
     if not found:
@@ -189,13 +217,17 @@ def _file_source(path: Path) -> DataSource:
             f"ending in {known_suffixes()}. Rename or convert it."
         )
     try:
+        if (kind := special_kind(path)) is not None:
+            raise DataFileError(f"data file {name} is {kind}; give a file or a folder of files")
         with path.open("rb") as stream:
             head = stream.read(len(_LFS_POINTER))
         if head == _LFS_POINTER:
             raise DataFileError(f"{path} is a pointer of Git LFS, not the data itself; fetch it: git lfs pull")
         if file_format(path) == ("jsonl", None) and _is_json(path, head):
             raise DataFileError(f"{path} is one JSON text, not an object per line; rename it to {path.stem}.json")
-        return DataSource(path=str(path.resolve()), digest=file_digest(path))
+        place = path.resolve()
+        require_allowed(place)
+        return DataSource(path=str(place), digest=file_digest(path))
     except OSError as error:
         raise _cannot_be_read(path, error) from error
 

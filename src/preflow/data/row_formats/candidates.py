@@ -23,7 +23,7 @@ from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.turns import Turn, read_answer, refuse_unfinished
 from preflow.data.rows import Message
-from preflow.data.text import quoted
+from preflow.redaction import quoted
 
 _BASES = ("response", "answer", "completion", "output", "conversation", "reply", "text", "summary", "human_ref")
 _ENDINGS = (("_a", "_b"), ("_0", "_1"), ("_1", "_2"), ("1", "2"))

@@ -10,7 +10,7 @@ from preflow.data.row_formats.row import Row
 from preflow.data.row_formats.texts import parse_transcript
 from preflow.data.row_formats.turns import Turn, read_answer, read_prompt, read_turns
 from preflow.data.rows import Message
-from preflow.data.text import quoted
+from preflow.redaction import quoted
 
 #: The turns of a demonstration, and how many of them are context alone.
 Conversation = tuple[tuple[Turn, ...], int]

@@ -1,6 +1,9 @@
 """What is wrong with a row, by name."""
 
-from preflow.data.text import printable
+from preflow.redaction import cut, escaped
+
+#: Characters of a detail: it may quote what a row holds.
+_LONGEST = 600
 
 
 class RowProblem(Exception):  # noqa: N818 - data validation records it as a finding and never lets it out
@@ -12,6 +15,6 @@ class RowProblem(Exception):  # noqa: N818 - data validation records it as a fin
     """
 
     def __init__(self, finding: str, detail: str) -> None:
-        super().__init__(f"{finding}: {detail}")
         self.finding = finding
-        self.detail = printable(detail)
+        self.detail = escaped(cut(detail, _LONGEST))
+        super().__init__(f"{finding}: {self.detail}")

@@ -7,7 +7,7 @@ import re
 
 from preflow.data.row_formats.cells import is_written_null
 from preflow.data.row_formats.problems import RowProblem
-from preflow.data.text import quoted
+from preflow.redaction import quoted
 
 #: Tokens that end a turn or a text in public templates.
 END_TOKENS = (
@@ -59,7 +59,8 @@ def clean(text: str, where: str, changed: set[str]) -> str:
     bare = _without_end(text)
     if bare is not text:
         changed.add("end_token_removed")
-    found = next((match for match in _CONTROL.finditer(bare) if not _is_html(match[0], bare)), None)
+    html = [token for token in _STRIKE if _is_html(token, bare)]
+    found = next((match for match in _CONTROL.finditer(bare) if match[0] not in html), None)
     if found is not None:
         raise RowProblem(
             "control_tokens",

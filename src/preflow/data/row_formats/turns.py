@@ -24,7 +24,7 @@ from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import RowNotes
 from preflow.data.row_formats.texts import clean, parse_transcript, refuse_transcript
 from preflow.data.rows import Message, Role
-from preflow.data.text import quoted
+from preflow.redaction import quoted
 
 _CUT = frozenset({"length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})

@@ -21,8 +21,8 @@ from preflow.data.row_formats.problems import RowProblem
 from preflow.data.row_formats.row import SOURCE, Row
 from preflow.data.row_formats.turns import messages
 from preflow.data.rows import Message, to_json
-from preflow.data.text import quoted
 from preflow.formats import VERDICT_FORMATS
+from preflow.redaction import quoted
 
 #: Marks a pair that was joined from two rows; holds what was changed in them.
 JOINED = "joined_from_verdicts"

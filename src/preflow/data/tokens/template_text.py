@@ -11,10 +11,12 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import jinja2.nodes
 
 from preflow.config.base import Rendering
 from preflow.data.rows import Message, to_json
 from preflow.data.tokens.reasoning import OPENED, close_thoughts, thoughts_of, without_block
+from preflow.data.tokens.time_limit import limited_time
 from preflow.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -25,7 +27,22 @@ PINNED_DATE = date(2024, 7, 26)
 _PROBE = (Message("user", "What is 7713?"), Message("assistant", "It is 3177."))
 _SYSTEM = Message("system", "Say 5291.")
 #: What a template may raise: Jinja's own errors, and those of Python's operators and methods on the values in it.
-_FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_FAULTS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    TimeoutError,
+)
+#: Characters that a template may write for each character of a turn, and those that a turn counts for at least.
+_MOST_WRITTEN, _PER_TURN = 20, 10_000
+_EXTENSIONS = ("jinja2.ext.loopcontrols", "jinja2.ext.do")
+_LARGEST_NUMBER = 1_000_000
+_WIDE = re.compile(r"[%:<>^.*]\d{6}")
 _CLOCK = re.compile(r"strftime_now\(\s*(?:(['\"])([^'\"]*)\1\s*\))?")
 #: In place of the clock, which cannot be passed to a template: the dates of all formats that it asks for.
 _FIXED_CLOCK = "{% macro strftime_now(format) %}{{ preflow_dates[format] }}{% endmacro +%}"
@@ -60,6 +77,7 @@ class TemplateText:
                 "or another, or set `template: none` to join prompt and response as they are"
             )
         self._jinja: str = rendering.chat_template or tokenizer.get_chat_template()
+        self._require_small_numbers()
         self.is_given = rendering.chat_template is not None
         self._values: dict[str, Any] = {}
         self.date = self._fix_date(rendering.template_date)
@@ -71,6 +89,24 @@ class TemplateText:
         self._learn()
         if rendering.system_turn == "auto":
             self.moves_system_turn = not self._writes_system_turns()
+
+    def _require_small_numbers(self) -> None:
+        """Refuse what writes a text of any length in one step, where no limit of time takes hold.
+
+        Raises:
+            TemplateError: A number, or the width of a format, is larger than any template needs.
+        """
+        try:
+            nodes = [*jinja2.Environment(extensions=_EXTENSIONS).parse(self._jinja).find_all(jinja2.nodes.Const)]
+        except (jinja2.TemplateError, RecursionError):  # of a block of its own; rendering says what is wrong
+            nodes = []
+        values = [node.value for node in nodes]
+        large = any(type(value) is int and abs(value) > _LARGEST_NUMBER for value in values)
+        if large or any(isinstance(value, str) and _WIDE.search(value) for value in values):
+            raise TemplateError(
+                f"the chat template of {self.name} holds a number or a width above {_LARGEST_NUMBER:,}, with which it "
+                "could write a text of any length: give another as `chat_template`"
+            )
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """What inference gives the model before it answers turns that end with the user's."""
@@ -120,13 +156,17 @@ class TemplateText:
         turns: list[dict[str, Any]] = [*to_json(self._fit(messages))]
         if self._in_parts:
             turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
-        text = self._tokenizer.apply_chat_template(
-            turns,
-            chat_template=self._jinja,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-            **self._values,
-        )
+        with limited_time():
+            text = self._tokenizer.apply_chat_template(
+                turns,
+                chat_template=self._jinja,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self._values,
+            )
+        said = sum(len(message.content) + len(message.reasoning) + _PER_TURN for message in messages)
+        if len(text) > _MOST_WRITTEN * said:
+            raise ValueError(f"it writes {len(text):,} characters for turns of {said:,}")
         return str(text)
 
     def _fit(self, messages: Sequence[Message]) -> Sequence[Message]:

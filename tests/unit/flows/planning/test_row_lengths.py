@@ -10,13 +10,16 @@ import pytest
 from transformers import AutoTokenizer
 
 from expectations.gate import run_gate
+from flows.planning.devices import Device, on_gpu
 from flows.planning.row_lengths import Rows, position_warnings, read_lengths, read_model
+from flows.planning.tables import estimate_run
 from flows.running.preparation import PreparedRun, prepare_run
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
 from preflow.data.validated import Split, load_demonstrations, load_pairs
+from preflow.errors import ConfigError
 from preflow.models.loading import load_tokenizer
 from preflow.models.resolve import ModelRef
 from preflow.observer import Silent
@@ -58,7 +61,7 @@ def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[...
     assert len(seen["sft"].train) + len(seen["sft"].held_out) == len(demonstrations.read_text().splitlines()) - 1
 
 
-def test_a_tokenizer_may_run_its_own_code_where_the_recipe_trusts_it(
+def test_a_tokenizer_runs_its_own_code_where_recipe_and_environment_say_so_and_never_in_a_plan(
     tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -69,9 +72,16 @@ def test_a_tokenizer_may_run_its_own_code_where_the_recipe_trusts_it(
         return own(*args, **options)
 
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+    with pytest.raises(ConfigError, match="PREFLOW_ALLOW_REMOTE_CODE=1"):
+        prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
+    monkeypatch.setenv("PREFLOW_ALLOW_REMOTE_CODE", "1")
     prepared = prepare_run(tiny_recipe_file(), {"trust_remote_code": "true"})
     read_lengths(prepared, read_model(prepared.recipe))
-    assert asked == [True]
+    estimate_run(prepared, Device("", on_gpu(prepared.recipe), 8e9, None))
+    assert asked == [True, False]
+    monkeypatch.delenv("PREFLOW_ALLOW_REMOTE_CODE")  # as in a worker that gets the prepared recipe
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        load_tokenizer(read_model(prepared.recipe), prepared.recipe)
 
 
 def test_a_plan_warns_of_rows_beyond_a_rotary_models_positions(tiny_folder: Path, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_markdown_has_table_warning_answers_and_place() -> None:
     text = markdown("r", REPORT, SAMPLES, "/model")
     assert "| preference accuracy | 0.70 [0.60, 0.80] |" in text
     assert "**Warning:** few pairs" in text
-    assert "**Where is it?**" in text
-    assert text.index("- base: a [b]") < text.index("- SFT: d") < text.index("- DPO: c")
+    assert "**Prompt** `Where is it?`" in text
+    assert text.index("- base: `a [b]`") < text.index("- SFT: `d`") < text.index("- DPO: `c`")
 
 
 def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:

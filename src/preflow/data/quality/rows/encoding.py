@@ -24,6 +24,8 @@ _IN_WORD = re.compile(f"[A-Za-z]({_STRANGE}{{1,6}})|({_STRANGE}{{1,6}})[A-Za-z]"
 _BEFORE_IN_WORD = re.compile("[\u0410-\u044f\u2500-\u25a0\u4e00-\u9fff\uff61-\uff9f]")
 _QUOTES = re.compile("(?:[\u9225\u7ab6]|\u0393\u00c7|\u00d4\u00c7|\u0411\u2500)[^\x00-\x7f]?")
 _CODECS = ("gbk", "big5", "shift_jis", "cp437", "cp850", "koi8_r")
+#: Different strangers that are removed one by one wherever they stand; others are removed inside words alone.
+_REMOVED = 64
 #: Share of a text's letters that are Latin where those of other scripts are strangers.
 _LATIN = 0.8
 
@@ -54,8 +56,11 @@ def _read_in_another(text: str) -> bool:
     strangers += _QUOTES.findall(text)
     if not strangers:
         return False
-    for run in strangers:
+    runs = list(dict.fromkeys(strangers))
+    for run in runs[:_REMOVED]:
         text = text.replace(run, "")
+    if rest := frozenset(runs[_REMOVED:]):  # each would cost another look at the whole text
+        text = _IN_WORD.sub(lambda match: "" if (match[1] or match[2]) in rest else match[0], text)
     letters = [char for char in text if char.isalpha()]
     return sum(char < "\u0250" for char in letters) >= _LATIN * len(letters)
 

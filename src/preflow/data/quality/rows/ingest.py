@@ -22,9 +22,11 @@ from preflow.data.text import is_blank, row_json
 from preflow.data.validated import DataKind, QuarantinedRow
 from preflow.findings import FORM
 
-#: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1.
+#: Finding of a row that is set aside before anything is measured, whatever its text holds.
+TOO_LONG = "text_too_long"
+#: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1, and the last is ``TOO_LONG``.
 FINE = 0
-PROBLEMS = ("fine", *FORM)
+PROBLEMS = ("fine", *FORM, TOO_LONG)
 #: Texts of a row: its prompt and its answers.
 TEXTS_PER_ROW: dict[DataKind, int] = {"demonstrations": 2, "preferences": 3}
 #: Distinct values of the column ``source`` that are counted in a chunk.
@@ -86,10 +88,14 @@ class ChunkTexts:
         scores: What the scores of each row say, a place in ``SCORES``.
         made: Whether each row was made of several rows or of one of several answers.
         reading: How the rows were read.
+        most: Characters of a row above which it is set aside unmeasured; none where it is measured all the same.
+        too_long: Place of such a row to the characters of its parts.
     """
 
     kind: DataKind
     settings: ReadingSettings = field(default_factory=ReadingSettings)
+    most: int | None = None
+    too_long: dict[int, tuple[int, ...]] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[int] = field(default_factory=list)
@@ -112,7 +118,9 @@ class ChunkTexts:
         return self._extras[shape]
 
 
-def ingest(kind: DataKind, file: str, rows: Iterable[RawRow], settings: ReadingSettings) -> ChunkTexts:
+def ingest(
+    kind: DataKind, file: str, rows: Iterable[RawRow], settings: ReadingSettings, most: int | None = None
+) -> ChunkTexts:
     """Convert the rows of one file.
 
     Args:
@@ -120,8 +128,9 @@ def ingest(kind: DataKind, file: str, rows: Iterable[RawRow], settings: ReadingS
         file: Name of the file, as findings give it.
         rows: As the file holds them.
         settings: How they are read.
+        most: Characters of a row above which it is set aside unmeasured; none where it is measured all the same.
     """
-    texts = ChunkTexts(kind, settings)
+    texts = ChunkTexts(kind, settings, most)
     quick, careful = (_quick_pair, _pair) if kind == "preferences" else (_quick_demonstration, _demonstration)
     quoted = encode_basestring(file)
     for raw in rows:
@@ -233,15 +242,24 @@ def _keep_converted(
 ) -> None:
     asked = prompt[0].content if len(prompt) == 1 else "\n".join(message.content for message in prompt)
     first = first_user_turn(prompt)
+    place = len(texts.lines)
     if first != asked:
-        texts.firsts[len(texts.lines)] = first
+        texts.firsts[place] = first
     if len(prompt) > 1:
-        texts.lasts[len(texts.lines)] = prompt[-1].content
+        texts.lasts[place] = prompt[-1].content
     _keep(texts, raw, json.dumps(row.to_json(), ensure_ascii=False) + "\n", (asked, *answers), notes)
+    if place in texts.too_long:
+        texts.firsts.pop(place, None)
+        texts.lasts.pop(place, None)
 
 
 def _keep(texts: ChunkTexts, raw: RawRow, line: str, parts: tuple[str, ...], notes: RowNotes | None = None) -> bool:
     """Add a usable row; false, and nothing is added, where its text cannot be encoded."""
+    if texts.most is not None and (size := sum(map(len, parts))) > texts.most:
+        detail = f"the row has {size} characters (validation.maximum_characters is {texts.most})"
+        texts.too_long[len(texts.lines)] = tuple(map(len, parts))
+        _refuse(texts, raw, RowProblem(TOO_LONG, detail), size)
+        return True
     try:
         texts.lines.append(line.encode("utf-8"))
     except UnicodeEncodeError:
@@ -254,8 +272,9 @@ def _keep(texts: ChunkTexts, raw: RawRow, line: str, parts: tuple[str, ...], not
     return True
 
 
-def _refuse(texts: ChunkTexts, raw: RawRow, problem: RowProblem) -> None:
-    row = QuarantinedRow(texts.kind, Source(raw.file, raw.row), problem.finding, problem.detail, raw.values)
+def _refuse(texts: ChunkTexts, raw: RawRow, problem: RowProblem, measure: float | None = None) -> None:
+    source = Source(raw.file, raw.row)
+    row = QuarantinedRow(texts.kind, source, problem.finding, problem.detail, raw.values, measure)
     texts.lines.append(row_json(row.to_json()))
     texts.numbers.append(raw.row)
     texts.problems.append(PROBLEMS.index(problem.finding))

@@ -19,7 +19,15 @@ from xxhash import xxh3_64_intdigest
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
-from preflow.data.quality.rows.ingest import FINE, SCORES, TEXTS_PER_ROW, ChunkTexts, ReadingCounts, ingest
+from preflow.data.quality.rows.ingest import (
+    FINE,
+    SCORES,
+    TEXTS_PER_ROW,
+    TOO_LONG,
+    ChunkTexts,
+    ReadingCounts,
+    ingest,
+)
 from preflow.data.quality.rows.prompt_echo import beginnings, repeats, whole_similarity
 from preflow.data.quality.rows.word_hashes import Words, bands, combine
 from preflow.data.quality.wording.equivalence import may_be_alike, no_clear_winner
@@ -90,8 +98,11 @@ def measure_chunk(order: ChunkTask) -> ChunkMeasures:
     Raises:
         DataFileError: The file has changed since it was cut into chunks.
     """
-    texts = ingest(order.kind, order.chunk.file, order.chunk.read(), order.reading)
-    order.file.write_bytes(b"".join(texts.lines))
+    removed = order.settings.severity_of(TOO_LONG) in {"set_aside", "stop"}
+    most = order.settings.maximum_characters if removed else None
+    texts = ingest(order.kind, order.chunk.file, order.chunk.read(), order.reading, most)
+    with order.file.open("wb") as written:
+        written.writelines(texts.lines)
     sizes = np.fromiter(map(len, texts.lines), np.int64)
     columns: dict[str, NDArray[Any]] = {
         "row": np.array(texts.numbers, np.uint32),
@@ -138,7 +149,7 @@ def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
         "words": words.counts.reshape(-1, step).T.astype(np.uint32),
         **{f"opening_{n}": words.openings(n).reshape(-1, step).T[1:] for n in OPENINGS},
         "cues": _cues(texts.parts, words, step),
-        "characters": np.fromiter(map(len, texts.parts), np.uint32, len(texts.parts)).reshape(-1, step).T,
+        "characters": _characters(texts, step),
         "row_bands": bands(rows),
         "row_slots": (rows & 0xFF).astype(np.uint8).T,
         "prompt_halves": asked.halves(),
@@ -155,6 +166,14 @@ def _measure(order: ChunkTask, texts: ChunkTexts) -> dict[str, NDArray[Any]]:
         columns |= {f"scores_{name}": scores == SCORES.index(name) for name in ("agree", "tie", "inverted")}
     columns["repeats"] = _repeats(texts, words, step, order.settings.repeats_prompt)
     return columns
+
+
+def _characters(texts: ChunkTexts, step: int) -> NDArray[np.uint32]:
+    """Characters of the parts of each row, also of one that is not measured, shape ``(step, N)``."""
+    found = np.fromiter(map(len, texts.parts), np.uint32, len(texts.parts)).reshape(-1, step)
+    for place, sizes in texts.too_long.items():
+        found[place] = sizes
+    return found.T
 
 
 def _exact_keys(texts: ChunkTexts) -> NDArray[np.uint64]:

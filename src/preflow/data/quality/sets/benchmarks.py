@@ -33,7 +33,7 @@ def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: Valid
     folder.mkdir(parents=True, exist_ok=True)
     columns = Columns("demonstrations", folder)
     for source, name in zip(sources, source_names(sources), strict=True):
-        rows = _prompts(source, name)
+        rows = _prompts(source, name, settings.memory_mb << 20)
         while batch := tuple(islice(rows, _ROWS)):
             number = len(columns.files)
             order = ChunkTask(
@@ -44,8 +44,8 @@ def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: Valid
     return columns
 
 
-def _prompts(source: DataSource, name: str) -> Iterator[RawRow]:
-    for raw in read_rows(source, name):
+def _prompts(source: DataSource, name: str, memory: int) -> Iterator[RawRow]:
+    for raw in read_rows(source, name, memory):
         values = Row.of(raw, ReadingSettings()).values()
         column = next((column for column in _COLUMNS if values.get(column)), None)
         if column is None or raw.malformed is not None:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.quality.sets.key_groups import Bools, Index, partitions, sorted_groups
 
+#: Comparisons of texts of one row that may fail before it counts as like no other.
+_TRIES = 8
 #: Similarity of rows a and b of two lists, shape ``(M,)``.
 Compare = Callable[[Index, Index], NDArray[np.float32]]
 
@@ -19,7 +21,8 @@ def near_rows(
     """For each row an earlier one that is nearly the same.
 
     Rows that share a band of their MinHash signatures, and whose numbers are the same, are candidates: each is compared
-    with the first and with the one before it in its group, so that large groups cost no more per row than small ones.
+    with the first and with the one before it in its group, so that large groups cost no more per row than small ones,
+    and with at most eight rows whose signature is like its own but whose text is not.
 
     Args:
         columns: Where ``<name>_bands`` and ``<name>_slots`` lie.
@@ -35,20 +38,40 @@ def near_rows(
     """
     partner = np.full(len(among), -1, np.int64)
     similarity = np.full(len(among), np.nan, np.float32)
-    tried = np.full(len(among), -1, np.int64)
+    tried = _Tried(len(among))
     numbers = columns.get(f"{name}_numbers")
     for later, earlier in _candidates(columns, name, among, partner, memory):
-        fresh = (numbers[later] == numbers[earlier]) & (tried[later] != earlier)
+        fresh = (numbers[later] == numbers[earlier]) & tried.may_try(later, earlier)
         left, right = later[fresh], earlier[fresh]
         promising = signature_agreement(columns, name, left, columns, right) >= agree
         left, right = left[promising], right[promising]
-        tried[left] = right
+        tried.note(left, right)
         if len(left):
             found = compare(left, right)
             best = found >= least
             partner[left[best]] = right[best]
             similarity[left[best]] = found[best]
     return partner, similarity
+
+
+class _Tried:
+    """With which rows each row was compared: with none twice, and with no more than a few."""
+
+    def __init__(self, rows: int) -> None:
+        self._partners = np.full((_TRIES, rows), -1, np.int32)
+        self._times = np.zeros(rows, np.uint8)
+
+    def may_try(self, left: Index, right: Index) -> Bools:
+        """Which pairs of rows are to be compared, shape ``(M,)``; the rows of ``left`` differ."""
+        found = self._times[left] < _TRIES
+        for partners in self._partners:
+            found &= partners[left] != right
+        return np.asarray(found)
+
+    def note(self, left: Index, right: Index) -> None:
+        """Count pairs as compared."""
+        self._partners[self._times[left], left] = right
+        self._times[left] += 1
 
 
 def _candidates(
@@ -91,7 +114,7 @@ def near_rows_of_another_set(
     columns: Columns, among: Bools, others: Columns, other_among: Bools, agree: float, compare: Compare, least: float
 ) -> Index:
     """For each row of a set a row of another set whose prompt is nearly the same; -1 where there is none."""
-    partner = np.full(len(among), -1, np.int64)
+    partner, tried = np.full(len(among), -1, np.int64), _Tried(len(among))
     there = np.flatnonzero(other_among)
     numbers, other_numbers = columns.get("prompt_numbers"), others.get("prompt_numbers")
     names = ("first", "prompt_halves", "prompt_bands")
@@ -104,8 +127,9 @@ def near_rows_of_another_set(
         met = pd.Series(ours).isin(theirs).to_numpy()  # by hash: few meet, and only those are looked up in order
         place = np.searchsorted(theirs[order], ours[met])
         for left, right in _blocks(here[met], there[order[place]]):
-            same = numbers[left] == other_numbers[right]
+            same = (numbers[left] == other_numbers[right]) & tried.may_try(left, right)
             same[same] = signature_agreement(columns, "prompt", left[same], others, right[same]) >= agree
+            tried.note(left[same], right[same])
             found = compare(left[same], right[same]) >= least
             partner[left[same][found]] = right[same][found]
     return partner

@@ -27,6 +27,10 @@ TABLE = Path(__file__).with_name("meaning_table.npz")
 LEAST_LETTERS = 0.46
 #: Fewest words of an answer; ``no_clear_winner`` judges short ones word by word.
 _FEWEST = 5
+#: Most different words of an answer that are laid side by side with those of the other.
+_MOST = 400
+#: Letters of a word that are compared with those of another.
+_LONGEST = 64
 #: Likeness of letters from which a word that the table does not know is another form of one that it meets.
 _SAME_STEM = 80
 #: Least share of an answer's words that the table knows; others are in another language, or code.
@@ -82,13 +86,17 @@ def _facts(words: list[str]) -> tuple[Counter[str], int]:
 
 def _names(left: str, right: str) -> bool:
     """Whether every name within a sentence of the one text is somewhere in the other."""
-    return all(
-        name.lower() in other.lower() for text, other in ((left, right), (right, left)) for name in _NAME.findall(text)
-    )
+    for text, other in ((left, right), (right, left)):
+        names, said = {name.lower() for name in _NAME.findall(text)}, other.lower()
+        if len(names) > _MOST or not all(name in said for name in names):
+            return False
+    return True
 
 
 def alignment(left: list[str], right: list[str]) -> float:
     """How much of the meaning of each text's words the other has, 0 to 1: the lesser of both directions.
+
+    0 for texts of more than 400 different words, since each is compared with each.
 
     Args:
         left: The words of a text.
@@ -111,13 +119,16 @@ def _covered(words: Counter[str], best: NDArray[np.float32]) -> float:
 
 def _likeness(left: list[str], right: list[str]) -> NDArray[np.float32]:
     """Likeness of each word to each, shape ``(len(left), len(right))``; by letters where the table lacks a word."""
+    if max(len(left), len(right)) > _MOST:
+        return np.zeros((len(left), len(right)), np.float32)
     rows, vectors, _ = _vectors()
     known = [np.array([word in rows for word in words]) for words in (left, right)]
     found = np.zeros((len(left), len(right)), np.float32)
     places = np.ix_(*known)
     found[places] = vectors[[rows[w] for w in left if w in rows]] @ vectors[[rows[w] for w in right if w in rows]].T
     if not (known[0].all() and known[1].all()):
-        letters = process.cdist(left, right, scorer=fuzz.ratio, score_cutoff=_SAME_STEM) / 100
+        words = [[word[:_LONGEST] for word in side] for side in (left, right)]
+        letters = process.cdist(*words, scorer=fuzz.ratio, score_cutoff=_SAME_STEM) / 100
         unknown = ~(known[0][:, None] & known[1][None, :])
         found[unknown] = letters[unknown]
     return found

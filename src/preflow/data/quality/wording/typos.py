@@ -8,22 +8,27 @@ from rapidfuzz.distance import OSA, Levenshtein
 
 from preflow.data.quality.wording.equivalence import OPPOSITES
 
-#: Labels and requests that data sets put around one and the same question.
+#: Labels and requests that data sets put around one and the same question. Quantifiers give nothing back and a run of
+#: blanks is entered at its beginning alone, so that the time is linear whatever a text holds.
 _BEFORE = re.compile(
-    r"[\s#*]*(?:(?:question|q|problem|prompt|task|exercise|instruction|input|query|user|human)\s*\d{0,3}\s*[*]*[:.)][\s*]+"
-    r"|(?:please\s+)?(?:answer|solve|consider)\s+(?:the|this)\s+(?:following\s+)?(?:\w+\s+)?(?:question|problem)[^\n:?]{0,40}:\s*"
-    r"|below is an instruction[^\n]*\n+)",
+    r"[\s#*]*+(?:(?:question|q|problem|prompt|task|exercise|instruction|input|query|user|human)"
+    r"\s*+(?:\d{1,3}+\s*+)?[*]*+[:.)][\s*]++"
+    r"|(?:please\s++)?(?:answer|solve|consider)\s++(?:the|this)\s++(?:following\s++)?(?:\w++\s++)?(?:question|problem)"
+    r"[^\n:?]{0,40}+:\s*+|below is an instruction[^\n]*+\n++)",
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    r"(?:\s+[#*]*\s*(?:the\s+)?(?:final\s+)?(?:answer|a|response|solution|output|assistant|reasoning)\s*[*]*:[\s*]*"
-    r"|\s(?:let'?s\s+)?think\s+(?:about\s+(?:this|it)\s+)?step[ -]by[ -]step\s*[.:]?\s*)\Z",
+    r"(?:(?<!\s)\s++(?:[#*]++\s*+)?(?:the\s++)?(?:final\s++)?"
+    r"(?:answer|a|response|solution|output|assistant|reasoning)\s*+[*]*+:[\s*]*+"
+    r"|\s(?:let'?s\s++)?think\s++(?:about\s++(?:this|it)\s++)?step[ -]by[ -]step\s*+(?:[.:]\s*+)?)\Z",
     re.IGNORECASE,
 )
 #: Words that a prompt may have or lack and still ask the same.
 _FILLERS = frozenset(("a", "an", "the", "please", "very", "just", "also", "that", "kindly"))
 #: Syllables that turn a word into its opposite.
 _NEGATES = ("un", "in", "im", "il", "ir", "dis", "non", "a", "anti")
+#: Texts with more words that differ are not compared word by word, which would cost the square.
+_MOST_DIFFER = 100
 #: Fewest letters of a word that one other letter leaves recognisable: Iran is not Iraq, a cat is no bat.
 _LONG = 5
 
@@ -41,9 +46,15 @@ def unwrap(text: str) -> str:
 
 
 def slips_between(left: Sequence[str], right: Sequence[str]) -> int | None:
-    """Letters lost, added, swapped or changed between two lists of words; none where a word is another."""
+    """Letters lost, added, swapped or changed between two lists of words; none where a word is another.
+
+    None also where more than a hundred words differ.
+    """
     counts = Counter(left), Counter(right)
-    ours, theirs = list((counts[0] - counts[1]).elements()), list((counts[1] - counts[0]).elements())
+    more, less = counts[0] - counts[1], counts[1] - counts[0]
+    if max(more.total(), less.total()) > _MOST_DIFFER:
+        return None
+    ours, theirs = list(more.elements()), list(less.elements())
     total = _parted(ours, theirs) + _parted(theirs, ours)
     for word in list(ours):
         like = next((other for other in theirs if _slip(word, other)), None)
@@ -58,10 +69,12 @@ def slips_between(left: Sequence[str], right: Sequence[str]) -> int | None:
 def _parted(whole: list[str], parts: list[str]) -> int:
     """Take out words of the one side that stand as two on the other: a space was lost or added."""
     found = 0
+    if max(len(whole), len(parts)) > _MOST_DIFFER:
+        return found
     for word in list(whole):
-        for at in range(1, len(word)):
+        for at in sorted({len(part) for part in parts}):
             first, last = word[:at], word[at:]
-            if first in parts and last in parts and (first != last or parts.count(first) > 1):
+            if last and first in parts and last in parts and (first != last or parts.count(first) > 1):
                 whole.remove(word)
                 parts.remove(first)
                 parts.remove(last)
@@ -77,6 +90,9 @@ def _slip(left: str, right: str) -> bool:
     short, long = sorted((left, right), key=len)
     if any(long == syllable + short for syllable in _NEGATES):
         return False
-    if len(short) == len(long) and Levenshtein.distance(left, right) == 1:
+    letters = Levenshtein.distance(left, right, score_cutoff=2)  # a swap counts as two
+    if letters > 2:
+        return False
+    if len(short) == len(long) and letters == 1:
         return len(short) >= _LONG
     return len(short) > 1 and OSA.distance(left, right, score_cutoff=1) == 1

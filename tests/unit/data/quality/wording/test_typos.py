@@ -72,3 +72,22 @@ def test_labels_around_a_question_are_taken_off(text: str) -> None:
 @pytest.mark.parametrize("text", ["Recipe: cake", "Question:", "Name each step", "To do: answer: now"])
 def test_a_prompt_without_labels_stays(text: str) -> None:
     assert unwrap(text) == text
+
+
+@pytest.mark.parametrize("end", ["y:", "step", "answer", "y: z"])
+def test_any_number_of_blanks_is_read_at_once(end: str) -> None:
+    """With a search that begins anew at every blank, 20,000 of them would take days."""
+    text = "question" + " " * 20_000 + end
+    assert unwrap(text) == text
+    assert unwrap("How far is it?" + " " * 20_000 + "The final\n\n answer **:") == "How far is it?"
+
+
+def test_a_word_of_any_length_is_compared_at_once() -> None:
+    long = "a" * 300_000
+    assert prompt_similarity(f"{long} b", f"{long} c") == 0
+    assert prompt_similarity(f"{long}b c d", f"{long} c d") > 0.99
+
+
+def test_texts_that_differ_in_more_words_than_a_hand_slips_are_not_alike() -> None:
+    many = [f"word{letter}{number}" for number in "abcdefghij" for letter in "klmnopqrstuvw"]
+    assert prompt_similarity(" ".join(many), " ".join(f"{word}s" for word in many)) == 0

@@ -69,6 +69,7 @@ def _texts(rows: int) -> Callable[[], str]:
     return lambda: " ".join(rng.choices(words, k=rng.randint(15, 30))).capitalize() + "."
 
 
+_NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
 _PROMPT = "Please write a short but complete explanation of the topic of {}, with examples where they help."
 #: Sets by name, each a function of a row's number and of a source of random texts.
 SETS: dict[str, Callable[[int, Callable[[], str]], dict[str, str]]] = {
@@ -81,7 +82,6 @@ SETS: dict[str, Callable[[int, Callable[[], str]], dict[str, str]]] = {
     },
     "one_answer": lambda _, text: {"prompt": text(), "chosen": _PROMPT.format("rain"), "rejected": text()},
 }
-_NO_DIGITS = str.maketrans("0123456789", "ghijklmnop")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _REFUSALS = (
     AssertionError,
     StopIteration,
 )
-#: Letters in the texts, three doublings apart, and CPU seconds below which no growth can be told.
+#: Letters in the texts, three doublings apart, and CPU seconds below which growth is not measured.
 LENGTHS, FLOOR = (250, 2000, 16_000), 0.003
 #: CPU seconds of one call after which no longer text is tried.
 _ENOUGH = 0.3
@@ -91,7 +91,7 @@ INPUTS: dict[str, Callable[[int], str]] = {
 
 
 def modules() -> Iterator[ModuleType]:
-    """Every module of the gate."""
+    """Every module of data validation."""
     for name in PACKAGES:
         package = importlib.import_module(name)
         yield package
@@ -100,7 +100,7 @@ def modules() -> Iterator[ModuleType]:
 
 
 def text_functions() -> dict[str, Call]:
-    """Every function of the gate that takes text, by its name, as a function of one text."""
+    """Every function of data validation that takes text, by its name, as a function of one text."""
     found: dict[str, Call] = {}
     for module in modules():
         for name, function in inspect.getmembers(module, inspect.isfunction):

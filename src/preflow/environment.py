@@ -70,7 +70,7 @@ def mlflow_uri() -> str:
 def remote_code_allowed() -> bool:
     """Whether who runs this process lets models bring code of their own: ``PREFLOW_ALLOW_REMOTE_CODE=1``.
 
-    A recipe alone cannot say so: it may come from others, and the code would run with this process's rights and tokens.
+    A recipe alone does not suffice: others may have written it, and the code has this process's rights and tokens.
     """
     return os.environ.get("PREFLOW_ALLOW_REMOTE_CODE", "") == "1"
 
@@ -101,7 +101,7 @@ def _take_login_out_of_address() -> None:
 
 
 def private_home() -> None:
-    """Make the home folder, for its owner alone: rows, personal data among them, and models lie in it.
+    """Make the home folder, for its owner alone: it holds rows, personal data among them, and models.
 
     A group that shares one makes the folder itself (``chmod 2770``) and works with ``umask 002``.
 

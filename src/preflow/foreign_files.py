@@ -70,7 +70,7 @@ def require_allowed(place: Path) -> None:
 
 
 def require_within(folder: Path, path: Path) -> None:
-    """Check that a file found in a folder of data lies there, or in the cache of a hub whose snapshot the folder is.
+    """Check that a file found in a folder of data is inside it, or in the cache of a hub whose snapshot the folder is.
 
     Raises:
         DataFileError: It is a link that leads elsewhere.

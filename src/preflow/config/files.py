@@ -18,6 +18,8 @@ from preflow.redaction import is_secret, quoted
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 #: Values and depth of the largest settings, and names that a message lists.
 _MOST_VALUES, _DEEPEST, _NAMED = 100_000, 64, 8
+#: Bits of the largest number.
+_MOST_BITS = 1024
 _BRACKETS, _DASHES, _MOST_BRACKETS = re.compile(r"[\[\]{}]"), re.compile(r"(?:[-?]\s){64}"), 256
 _TOO_DEEP = "nested too deeply"
 #: Marks of a Jinja text, which may stand where a file could.
@@ -71,10 +73,12 @@ def _depth(text: str) -> int:
 
 
 def _require_small(value: Any) -> None:
-    """Refuse settings that aliases make larger than any recipe is, or endless: whoever walks them would never end."""
+    """Refuse settings that aliases make larger than any recipe is, or endless: a walk through them would never end."""
     sizes: dict[int, int] = {}
 
     def size(held: Any, depth: int) -> int:
+        if isinstance(held, int) and held.bit_length() > _MOST_BITS:
+            raise ValueError("a number has too many digits")
         if not isinstance(held, dict | list | tuple | set):
             return 1
         if depth > _DEEPEST:  # an alias within itself too

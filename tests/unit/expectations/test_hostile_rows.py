@@ -15,7 +15,7 @@ LONG = {"prompt": "Question: " + " " * 30_000 + "y:", "chosen": "caf\u00c3\u00a9
 
 
 @pytest.mark.slow
-def test_a_row_above_the_limit_is_set_aside_before_anything_is_measured(tmp_path: Path) -> None:
+def test_a_row_above_the_limit_is_quarantined_before_anything_is_measured(tmp_path: Path) -> None:
     rows: list[Any] = [*pairs(60), LONG]
     settings = ALL_OPEN_ALIKE.model_copy(update={"maximum_characters": 50_000})
     _, report, _ = gate(spec({"settings": settings}, preferences=write(tmp_path / "p.jsonl", rows)), tmp_path / "out")

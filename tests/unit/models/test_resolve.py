@@ -223,7 +223,7 @@ def test_a_model_whose_files_were_changed_since_its_digest_is_not_believed(tiny_
         pass
     config = (copy / "config.json").read_text()
     with pytest.raises(ModelError, match="are not what they were"), unchanged(found):
-        (copy / "config.json").write_text(config)  # the same again: somebody wrote while it was read
+        (copy / "config.json").write_text(config)  # the same again: another process wrote while it was read
     with unchanged(found):
         pass
     (copy / "config.json").write_text(config.replace("1e-06", "1e-05"))

@@ -12,7 +12,7 @@ from preflow.errors import DataFileError
 
 #: First bytes of Arrow's format for files; a stream has none of its own.
 _FILE_MAGIC = b"ARROW1"
-#: Rows that are Python values at a time: a value of a dictionary may stand in each.
+#: Rows that are Python values at a time: a value of a dictionary may be the value of each.
 _ROWS = 64
 
 

@@ -51,7 +51,7 @@ def _rows_at_once(path: Path, metadata: Any, memory: int) -> int:
 
 
 def _largest_cell(column: Any) -> int:
-    """About the bytes of the largest cell of a column's part; one of a dictionary may stand in every row."""
+    """About the bytes of the largest cell of a column's part; one of a dictionary may be that of every row."""
     packed, unpacked = max(column.total_compressed_size, 1), column.total_uncompressed_size
     if not column.has_dictionary_page or column.dictionary_page_offset is None:
         return int(min(unpacked, 64 * unpacked // max(column.num_values, 1) + 1))

@@ -56,7 +56,7 @@ def test_a_small_file_that_unpacks_to_more_than_the_memory_is_one_clear_error(tm
     assert next(read_rows(source(file))).values == ROW
 
 
-def test_a_value_of_a_parquet_files_dictionary_may_stand_in_every_row_without_being_copied_at_once(
+def test_a_large_value_of_every_row_of_a_parquet_file_is_copied_for_few_rows_at_a_time(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "rows.parquet"
@@ -133,7 +133,7 @@ def test_a_snapshot_of_the_hubs_cache_consists_of_links_to_its_blobs(tmp_path: P
     assert len(resolve_sources([str(snapshot)])) == 1
 
 
-def test_data_may_lie_in_the_folders_alone_that_the_environment_names(
+def test_data_outside_the_folders_that_the_environment_names_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in ("a", "b", "c"):
@@ -156,7 +156,7 @@ def test_a_file_that_was_changed_since_its_digest_was_taken_is_not_believed(tmp_
     times = file.stat()
 
     def write_again() -> None:
-        file.write_text(json.dumps(ROW) + "\n")  # the same: somebody wrote while it was read
+        file.write_text(json.dumps(ROW) + "\n")  # the same: another process wrote while it was read
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     with pytest.raises(DataFileError, match="is not what it was"), unchanged(sources):

@@ -61,7 +61,7 @@ def test_rows_are_split_as_validation_splits_them(tiny_recipe_file: Callable[...
     assert len(seen["sft"].train) + len(seen["sft"].held_out) == len(demonstrations.read_text().splitlines()) - 1
 
 
-def test_a_tokenizer_runs_its_own_code_where_recipe_and_environment_say_so_and_never_in_a_plan(
+def test_a_tokenizer_runs_its_own_code_where_recipe_and_environment_allow_it_and_never_in_a_plan(
     tiny_recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

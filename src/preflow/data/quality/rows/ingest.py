@@ -22,7 +22,7 @@ from preflow.data.text import is_blank, row_json
 from preflow.data.validated import DataKind, QuarantinedRow
 from preflow.findings import FORM
 
-#: Finding of a row that is set aside before anything is measured, whatever its text holds.
+#: Finding of a row that is quarantined before anything is measured, whatever its text holds.
 TOO_LONG = "text_too_long"
 #: ``problem`` of a row that was converted; the others are places in ``FORM``, from 1, and the last is ``TOO_LONG``.
 FINE = 0
@@ -88,7 +88,7 @@ class ChunkTexts:
         scores: What the scores of each row say, a place in ``SCORES``.
         made: Whether each row was made of several rows or of one of several answers.
         reading: How the rows were read.
-        most: Characters of a row above which it is set aside unmeasured; none where it is measured all the same.
+        most: Characters of a row above which it is quarantined unmeasured; none where it is measured all the same.
         too_long: Place of such a row to the characters of its parts.
     """
 
@@ -128,7 +128,7 @@ def ingest(
         file: Name of the file, as findings give it.
         rows: As the file holds them.
         settings: How they are read.
-        most: Characters of a row above which it is set aside unmeasured; none where it is measured all the same.
+        most: Characters of a row above which it is quarantined unmeasured; none where it is measured all the same.
     """
     texts = ChunkTexts(kind, settings, most)
     quick, careful = (_quick_pair, _pair) if kind == "preferences" else (_quick_demonstration, _demonstration)

@@ -20,7 +20,7 @@ _HELD = 4
 _COMPARED = 2000
 #: What stands before words that are quoted, or that begin a sentence: a mark or the last line end before them.
 _BEGINS = "(?:[.:;,!?\"'`\u2018\u201c\u201e\u00ab>(\\[*_-]\\s*+|\\n(?![^\\S\\n]*+\\n)[^\\S\\n]*+)"
-#: What stands between two words: no letter, digit, or sign that belongs to words.
+#: What separates two words: no letter, digit, or sign that belongs to words.
 _BETWEEN = r"(?:[^\w+/=<>%^$&@~\\]|_)*+"
 #: Words of a prompt that are sought behind a mark, and hits of its first word that are looked at one by one.
 _SOUGHT = 64

@@ -92,7 +92,7 @@ def _same_number(left: list[str], right: list[str], ours: list[str], theirs: lis
 
 def _same_order(left: list[str], right: list[str]) -> bool:
     """Whether the order of the same words makes no difference: a part moved to an end, or "is" turned round."""
-    # Right is a rotation of left where it stands in left written twice; no word holds the mark between them.
+    # Right is a rotation of left where left written twice contains it; no word holds the mark between them.
     if "\0".join(("", *right, "")) in "\0".join(("", *left, *left, "")):
         return True
     parts = [_around_is(words) for words in (left, right)]

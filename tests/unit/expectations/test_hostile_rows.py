@@ -11,7 +11,7 @@ from preflow.config.validation import ValidationSettings
 from preflow.errors import DataFileError
 from tests.unit.expectations.gate_support import ALL_OPEN_ALIKE, gate, pairs, quarantined, spec, write
 
-LONG = {"prompt": "Question: " + " " * 30_000 + "y:", "chosen": "caf\u00c3\u00a9 " * 5_000, "rejected": "\x00"}
+LONG = {"prompt": "Question: " + " " * 30_000 + "y:", "chosen": "caf\u00c3\u00a9 " * 5_000, "rejected": "no\x00"}
 
 
 @pytest.mark.slow

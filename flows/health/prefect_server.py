@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.health.check import Check, failed, ok, warning
 from flows.health.notifications import check_automations
+from flows.running.addresses import tls
 from preflow.redaction import without_login
 from tasks.tracking.lineage import heartbeat_seconds
 
@@ -50,7 +51,7 @@ def check_prefect(pool: str) -> Iterator[Check]:
         return
     shown = without_login(address)
     try:
-        health = httpx.get(f"{address}/health", timeout=_ANSWER_SECONDS)
+        health = httpx.get(f"{address}/health", timeout=_ANSWER_SECONDS, verify=tls())
     except httpx.HTTPError as error:
         yield failed("Prefect", f"{shown} does not answer: {error}", "start the server, or unset PREFECT_API_URL")
         return
@@ -103,8 +104,10 @@ def check_page(address: str) -> Check:
     """Whether the server serves its page, and whether that asks the right address."""
     base = address.removesuffix("/api")
     try:
-        page = httpx.get(base + "/", timeout=_ANSWER_SECONDS, follow_redirects=True, headers={"Accept": "text/html"})
-        settings = httpx.get(f"{base}/ui-settings", timeout=_ANSWER_SECONDS)
+        page = httpx.get(
+            base + "/", timeout=_ANSWER_SECONDS, follow_redirects=True, headers={"Accept": "text/html"}, verify=tls()
+        )
+        settings = httpx.get(f"{base}/ui-settings", timeout=_ANSWER_SECONDS, verify=tls())
     except httpx.HTTPError as error:
         return failed("Prefect's page", f"does not answer: {error}", "look at the server's log")
     if page.status_code == httpx.codes.NOT_FOUND:

@@ -1,13 +1,17 @@
 """Where the two user interfaces are, or will be once ``preflow ui`` runs."""
 
 import os
+import ssl
 
 from preflow.environment import mlflow_uri
-from preflow.redaction import without_login
+from preflow.errors import ConfigError
+from preflow.redaction import without_login, without_secrets
 
 HOST = "127.0.0.1"
 MLFLOW_PORT = 5000
 PREFECT_PORT = 4200
+#: A busy server takes its time; one that is not there refuses at once.
+_ANSWER_SECONDS = 30.0
 
 
 def mlflow_server() -> str | None:
@@ -32,3 +36,43 @@ def prefect_server() -> str | None:
 
     api = PREFECT_API_URL.value()
     return None if api is None else str(api).rstrip("/").removesuffix("/api")
+
+
+def tls() -> ssl.SSLContext | bool:
+    """How the certificate of Prefect's server is checked, by Prefect's own settings."""
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_TLS_INSECURE_SKIP_VERIFY
+
+    if PREFECT_API_TLS_INSECURE_SKIP_VERIFY.value():
+        return False
+    return ssl.create_default_context(cafile=PREFECT_API_SSL_CERT_FILE.value())
+
+
+def require_prefect() -> None:
+    """Ask the Prefect server that is named once, before anything is done; its own client would try for minutes.
+
+    Raises:
+        ConfigError: It does not answer, or not to this login.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    shown = without_login(str(PREFECT_API_URL.value()))
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": _ANSWER_SECONDS}, sync_client=True) as client,
+        ):
+            client.request("GET", "/admin/version").raise_for_status()
+    except httpx.HTTPStatusError as error:
+        code = error.response.status_code
+        if code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise ConfigError(
+                f"Prefect at {shown} refuses this login ({code}). Set PREFECT_API_AUTH_STRING to the server's own"
+            ) from None
+        raise ConfigError(f"Prefect at {shown} answers {code}. Give its address, which ends in /api") from None
+    except (httpx.HTTPError, OSError, RuntimeError) as error:
+        reason = without_secrets(str(error) or type(error).__name__)
+        raise ConfigError(
+            f"Prefect at {shown} does not answer: {reason}. Start it (preflow serve), or unset PREFECT_API_URL"
+        ) from None

@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
+from flows.running.addresses import require_prefect
 from preflow.errors import ConfigError
 
 #: A run is a process in the worker's folder, which hands the run back on SIGTERM (see ``preflow worker``).
@@ -58,10 +59,11 @@ def require_server() -> None:
     """Deployments need a server that outlives a command.
 
     Raises:
-        ConfigError: None is configured.
+        ConfigError: None is configured, or it does not answer.
     """
     if not PREFECT_API_URL.value():
         raise ConfigError("no Prefect server is configured: set PREFECT_API_URL, for example http://127.0.0.1:4200/api")
+    require_prefect()
 
 
 def deployment_name(recipe: str) -> str:

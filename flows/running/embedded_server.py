@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import psutil
 from filelock import FileLock
 
-from flows.running.addresses import HOST
+from flows.running.addresses import HOST, require_prefect
 from preflow.errors import UiError
 from tasks.tracking.lineage import is_gone, process_tags
 
@@ -61,6 +61,8 @@ def own_server() -> Iterator[None]:
     )
 
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        if PREFECT_API_URL.value():
+            require_prefect()
         yield  # an external server, or none: then Prefect's client reports it
         return
     with server_lock(), socket.create_server((HOST, 0)) as listener:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from flows.commands.servers.decide import main
 from flows.operation import decisions
+from flows.running import deployments
 
 COMPLETE = ["--by", "Ada", "--reason", "better on all held-out rows"]
 
@@ -20,6 +21,11 @@ def run(*arguments: str) -> tuple[int, str]:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         done = CliRunner().invoke(app, ["demo-1", *arguments])
     return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.fixture(autouse=True)
+def server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployments, "require_prefect", lambda: None)
 
 
 @pytest.fixture

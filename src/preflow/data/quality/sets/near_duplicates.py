@@ -10,7 +10,7 @@ from preflow.data.quality.sets.column_store import Columns
 from preflow.data.quality.sets.key_groups import Bools, Index, partitions, sorted_groups
 
 #: Comparisons of texts of one row that may fail before it counts as like no other.
-_TRIES = 8
+_TRIES = 4
 #: Similarity of rows a and b of two lists, shape ``(M,)``.
 Compare = Callable[[Index, Index], NDArray[np.float32]]
 
@@ -22,7 +22,7 @@ def near_rows(
 
     Rows that share a band of their MinHash signatures, and whose numbers are the same, are candidates: each is compared
     with the first and with the one before it in its group, so that large groups cost no more per row than small ones,
-    and with at most eight rows whose signature is like its own but whose text is not.
+    and with at most four rows whose signature is like its own but whose text is not.
 
     Args:
         columns: Where ``<name>_bands`` and ``<name>_slots`` lie.

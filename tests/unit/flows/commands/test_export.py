@@ -71,6 +71,23 @@ def test_a_merge_that_breaks_off_leaves_nothing(
     assert not list(tmp_path.glob("merged*"))
 
 
+def test_the_model_of_the_last_stage_is_exported(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def merge(base: object, trained: Path, *_: object) -> float:
+        taken.append(trained)
+        return 0.0
+
+    monkeypatch.setattr("preflow.models.merge.merge", merge)
+    run = past(prepared, "sft", "reference")
+    dpo = prepared.sft.model_copy(update={"path": str(tmp_path / "dpo")})
+    export(PastRun(run_id="r", recipe=run.recipe, artifacts={**run.artifacts, "dpo": dpo}), tmp_path / "merged")
+    export(run, tmp_path / "merged")
+    assert taken == [dpo.file("model"), prepared.sft.file("model")]
+
+
 def test_a_folder_in_the_way_is_left_alone(prepared: Run, tmp_path: Path) -> None:
     kept = tmp_path / "merged.partial" / "mine.txt"
     kept.parent.mkdir()

@@ -21,8 +21,8 @@ from flows.operation.process_records import flow_run_processes, forget, killed_r
 from flows.running.reconcile import close_in_prefect, close_task_runs
 from preflow.environment import preflow_home
 from preflow.errors import TrackingError
+from tasks.tracking.client import away_is_a_tracking_error, require_mlflow
 from tasks.tracking.client import client as mlflow_client
-from tasks.tracking.client import require_mlflow
 from tasks.tracking.lineage import heartbeat_seconds
 from tasks.tracking.pipeline_run import dead_runs, end_runs
 
@@ -98,7 +98,8 @@ def close_silent_runs(before: set[str]) -> set[str]:
     """
     try:
         require_mlflow()
-        with FileLock(preflow_home() / "pipeline_run.lock"):  # a start is not reopening one of them
+        # The lock: a start is not reopening one of them meanwhile.
+        with away_is_a_tracking_error(), FileLock(preflow_home() / "pipeline_run.lock"):
             store = mlflow_client()
             found = dead_runs(store)
             closed = {run_id: flow_run for run_id, flow_run in found.items() if run_id in before}

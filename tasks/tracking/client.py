@@ -92,6 +92,21 @@ def require_mlflow() -> None:
                 os.environ[name] = value
 
 
+@contextmanager
+def away_is_a_tracking_error() -> Iterator[None]:
+    """Let what MLflow's client raises while MLflow is away leave the block as a ``TrackingError``.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}") from None
+
+
 def brief(error: BaseException) -> str:
     """The reason behind an error of MLflow in a few words, without secrets."""
     cause: BaseException = error

@@ -6,6 +6,7 @@ that did not hold.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,4 +109,6 @@ def _shown(cell: Cell | None, state: State) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: no server outlives it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The kill matrix: a fault inside a stage costs a run nothing. Three faults, in one run, are part of ``make test``.
+"""The kill matrix: a fault inside a stage costs a run nothing.
 
 ``python -m tests.faults`` runs cells by name and prints the table.
 """
@@ -31,8 +31,9 @@ def folder_with_tables(tmp_path: Path, home_with_tables: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.server
+@pytest.mark.timeout(1800)
 def test_a_stopped_worker_and_short_outages_of_both_servers_cost_a_run_nothing(
     folder_with_tables: Path, tiny_folder: Path
 ) -> None:

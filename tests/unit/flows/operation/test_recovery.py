@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from mlflow.exceptions import MlflowException
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling, Completed, Crashed, Failed, Pending, Running
@@ -160,4 +161,16 @@ def test_after_an_outage_of_mlflow_two_checks_are_needed_again(home: Path, silen
     """Living runs have yet to send their heartbeat."""
     home.mkdir()
     silent["away"] = True
+    assert recovery.close_silent_runs({"first"}) == set()
+
+
+def test_an_mlflow_that_goes_away_meanwhile_ends_no_watch(
+    home: Path, silent: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+
+    def away(store: None) -> dict[str, str]:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(recovery, "dead_runs", away)
     assert recovery.close_silent_runs({"first"}) == set()

@@ -35,11 +35,11 @@ def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:
     Raises:
         UnfitModelError: It cannot be read, or has more tokens than the model's embedding.
         ModelError: It has no EOS token.
+        ConfigError: The recipe asks for the model's own code, which may not run here.
     """
+    own_code = _runs_own_code(recipe)
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            base.path, trust_remote_code=_runs_own_code(recipe)
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base.path, trust_remote_code=own_code)
     except (ValueError, OSError) as error:
         raise UnfitModelError(
             f"the tokenizer of {base.name} cannot be read from {base.path}: {_first_line(error)}. Copy the tokenizer's "

@@ -44,6 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(embedded_server, "_start", start)
     monkeypatch.setattr(embedded_server, "_wait", lambda *_: None)
     monkeypatch.setattr(embedded_server, "_name", lambda _address: None)
+    monkeypatch.setattr(embedded_server, "require_prefect", lambda: None)
     return processes
 
 

@@ -36,9 +36,9 @@ def clear_errors() -> Iterator[None]:
         with clear_machine_errors():
             yield
     except PreflowError as error:
-        from rich.console import Console  # that of tasks needs a home folder, which may be what is missing
+        from preflow.console import TextConsole  # that of tasks needs a home folder, which may be what is missing
 
-        Console(stderr=True, highlight=False).print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        TextConsole(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(USAGE_ERROR) from None
 
 

@@ -113,7 +113,7 @@ def private_home() -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"{home} cannot be made: {error.strerror}. Set PREFLOW_HOME to another folder") from error
-    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+    if home.stat().st_uid != os.geteuid() and not os.access(home, os.R_OK | os.W_OK | os.X_OK):
         raise MachineError(
             f"{home} is another user's: set PREFLOW_HOME to a folder of your own, or let its owner share it with a "
             "group (chmod 2770, and umask 002)"

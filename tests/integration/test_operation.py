@@ -253,6 +253,7 @@ def holder(environment: dict[str, str], log: Path, seconds: float) -> Any:
     return running([sys.executable, "-c", HOLDER, str(seconds)], environment, log)
 
 
+@pytest.mark.nightly  # unit tests hold the slots' own promises each time
 def test_two_runs_hold_a_slot_one_after_the_other(server: dict[str, str], tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert "2 at once" in preflow(server, "operate", "slot", "gpu-0", "--limit", "2")

@@ -57,7 +57,7 @@ def training(pipeline: Pipeline, tiny_recipe_file: Callable[..., Path]) -> Itera
         yield Serving(process, log, ports, client)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each time, test_worker hands a run back, and unit tests end supervised processes in order
 @pytest.mark.server
 def test_both_servers_and_the_worker_end_in_order_with_their_training_handed_back(
     pipeline: Pipeline, training: Serving

@@ -88,6 +88,9 @@ def test_the_home_folder_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest
 def test_the_home_folder_of_another_user_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOW_HOME", str(tmp_path))
     monkeypatch.setattr(os, "access", lambda *_: False)
+    environment.private_home()  # the user's own, which is only read-only: another error says that
+    someone = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: someone)
     with pytest.raises(MachineError, match="is another user's: set PREFLOW_HOME"):
         environment.private_home()
     (tmp_path / "file").touch()

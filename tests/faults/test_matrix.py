@@ -17,7 +17,7 @@ from tests.faults.injections import FAULTS, Fault
 from tests.faults.moments import Recording, held_inside, newest_checkpoint
 from tests.faults.prefect_records import Prefect
 from tests.faults.services import POOL, Site, wait_until
-from tests.integration.test_deployment import preflow
+from tests.integration.servers.test_deployment import preflow
 
 #: Seconds in which a run comes to a stage, and ends.
 _PATIENCE = 500.0

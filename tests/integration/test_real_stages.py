@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import preference_rows, write_jsonl
 from tests.integration.conftest import ROOT, Pipeline
-from tests.integration.smollm2 import NAME, smollm2
+from tests.integration.training.smollm2 import NAME, smollm2
 
 Run = Callable[..., CompletedProcess[str]]
 

@@ -23,7 +23,7 @@ from preflow.models.resolve import resolve_model
 from preflow.models.scoring import scores
 from preflow.observer import Silent
 from tests.fixtures.prepared_run import Run
-from tests.integration.smollm2 import smollm2
+from tests.integration.training.smollm2 import smollm2
 from tests.unit.dpo.start_models import going_on
 from tests.unit.support import shared_data
 

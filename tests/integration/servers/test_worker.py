@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import Pipeline
-from tests.integration.test_deployment import PREFLOW, preflow, running, server
+from tests.integration.servers.test_deployment import PREFLOW, preflow, running, server
 
 __all__ = ["server"]  # a fixture
 PATIENCE = 500

@@ -22,7 +22,7 @@ from preflow.stages.dpo import run_dpo
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
 from tests.fixtures.prepared_run import Run
-from tests.integration.test_launch import ROOT
+from tests.integration.training.test_launch import ROOT
 from tests.unit.support import COMMON, recipe_for
 
 WITHOUT_DEEPSPEED = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     own = tasks.runtime.launcher.command
 
     def command(*args: Any) -> list[str]:
-        return ["tests.integration.sharded_ranks" if a == "preflow.stages.worker" else a for a in own(*args)]
+        return ["tests.integration.training.sharded_ranks" if a == "preflow.stages.worker" else a for a in own(*args)]
 
     monkeypatch.setattr(tasks.runtime.launcher, "command", command)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -172,6 +172,6 @@ def without_a_limit_of_steps(recipe: Recipe) -> Recipe:
 @pytest.mark.slow
 def test_gradients_of_a_head_in_parts_are_means_over_processes() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.integration.sharded_head"]
+    command += ["--rdzv-endpoint", "localhost:0", "-m", "tests.integration.training.sharded_head"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

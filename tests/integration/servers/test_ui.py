@@ -15,7 +15,7 @@ import pytest
 
 from tests.fixtures.ports import free_port
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
-from tests.integration.test_deployment import running
+from tests.integration.servers.test_deployment import running
 
 PATIENCE = 120
 

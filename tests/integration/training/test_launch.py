@@ -33,7 +33,7 @@ from tasks.runtime.processes import in_processes
 from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for, rows
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = str(ROOT / "infra" / "accelerate" / "cpu.yaml")
 
 

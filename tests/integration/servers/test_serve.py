@@ -15,8 +15,8 @@ import pytest
 
 from tests.fixtures.ports import free_port
 from tests.integration.conftest import Pipeline, clean_environment
-from tests.integration.test_deployment import PREFLOW, preflow, running
-from tests.integration.test_worker import wait_for
+from tests.integration.servers.test_deployment import PREFLOW, preflow, running
+from tests.integration.servers.test_worker import wait_for
 
 
 def listens(port: int) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from tests.fixtures.ports import free_port
 from tests.fixtures.receivers import webhook
 from tests.integration.conftest import ROOT, clean_environment
-from tests.integration.test_deployment import PREFECT, PREFLOW, _post, _wait_for, preflow, running
+from tests.integration.servers.test_deployment import PREFECT, PREFLOW, _post, _wait_for, preflow, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 PATIENCE = 120
@@ -176,10 +176,11 @@ import sys
 from prefect.client.orchestration import get_client
 from flows.operation.decisions import decide
 from preflow.errors import ConfigError
-from tests.integration.asking_flow import asks
+from tests.integration.servers.asking_flow import asks
 with get_client(sync_client=True) as client:
     made = client.create_deployment(
-        client.create_flow(asks), "asks", entrypoint="tests.integration.asking_flow.asks", path=".", pull_steps=[]
+        client.create_flow(asks), "asks", path=".", pull_steps=[],
+        entrypoint="tests.integration.servers.asking_flow.asks",
     )
     run = str(client.create_flow_run_from_deployment(made, parameters={"book": sys.argv[1]}).id)
 try:

@@ -18,7 +18,7 @@ from preflow.specs import ReferenceSpec
 from preflow.stages.reference import run_reference
 from tasks.runtime.processes import filled
 from tests.fixtures.prepared_run import Run
-from tests.integration.test_launch import CPU
+from tests.integration.training.test_launch import CPU
 from tests.unit.support import Recorder, rows
 
 PAIRS = 3 * SHARD_GROUPS + 4

@@ -27,7 +27,7 @@ from preflow.observer import Silent
 from preflow.specs import DpoSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
-from tests.integration.smollm2 import Recorder, demo_rows, dpo_spec, recipe_for
+from tests.integration.training.smollm2 import Recorder, demo_rows, dpo_spec, recipe_for
 
 
 def stopped(spec: DpoSpec, out: Path) -> dict[str, float]:

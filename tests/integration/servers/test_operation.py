@@ -121,8 +121,12 @@ def test_a_wrong_address_is_an_error_and_installs_nothing(server: dict[str, str]
     assert automations(server) == before
 
 
-def test_a_run_that_sends_no_event_is_closed(server: dict[str, str]) -> None:
-    """With seconds in place of minutes; another run, which sends heartbeats, lives."""
+def python(environment: dict[str, str], code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
+
+
+def test_a_run_that_sends_no_event_is_closed(server: dict[str, str], request: pytest.FixtureRequest) -> None:
+    """With seconds in place of minutes; another run, which sends heartbeats, lives. Later tests have the minutes."""
     code = """
 from uuid import UUID
 from prefect.client.orchestration import get_client
@@ -131,7 +135,8 @@ automations.ZOMBIE_SECONDS = 12
 with get_client(sync_client=True) as client:
     automations.install(client, [UUID(int=1)])
 """
-    subprocess.run([sys.executable, "-c", code], env=server, cwd=ROOT, check=True)
+    request.addfinalizer(lambda: python(server, code.replace("ZOMBIE_SECONDS = 12", "ZOMBIE_SECONDS = 180")))
+    python(server, code)
     silent, living, suspended = (make_run(server, "two-stage") for _ in range(3))
     for run in (silent, living, suspended):
         set_state(server, run, "RUNNING")

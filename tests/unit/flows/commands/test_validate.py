@@ -246,9 +246,9 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
     "array cut off": ("a.json", lambda path: path.write_text(f"[{GOOD},\n{GOOD[:-9]}"), 2, "line 2 column"),
     "rows inside an object": (
         "a.json",
-        lambda path: path.write_text(f'{{"data": [{GOOD}]}}'),
+        lambda path: path.write_text(f'{{"pairs": [{GOOD}]}}'),
         2,
-        "'data' holds 1 objects",
+        "'pairs' holds 1 objects",
     ),
     "wrong extension": ("a.csv", lambda path: path.write_bytes(gzip.compress(b"a,b")), 2, "gzip-compressed"),
     "unknown extension": ("a.txt", lambda path: path.write_text(GOOD), 2, "no known data format"),

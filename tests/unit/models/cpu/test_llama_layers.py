@@ -2,8 +2,10 @@
 
 import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from itertools import product
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -258,6 +260,16 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept_and_then_handed_back() -> None:
+    """In a process of its own: what other tests freed would be there to be taken."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        apart, kept, after = pool.submit(page_faults).result()
+    assert kept < 2_000
+    assert min(apart, after) > 10_000
+
+
+def page_faults() -> tuple[int, int, int]:
+    """Those of making four tensors of 64 MiB: before memory is kept, while it is, and after."""
+
     def faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(4):
@@ -268,6 +280,4 @@ def test_freed_memory_is_kept_and_then_handed_back() -> None:
     apart = faults()
     with freed_memory_kept(CPU):
         kept = min(faults() for _ in range(3))
-    after = faults()
-    assert kept < 2_000
-    assert min(apart, after) > 10_000
+    return apart, kept, faults()

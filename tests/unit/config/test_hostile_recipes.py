@@ -81,7 +81,9 @@ def test_a_recipe_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_an_endless_link_as_data_set_leaves_the_recipe_readable(tmp_path: Path) -> None:
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
     (tmp_path / "r.yaml").write_text("sft: {dataset: loop.jsonl}\n")
-    assert load_recipe(tmp_path / "r.yaml").sft is not None
+    sft = load_recipe(tmp_path / "r.yaml").sft
+    assert sft
+    assert sft.dataset == (str(tmp_path / "loop.jsonl"),)
 
 
 def test_a_key_with_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -> None:

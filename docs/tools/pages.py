@@ -25,6 +25,7 @@ from flows.commands.explain import PAGE
 from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
+from preflow.config.promotion import Guards, PromotionSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
 from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
@@ -48,6 +49,8 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "reading": (ReadingSettings, None),
     "validation": (ValidationSettings, None),
     "evaluation": (EvaluationSettings, None),
+    "promotion": (PromotionSettings, None),
+    "guards": (Guards, None),
 }
 _BOUNDS = {
     "ge": "at least {}",

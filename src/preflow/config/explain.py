@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
+from preflow.config.promotion import PromotionSettings
 from preflow.config.recipe import Recipe
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
@@ -18,6 +19,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "validation": ValidationSettings,
     "reading": ReadingSettings,
     "evaluation": EvaluationSettings,
+    "promotion": PromotionSettings,
     "launch": Launch,
 }
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 from preflow.config.base import COSMETIC, Frozen, Rendering, SystemTurn, Template, numbers
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
+from preflow.config.promotion import PromotionSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.fingerprints.files import json_digest
@@ -80,6 +81,8 @@ class Recipe(Frozen):
     """Data validation."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """The evaluation."""
+    promotion: PromotionSettings = PromotionSettings()
+    """The promotion of the finished model to champion."""
 
     stages: ClassVar[dict[str, tuple[str, ...]]] = {"two-stage": ("sft", "dpo"), "sft": ("sft",), "dpo": ("dpo",)}
 
@@ -114,6 +117,11 @@ class Recipe(Frozen):
         """Name and settings of each training stage that the recipe runs, in order; at least one."""
         both: list[tuple[TrainingStage, TrainingSettings | None]] = [("sft", self.sft), ("dpo", self.dpo)]
         return [(stage, section) for stage, section in both if section is not None]
+
+    @property
+    def registered_model(self) -> str:
+        """The name under which the recipe's models are registered."""
+        return self.promotion.model_name or self.name
 
     @property
     def rendering(self) -> Rendering:

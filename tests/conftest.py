@@ -7,23 +7,18 @@ import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from preflow.config import Recipe
-from preflow.models.resolve import ModelRef, resolve_model
-from preflow.observer import Silent
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
-#: Fixtures that folders of tests share.
-pytest_plugins = ["tests.fixtures.prepared_run"]
+    from preflow.models.resolve import ModelRef
 
 settings.register_profile("preflow", deadline=None)  # no test asserts a duration
 settings.load_profile("preflow")
@@ -40,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--budget", type=float, metavar="SECONDS", help="fail the run where the call of a test takes longer"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fixtures that folders of tests share, and the libraries with them, where tests run.
+
+    The process that hands tests out to others would import them for seconds before it starts those.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("tests.fixtures.prepared_run")
 
 
 def over_budget(config: pytest.Config) -> list[tuple[float, str]]:
@@ -69,6 +73,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip GPU tests, with a message, where there is no GPU."""
+    import torch
+
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -109,8 +115,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> "PreTrainedTokenizerFast":
     """A byte-level BPE tokenizer with ChatML turns, whose pad token is its EOS token, as SmolLM2's is."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -128,6 +137,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(folder: Path, seed: int = 0, width: int = 32) -> Path:
     """A Llama of two layers with random weights and its tokenizer, saved as safetensors."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     tokenizer = make_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -156,8 +168,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_folder: Path) -> ModelRef:
+def tiny(tiny_folder: Path) -> "ModelRef":
     """The tiny model as a stage is given it."""
+    from preflow.config import Recipe
+    from preflow.models.resolve import resolve_model
+    from preflow.observer import Silent
+
     return resolve_model(Recipe(strategy="sft", model_name=str(tiny_folder)), Silent())
 
 

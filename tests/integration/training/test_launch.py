@@ -131,6 +131,7 @@ def test_a_message_in_another_encoding_ends_no_training() -> None:
     _accelerate([sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'Gr\\xfc\\xdfe\\n')"], "sft", Silent())
 
 
+@pytest.mark.slow
 def test_a_launch_that_runs_out_of_memory_is_launched_again(
     prepared: Run,
     tmp_path: Path,

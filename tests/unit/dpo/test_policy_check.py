@@ -22,6 +22,8 @@ from preflow.observer import Silent
 from tests.fixtures.prepared_run import Run
 from tests.unit.dpo.start_models import adapter, base, going_on, half_precision, merged_with_new_adapter, overwritten
 
+pytestmark = pytest.mark.slow  # each test makes and proves a model
+
 
 def check_policy(run: Run, policy: LanguageModel, out: Path, score: Any = policy_scores) -> float:
     """The row-by-row proof of ``run_dpo`` for a policy loaded by any means."""

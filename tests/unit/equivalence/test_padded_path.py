@@ -10,6 +10,8 @@ from tests.unit.equivalence.comparison import assert_same_step, moved
 from tests.unit.equivalence.trainer_pairs import dpo_trainers, sft_trainers
 from tests.unit.models.architectures import EDGES, PADDED, move, rows_of, trained
 
+pytestmark = pytest.mark.slow  # each test trains twice
+
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -130,6 +130,7 @@ def test_kl_equals_a_float64_sum_over_the_vocabulary(spec: EvaluateSpec) -> None
     assert report["dpo"]["kl_sft"]["value"] == pytest.approx(sum(totals) / 2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sampling_takes_fewer_at_once_when_out_of_memory(spec: EvaluateSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     models, asked, notes = ModelSet(spec), [], []
     own = generation.generate

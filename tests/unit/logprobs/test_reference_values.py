@@ -25,6 +25,8 @@ from tests.fixtures.prepared_run import Run
 from tests.unit.logprobs.stale_models import write_adapter
 from tests.unit.support import recipe_for
 
+pytestmark = pytest.mark.slow  # TRL's trainer is made for each
+
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
 

@@ -20,6 +20,8 @@ from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture, write_ad
 from tests.unit.source_copies import SourceCopy
 from tests.unit.support import recipe_for
 
+pytestmark = pytest.mark.slow  # each test fills a store with a model's forwards
+
 
 def test_another_dtype_computes_every_row_once(stale_model: StaleModelFixture) -> None:
     stale_model.recipe_changes["bf16"] = True

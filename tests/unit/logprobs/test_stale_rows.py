@@ -13,6 +13,8 @@ import pytest
 from preflow.environment import logprobs_url
 from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture
 
+pytestmark = pytest.mark.slow  # each test fills a store with a model's forwards
+
 
 def tokens_swapped_between_chosen_and_rejected(b: StaleModelFixture) -> None:
     b.groups = [(prompt, (rejected, [*chosen, 3])) for prompt, (chosen, rejected) in b.groups]

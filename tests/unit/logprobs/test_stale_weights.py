@@ -32,6 +32,8 @@ from tests.unit.logprobs.stale_hub import (
 )
 from tests.unit.logprobs.stale_models import GROUPS, StaleModelFixture, change_json, edit, louder, write_adapter
 
+pytestmark = pytest.mark.slow  # each test fills a store with a model's forwards
+
 CPU = Precision(torch.device("cpu"), torch.float32, torch.float32)
 
 

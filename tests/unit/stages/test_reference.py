@@ -26,6 +26,8 @@ from tests.conftest import make_model
 from tests.fixtures.prepared_run import Run
 from tests.unit.support import Recorder, recipe_for, rows
 
+pytestmark = pytest.mark.slow  # each test fills a store with a model's forwards
+
 
 @dataclass
 class Stage:

@@ -25,6 +25,8 @@ from preflow.training.checkpoints import resume_point
 from tests.fixtures.prepared_run import Run
 from tests.unit.support import COMMON, recipe_for
 
+pytestmark = pytest.mark.slow  # each test trains
+
 
 def spec_with(run: Run, **settings: Any) -> Any:
     return run.dpo(recipe=recipe_for(run.base, dpo={**COMMON, "learning_rate": 1e-3, **settings}))

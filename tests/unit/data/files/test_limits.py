@@ -47,6 +47,7 @@ def test_a_line_longer_than_the_memory_allows_is_a_malformed_row_among_good_ones
     assert [row.malformed for row in read_rows(source(tmp_path / name))] == [None] * 3
 
 
+@pytest.mark.slow
 def test_a_small_file_that_unpacks_to_more_than_the_memory_is_one_clear_error(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl.gz"
     file.write_bytes(gzip.compress((json.dumps(ROW) + "\n").encode() * (MEMORY // 30)))
@@ -56,6 +57,7 @@ def test_a_small_file_that_unpacks_to_more_than_the_memory_is_one_clear_error(tm
     assert next(read_rows(source(file))).values == ROW
 
 
+@pytest.mark.slow
 def test_a_large_value_of_every_row_of_a_parquet_file_is_copied_for_few_rows_at_a_time(
     tmp_path: Path,
 ) -> None:

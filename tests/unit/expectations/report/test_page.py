@@ -53,6 +53,7 @@ def test_texts_of_rows_are_shown_as_text_and_never_as_markup(report: dict[str, A
     assert "script" not in read.tags
 
 
+@pytest.mark.slow
 def test_every_finding_and_every_row_number_is_on_the_page(report: dict[str, Any]) -> None:
     read = Reading(page(report))
     for name, entry in report["preferences"]["findings"].items():

@@ -52,7 +52,9 @@ def tokens(pairs: int) -> PairTokens:
     for name, bounds in (("prompt_ids", PROMPT), ("chosen_ids", RESPONSE), ("rejected_ids", RESPONSE)):
         count = lengths(name, pairs, bounds)
         columns[name] = lists(count, rng.integers(0, 50_000, count.sum(), dtype=np.int32))
-    return PairTokens(pa.table({**columns, "source": pa.array([f"pairs.jsonl:{row}" for row in range(pairs)])}))
+    sources = pa.array([f"pairs.jsonl:{row}" for row in range(pairs)])
+    ids = pa.array([f"{row:064x}" for row in range(pairs)])
+    return PairTokens(pa.table({**columns, "source": sources, "id": ids}))
 
 
 def write(folder: Path, rows: int) -> None:

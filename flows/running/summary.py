@@ -86,6 +86,20 @@ def result_sentence(report: dict[str, Any]) -> str:
     return f"{text} Preference accuracy of DPO minus that of {_reference(report)}: {interval}, paired bootstrap."
 
 
+def _found(report: dict[str, Any]) -> str:
+    """What was found, and what can be seen at all."""
+    return f"{result_sentence(report)} {power_sentence(report)}" if report["n_pairs"] else result_sentence(report)
+
+
+def power_sentence(report: dict[str, Any]) -> str:
+    """One sentence: what the held-out prompts can show, and how many would show a small difference."""
+    power = report["power"]
+    return (
+        f"{power['prompts']} prompts show differences of {100 * power['visible_difference']:.1f} points and more "
+        f"(power 80 %); {power['prompts_needed']} would show {100 * power['small_difference']:.0f}."
+    )
+
+
 def legend(report: dict[str, Any]) -> str:
     """What the table's measures are, in the words of this run."""
     accuracy = "Preference accuracy: chosen has the higher mean log-prob per token."
@@ -110,7 +124,7 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     head = columns(report)
     body = [[row[column] for column in head] for row in metric_rows(report)]
     table = [head, ["---"] * len(head), *body]
-    lines = [f"# {recipe}", "", result_sentence(report), ""]
+    lines = [f"# {recipe}", "", _found(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     for sample in samples[:_SAMPLES]:
@@ -126,7 +140,7 @@ def print_summary(result: RunResult, console: Console | None = None) -> None:
     console.print()
     console.print(_table(result.recipe, report))
     console.print(legend(report), style="dim", markup=False)
-    console.print(result_sentence(report), style="bold", markup=False)
+    console.print(_found(report), style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
     for sample in result.evaluation.load("samples.json")[:_SAMPLES]:

@@ -9,6 +9,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── DataFileError                       a file that cannot be read: file, line, reason
     │   │   └── DataDownloadError               another attempt may succeed
     │   ├── DataUnfitError                      the set as a whole is unfit, as the report says
+    │   ├── IncomparableError                   two models were measured on different held-out rows
     │   └── TemplateError                       the chat template does what training cannot follow
     ├── ArtifactError (RuntimeError)            a stage folder that differs from its manifest
     ├── CodeChangedError (RuntimeError)         Preflow's sources were edited during a run
@@ -79,6 +80,10 @@ class DataDownloadError(DataFileError):
 
 class DataUnfitError(DataError):
     """The data set as a whole is unfit for training: a finding of severity ``stop``, or no row left."""
+
+
+class IncomparableError(DataError):
+    """Two models whose held-out rows are not, or hardly, the same: no difference between them can be measured."""
 
 
 class TemplateError(DataError):

@@ -21,7 +21,7 @@ LIBRARIES = {
     "sft": (*_TOKENS, *_FORWARD, "trl"),
     "reference": (*_TOKENS, *_FORWARD),
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
-    "evaluate": (*_TOKENS, *_FORWARD, "numpy"),
+    "evaluate": (*_TOKENS, *_FORWARD, "numpy", "scipy"),
 }
 _PERSONAL_DATA = ("detect-secrets", "phonenumbers")
 _LAUNCHED = ("deepspeed",)

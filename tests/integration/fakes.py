@@ -100,6 +100,7 @@ def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
         "models": {name: {"preference_accuracy": accuracy} for name in names},
         "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
         "n_pairs": 40,
+        "power": {"prompts": 40, "visible_difference": 0.2215, "small_difference": 0.05, "prompts_needed": 785},
         "confidence": 0.95,
         "warnings": ["only 40 held-out pairs"],
     }

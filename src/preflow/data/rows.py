@@ -1,5 +1,7 @@
-"""The one internal form of a row: turns of a conversation, and where they came from."""
+"""The one internal form of a row: turns of a conversation, where they came from, and what they are known by."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
@@ -53,6 +55,16 @@ def from_json(values: Sequence[dict[str, str]]) -> tuple[Message, ...]:
     return tuple(Message.from_json(value) for value in values)
 
 
+def content_id(*parts: Sequence[Message]) -> str:
+    """The name of turns by their exact contents, whatever file holds them: SHA-256 in hexadecimal.
+
+    Args:
+        parts: The prompt, and for a row its responses; where one part ends and the next begins counts.
+    """
+    text = json.dumps([to_json(part) for part in parts], separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
 def first_user_turn(messages: Sequence[Message]) -> str:
     """The content of the first user turn, by which rows are split."""
     return next(message.content for message in messages if message.role == "user")
@@ -103,6 +115,11 @@ class Pair:
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     source: Source
+
+    @property
+    def id(self) -> str:
+        """Its content id: of the exact prompt, chosen and rejected answer."""
+        return content_id(self.prompt, self.chosen, self.rejected)
 
     def to_json(self) -> dict[str, Any]:
         """One line of the validated files."""

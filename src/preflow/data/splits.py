@@ -22,6 +22,15 @@ def split_key(first_turn: str) -> int:
     return int.from_bytes(hashlib.sha256(normalise(first_turn).encode("utf-8")).digest()[:8], "big")
 
 
+def cluster_key(first_turn: str) -> str:
+    """What rows of one prompt have in common, as text: their ``split_key`` in 16 hexadecimal digits.
+
+    Rows with the same first user turn are split together, however their conversations go on, so first turns are what
+    was drawn: conversations that share one are no independent observations.
+    """
+    return f"{split_key(first_turn):016x}"
+
+
 @dataclass(frozen=True, slots=True)
 class SplitRows:
     """The usable rows of one kind, before they are split.

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from preflow.config import EvaluationSettings
-from preflow.data.rows import Message, Source
+from preflow.data.rows import Message, Source, content_id, first_user_turn
+from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import prompt_with_room
 from preflow.data.validated import load_demonstrations, load_pairs
 from preflow.evaluation.models import ModelSet
+from preflow.maths.clusters import cluster_count, cluster_numbers
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
 from preflow.models.loading import position_limit
@@ -34,10 +36,14 @@ class Prompt:
     Attributes:
         text: Its last user turn, for display.
         ids: P token ids, the generation prompt included.
+        id: Content id of all its turns; empty where it is no held-out one.
+        cluster: What held-out prompts with the same first user turn share (``splits.cluster_key``).
     """
 
     text: str
     ids: list[int]
+    id: str = ""
+    cluster: str = ""
 
 
 def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt], list[str]]:
@@ -61,7 +67,8 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
     for messages, source in first.items():
         ids = prompt_with_room(messages, models.renderer, settings.max_seq_length, answer)
         if len(ids) < settings.max_seq_length and (positions is None or len(ids) + answer <= positions):
-            fit.append(Prompt(messages[-1].content, ids))
+            cluster = cluster_key(first_user_turn(messages))
+            fit.append(Prompt(messages[-1].content, ids, content_id(messages), cluster))
         else:
             too_long.append(str(source))
     return fit, too_long
@@ -80,7 +87,8 @@ def answer_report(
 
     KL(policy || reference) is the exact full-vocabulary KL at every position of responses that the policy itself
     samples (temperature 1, no top-k, no top-p), summed over the response, in nats; mean over prompts with its standard
-    error. A response cut at ``max_new_tokens`` counts up to the cut; the share of such responses is reported.
+    error, clustered where prompts share their first user turn. A response cut at ``max_new_tokens`` counts up to the
+    cut; the share of such responses is reported.
 
     Args:
         models: The models of the run.
@@ -93,6 +101,7 @@ def answer_report(
         Per model: ``response_tokens``, ``cut_share``, and ``kl_base`` / ``kl_sft`` with ``value`` and ``se``.
     """
     results: dict[str, dict[str, Any]] = {name: {} for name in models.names}
+    clusters = cluster_numbers(prompt.cluster or place for place, prompt in enumerate(prompts))
     for index, name in enumerate(models.names if prompts else []):
         models.use(name)  # loading an adapter draws random numbers, so it comes before the seed
         torch.manual_seed(seed)
@@ -101,7 +110,7 @@ def answer_report(
         results[name]["response_tokens"] = float(np.mean([len(response) for _, response in rows]))
         results[name]["cut_share"] = 1 - sum(ended) / len(ended)
         for reference, values in _divergences(models, name, models.names[:index], rows, observer).items():
-            spread_of = {"se": standard_error(values)} if len(values) > 1 else {}
+            spread_of = {"se": standard_error(values, clusters)} if cluster_count(clusters) > 1 else {}
             results[name][f"kl_{reference}"] = {"value": float(values.mean()), **spread_of}
     return results
 

@@ -1,7 +1,7 @@
 """Measures of a model on held-out pairs: accuracy, implicit rewards, changes against the reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from preflow.config import EvaluationSettings
 from preflow.logprobs.scored_pairs import ScoredPair
-from preflow.maths.intervals import bootstrap_mean, wilson
+from preflow.maths.clusters import Rows, cluster_numbers
+from preflow.maths.intervals import bootstrap_mean, share_interval
 from preflow.maths.preference import implicit_reward
+from preflow.maths.significance import paired_significance
 
 Vector = NDArray[np.float64]
 
@@ -61,7 +63,12 @@ class PairScores:
 
 
 def preference_report(
-    scores: PairScores, reference: PairScores | None, beta: float, settings: EvaluationSettings, seed: int
+    scores: PairScores,
+    reference: PairScores | None,
+    beta: float,
+    settings: EvaluationSettings,
+    seed: int,
+    clusters: Rows | None = None,
 ) -> dict[str, Any]:
     """One model's measures on held-out pairs, each with its interval.
 
@@ -71,12 +78,16 @@ def preference_report(
         beta: Of the implicit rewards.
         settings: Confidence, resamples, and what counts as matched in length.
         seed: Of the bootstrap.
+        clusters: ``cluster_numbers`` of the pairs' prompts, shape ``(N,)``, which are resampled with all their pairs;
+            None where every pair has a prompt of its own.
     """
     right = scores.prefers_chosen()
+    clusters = np.arange(right.size) if clusters is None else clusters
     matched = scores.length_matched(settings.length_match)
-    report: dict[str, Any] = {"preference_accuracy": _share(right, settings)}
+    report: dict[str, Any] = {"preference_accuracy": _share(right, settings, seed, clusters)}
     if matched.any():
-        report["preference_accuracy_length_matched"] = _share(right[matched], settings) | {"n": int(matched.sum())}
+        share = _share(right[matched], settings, seed, cluster_numbers(clusters[matched].tolist()))
+        report["preference_accuracy_length_matched"] = share | {"n": int(matched.sum())}
     if reference is None:
         return report
     chosen, rejected = scores.rewards(reference, beta)
@@ -85,18 +96,23 @@ def preference_report(
         "chosen_logp_change": (scores.chosen - reference.chosen) / scores.chosen_tokens,
         "rejected_logp_change": (scores.rejected - reference.rejected) / scores.rejected_tokens,
     }
-    report["reward_accuracy"] = _share(chosen > rejected, settings)
+    report["reward_accuracy"] = _share(chosen > rejected, settings, seed, clusters)
     for name, values in changes.items():
-        report[name] = bootstrap_mean(values, settings.confidence, settings.bootstrap_samples, seed).to_json()
+        interval = bootstrap_mean(values, settings.confidence, settings.bootstrap_samples, seed, clusters)
+        report[name] = interval.to_json()
     return report
 
 
-def compare(new: PairScores, old: PairScores, settings: EvaluationSettings, seed: int) -> dict[str, Any]:
-    """Gain in preference accuracy by a paired bootstrap: both models are resampled on the same pairs."""
+def compare(
+    new: PairScores, old: PairScores, settings: EvaluationSettings, seed: int, clusters: Rows | None = None
+) -> dict[str, Any]:
+    """Gain in preference accuracy by a paired bootstrap, both models on the same resampled prompts, and its test."""
     difference = new.prefers_chosen().astype(np.float64) - old.prefers_chosen().astype(np.float64)
-    gain = bootstrap_mean(difference, settings.confidence, settings.bootstrap_samples, seed)
-    return {"preference_accuracy_gain": gain.to_json()}
+    clusters = np.arange(difference.size) if clusters is None else clusters
+    gain = bootstrap_mean(difference, settings.confidence, settings.bootstrap_samples, seed, clusters)
+    tested = paired_significance(difference, clusters)
+    return {"preference_accuracy_gain": {**gain.to_json(), **asdict(tested)}}
 
 
-def _share(right: NDArray[np.bool_], settings: EvaluationSettings) -> dict[str, float]:
-    return wilson(int(right.sum()), int(right.size), settings.confidence).to_json()
+def _share(right: NDArray[np.bool_], settings: EvaluationSettings, seed: int, clusters: Rows) -> dict[str, float]:
+    return share_interval(right, clusters, settings.confidence, settings.bootstrap_samples, seed).to_json()

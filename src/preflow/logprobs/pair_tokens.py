@@ -16,24 +16,24 @@ from preflow.logprobs.store import LogprobStore, prompt_hash
 from preflow.models.packed.layout import PromptResponses
 
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_COLUMNS = pa.schema([SCORED_PAIRS_SCHEMA.field(name) for name in (*_IDS, "source", "id")])
 
 
 class PairTokens(Sequence[PromptResponses]):
     """Prompts, each with its chosen and its rejected response, as they are requested from the store."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Wrap a table with the columns of token ids and ``source``."""
+        """Wrap a table with the columns of token ids, ``source`` and ``id``."""
         self.table = table
 
     @classmethod
     def of(cls, pairs: Iterable[TokenizedPair]) -> Self:
         """The same pairs in columns."""
-        rows = [{name: getattr(pair, name) for name in _IDS} | {"source": str(pair.source)} for pair in pairs]
-        return cls(
-            pa.Table.from_pylist(
-                rows, schema=pa.schema([SCORED_PAIRS_SCHEMA.field(name) for name in (*_IDS, "source")])
-            )
-        )
+        rows = [
+            {**{name: getattr(pair, name) for name in _IDS}, "source": str(pair.source), "id": pair.id}
+            for pair in pairs
+        ]
+        return cls(pa.Table.from_pylist(rows, schema=_COLUMNS))
 
     @classmethod
     def joined(cls, parts: Iterable["PairTokens"]) -> Self:

@@ -28,6 +28,7 @@ class ScoredPair:
         ref_chosen: C log-probs in nats under the reference.
         ref_rejected: R log-probs in nats under the reference.
         source: File and row that the pair came from.
+        id: Its content id (``data.rows.Pair.id``).
     """
 
     prompt_ids: list[int]
@@ -36,6 +37,7 @@ class ScoredPair:
     ref_chosen: list[float]
     ref_rejected: list[float]
     source: str
+    id: str = ""
 
     @property
     def chosen(self) -> PromptResponse:
@@ -56,7 +58,7 @@ class ScoredPair:
 SCORED_PAIRS_SCHEMA = pa.schema(
     [(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
     + [(name, pa.list_(pa.float32())) for name in ("ref_chosen", "ref_rejected")]
-    + [("source", pa.string())]
+    + [("source", pa.string()), ("id", pa.string())]
 )
 _RESPONSES = ("chosen", "rejected")
 #: Pairs that are written, and read, at once.

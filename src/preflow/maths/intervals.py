@@ -7,6 +7,12 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from preflow.maths.clusters import (
+    cluster_bootstrap,
+    cluster_count,
+    clustered_standard_error,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -37,7 +43,11 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_mean(
-    values: NDArray[np.float64], confidence: float = 0.95, samples: int = 2000, seed: int = 0
+    values: NDArray[np.float64],
+    confidence: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+    clusters: NDArray[np.int64] | None = None,
 ) -> Interval:
     """Percentile bootstrap of a mean (Efron 1979, doi:10.1214/aos/1176344552).
 
@@ -47,6 +57,8 @@ def bootstrap_mean(
         confidence: Coverage of the interval.
         samples: Resamples.
         seed: Of the resampling.
+        clusters: ``cluster_numbers`` of the values, shape ``(N,)``, where some share a prompt: prompts are resampled,
+            each with all its values. None: every value is independent of the others.
 
     Raises:
         ValueError: No values.
@@ -54,19 +66,54 @@ def bootstrap_mean(
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
         raise ValueError("bootstrap_mean needs at least one value, got none")
-    rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(samples)])
+    if clusters is None:
+        clusters = np.arange(values.size)
+    means = cluster_bootstrap(lambda rows: float(values[rows].mean()), clusters, samples, seed)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
-    """Standard error of the mean of independent values, shape ``(N,)``.
+def share_interval(
+    right: NDArray[np.bool_], clusters: NDArray[np.int64], confidence: float = 0.95, samples: int = 2000, seed: int = 0
+) -> Interval:
+    """A share of rows with its interval, where rows may share a prompt.
+
+    Wilson's where every prompt has one row, else the cluster bootstrap's. A share of 0 or 1, of which every resample is
+    the same, has Wilson's interval for as many trials as there are prompts.
+
+    Args:
+        right: Whether each row counts, shape ``(N,)``.
+        clusters: ``cluster_numbers`` of the rows, shape ``(N,)``.
+        confidence: Coverage of the interval.
+        samples: Resamples.
+        seed: Of the resampling.
 
     Raises:
-        ValueError: Fewer than two values, which say nothing of their spread.
+        ValueError: No rows.
+    """
+    count, successes = cluster_count(clusters), int(right.sum())
+    if count == right.size:
+        return wilson(successes, count, confidence)
+    if successes in (0, right.size):
+        return wilson(count if successes else 0, count, confidence)
+    return bootstrap_mean(right.astype(np.float64), confidence, samples, seed, clusters)
+
+
+def standard_error(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:
+    """Standard error of a mean.
+
+    Args:
+        values: Shape ``(N,)``.
+        clusters: ``cluster_numbers`` of the values, shape ``(N,)``, where some share a prompt: the clustered one, times
+            ``sqrt(C / (C - 1))``. None: every value is independent of the others.
+
+    Raises:
+        ValueError: Fewer than two values, or clusters, which say nothing of their spread.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size < 2:
         raise ValueError(f"standard_error needs at least two values, got {values.size}")
-    return float(values.std(ddof=1) / math.sqrt(values.size))
+    count = values.size if clusters is None else cluster_count(clusters)
+    if clusters is None or count == values.size:
+        return float(values.std(ddof=1) / math.sqrt(values.size))
+    return clustered_standard_error(values, clusters) * math.sqrt(count / (count - 1))

@@ -7,27 +7,37 @@ from typing import Any
 import numpy as np
 
 from preflow.artifacts import write_json
+from preflow.data.rows import Pair, content_id, first_user_turn
+from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import tokenize_demonstrations
-from preflow.data.validated import load_demonstrations
+from preflow.data.validated import load_demonstrations, load_pairs
 from preflow.evaluation import figures
 from preflow.evaluation.generation import answer_report, evenly_spaced, held_out_prompts, samples
 from preflow.evaluation.models import ModelSet
 from preflow.evaluation.preferences import PairScores, compare, preference_report
 from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
+from preflow.maths.clusters import Rows, cluster_count, cluster_numbers
+from preflow.maths.power import prompts_needed, visible_difference
 from preflow.models import scoring
 from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Observer
 from preflow.specs import EvaluateSpec
 from preflow.stages.reference import score_groups
 
+#: A difference of two shares that is small and worth knowing: what the summary names the number of prompts for.
+SMALL_DIFFERENCE = 0.05
+
 
 def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     """Measure every model of the run on the same held-out rows.
 
     Writes ``evaluation.json`` (per model and measure: value and interval), ``samples.json`` (prompts with every model's
-    answer), ``pairs.json`` (per held-out pair: source and each model's log-probs), ``figures/`` and ``metrics.json``.
+    answer), ``pairs.json`` (per held-out pair: its content id and its prompt's, its cluster, its source and each
+    model's log-probs), ``figures/`` and ``metrics.json``.
     """
     pairs = list(read_pairs(spec.reference.file("eval.parquet"))) if spec.reference is not None else []
+    rows = {row.id: row for row in load_pairs(spec.data, "eval")} if pairs else {}
+    clusters = cluster_numbers(_cluster(rows[pair.id]) for pair in pairs)
     scores = _pair_scores(spec, pairs, observer)
     models = ModelSet(spec)
     report: dict[str, Any] = {"models": {name: {} for name in models.names}, "warnings": []}
@@ -35,7 +45,8 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     report["reference"] = "sft" if spec.sft is not None else "base"
     report["confidence"] = spec.recipe.evaluation.confidence
     if pairs:
-        _add_preferences(spec, pairs, scores, report)
+        _add_preferences(spec, scores, clusters, report)
+        report["power"] = _power(cluster_count(clusters), spec.recipe.evaluation.confidence)
     _add_perplexity(spec, models, report, observer)
     settings = spec.recipe.evaluation
     held_out, too_long = held_out_prompts(spec, models)
@@ -51,7 +62,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     _warn(spec, report)
     write_json(out / "evaluation.json", report)
     write_json(out / "samples.json", samples(models, held_out, settings, observer))
-    write_json(out / "pairs.json", _per_pair(pairs, scores))
+    write_json(out / "pairs.json", _per_pair(pairs, rows, scores))
     log = spec.dpo.load("training.json") if spec.dpo is not None else []
     beta = spec.recipe.dpo.beta if spec.recipe.dpo is not None else 1.0
     figures.draw(out / "figures", scores, log, beta)
@@ -89,17 +100,30 @@ def _names(spec: EvaluateSpec) -> list[str]:
     return [name for name, there in present.items() if there]
 
 
-def _add_preferences(
-    spec: EvaluateSpec, pairs: list[ScoredPair], scores: dict[str, PairScores], report: dict[str, Any]
-) -> None:
+def _add_preferences(spec: EvaluateSpec, scores: dict[str, PairScores], clusters: Rows, report: dict[str, Any]) -> None:
     settings, dpo = spec.recipe.evaluation, spec.recipe.dpo
     reference = "sft" if "sft" in scores else "base"
     for name, score in scores.items():
         against = scores[reference] if name == "dpo" else None
         beta = dpo.beta if dpo is not None else 1.0
-        report["models"][name].update(preference_report(score, against, beta, settings, spec.recipe.seed))
+        report["models"][name].update(preference_report(score, against, beta, settings, spec.recipe.seed, clusters))
     if "dpo" in scores:
-        report["comparison"] = compare(scores["dpo"], scores[reference], settings, spec.recipe.seed)
+        report["comparison"] = compare(scores["dpo"], scores[reference], settings, spec.recipe.seed, clusters)
+
+
+def _cluster(pair: Pair) -> str:
+    return cluster_key(first_user_turn(pair.prompt))
+
+
+def _power(prompts: int, confidence: float) -> dict[str, float]:
+    """What so many prompts can show of two models, and how many would show a small difference."""
+    alpha = 1 - confidence
+    return {
+        "prompts": prompts,
+        "visible_difference": visible_difference(prompts, alpha=alpha),
+        "small_difference": SMALL_DIFFERENCE,
+        "prompts_needed": prompts_needed(SMALL_DIFFERENCE, alpha=alpha),
+    }
 
 
 def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any], observer: Observer) -> None:
@@ -169,9 +193,12 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _per_pair(pairs: list[ScoredPair], scores: dict[str, PairScores]) -> list[dict[str, Any]]:
+def _per_pair(pairs: list[ScoredPair], rows: dict[str, Pair], scores: dict[str, PairScores]) -> list[dict[str, Any]]:
     return [
         {
+            "id": pair.id,
+            "prompt_id": content_id(rows[pair.id].prompt),
+            "cluster": _cluster(rows[pair.id]),
             "source": pair.source,
             "chosen_tokens": len(pair.chosen_ids),
             "rejected_tokens": len(pair.rejected_ids),

@@ -13,7 +13,9 @@ from transformers import GenerationConfig
 
 from preflow.artifacts import Artifact, build, write_json
 from preflow.config import EvaluationSettings
-from preflow.data.validated import load_demonstrations
+from preflow.data.rows import content_id, first_user_turn
+from preflow.data.splits import cluster_key
+from preflow.data.validated import load_demonstrations, load_pairs
 from preflow.evaluation import generation
 from preflow.evaluation.generation import answer_report, generate, held_out_prompts
 from preflow.evaluation.models import ModelSet
@@ -70,6 +72,36 @@ def test_the_gain_is_paired() -> None:
     assert 0 < gain["low"] < 0.2 < gain["high"]
 
 
+def test_pairs_of_one_prompt_are_resampled_together() -> None:
+    """60 pairs, every one there three times: the intervals are those of the 60, and the sign test counts 60 prompts."""
+    rng = np.random.default_rng(2)
+    columns = [*(rng.normal(-4, 1, 60) for _ in range(4)), np.full(60, 2.0)]
+    settings = EvaluationSettings(bootstrap_samples=300)
+
+    def measured(repeats: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        chosen, rejected, old_chosen, old_rejected, tokens = (np.repeat(column, repeats) for column in columns)
+        new, old = (PairScores(*both, tokens, tokens) for both in ((chosen, rejected), (old_chosen, old_rejected)))
+        clusters = np.repeat(np.arange(60), repeats)
+        gain = compare(new, old, settings, 0, clusters)["preference_accuracy_gain"]
+        return preference_report(new, old, 0.1, settings, 0, clusters), gain
+
+    (once, gain), (thrice, same_gain) = measured(1), measured(3)
+    assert all(same_gain[name] == pytest.approx(gain[name]) for name in gain.keys() - {"test"})
+    for name in ("reward_margin", "chosen_logp_change"):
+        assert thrice[name] == pytest.approx(once[name])
+    for name in ("preference_accuracy", "reward_accuracy"):
+        width, widened = (found[name]["high"] - found[name]["low"] for found in (once, thrice))
+        assert widened == pytest.approx(width, rel=0.1)
+
+
+def test_pairs_with_a_prompt_each_are_measured_as_without_clusters() -> None:
+    rng = np.random.default_rng(4)
+    new, old = (PairScores(*rng.normal(-4, 1, (2, 40)), *np.full((2, 40), 2.0)) for _ in range(2))
+    alone, given = (preference_report(new, old, 0.1, SETTINGS, 3, clusters) for clusters in (None, np.arange(40)))
+    assert alone == given
+    assert compare(new, old, SETTINGS, 3) == compare(new, old, SETTINGS, 3, np.arange(40))
+
+
 @pytest.fixture(scope="module")
 def aligned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("aligned")
@@ -101,6 +133,16 @@ def test_the_whole_report(spec: EvaluateSpec, tmp_path: Path) -> None:
     assert metrics["eval/kl"] == report["models"]["dpo"]["kl_sft"]["value"] > 0
     assert metrics["eval/preference_accuracy"] == report["models"]["dpo"]["preference_accuracy"]["value"]
     assert "eval/win_rate" not in metrics
+    held_out = {str(row.source): row for row in load_pairs(spec.data, "eval")}
+    kept = artifact.load("pairs.json")
+    assert len({row["id"] for row in kept}) == len({row["prompt_id"] for row in kept}) == EVAL_PAIRS
+    for row in kept:
+        pair = held_out[row["source"]]
+        assert row["id"] == pair.id
+        assert row["prompt_id"] == content_id(pair.prompt)
+        assert row["cluster"] == cluster_key(first_user_turn(pair.prompt))
+    assert report["power"]["prompts"] == EVAL_PAIRS
+    assert report["power"]["visible_difference"] == pytest.approx(2.801585 * 0.5 / EVAL_PAIRS**0.5, rel=1e-6)
     figures = sorted(path.name for path in artifact.file("figures").iterdir())
     expected = ["length_against_reward", "margin_over_training", "preference_margins", "rewards"]
     assert figures == [f"{name}.png" for name in expected]

@@ -33,7 +33,7 @@ def test_rewards_and_the_gain_are_measured_against_the_model_that_dpo_started_fr
     spec: Any = SimpleNamespace(recipe=recipe)
     found = {**before, "dpo": scores(-4, -9)}
     report: dict[str, Any] = {"models": {name: {} for name in found}}
-    _add_preferences(spec, [], found, report)
+    _add_preferences(spec, found, np.arange(1), report)
     assert report["models"]["dpo"]["reward_margin"]["value"] == margin
     assert report["comparison"]["preference_accuracy_gain"]["value"] == gain
     assert not [name for name in before if "reward_margin" in report["models"][name]]

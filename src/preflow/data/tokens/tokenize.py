@@ -41,12 +41,14 @@ class TokenizedPair:
         chosen_ids: Length C, end-of-turn token included.
         rejected_ids: Length R, end-of-turn token included.
         source: Where the row stands.
+        id: Content id of the row as it was before any of it was left out.
     """
 
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
     source: Source
+    id: str = ""
 
 
 def tokenize_demonstrations(
@@ -187,7 +189,7 @@ def _pair(row: Pair, renderer: Renderer, limit: int, overlong: Overlong, counts:
     if len(prompt) < len(row.prompt):
         counts.change("turns_removed", row.source)
     _count_changes(renderer, row.source, counts, (prompt, row.chosen), (prompt, row.rejected))
-    return TokenizedPair(ids, chosen[:room], rejected[:room], row.source)
+    return TokenizedPair(ids, chosen[:room], rejected[:room], row.source, row.id)
 
 
 def _count_changes(

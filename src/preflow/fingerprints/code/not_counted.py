@@ -32,6 +32,7 @@ NOT_REACHED = {
     "preflow.data.quality.wording.paraphrase_vectors": "makes the table of word vectors, which counts as a data file",
     "preflow.logprobs.cli": "shows and prunes the store",
     "preflow.logprobs.inventory": "lists what the store holds",
+    "preflow.maths.paired": "compares finished models",
     "preflow.models.merge": "exports a finished model",
     "tasks.fetch": "fetches the base model, whose digest is an input",
     "preflow.units": "says sizes and times to people",

@@ -22,6 +22,7 @@ REPORT: dict[str, Any] = {
     },
     "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
     "n_pairs": 40,
+    "power": {"prompts": 40, "visible_difference": 0.2214, "small_difference": 0.05, "prompts_needed": 785},
     "confidence": 0.95,
     "warnings": ["few pairs"],
 }
@@ -60,6 +61,13 @@ def test_without_sft_the_reference_is_the_base_model() -> None:
     report = {**REPORT, "models": models}
     assert "are against base" in legend(report)
     assert "minus that of base: +0.200 [+0.100, +0.300]" in result_sentence(report)
+
+
+def test_the_summary_says_what_so_many_prompts_can_show() -> None:
+    """2.801585 x 0.5 / sqrt(40) = 0.22149."""
+    assert "40 prompts show differences of 22.1 points and more (power 80 %); 785 would show 5." in (
+        markdown("r", REPORT, [], "/model")
+    )
 
 
 def test_a_recipe_without_pairs_has_a_summary() -> None:

@@ -21,6 +21,7 @@ from prefect import flow
 
 from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
+from flows.running.diagnosis import diagnosis_of
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
@@ -70,4 +71,5 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
                 aligned = dpo(DpoSpec(**dict(given), reference=stored), run)
             models = {"sft": tuned, "reference": stored, "dpo": aligned}
             verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
-            return finish(run, verdict, aligned or tuned)
+            diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "dpo": aligned})
+            return finish(run, verdict, aligned or tuned, diagnosis)

@@ -32,6 +32,7 @@ from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE
 from preflow.data.row_formats.row import CHANGED
 from preflow.data.row_formats.table import FORMATS as ROW_FORMATS
 from preflow.data.row_formats.table import VERDICT
+from preflow.diagnosis.diagnose import RUN_FINDINGS
 from preflow.findings import FINDINGS, setting_of
 from preflow.formats import COMPRESSIONS, FORMATS
 
@@ -113,6 +114,13 @@ def findings() -> str:
         used = len(head) if any(row[-1] for row in rows) else len(head) - 1
         parts.append(f"## {title}\n\n{_table(head[:used], (row[:used] for row in rows))}")
     return "\n".join(parts)
+
+
+def run_findings() -> str:
+    """All findings about a finished run."""
+    return _table(
+        ("finding", "what the measurements show"), ((f"`{name}`", what) for name, what in RUN_FINDINGS.items())
+    )
 
 
 def commands() -> str:
@@ -201,6 +209,7 @@ def import_rules() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "findings": findings,
+    "run-findings": run_findings,
     "commands": commands,
     "formats": formats,
     "row-formats": row_formats,

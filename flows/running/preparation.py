@@ -12,6 +12,7 @@ from preflow.config.base import Frozen
 from preflow.config.loading import load_recipe
 from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
+from preflow.diagnosis.finding import RunFinding
 from preflow.environment import quiet_quantization
 from preflow.models.base_checks import require_trainable
 from preflow.specs import ValidateSpec
@@ -32,6 +33,15 @@ class PreparedRun(Frozen):
         return stage in Recipe.stages[self.recipe.strategy]
 
 
+class Diagnosis(Frozen):
+    """What a finished run's own measurements say."""
+
+    findings: tuple[RunFinding, ...] = ()
+    """What is wrong, the strongest evidence first."""
+    resources: tuple[str, ...] = ()
+    """Memory and time that were taken."""
+
+
 class RunResult(Frozen):
     """What a pipeline run leaves behind."""
 
@@ -42,6 +52,8 @@ class RunResult(Frozen):
     evaluation: Artifact
     model: Artifact
     """The last model that was trained; its files are in the folder ``model`` of it."""
+    diagnosis: Diagnosis = Diagnosis()
+    """What the run's measurements show to be wrong, and what it took."""
 
 
 def find_recipe(recipe: str | Path) -> Path:

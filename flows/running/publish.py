@@ -17,15 +17,15 @@ from expectations.report.page import page
 from expectations.report.present_names import under_present_names
 from expectations.report.summary import PAGE, remedies
 from flows.running.addresses import mlflow_address
-from flows.running.preparation import PreparedRun, RunResult
+from flows.running.preparation import Diagnosis, PreparedRun, RunResult
 from flows.running.reconcile import close_in_prefect, skip_waiting
-from flows.running.summary import markdown, metric_rows
+from flows.running.summary import description, markdown, metric_rows
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
 from preflow.environment import preflow_home
 from preflow.fingerprints.files import json_digest
 from tasks.runtime.reporting import artifact_key, log_user, show_findings
-from tasks.tracking.pipeline_run import PipelineRun, log_summary, run_address
+from tasks.tracking.pipeline_run import PipelineRun, log_diagnosis, log_summary, run_address
 
 #: Overrides that a run's name shows, and how much of each.
 _PARTS = 3
@@ -85,20 +85,22 @@ def advise(prepared: PreparedRun, data: Artifact) -> None:
     show_findings(prepared.recipe.name, report, shown)
 
 
-def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None) -> RunResult:
+def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None, diagnosis: Diagnosis) -> RunResult:
     """Leave the summary, the table of metrics and the link to MLflow, and name what was made."""
     assert model is not None, "every strategy trains a model"
     report, samples = evaluation.load("evaluation.json"), evaluation.load("samples.json")
-    text = markdown(run.recipe, report, samples, str(model.file("model")))
+    text = markdown(run.recipe, report, samples, str(model.file("model")), diagnosis)
     key = artifact_key(run.recipe)
     create_markdown_artifact(text, key=f"{key}-summary", description="What this run made")
     create_table_artifact(metric_rows(report), key=f"{key}-metrics", description="Models side by side on held-out rows")
     create_link_artifact(run_address(run, mlflow_address()), link_text="This run in MLflow", key=f"{key}-mlflow")
     log_summary(run, text)
+    log_diagnosis(run, description(report, diagnosis), [finding.to_json() for finding in diagnosis.findings])
     return RunResult(
         recipe=run.recipe,
         mlflow_run_id=run.run_id,
         prefect_run_id=flow_run_id(),
         evaluation=evaluation,
         model=model,
+        diagnosis=diagnosis,
     )

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from flows.running.preparation import RunResult
+from flows.running.preparation import Diagnosis, RunResult
 from preflow.console import TextConsole
 from preflow.environment import preflow_home
 from preflow.redaction import code_span
@@ -47,6 +47,7 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 _MATCHED = "preference_accuracy_length_matched"
 _NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 _SAMPLES = 3
+HEALTHY = "No measurement of this run lies where something is known to be wrong."
 
 
 def columns(report: dict[str, Any]) -> list[str]:
@@ -119,7 +120,9 @@ def _reference(report: dict[str, Any]) -> str:
     return "SFT" if "sft" in report["models"] else "base"
 
 
-def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]], model: str) -> str:
+def markdown(
+    recipe: str, report: dict[str, Any], samples: list[dict[str, Any]], model: str, diagnosis: Diagnosis | None = None
+) -> str:
     """The summary as Markdown, for Prefect and MLflow."""
     head = columns(report)
     body = [[row[column] for column in head] for row in metric_rows(report)]
@@ -127,10 +130,27 @@ def markdown(recipe: str, report: dict[str, Any], samples: list[dict[str, Any]],
     lines = [f"# {recipe}", "", _found(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
+    lines += _diagnosis_lines(diagnosis or Diagnosis())
     for sample in samples[:_SAMPLES]:
         lines += ["", f"**Prompt** {code_span(sample['prompt'])}", ""]
         lines += [f"- {name}: {code_span(text)}" for name, text in _answers(sample)]
     return "\n".join([*lines, "", f"Model: {code_span(model)}", ""])
+
+
+def description(report: dict[str, Any], diagnosis: Diagnosis) -> str:
+    """A run in few words, for the head of its page in MLflow."""
+    return "\n".join([result_sentence(report), *_diagnosis_lines(diagnosis)])
+
+
+def _diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
+    """What the run's measurements show, as Markdown: one point each, with its evidence and what to try."""
+    lines = ["", "## Diagnosis", ""]
+    for finding in diagnosis.findings:
+        lines.append(f"- **{finding.name}**: {finding.what} ({finding.evidence}). Try {code_span(finding.remedy)}.")
+        if finding.rows:
+            lines.append(f"    Rows: {', '.join(code_span(row) for row in finding.rows)}")
+    lines += [] if diagnosis.findings else [HEALTHY]
+    return [*lines, "", *(f"- {line}." for line in diagnosis.resources)]
 
 
 def print_summary(result: RunResult, console: Console | None = None) -> None:
@@ -143,10 +163,22 @@ def print_summary(result: RunResult, console: Console | None = None) -> None:
     console.print(_found(report), style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
+    _print_diagnosis(result.diagnosis, console)
     for sample in result.evaluation.load("samples.json")[:_SAMPLES]:
         console.print(_sample(sample))
     for name, value in places(result):
         console.print(f"{name:<11} {value}", soft_wrap=True, markup=False)
+
+
+def _print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    for finding in diagnosis.findings:
+        console.print(f"diagnosis: {finding.sentence()}", style="yellow", markup=False)
+        if finding.rows:
+            console.print(f"  rows: {', '.join(finding.rows)}", markup=False)
+    if not diagnosis.findings:
+        console.print(f"diagnosis: {HEALTHY}", style="dim", markup=False)
+    for line in diagnosis.resources:
+        console.print(line, style="dim", markup=False)
 
 
 def places(result: RunResult) -> list[tuple[str, str]]:

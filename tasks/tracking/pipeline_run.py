@@ -190,6 +190,30 @@ def log_summary(run: PipelineRun, markdown: str) -> None:
     delivery_of(run.run_id).put("text", name="summary.md", text=markdown)
 
 
+def log_diagnosis(run: PipelineRun, description: str, findings: list[dict[str, Any]]) -> None:
+    """Log what the run's measurements show as an artifact, and as the description that MLflow's page of it shows."""
+    delivery = delivery_of(run.run_id)
+    delivery.put("text", name="diagnosis.json", text=json.dumps(findings, indent=1, ensure_ascii=False))
+    delivery.put("tags", tags={"mlflow.note.content": description})
+
+
+def tracked_resources(run: PipelineRun) -> dict[str, float]:
+    """Memory in GiB and seconds of each stage of a run under way; empty while MLflow does not answer.
+
+    No artifact has these, since the same work would then give other bytes each time.
+    """
+    if delivery_of(run.run_id).settle():
+        return {}
+    mine = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    found = client().search_runs([run.experiment_id], mine)
+    return {
+        name: float(value)
+        for child in found
+        for name, value in child.data.metrics.items()
+        if "/memory_" in name or name.endswith("/work_seconds")
+    }
+
+
 def run_address(run: PipelineRun, server: str) -> str:
     """The address of a pipeline run in the MLflow UI that ``server`` serves."""
     return f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}"

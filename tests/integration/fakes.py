@@ -50,6 +50,7 @@ def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
 def _gate(spec: Any, out: Path, observer: Observer) -> None:
     _called("validate")
     write_json(out / "metrics.json", {"data/pairs": 4.0})
+    (out / "preferences.eval.jsonl").touch()
     write_json(
         out / "report.json", {"verdict": "fit", "preferences": {"eval": 2, "train": 4, "findings": {}, "measures": {}}}
     )
@@ -106,6 +107,7 @@ def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
     }
     answers = dict.fromkeys(names, "An [answer].")
     write_json(out / "evaluation.json", report)
+    write_json(out / "pairs.json", [])
     write_json(out / "samples.json", [{"prompt": "Where is\nit?", "answers": answers}])
     (out / "figures").mkdir(exist_ok=True)
     (out / "figures" / "rewards.png").write_bytes(b"png")

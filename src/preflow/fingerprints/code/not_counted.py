@@ -7,6 +7,7 @@ NOT_COUNTED = {
     "preflow.specs": "specifications count by their values, their methods as those of settings",
     "preflow.errors": "classes without behaviour; their names and bases count where code names them",
     "preflow.estimates": "estimates are shown and decide nothing",
+    "preflow.diagnosis": "reads what the stages of a finished run left, and decides nothing",
     "preflow.observer": "tells people what happens",
     "preflow.environment": "says where files are kept",
     "preflow.redaction": "takes secrets and control characters out of texts that are shown",

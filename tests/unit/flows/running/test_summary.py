@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 
 from flows.running import summary
-from flows.running.summary import legend, markdown, metric_rows, result_sentence
+from flows.running.preparation import Diagnosis
+from flows.running.summary import description, legend, markdown, metric_rows, result_sentence
+from preflow.diagnosis.finding import RunFinding
 
 ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
 REPORT: dict[str, Any] = {
@@ -44,6 +46,7 @@ FULL: dict[str, Any] = {
         for name in ("base", "sft", "dpo")
     },
 }
+NOISE = RunFinding("label_noise", "labels disagree", "36% of 72 pairs", "dpo.loss_type: robust", 0.6, ("a.jsonl:7",))
 SAMPLES = [{"prompt": "Where\nis it?", "answers": {"base": "a [b]", "dpo": "c", "sft": "d"}}]
 
 
@@ -83,6 +86,25 @@ def test_markdown_has_table_warning_answers_and_place() -> None:
     assert "**Warning:** few pairs" in text
     assert "**Prompt** `Where is it?`" in text
     assert text.index("- base: `a [b]`") < text.index("- SFT: `d`") < text.index("- DPO: `c`")
+
+
+def test_findings_stand_in_every_form_of_the_summary_with_evidence_rows_and_remedy() -> None:
+    diagnosis = Diagnosis(findings=(NOISE,), resources=("dpo took 1.90 GiB",))
+    for text in (markdown("r", REPORT, SAMPLES, "/model", diagnosis), description(REPORT, diagnosis)):
+        assert "- **label_noise**: labels disagree (36% of 72 pairs). Try `dpo.loss_type: robust`." in text
+        assert "Rows: `a.jsonl:7`" in text
+        assert "- dpo took 1.90 GiB." in text
+    out = io.StringIO()
+    summary._print_diagnosis(diagnosis, Console(file=out, width=200))
+    assert "diagnosis: label_noise: labels disagree (36% of 72 pairs). Try dpo.loss_type: robust." in out.getvalue()
+    assert "rows: a.jsonl:7" in out.getvalue()
+
+
+def test_a_run_without_findings_reports_that_it_was_looked_at() -> None:
+    out = io.StringIO()
+    summary._print_diagnosis(Diagnosis(), Console(file=out, width=200))
+    assert summary.HEALTHY in out.getvalue()
+    assert summary.HEALTHY in markdown("r", REPORT, SAMPLES, "/model", Diagnosis())
 
 
 def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:

@@ -190,6 +190,11 @@ def _cues(parts: list[str], words: Words, step: int) -> NDArray[np.uint16]:
     return np.stack(found)
 
 
+def form_marks(answers: list[str]) -> NDArray[np.uint16]:
+    """The marks of form of each of N answers as bits in the order of ``CUES``, shape ``(N,)``."""
+    return _marks(answers, np.array([any(map(str.isdigit, text)) for text in answers], dtype=np.bool_))
+
+
 def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
     marks = (
         ["\n" in text and _LIST.search(text) is not None for text in answers],

@@ -1,0 +1,87 @@
+"""What else a run shows: supervised fine-tuning that harmed, and memory beyond its estimate."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from preflow.diagnosis.finding import RunFinding, beyond, rounded
+from preflow.diagnosis.measurements import RunMeasurements, tail
+
+_WORSE = 1.05
+_LEARNT_BY_HEART = 0.7
+_ABOVE_ESTIMATE = 1.25
+_WORK = "/work_seconds"
+
+
+def fine_tuning(run: RunMeasurements) -> Iterator[RunFinding]:
+    """Held-out demonstrations are less likely than before SFT, or far less likely than those it was trained on."""
+    sft = run.recipe.sft
+    before, after = (run.evaluation["models"].get(name, {}).get("perplexity") for name in ("base", "sft"))
+    if sft is None or before is None or after is None:
+        return
+    _, losses = replace(run, log=run.sft_log).curve("loss")
+    gap = math.log(after) - tail(losses) if len(losses) else 0.0
+    evidence = f"perplexity of held-out demonstrations {before:.2f} before SFT, {after:.2f} after it"
+    if sft.num_train_epochs > 1 and gap > _LEARNT_BY_HEART:
+        yield RunFinding(
+            "sft_memorised",
+            "SFT learnt its demonstrations by heart",
+            f"{evidence}, {math.exp(tail(losses)):.2f} on its own in the last steps",
+            f"sft.num_train_epochs: {max(1, int(sft.num_train_epochs / 2))}",
+            beyond(gap / _LEARNT_BY_HEART),
+        )
+    elif after > _WORSE * before:
+        yield RunFinding(
+            "sft_made_worse",
+            "SFT made held-out demonstrations less likely",
+            evidence,
+            f"sft.learning_rate: {rounded(float(sft.learning_rate) / 3)}",
+            beyond(after / before / _WORSE),
+        )
+
+
+def memory(run: RunMeasurements) -> Iterator[RunFinding]:
+    """A training took more memory than was estimated: a larger model or a longer row may not fit."""
+    for stage, section in run.recipe.training_sections:
+        predicted, taken = (run.metrics.get(f"{stage}/memory_{name}_gib") for name in ("predicted", "measured"))
+        if not predicted or not taken or taken <= _ABOVE_ESTIMATE * predicted:
+            continue
+        rows = section.per_device_train_batch_size
+        if rows > 1:
+            less = f"{stage}.per_device_train_batch_size: {rows // 2}"
+            less += f" with {stage}.gradient_accumulation_steps: {2 * section.gradient_accumulation_steps}"
+        else:
+            less = f"{stage}.gradient_checkpointing: true"
+        yield RunFinding(
+            "memory_above_estimate",
+            f"{stage} took more memory than was estimated",
+            f"{taken:.2f} GiB above the loaded model, {predicted:.2f} estimated",
+            less,
+            beyond(taken / predicted / _ABOVE_ESTIMATE),
+        )
+
+
+def resources(run: RunMeasurements) -> list[str]:
+    """What each training took against its estimate, and the stage that took most, with what would shorten it."""
+    lines = []
+    for stage, _ in run.recipe.training_sections:
+        predicted, taken = (run.metrics.get(f"{stage}/memory_{name}_gib") for name in ("predicted", "measured"))
+        if predicted and taken:
+            lines.append(f"{stage} took {taken:.2f} GiB above the loaded model, {predicted:.2f} were estimated")
+    seconds = {name.removesuffix(_WORK): value for name, value in run.metrics.items() if name.endswith(_WORK)}
+    if seconds:
+        slowest = max(seconds, key=lambda stage: seconds[stage])
+        share = seconds[slowest] / sum(seconds.values())
+        lines.append(f"{slowest} took {share:.0%} of the time; {_shorter(run, slowest)}")
+    return lines
+
+
+def _shorter(run: RunMeasurements, stage: str) -> str:
+    """The setting that would shorten a stage most."""
+    section = {"sft": run.recipe.sft, "dpo": run.recipe.dpo}.get(stage)
+    if section is not None:
+        return f"{stage}.max_seq_length ({section.max_seq_length}) and num_train_epochs change it most"
+    if stage == "evaluate":
+        asked = run.recipe.evaluation
+        return f"evaluation.kl_prompts ({asked.kl_prompts}) and max_new_tokens ({asked.max_new_tokens}) change it most"
+    return "it is computed once: later runs read it"

@@ -1,0 +1,241 @@
+"""Every planted trouble is found by its name, and a healthy run has none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from preflow.diagnosis.data import pairs_needed, rank_correlation
+from preflow.diagnosis.diagnose import RUN_FINDINGS, diagnose
+from preflow.diagnosis.measurements import RunMeasurements
+from preflow.diagnosis.movement import fitting_rate
+from preflow.diagnosis.other_stages import resources
+from tests.unit.diagnosis.runs import PAIRS, STEPS, evaluation, log, margins, pairs, recipe, run
+
+STILL: dict[str, Any] = {"measured": pairs(0.05 * margins(0.58)), "kl": 0.05}
+
+
+def still(**settings: Any) -> RunMeasurements:
+    return run(settings=recipe(**settings), metrics={"dpo/steps": 138.0}, **STILL)
+
+
+def few_steps() -> RunMeasurements:
+    return run(metrics={"dpo/steps": 12.0}, **STILL)
+
+
+def rising() -> RunMeasurements:
+    measured = pairs(margins(0.75))
+    return run(measured, log=log(**{"rewards/accuracies": np.linspace(0.4, 0.85, STEPS)}))
+
+
+def by_heart() -> RunMeasurements:
+    curve = {"rewards/accuracies": np.linspace(0.5, 0.99, STEPS)}
+    return run(pairs(margins(0.7)), recipe(num_train_epochs=4), log=log(**curve))
+
+
+def displaced() -> RunMeasurements:
+    measured = pairs(margins())
+    lost = 0.4 * measured.chosen_tokens
+    chosen = {**measured.chosen, "dpo": measured.chosen["dpo"] - lost}
+    rejected = {**measured.rejected, "dpo": measured.rejected["dpo"] - lost}
+    return run(replace(measured, chosen=chosen, rejected=rejected))
+
+
+def spikes() -> RunMeasurements:
+    norms = np.full(STEPS, 2.0)
+    norms[[30, 31, 60]] = 40.0
+    return run(log=log(grad_norm=norms))
+
+
+def rounding() -> RunMeasurements:
+    noisy = log()
+    noisy[0] |= {"rewards/chosen": 0.09, "rewards/rejected": -0.03}  # beta 0.1: 0.9 nats at step 0
+    return run(pairs(0.3 * margins()), log=noisy)
+
+
+def no_preference() -> RunMeasurements:
+    healthy = run()
+    worse = {"preference_accuracy_gain": {"value": -0.08, "low": -0.12, "high": -0.04}}
+    return replace(healthy, evaluation={**healthy.evaluation, "comparison": worse})
+
+
+def length(share_longer: float) -> RunMeasurements:
+    """Rewards follow length alone; so many pairs have the longer answer as chosen."""
+    rng = np.random.default_rng(3)
+    longer = rng.random(PAIRS) < share_longer
+    differs = np.where(longer, 1, -1) * rng.integers(5, 30, PAIRS)
+    tokens = rng.integers(40, 60, PAIRS).astype(np.float64)
+    moved = 0.2 * differs + rng.normal(0, 0.5, PAIRS)
+    return run(pairs(moved, chosen_tokens=tokens + differs, rejected_tokens=tokens))
+
+
+def exclamations() -> RunMeasurements:
+    """Rewards follow exclamation marks, which say nothing about the label, and a little else."""
+    rng = np.random.default_rng(4)
+    marks = np.where(rng.random(PAIRS) < 0.53, 1.0, -1.0)
+    moved = 2 * marks + 1.5 + rng.normal(0, 1.2, PAIRS)
+    return run(pairs(moved, cues={"an exclamation mark": marks}))
+
+
+def flipped() -> RunMeasurements:
+    """Three of ten labels are flipped, at every size of the margin."""
+    rng = np.random.default_rng(2)
+    return run(pairs(np.linspace(0.5, 6, PAIRS) * np.where(rng.random(PAIRS) < 0.3, -1, 1)))
+
+
+def contradicted() -> RunMeasurements:
+    found = {"contradiction": {"count": 90, "examples": [{"at": "b.jsonl:3"}]}, "preference_cycle": {"count": 6}}
+    return run(data={"rows_in": 600, "findings": found})
+
+
+def few() -> RunMeasurements:
+    return run(pairs(margins(0.6, count=40)))
+
+
+def chance() -> RunMeasurements:
+    rng = np.random.default_rng(1)
+    return run(pairs(margins(1.0) * np.where(rng.permutation(PAIRS) < PAIRS // 2, -1, 1)))
+
+
+def ceiling() -> RunMeasurements:
+    measured = pairs(margins())
+    moved = measured.margins()
+    gap = 0.5 * measured.chosen_tokens
+    sft = {"chosen": -1.0 * measured.chosen_tokens, "rejected": -2.0 * measured.rejected_tokens}
+    chosen = {**measured.chosen, "sft": sft["chosen"], "dpo": sft["chosen"] + 0.5 * moved}
+    rejected = {**measured.rejected, "sft": sft["rejected"], "dpo": sft["rejected"] - 0.5 * moved}
+    assert (gap > 0).all()
+    return run(replace(measured, chosen=chosen, rejected=rejected))
+
+
+def foreign() -> RunMeasurements:
+    return run(log=log(entropy=0.3))  # chosen takes 1.5 nats per token
+
+
+def worse_sft(perplexity: float, loss: float, epochs: int) -> RunMeasurements:
+    measured, settings = pairs(margins()), recipe()
+    assert settings.sft is not None
+    settings = settings.model_copy(update={"sft": settings.sft.model_copy(update={"num_train_epochs": epochs})})
+    found = evaluation(measured)
+    found["models"]["sft"]["perplexity"] = perplexity
+    return run(measured, settings, evaluation=found, sft_log=[{"step": step, "loss": loss} for step in range(20)])
+
+
+PLANTED: dict[str, Callable[[], RunMeasurements]] = {
+    "hardly_trained": still,
+    "too_few_steps": few_steps,
+    "beta_too_high": lambda: still(beta=1.5),
+    "adapter_too_small": lambda: still(lora_r=1, learning_rate=1e-3),
+    "stopped_too_soon": rising,
+    "memorised": by_heart,
+    "near_kl_limit": lambda: run(kl=9.0),
+    "displacement": displaced,
+    "unstable": spikes,
+    "broken_precision": rounding,
+    "reward_without_preference": no_preference,
+    "cue_exploited": exclamations,
+    "no_signal_beyond_cue": lambda: length(0.8),
+    "label_noise": flipped,
+    "contradictions": contradicted,
+    "too_few_pairs": few,
+    "not_learnable": chance,
+    "reference_at_ceiling": ceiling,
+    "off_policy": foreign,
+    "sft_memorised": lambda: worse_sft(8.0, 0.5, 4),
+    "sft_made_worse": lambda: worse_sft(12.0, 2.0, 1),
+    "memory_above_estimate": lambda: run(metrics={"dpo/memory_predicted_gib": 2.0, "dpo/memory_measured_gib": 3.0}),
+}
+#: What to change, worked out by hand from what is planted.
+REMEDIES = {
+    "hardly_trained": "dpo.learning_rate: 8.9e-05",  # 2e-5 times the root of 1 / 0.05
+    "too_few_steps": "dpo.num_train_epochs: 5",  # 12 steps in one epoch; 60 are wanted
+    "beta_too_high": "dpo.beta: 0.1",
+    "adapter_too_small": "lora_r: 16",
+    "stopped_too_soon": "dpo.num_train_epochs: 2",
+    "near_kl_limit": "dpo.learning_rate: 9.4e-06",  # 2e-5 times the root of (10 / 5) / 9
+    "reward_without_preference": "dpo.beta: 0.3",
+    "not_learnable": "1440 training pairs",  # four times 360
+    "sft_memorised": "sft.num_train_epochs: 2",
+    "sft_made_worse": "sft.learning_rate: 6.7e-05",  # a third of 2e-4
+    "memory_above_estimate": "dpo.per_device_train_batch_size: 2",
+}
+
+
+def test_a_healthy_run_has_no_finding() -> None:
+    assert diagnose(run()) == []
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_trouble_is_the_first_finding(name: str) -> None:
+    found = diagnose(PLANTED[name]())
+    assert [finding.name for finding in found][:1] == [name]
+    assert REMEDIES.get(name, "") in found[0].remedy
+    assert any(character.isdigit() for character in found[0].evidence)
+
+
+def test_every_finding_is_planted_and_documented() -> None:
+    assert PLANTED.keys() == RUN_FINDINGS.keys()
+
+
+def test_findings_come_in_the_order_of_their_evidence() -> None:
+    both = replace(PLANTED["near_kl_limit"](), data=PLANTED["contradictions"]().data)
+    found = diagnose(both)
+    assert {"near_kl_limit", "contradictions"} <= {finding.name for finding in found}
+    assert [finding.strength for finding in found] == sorted((finding.strength for finding in found), reverse=True)
+
+
+def test_rows_against_every_model_are_named() -> None:
+    measured = flipped().pairs
+    assert measured is not None
+    (noise,) = [finding for finding in diagnose(flipped()) if finding.name == "label_noise"]
+    places = [measured.sources.index(row) for row in noise.rows]
+    assert places
+    for model in ("base", "sft", "dpo"):
+        assert (measured.per_token(model)[places] < 0).all()
+    assert (measured.margins()[places] < 0).all()
+
+
+def test_a_reward_that_follows_length_where_the_label_does_too_but_more_is_healthy() -> None:
+    """The polite set: chosen is longer in most pairs, and the others are ordered well all the same."""
+    rng = np.random.default_rng(3)
+    differs = np.where(rng.random(PAIRS) < 0.6, 1, -1) * rng.integers(5, 30, PAIRS)
+    tokens = np.full(PAIRS, 50.0)
+    moved = 0.1 * differs + 4 + rng.normal(0, 1, PAIRS)
+    assert diagnose(run(pairs(moved, chosen_tokens=tokens + differs, rejected_tokens=tokens))) == []
+
+
+def test_the_rate_follows_the_square_law_of_the_divergence() -> None:
+    """Measured on 551 human pairs: KL 0.05 at 2e-5, 1.15 at 1e-4, 3.99 at 2e-4."""
+    assert fitting_rate(2e-5, 0.05, 1.15) == pytest.approx(1e-4, rel=0.05)
+    assert fitting_rate(1e-4, 1.15, 3.99) == pytest.approx(2e-4, rel=0.08)
+    assert fitting_rate(1e-6, 0.0) == pytest.approx(3e-5)  # no more than thirty times
+
+
+def test_pairs_needed_are_those_of_the_textbook() -> None:
+    """(1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2 = 188.4."""
+    assert pairs_needed(0.6) == 189
+    assert pairs_needed(0.5) == 0
+
+
+def test_rank_correlation_knows_order_and_ties() -> None:
+    """Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5 / 4, deviations of 4.5 / 4 and 5 / 4 squared."""
+    assert rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3])) == pytest.approx(1.0)
+    values = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    assert rank_correlation(*values) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0))
+    assert rank_correlation(np.ones(4), np.arange(4.0)) == 0.0
+
+
+def test_what_was_taken_is_named_beside_its_estimate() -> None:
+    taken = {"dpo/memory_predicted_gib": 2.0, "dpo/memory_measured_gib": 1.9}
+    seconds = {"dpo/work_seconds": 60.0, "evaluate/work_seconds": 30.0}
+    lines = resources(run(metrics={**taken, **seconds}))
+    assert "dpo took 1.90 GiB above the loaded model, 2.00 were estimated" in lines
+    assert any(line.startswith("dpo took 67% of the time") and "1024" in line for line in lines)
+
+
+def test_a_run_without_an_aligned_model_is_asked_about_its_fine_tuning_alone() -> None:
+    report = {"models": {"base": {"perplexity": 6.0}, "sft": {"perplexity": 12.0}}, "n_pairs": 0}
+    found = diagnose(replace(worse_sft(12.0, 2.0, 1), evaluation=report, pairs=None, log=()))
+    assert [finding.name for finding in found] == ["sft_made_worse"]

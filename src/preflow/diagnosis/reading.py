@@ -7,7 +7,7 @@ import numpy as np
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.data.quality.rows.row_checks import CUES, form_marks
+from preflow.data.quality.rows.form_marks import CUES, form_marks
 from preflow.data.rows import Message
 from preflow.data.validated import REPORT, each_pair
 from preflow.diagnosis.measurements import PairMeasures, RunMeasurements, Vector

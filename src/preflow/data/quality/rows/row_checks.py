@@ -3,7 +3,6 @@
 This runs in several processes, so it gets and gives small values: the texts go to a file.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from operator import is_not
@@ -19,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.chunks import Chunk
 from preflow.data.quality.rows.encoding import has_control, has_mojibake
+from preflow.data.quality.rows.form_marks import mark_bits
 from preflow.data.quality.rows.ingest import (
     FINE,
     SCORES,
@@ -37,21 +37,8 @@ from preflow.data.splits import split_key
 from preflow.data.text import folded_words, normalise, visible
 from preflow.data.validated import DataKind
 
-#: Shallow marks of form, by name: one bit each, in this order.
-CUES = (
-    "a list",
-    "bold text",
-    "headings",
-    "a code block",
-    "several paragraphs",
-    "an exclamation mark",
-    "a question at the end",
-    "a digit",
-    "a word of apology",
-)
 #: Words of an opening phrase: ``Sure``, ``I apologize``, ``As an AI``.
 OPENINGS = (1, 2, 3)
-_LIST = re.compile(r"^[ \t]*([-*+•‣▪◦]|\d+[.)])[ \t]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,31 +173,8 @@ def _cues(parts: list[str], words: Words, step: int) -> NDArray[np.uint16]:
     """The marks of form of each answer as bits in the order of ``CUES``, shape ``(step - 1, N)``."""
     before = np.concatenate([[0], np.cumsum(words.digits)])
     digits = (before[words.offsets[1:]] > before[words.offsets[:-1]]).reshape(-1, step).T
-    found = [_marks(parts[side::step], digits[side]) for side in range(1, step)]
+    found = [mark_bits(parts[side::step], digits[side]) for side in range(1, step)]
     return np.stack(found)
-
-
-def form_marks(answers: list[str]) -> NDArray[np.uint16]:
-    """The marks of form of each of N answers as bits in the order of ``CUES``, shape ``(N,)``."""
-    return _marks(answers, np.array([any(map(str.isdigit, text)) for text in answers], dtype=np.bool_))
-
-
-def _marks(answers: list[str], digits: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    marks = (
-        ["\n" in text and _LIST.search(text) is not None for text in answers],
-        ["**" in text for text in answers],
-        ["\n#" in text for text in answers],
-        ["```" in text for text in answers],
-        ["\n\n" in text for text in answers],
-        ["!" in text for text in answers],
-        [text.endswith("?") for text in answers],
-        digits,
-        ["orry" in text or "polog" in text for text in answers],
-    )
-    found = np.zeros(len(answers), np.uint16)
-    for bit, mark in enumerate(marks):
-        found |= np.asarray(mark, bool).astype(np.uint16) << np.uint16(bit)
-    return found
 
 
 def _text_checks(texts: ChunkTexts, step: int, fine: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:

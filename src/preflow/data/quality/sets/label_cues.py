@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preflow.data.quality.rows.row_checks import CUES
+from preflow.data.quality.rows.form_marks import CUES
 from preflow.data.quality.sets.column_store import Columns
 from preflow.data.quality.sets.key_groups import sorted_groups
 from preflow.maths.intervals import wilson

@@ -27,7 +27,7 @@ from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.sources import unchanged
 from preflow.data.quality.sets.benchmarks import read_benchmarks
 from preflow.data.quality.sets.column_store import Columns
-from preflow.data.splits import SplitRows, assign_splits
+from preflow.data.splits import SplitRows, assign_splits, validation_rows
 from preflow.data.validated import QUARANTINE, REPORT, DataKind, Split, rows_file
 from preflow.errors import DataUnfitError
 from preflow.findings import FINDINGS
@@ -50,17 +50,21 @@ class JudgedRows:
     Attributes:
         facts: What is known of each row.
         share: Share of prompts to hold out; none where the recipe names held-out data.
+        validation_share: Share of prompts to hold out for validation.
         outcomes: What the suites found.
         reason: For each row the place in ``FINDINGS`` of the finding that quarantines it, -1 for a row that is used;
             shape ``(N,)``.
-        held: Rows that evaluate, shape ``(N,)``.
+        held: Rows that are held out, shape ``(N,)``.
+        validation: Those of them that are for validation and not for the test, shape ``(N,)``.
     """
 
     facts: RowFacts
     share: float | None
+    validation_share: float
     outcomes: list[SuiteResult] = field(default_factory=list)
     reason: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     held: Bools = field(default_factory=lambda: np.zeros(0, bool))
+    validation: Bools = field(default_factory=lambda: np.zeros(0, bool))
 
     def judge(self, outcome: SuiteResult) -> None:
         """Take what a suite found; a row keeps the first finding that quarantined it."""
@@ -131,7 +135,7 @@ def _check(spec: ValidateSpec, out: Path, scratch: Path, observer: Observer) -> 
     write_json(out / REPORT, whole)
     write_json(out / "metrics.json", metrics(reports))
     if any("secret" in report["findings"] for report in reports.values()):
-        write_json(out / WITHHELD, {"files": [*_row_files(), QUARANTINE], "reason": "rows hold secrets"})
+        write_json(out / WITHHELD, {"files": [*_files_with_rows(out), QUARANTINE], "reason": "rows hold secrets"})
     (out / PAGE).write_text(page(whole), encoding="utf-8", errors="backslashreplace")
     for kind, report in reports.items():
         observer.note(summary(kind, report))
@@ -149,8 +153,9 @@ def _judge(
     settings = spec.settings
     columns = read_kind(kind, {"train": train, "eval": evaluation}, scratch / kind, settings, observer, spec.reading)
     facts = compare_rows(columns, settings, benchmark)
-    share = spec.sft_eval_split if kind == "demonstrations" else spec.dpo_eval_split
-    judged = JudgedRows(facts, None if columns.has_eval else share)
+    stage = "sft" if kind == "demonstrations" else "dpo"
+    share, validation = getattr(spec, f"{stage}_eval_split"), getattr(spec, f"{stage}_validation_split")
+    judged = JudgedRows(facts, None if columns.has_eval else share, validation)
     judged.reason = np.full(len(facts), -1, np.int16)
     judged.judge(run_suite(facts.frames(), _SUITES[kind][0](settings)))
     if spec.tokenizer is not None:
@@ -180,13 +185,17 @@ def _split(kinds: dict[DataKind, JudgedRows]) -> None:
         return
     used = [np.flatnonzero(one.used) for one in judged]
     usable = [
-        SplitRows(one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share)
+        SplitRows(
+            one.facts.columns.get("split")[rows], one.facts.columns.get("part")[rows], one.share, one.validation_share
+        )
         for one, rows in zip(judged, used, strict=True)
     ]
     leaked: list[Bools] = []
-    for one, rows, (held, leaks) in zip(judged, used, assign_splits(usable), strict=True):
-        one.held = np.zeros(len(one.facts), bool)
+    chosen_by = validation_rows(usable)
+    for one, rows, (held, leaks), validation in zip(judged, used, assign_splits(usable), chosen_by, strict=True):
+        one.held, one.validation = np.zeros(len(one.facts), bool), np.zeros(len(one.facts), bool)
         one.held[rows[held]] = True
+        one.validation[rows[validation]] = True
         leaked.append(np.zeros(len(one.facts), bool))
         leaked[-1][rows[leaks]] = True
     held_out = [(one.facts, one.held) for one in judged]
@@ -211,16 +220,22 @@ def _write(
         one = kinds[kind]
         sets = measure_set(one.facts, one.used, one.used & ~one.held)
         one.outcomes.append(run_suite([sets.frame], set_suite(settings)))
-        write_kind(one.facts, one.reason, one.held, out)
-        reports[kind] = kind_report(one.facts, one.failing, one.reason, one.held, sets)
+        write_kind(one.facts, one.reason, one.held, one.validation, out)
+        reports[kind] = kind_report(one.facts, one.failing, one.reason, (one.held, one.validation), sets)
         rows = {name: entry["rows"] for name, entry in reports[kind]["findings"].items()}
         write_json(out / f"gx_{kind}.json", as_result(kind, one.outcomes, rows))
     return reports
 
 
 def _row_files() -> list[str]:
+    """Files that every folder has, whatever rows the recipe names."""
     splits: tuple[Split, ...] = ("train", "eval")
     return [rows_file(kind, split) for kind in _SUITES for split in splits]
+
+
+def _files_with_rows(out: Path) -> list[str]:
+    optional = [rows_file(kind, "validation") for kind in _SUITES]
+    return [*_row_files(), *(name for name in optional if (out / name).is_file())]
 
 
 def _unfit(critical: list[str], out: Path) -> str:

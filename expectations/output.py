@@ -1,6 +1,7 @@
 """Every row to its place: training, evaluation, or the quarantine with the reason."""
 
 import json
+from contextlib import nullcontext
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,28 @@ from preflow.findings import FINDINGS
 _NAMES = tuple(FINDINGS)
 
 
-def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool_], out: Path) -> None:
+def write_kind(
+    facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool_], validation: NDArray[np.bool_], out: Path
+) -> None:
     """Write the rows of one kind; quarantined rows are added to their file.
+
+    Validation rows have a file where there are any.
 
     Args:
         facts: Of all rows.
         reason: Place in ``FINDINGS`` of the finding that quarantines a row, -1 for a row that is used; shape ``(N,)``.
-        held: Rows that evaluate, shape ``(N,)``.
+        held: Rows that are held out, shape ``(N,)``.
+        validation: Those of them that are for validation, shape ``(N,)``.
         out: The validate stage's folder.
     """
     kind, details, originals = facts.columns.kind, RowDetails(facts), OriginalRows(facts.columns.origins)
     fine, made = facts.fine, facts.columns.get("made").astype(bool)
+    chosen_by = out / rows_file(kind, "validation")
+    chosen_by.unlink(missing_ok=True)  # what a killed run left
     with (
         (out / rows_file(kind, "train")).open("wb") as train,
         (out / rows_file(kind, "eval")).open("wb") as evaluation,
+        chosen_by.open("wb") if validation.any() else nullcontext() as choosing,
         (out / QUARANTINE).open("ab") as quarantine,
     ):
         start = 0
@@ -40,7 +49,9 @@ def write_kind(facts: RowFacts, reason: NDArray[np.int16], held: NDArray[np.bool
             rows = slice(start, start + len(lines))
             used, evaluates = reason[rows] < 0, held[rows]
             train.writelines(compress(lines, (used & ~evaluates).tolist()))
-            evaluation.writelines(compress(lines, (used & evaluates).tolist()))
+            evaluation.writelines(compress(lines, (used & evaluates & ~validation[rows]).tolist()))
+            if choosing is not None:
+                choosing.writelines(compress(lines, (used & validation[rows]).tolist()))
             for at in np.flatnonzero(~used).tolist():
                 row = start + at
                 if fine[row]:

@@ -25,7 +25,7 @@ def kind_report(
     facts: RowFacts,
     failing: Mapping[str, NDArray[np.int64]],
     reason: NDArray[np.int16],
-    held: NDArray[np.bool_],
+    held: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     sets: SetMeasures,
 ) -> dict[str, Any]:
     """What became of the rows of one kind.
@@ -34,7 +34,7 @@ def kind_report(
         facts: Of all rows.
         failing: Finding to its rows.
         reason: Place in ``FINDINGS`` of the finding that quarantines a row, -1 for a row that is used; shape ``(N,)``.
-        held: Rows that evaluate, shape ``(N,)``.
+        held: Rows that are held out, and those of them that are for validation, shape ``(N,)`` each.
         sets: Of the usable rows together.
 
     Returns:
@@ -44,10 +44,12 @@ def kind_report(
         RuntimeError: Rows in are not rows used + rows quarantined: an error of the program.
     """
     details = RowDetails(facts)
-    held_out, train = int(held.sum()), int(((reason < 0) & ~held).sum())
+    (every, of_validation), validation = held, int(held[1].sum())
+    held_out, train = int((every & ~of_validation).sum()), int(((reason < 0) & ~every).sum())
     by_reason = np.bincount(reason[reason >= 0], minlength=len(FINDINGS))
-    if len(facts) != train + held_out + by_reason.sum():
-        raise RuntimeError(f"{len(facts)} rows in, but {train} + {held_out} used and {by_reason.sum()} quarantined")
+    used = train + held_out + validation
+    if len(facts) != used + by_reason.sum():
+        raise RuntimeError(f"{len(facts)} rows in, but {used} used and {by_reason.sum()} quarantined")
     findings = {
         name: _entry(facts, details, name, sets.rows.get(name, rows[:0]) if FINDINGS[name].scope == "set" else rows)
         | {"set_aside": int(by_reason[place])}
@@ -56,8 +58,9 @@ def kind_report(
     }
     return {
         "rows_in": len(facts),
-        "used": train + held_out,
+        "used": used,
         "train": train,
+        **({"validation": validation} if validation else {}),
         "eval": held_out,
         "set_aside": int(by_reason.sum()),
         "files": _files(facts, reason < 0),

@@ -18,6 +18,8 @@ _KINDS: tuple[DataKind, ...] = ("demonstrations", "preferences")
 _WORST_FIRST = ("stop", "set_aside", "warn")
 _COLORS = {"chosen": "var(--one)", "completion": "var(--one)", "pairs": "var(--one)", "rejected": "var(--two)"}
 _TITLES = {"words": "Words per answer", "similarity": "Similarity of chosen and rejected"}
+#: Counts that are shown, where a report has them.
+_COUNTS = ("rows_in", "train", "validation", "eval", "set_aside")
 #: Size of a histogram, and of the row of labels below it.
 _WIDTH, _HEIGHT, _FOOT = 420, 150, 24
 #: Row numbers shown before the rest is folded away.
@@ -48,7 +50,7 @@ def _kind(kind: DataKind, found: Mapping[str, Any]) -> dict[str, Any]:
     distributions = found["measures"].get("distributions", {})
     return {
         "title": kind.capitalize(),
-        "counts": {name: found[name] for name in ("rows_in", "train", "eval", "set_aside")},
+        "counts": {name: found[name] for name in _COUNTS if name in found},
         "reading": reading_lines(kind, found["reading"]),
         "pictures": [_histogram(_TITLES[name], values) for name, values in distributions.items()],
         "findings": [_finding(name, entry, found["measures"].get(name)) for name, entry in entries],

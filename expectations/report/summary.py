@@ -152,8 +152,9 @@ def named_findings(report: Mapping[str, Any]) -> str:
 
 def summary(kind: DataKind, report: Mapping[str, Any]) -> str:
     """One line for a person."""
+    choosing = f"{report['validation']} for validation, " if "validation" in report else ""
     line = (
-        f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {report['eval']} held out, "
+        f"{kind}: {report['rows_in']} rows in, {report['train']} to train on, {choosing}{report['eval']} held out, "
         f"{report['set_aside']} quarantined"
     )
     line = f"{line}: {named_findings(report)}" if report["set_aside"] else line
@@ -209,7 +210,9 @@ def metrics(reports: Mapping[DataKind, Mapping[str, Any]]) -> dict[str, float]:
     for kind, report in reports.items():
         name = _METRIC_NAMES[kind]
         values[f"data/{name}_in"] = float(report["rows_in"])
-        for count in ("used", "train", "eval", "set_aside"):
+        for count in ("used", "train", "validation", "eval", "set_aside"):
+            if count not in report:
+                continue
             values[f"data/{name}_{count}"] = float(report[count])
         for finding, entry in report["findings"].items():
             values[f"data/{name}_{finding}"] = float(entry["count"])

@@ -183,7 +183,8 @@ def print_report(report: dict[str, Any], folder: Path, console: Console) -> None
 def _show_kind(kind: "DataKind", found: dict[str, Any], console: Console) -> None:
     from expectations.report.summary import reading_lines
 
-    counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {found['eval']:,} held out"
+    choosing = f"{found['validation']:,} for validation + " if "validation" in found else ""
+    counts = f"{found['rows_in']:,} rows in = {found['train']:,} to train on + {choosing}{found['eval']:,} held out"
     title = f"{kind}: {counts} + {found['set_aside']:,} quarantined"
     if found["findings"]:
         console.print(_findings_table(title, found["findings"]))

@@ -60,7 +60,8 @@ def read_lengths(prepared: PreparedRun, base: "ModelRef") -> dict[str, Rows]:
         rows = _named(prepared, stage)
         named = np.array([of_eval for _, of_eval in rows], bool)
         keys = np.array([split_key(user_turn_to_split_by(row)) for row, _ in rows], np.uint64)
-        splits.append(SplitRows(keys, named, None if settings.eval_dataset else settings.eval_split))
+        share = None if settings.eval_dataset else settings.eval_split
+        splits.append(SplitRows(keys, named, share, settings.validation_split))
         found[stage] = [row for row, _ in rows]
     lengths_of: dict[str, Rows] = {}
     for (stage, settings), (held, leaking) in zip(

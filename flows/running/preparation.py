@@ -113,5 +113,6 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
         given[names[stage]] = resolve_sources(section.dataset or ())
         given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
         given[f"{stage}_eval_split"] = section.eval_split
+        given[f"{stage}_validation_split"] = section.validation_split
     benchmarks = resolve_sources(recipe.validation.benchmark_files)
     return ValidateSpec(settings=recipe.validation, reading=recipe.reading, benchmarks=benchmarks, **given)

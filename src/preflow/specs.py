@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Rendering, numbers
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.raw_rows import DataSource
-from preflow.data.validated import rows_file
+from preflow.data.validated import Split, rows_file
 from preflow.formats import file_format
 from preflow.models.resolve import ModelRef
 from preflow.observer import Observer
@@ -32,6 +32,8 @@ class ValidateSpec(Frozen):
     preferences_eval: tuple[DataSource, ...] = ()
     sft_eval_split: float = 0.1
     dpo_eval_split: float = 0.1
+    sft_validation_split: float = 0.0
+    dpo_validation_split: float = 0.0
     benchmarks: tuple[DataSource, ...] = ()
     """Files whose prompts must not train."""
     tokenizer: str | None = None
@@ -62,6 +64,7 @@ class ValidateSpec(Frozen):
             "validation": numbers(self.settings),
             **read,
             "splits": [self.sft_eval_split, self.dpo_eval_split],
+            "validation_splits": [self.sft_validation_split, self.dpo_validation_split],
             **tokens,
         }
 
@@ -121,7 +124,7 @@ class ReferenceSpec(Frozen):
 
     def inputs(self) -> dict[str, Any]:
         """Digests of what goes in: of the data, the pairs alone."""
-        pairs = self.data.digests_of(rows_file("preferences", "train"), rows_file("preferences", "eval"))
+        pairs = self.data.digests_of(*(rows_file("preferences", split) for split in get_args(Split)))
         return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
 
     def options(self) -> dict[str, Any]:

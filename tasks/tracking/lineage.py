@@ -37,6 +37,7 @@ _TRAINING = (
     "lr_scheduler_type",
     "max_seq_length",
     "eval_split",
+    "validation_split",
 )
 
 

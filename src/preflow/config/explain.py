@@ -55,7 +55,7 @@ _ELSEWHERE = {
     "dataset": "datasets dataset_name dataset_path dataset_dir data data_path data_files train_data train_dataset "
     "train_file training_file training_data",
     "eval_dataset": "eval_data eval_file val_data val_dataset valid_dataset validation_file test_datasets",
-    "eval_split": "val_size val_set_size test_size validation_split split_ratio",
+    "eval_split": "val_size val_set_size test_size split_ratio",
     "num_train_epochs": "epochs num_epochs n_epochs max_epochs train_epochs",
     "per_device_train_batch_size": "batch_size micro_batch_size train_batch_size per_gpu_train_batch_size "
     "per_device_batch_size",

@@ -64,6 +64,10 @@ class TrainingSettings(Frozen):
     """Held-out data, named as ``dataset`` is. Without it, ``eval_split`` of ``dataset`` is held out by prompt."""
     eval_split: float = Field(default=0.1, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Share of prompts held out, chosen by a hash of the first user turn. Not used where ``eval_dataset`` is given."""
+    validation_split: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
+    """Share of prompts of ``dataset`` held out for choices (early stopping, the kept checkpoint, rates), by the same
+    hash. The held-out data of ``eval_dataset`` or ``eval_split`` are then the test alone: what is reported and decided
+    on. 0: choices are made on the test rows, and the summary warns where one was."""
     num_train_epochs: float = Field(default=1.0, gt=0)
     """Passes over the training rows."""
     max_steps: int = Field(default=-1, ge=-1)
@@ -131,6 +135,16 @@ class TrainingSettings(Frozen):
             if isinstance(rank, str | int | float) and str(rank).strip().replace(".0", "").isdigit():
                 return {**data, "lora_alpha": 2 * int(float(rank))}
         return data
+
+    @model_validator(mode="after")
+    def _splits_leave_rows(self) -> Self:
+        test = 0.0 if self.eval_dataset else self.eval_split
+        if test + self.validation_split >= 1.0:
+            raise ValueError(
+                f"eval_split {test:g} and validation_split {self.validation_split:g} leave nothing to train on: "
+                "expected a sum below 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:

@@ -2,6 +2,7 @@
 
     demonstrations.train.jsonl  demonstrations.eval.jsonl   rows in the internal form, with file name and row number
     preferences.train.jsonl     preferences.eval.jsonl
+    demonstrations.validation.jsonl  preferences.validation.jsonl   where rows are held out to choose settings by
     quarantine.jsonl            every quarantined row: kind, file, row, finding, detail, measure that failed, the row
     report.json                 verdict, notes, and by kind and finding the numbers of all rows concerned
     report.html                 the same for people, in one page that needs nothing else
@@ -20,7 +21,8 @@ from preflow.artifacts import Artifact
 from preflow.data.rows import Demonstration, Pair, Source
 from preflow.data.text import row_json
 
-Split = Literal["train", "eval"]
+#: Training rows, test rows (``eval``: what is reported and decided on), rows by which settings are chosen.
+Split = Literal["train", "eval", "validation"]
 DataKind = Literal["demonstrations", "preferences"]
 QUARANTINE = "quarantine.jsonl"
 REPORT = "report.json"
@@ -83,6 +85,20 @@ def load_demonstrations(artifact: Artifact, side: Split) -> list[Demonstration]:
 def load_pairs(artifact: Artifact, side: Split) -> list[Pair]:
     """The validated pairs of one side; empty where the recipe has none."""
     return _load(artifact.file(rows_file("preferences", side)), Pair.from_json)
+
+
+def has_rows(artifact: Artifact, kind: DataKind, split: Split) -> bool:
+    """Whether there is such a file: training and test rows always have one, validation rows where there are any."""
+    return artifact.file(rows_file(kind, split)).is_file()
+
+
+def selection_split(artifact: Artifact, kind: DataKind) -> Split:
+    """The held-out rows by which a rate, a checkpoint or the end of a training may be chosen.
+
+    Validation rows; where the recipe sets none apart, or none fell to them, the test rows: what is measured on them
+    afterwards is then too favourable.
+    """
+    return "validation" if has_rows(artifact, kind, "validation") else "eval"
 
 
 def each_pair(artifact: Artifact, side: Split) -> Iterator[Pair]:

@@ -118,10 +118,15 @@ def _check_policy(
 def _monitor(
     spec: DpoSpec, trainer: StoredReferenceTrainer, precision: Precision, out: Path, observer: Observer
 ) -> KlEarlyStopping:
-    """Early stopping by the KL on held-out pairs, added to the trainer where there are pairs to measure it on."""
+    """Early stopping by the KL on held-out pairs, added to the trainer where there are pairs to measure it on.
+
+    Validation pairs, where there are any, so that the test pairs choose nothing.
+    """
     settings = _settings(spec)
     stopping = KlEarlyStopping(trainer.model, out / SCRATCH, settings, observer)
-    held_out = start_checks.sample(read_pairs(spec.reference.file("eval.parquet")), settings.eval_pairs or 1)
+    validation = spec.reference.file("validation.parquet")
+    choosing = validation if validation.is_file() else spec.reference.file("eval.parquet")
+    held_out = start_checks.sample(read_pairs(choosing), settings.eval_pairs or 1)
     if held_out and settings.eval_pairs:
         stopping.held_out = HeldOutMonitor(
             held_out,

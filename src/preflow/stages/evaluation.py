@@ -10,7 +10,7 @@ from preflow.artifacts import write_json
 from preflow.data.rows import Pair, content_id, first_user_turn
 from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import tokenize_demonstrations
-from preflow.data.validated import load_demonstrations, load_pairs
+from preflow.data.validated import load_demonstrations, load_pairs, selection_split
 from preflow.evaluation import figures
 from preflow.evaluation.generation import answer_report, evenly_spaced, held_out_prompts, samples
 from preflow.evaluation.models import ModelSet
@@ -161,10 +161,10 @@ def _warn(spec: EvaluateSpec, report: dict[str, Any]) -> None:
             f"limit of {limit:g}: raise beta or lower the learning rate"
         )
     stopped = spec.dpo.load("metrics.json").get("dpo/kept_step") if spec.dpo is not None else None
-    if stopped is not None:
+    if stopped is not None and selection_split(spec.data, "preferences") == "eval":
         report["warnings"].append(
             f"DPO was stopped early and its weights of step {stopped:.0f} were kept, as they did best on these "
-            "held-out pairs: measures on the same pairs are too favourable"
+            "held-out pairs: measures on the same pairs are too favourable (dpo.validation_split sets pairs apart)"
         )
     if 0 < report["n_pairs"] < 50:
         report["warnings"].append(

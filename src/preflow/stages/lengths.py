@@ -15,14 +15,18 @@ from preflow.config.training import DpoSettings, SftSettings
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.row_counts import TEMPLATE_REASONS, RowCounts, template_notes
 from preflow.data.tokens.tokenize import tokenize_demonstrations, tokenize_pairs
-from preflow.data.validated import Split, load_demonstrations, load_pairs
+from preflow.data.validated import Split, has_rows, load_demonstrations, load_pairs
 from preflow.errors import ConfigError, DataUnfitError
 from preflow.models.adapters import require_targets
 from preflow.models.loading import beyond_positions, load_tokenizer, model_config, position_limit, rotary_limit
 from preflow.observer import Observer
 from preflow.specs import LengthsSpec
 
-_SPLITS: tuple[tuple[Split, str], ...] = (("train", "training"), ("eval", "held-out"))
+_SPLITS: tuple[tuple[Split, str], ...] = (
+    ("train", "training"),
+    ("eval", "held-out"),
+    ("validation", "validation"),
+)
 _PERCENTILES = (50, 95, 100)
 
 
@@ -57,13 +61,13 @@ def run_lengths(spec: LengthsSpec, out: Path, observer: Observer) -> None:
     report: dict[str, dict[str, Any]] = {}
     said: set[str] = set()
     for split, words in _SPLITS:
-        if recipe.sft is not None:
+        if recipe.sft is not None and has_rows(spec.data, "demonstrations", split):
             tokens, counts = _demonstrations(spec, recipe.sft, renderer, split, observer)
             _require(counts, "sft", f"{words} demonstration", recipe.sft, needed=split == "train")
             report.setdefault("sft", {})[split] = _entry(tokens, counts)
             _say(f"{words} demonstrations", counts, said, observer)
             _note_beyond(tokens, limit, f"{words} demonstrations", spec.base.name, observer)
-        if recipe.dpo is not None:
+        if recipe.dpo is not None and has_rows(spec.data, "preferences", split):
             tokens, counts = _pairs(spec, recipe.dpo, renderer, split, observer)
             _require(counts, "dpo", f"{words} pair", recipe.dpo, needed=True)
             report.setdefault("dpo", {})[split] = _entry(tokens, counts)

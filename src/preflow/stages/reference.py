@@ -8,7 +8,6 @@ if __name__ == "__main__":  # before all imports, which the command does without
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from preflow.config import Recipe
 from preflow.data.tokens.chat_template import Renderer
 from preflow.data.tokens.row_counts import RowCounts
 from preflow.data.tokens.tokenize import tokenize_pairs
-from preflow.data.validated import each_pair
+from preflow.data.validated import Split, each_pair, has_rows
 from preflow.distributed import current_ranks, shut_down
 from preflow.environment import logprobs_url
 from preflow.errors import DataUnfitError, ModelError
@@ -45,6 +44,7 @@ ASSEMBLING = "assembling"
 def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled: bool = False) -> None:
     """Tokenize every pair, score it under the reference, and write ``train.parquet`` and ``eval.parquet``.
 
+    Validation pairs, where there are any, are written to ``validation.parquet``.
     The reference is the SFT model, or, without one, the recipe's own model. Also writes ``report.json`` (rows in = rows
     used + rows dropped by reason), ``metrics.json`` and ``store.json`` (the reference's name in the shared store, the
     digests of its weights and its precision).
@@ -66,7 +66,7 @@ def run_reference(spec: ReferenceSpec, out: Path, observer: Observer, *, filled:
     write_json(out / "report.json", {split: count.to_json() for split, count in counts.items()})
     metrics = {
         "reference/train_pairs": float(len(tokenized["train"])),
-        "reference/eval_pairs": float(len(tokenized["eval"])),
+        **{f"reference/{split}_pairs": float(len(pairs)) for split, pairs in tokenized.items() if split != "train"},
         "reference/dropped_pairs": float(sum(count.rows_in - count.used for count in counts.values())),
     }
     write_json(out / "metrics.json", metrics)
@@ -160,11 +160,13 @@ def _require_same(numbers: str, precision: Precision) -> None:
 
 
 def _tokenize_splits(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str, PairTokens], dict[str, RowCounts]]:
-    """Training and held-out pairs, and the row counts of each split."""
-    splits: tuple[tuple[Literal["train", "eval"], str], ...] = (("train", "training"), ("eval", "held-out"))
+    """Training, held-out and validation pairs, and the row counts of each split."""
+    splits: tuple[tuple[Split, str], ...] = (("train", "training"), ("eval", "held-out"), ("validation", "validation"))
     tokenized: dict[str, PairTokens] = {}
     counts: dict[str, RowCounts] = {}
     for split, name in splits:
+        if not has_rows(spec.data, "preferences", split):
+            continue
         tokenized[split], counts[split] = _tokenize(spec, split)
         observer.note(f"reference, {split} pairs: {counts[split]}")
         if not tokenized[split]:
@@ -172,7 +174,7 @@ def _tokenize_splits(spec: ReferenceSpec, observer: Observer) -> tuple[dict[str,
     return tokenized, counts
 
 
-def _tokenize(spec: ReferenceSpec, split: Literal["train", "eval"]) -> tuple[PairTokens, RowCounts]:
+def _tokenize(spec: ReferenceSpec, split: Split) -> tuple[PairTokens, RowCounts]:
     settings = spec.recipe.dpo
     assert settings is not None, "run_reference needs a recipe with a DPO section"
     renderer = Renderer(load_tokenizer(spec.base, spec.recipe), spec.recipe.rendering)

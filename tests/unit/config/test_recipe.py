@@ -71,6 +71,7 @@ def test_what_two_stages_cannot_share_is_refused(tmp_path: Path, name: str) -> N
         ({"dpo": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0, 1.0]}}, ("3 values", "has 2")),
         ({"strategy": "dpo", "sft": {"dataset": "d"}}, ("strategy is 'dpo'", "section 'sft'")),
         ({"strategy": "sft", "beta": 0.3}, ("beta is 0.3", "'sft'")),
+        ({"dpo": {"eval_split": 0.5, "validation_split": 0.5}}, ("eval_split 0.5", "validation_split 0.5")),
     ],
 )
 def test_contradictions_name_both_values(tmp_path: Path, values: dict[str, Any], both: tuple[str, str]) -> None:

@@ -4,17 +4,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preflow.data.splits import SplitRows, assign_splits, split_key
+from preflow.data.splits import SplitRows, assign_splits, split_key, validation_rows
 from preflow.data.text import is_blank, normalise
 from tests.unit.data.prompt_hashes import is_held_out, prompt_hash
 
 PROMPTS = st.lists(st.text(min_size=1, max_size=4), max_size=40)
 
 
-def rows(prompts: list[str], share: float | None, named: int = 0) -> SplitRows:
+def rows(prompts: list[str], share: float | None, named: int = 0, validation: float = 0.0) -> SplitRows:
     """Rows with these prompts, of which the last ``named`` are named as held-out data."""
     keys = np.array([split_key(prompt) for prompt in prompts], np.uint64)
-    return SplitRows(keys, np.arange(len(prompts)) >= len(prompts) - named, share)
+    return SplitRows(keys, np.arange(len(prompts)) >= len(prompts) - named, share, validation)
 
 
 def test_normalisation_is_of_unicode_form_case_and_white_space() -> None:
@@ -87,3 +87,43 @@ def test_named_held_out_rows_take_their_prompts_out_of_training_in_both_kinds() 
     (shown, gone), (held, also) = assign_splits([rows(["A", "b"], 0.0), rows([" a", "c", "a"], None, named=1)])
     assert (shown.tolist(), gone.tolist()) == ([False, False], [True, False])
     assert (held.tolist(), also.tolist()) == ([False, False, True], [True, False, False])
+
+
+@given(PROMPTS, PROMPTS, st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 5), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_no_prompt_is_in_two_of_the_three_splits(
+    asked: list[str], compared: list[str], share: float, other: float, named: int, first: float, second: float
+) -> None:
+    kinds = [asked, compared]
+    given_rows = [rows(asked, share, validation=first), rows(compared, None, named, second)]
+    for same_kind in (given_rows, [given_rows[0], rows(compared, other, validation=second)]):
+        found: dict[str, set[str]] = {"train": set(), "test": set(), "validation": set()}
+        parts = zip(kinds, assign_splits(same_kind), validation_rows(same_kind), strict=True)
+        for kind, (held, leaked), choosing in parts:
+            assert not (choosing & ~held).any()
+            assert not (held & leaked).any()
+            masks = {"train": ~held & ~leaked, "test": held & ~choosing, "validation": choosing}
+            for name, mask in masks.items():
+                found[name] |= {prompt_hash(kind[i]) for i in np.flatnonzero(mask)}
+        assert not found["train"] & found["test"]
+        assert not found["train"] & found["validation"]
+        assert not found["test"] & found["validation"]
+
+
+def test_neither_held_out_share_moves_the_rows_of_the_other() -> None:
+    prompts = [str(number) for number in range(20_000)]
+    alone = [rows(prompts, 0.1).held_out(), *validation_rows([rows(prompts, 0.0, validation=0.1)])]
+    both = rows(prompts, 0.1, validation=0.1)
+    (more,) = validation_rows([rows(prompts, 0.1, validation=0.2)])
+    (choosing,) = validation_rows([both])
+    assert both.held_out().tolist() == alone[0].tolist()
+    assert choosing.tolist() == alone[1].tolist()
+    assert more[choosing].all()
+    assert abs(choosing.mean() - 0.1) < 0.0085  # as for the test's share
+
+
+def test_a_prompt_of_a_named_test_row_chooses_nothing() -> None:
+    """With a validation share of nearly 1 all prompts fall to it, but that of the named test row, in both kinds."""
+    kinds = [rows(["A", "b"], 0.0, validation=0.9999), rows(["c", "a"], None, named=1, validation=0.9999)]
+    assert [mask.tolist() for mask in validation_rows(kinds)] == [[False, True], [True, False]]
+    (_, gone), (held, _) = assign_splits(kinds)
+    assert (gone.tolist(), held.tolist()) == ([True, False], [True, True])

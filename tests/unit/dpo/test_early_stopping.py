@@ -12,16 +12,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
-from preflow.artifacts import SCRATCH
+from preflow.artifacts import SCRATCH, Artifact
+from preflow.config import Recipe
 from preflow.dpo.early_stopping import KlEarlyStopping
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import kl_divergence, merged_kl
 from preflow.observer import Silent
-from preflow.stages.dpo import run_dpo
+from preflow.stages.dpo import _monitor, run_dpo
 from preflow.training.checkpoints import resume_point
 from tests.fixtures.prepared_run import Run
-from tests.unit.support import COMMON, recipe_for
+from tests.unit.support import COMMON, recipe_for, write_pairs
 
 LIMIT = 0.25
 
@@ -92,6 +93,22 @@ def test_the_kl_monitor_measures_known_values(tmp_path: Path) -> None:
     assert (metrics.chosen, metrics.rejected, metrics.reward_accuracy) == (1.5, -2.0, 1.0)
     assert metrics.reward_margin == pytest.approx(0.35)
     assert metrics.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_validation_pairs_choose_where_there_are_any(tmp_path: Path, validation: bool) -> None:
+    test, choosing = (ScoredPair([1], [2], [3], [-1.0], [-2.0], name) for name in ("test", "choosing"))
+    write_pairs(tmp_path / "eval.parquet", [test])
+    if validation:
+        write_pairs(tmp_path / "validation.parquet", [choosing])
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": "m", "dpo": {"dataset": "p.jsonl"}})
+    reference = Artifact(path=str(tmp_path), digest="", bytes=0)
+    spec: Any = SimpleNamespace(recipe=recipe, reference=reference)
+    trainer: Any = SimpleNamespace(model=None, add_callback=lambda callback: None)
+    precision: Any = None
+    monitor = _monitor(spec, trainer, precision, tmp_path, Recorder()).held_out
+    assert monitor is not None
+    assert [pair.source for pair in monitor.pairs] == ["choosing" if validation else "test"]
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expectations.report.summary import finding_rows, remedies
+from expectations.report.summary import finding_rows, remedies, summary
 from expectations.suites.running import SuiteResult
 from preflow.config.validation import ValidationSettings
-from preflow.data.validated import load_demonstrations, load_pairs
+from preflow.data.validated import Split, load_demonstrations, load_pairs, selection_split
 from preflow.errors import DataFileError
 from tests.unit.data.prompt_hashes import row_hash
 from tests.unit.expectations.gate_support import ALL_OPEN_ALIKE, gate, pairs, quarantined, shown, spec, write
@@ -35,6 +35,27 @@ def test_clean_rows_all_come_out_on_one_side_each(tmp_path: Path) -> None:
     assert metrics["data/pairs_in"] == metrics["data/pairs_used"] == 100.0
     assert metrics["data/demonstrations_train"] + metrics["data/demonstrations_eval"] == 80.0
     assert all(isinstance(value, float) for value in metrics.values())
+
+
+@pytest.mark.slow
+def test_validation_rows_have_a_file_of_their_own_and_are_said(tmp_path: Path) -> None:
+    files = {"preferences": write(tmp_path / "p.jsonl", pairs(100))}
+    plain, before, _ = gate(spec({}, **files), tmp_path / "plain")
+    artifact, report, _ = gate(spec({"dpo_validation_split": 0.2}, **files), tmp_path / "out")
+    splits: tuple[Split, ...] = ("train", "validation", "eval")
+    train, choosing, test = (load_pairs(artifact, split) for split in splits)
+    assert test == load_pairs(plain, "eval")
+    without = [row.source.row for row in load_pairs(plain, "train")]
+    assert sorted(row.source.row for row in [*train, *choosing]) == without
+    assert choosing
+    found = report["preferences"]
+    assert (found["train"], found["validation"], found["eval"]) == (len(train), len(choosing), len(test))
+    assert found["used"] == 100
+    assert f"{len(choosing)} for validation, {len(test)} held out" in summary("preferences", found)
+    assert "for validation" in artifact.file("report.html").read_text()
+    assert artifact.load("metrics.json")["data/pairs_validation"] == len(choosing)
+    assert (selection_split(artifact, "preferences"), selection_split(plain, "preferences")) == ("validation", "eval")
+    assert "validation" not in before["preferences"]
 
 
 def test_every_defect_is_named_by_file_and_row(tmp_path: Path) -> None:

@@ -105,6 +105,25 @@ def test_no_setting_of_the_optimizer_computes_anything(stage: Stage, dpo: dict[s
         assert identity("reference", before) == identity("reference", after)
 
 
+def test_validation_pairs_are_scored_into_a_file_of_their_own(stage: Stage, tmp_path: Path) -> None:
+    spec = stage.spec(rows(range(12)))
+
+    def with_validation(out: Path) -> None:
+        for name in ("train", "eval"):
+            (out / rows_file("preferences", name)).write_bytes(
+                spec.data.file(rows_file("preferences", name)).read_bytes()
+            )
+        write_rows(out / rows_file("preferences", "validation"), rows(range(500, 503)))
+
+    asked = spec.model_copy(update={"data": build(tmp_path / "data", with_validation)})
+    assert identity("reference", asked) != identity("reference", spec)
+    artifact = build(tmp_path / "out", lambda out: run_reference(asked, out, Silent()))
+    assert [pair.id for pair in read_pairs(artifact.file("validation.parquet"))] == [
+        pair.id for pair in rows(range(500, 503))
+    ]
+    assert artifact.load("metrics.json")["reference/validation_pairs"] == 3.0
+
+
 @pytest.mark.parametrize("change", [{"seed": 7}, {"name": "another"}, {"description": "new"}], ids=str)
 def test_neither_seed_nor_name_computes_anything(stage: Stage, change: dict[str, Any]) -> None:
     """The SFT model stays: with another seed it would be another model. The output folder is another in every call."""

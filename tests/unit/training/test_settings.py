@@ -52,6 +52,7 @@ ELSEWHERE = {
     "dataset": "tests/unit/flows/commands/test_plan.py",
     "eval_dataset": "tests/unit/expectations",
     "eval_split": "tests/unit/expectations",
+    "validation_split": "tests/unit/expectations",
     "max_seq_length": "tests/unit/data/tokens/test_tokenize.py",
     "overlong_response": "tests/unit/data/tokens/test_tokenize.py",
     "train_on": "tests/unit/data/tokens/test_tokenize.py",

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
@@ -118,7 +119,8 @@ def _require_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+        with suppress(ObjectAlreadyExists):  # a worker that has just started made it
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
 
 
 def submit(name: str, recipe: str, overrides: Mapping[str, Any]) -> FlowRun:

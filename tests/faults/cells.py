@@ -15,7 +15,7 @@ from tests.faults.moments import Recording, held_inside, newest_checkpoint
 from tests.faults.prefect_records import Prefect
 from tests.faults.services import POOL, Site, wait_until
 from tests.integration.conftest import ROOT
-from tests.integration.servers.test_deployment import preflow
+from tests.integration.servers.commands import preflow
 
 DATABASES = ("sqlite", "postgresql")
 #: Seconds in which a run must come into a stage, and in which it must end after its fault.

@@ -19,7 +19,7 @@ import psutil
 
 from tests.fixtures.ports import free_port
 from tests.integration.conftest import ROOT, clean_environment
-from tests.integration.servers.test_deployment import PREFECT, PREFLOW
+from tests.integration.servers.commands import PREFECT, PREFLOW
 
 POOL = "faults"
 #: Seconds between two heartbeats of a run, and for which it waits for MLflow at its end.

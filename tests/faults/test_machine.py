@@ -15,7 +15,7 @@ import torch
 from flows.running.machine_errors import clear_machine_errors
 from preflow.errors import MachineError
 from tests.integration.conftest import ROOT, clean_environment
-from tests.integration.servers.test_deployment import PREFLOW
+from tests.integration.servers.commands import PREFLOW
 
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 24, 1, 2
 

@@ -110,14 +110,14 @@ def test_smollm2_with_a_few_rows(pipeline: Pipeline, real: Run) -> None:
     """The demo recipe on the first rows of its own files: the real tokenizer, template and weights."""
     few = pipeline.folder / "demo"
     few.mkdir()
-    for name, count in (("demonstrations", 20), ("preferences", 8), ("preferences_heldout", 4)):
+    for name, count in (("demonstrations", 12), ("preferences", 4), ("preferences_heldout", 2)):
         lines = (ROOT / "recipes" / "demo" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:count]
         (few / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = pipeline.folder / "few.yaml"
     recipe.write_text((ROOT / "recipes" / "demo.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     (pipeline.home / "models").mkdir(exist_ok=True)
     (pipeline.home / "models" / NAME).symlink_to(smollm2())
-    small = ("--set", "evaluation.kl_prompts=2", "--set", "evaluation.max_new_tokens=12", "--set", "sft.eval_split=0.3")
+    small = ("--set", "evaluation.kl_prompts=1", "--set", "evaluation.max_new_tokens=8", "--set", "sft.eval_split=0.3")
     real(recipe, *small, HF_HUB_OFFLINE="1")
     models = report(pipeline)["models"]
     assert models["sft"]["perplexity"] < models["base"]["perplexity"]
@@ -141,7 +141,7 @@ def rendered_as_at_inference(pipeline: Pipeline) -> None:
     pairs = [
         pair for side in ("train", "eval") for pair in read_pairs(stage(pipeline, "reference") / f"{side}.parquet")
     ]
-    assert len(pairs) == len(rows) == 12
+    assert len(pairs) == len(rows) == 6
     for pair in pairs:
         row = rows[pair.source]
         prompt = [{"role": "user", "content": row["prompt"]}]

@@ -17,7 +17,7 @@ import pytest
 from tests.fixtures.ports import free_port
 from tests.fixtures.receivers import webhook
 from tests.integration.conftest import ROOT, clean_environment
-from tests.integration.servers.test_deployment import PREFECT, PREFLOW, _post, _wait_for, preflow, running
+from tests.integration.servers.commands import PREFECT, PREFLOW, post, preflow, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 PATIENCE = 120
@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, home_with_tables: Path) -> 
     }
     command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with running(command, environment, folder / "server.log"):
-        _wait_for(f"http://127.0.0.1:{port}/api/health")
+        wait_for(f"http://127.0.0.1:{port}/api/health")
         yield environment
 
 
@@ -68,18 +68,18 @@ def refused(environment: dict[str, str], *arguments: str, **given: Any) -> str:
 
 
 def automations(environment: dict[str, str]) -> dict[str, str]:
-    return {each["name"]: each["id"] for each in _post(environment, "automations/filter", {})}
+    return {each["name"]: each["id"] for each in post(environment, "automations/filter", {})}
 
 
 def make_run(environment: dict[str, str], flow: str) -> str:
     """A run of a flow, of which the server alone knows."""
-    made = _post(environment, "flows/", {"name": flow})
-    return str(_post(environment, "flow_runs/", {"flow_id": made["id"], "name": f"{flow}-{uuid4()}"})["id"])
+    made = post(environment, "flows/", {"name": flow})
+    return str(post(environment, "flow_runs/", {"flow_id": made["id"], "name": f"{flow}-{uuid4()}"})["id"])
 
 
 def set_state(environment: dict[str, str], run: str, kind: str, **state: Any) -> None:
     body = {"state": {"type": kind, **state}, "force": True}
-    assert _post(environment, f"flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
+    assert post(environment, f"flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
 
 
 def test_notifications_of_runs_go_by_the_block_that_is_named(server: dict[str, str]) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.faults.services import wait_until
 from tests.fixtures.ports import free_port
 from tests.integration.conftest import Pipeline, clean_environment
-from tests.integration.servers.test_deployment import PREFLOW, preflow, running
-from tests.integration.servers.test_worker import wait_for
+from tests.integration.servers.commands import PREFLOW, preflow, running
+
+_PATIENCE = 500.0
 
 
 def listens(port: int) -> bool:
@@ -47,17 +49,18 @@ def training(pipeline: Pipeline, tiny_recipe_file: Callable[..., Path]) -> Itera
     }
     command = [*PREFLOW, "serve", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     with running([*command, "--worker-port", str(worker)], own, log) as process:
-        wait_for(lambda: "Ctrl-C stops" in log.read_text(), log)
+        wait_until(lambda: "Ctrl-C stops" in log.read_text(), _PATIENCE, f"see {log}")
         (printed,) = [line for line in log.read_text().splitlines() if "export" in line]
         client = {**own, **dict(each.split("=") for each in printed.split()[1:])}
         recipe = tiny_recipe_file()
         preflow(client, "deploy", str(recipe))
         preflow(client, "submit", str(recipe), "--set", "sft.max_steps=200")
-        wait_for(lambda: any((pipeline.home / "store" / "sft").glob("*/scratch/checkpoint-*")), log)
+        checkpoints = pipeline.home / "store" / "sft"
+        wait_until(lambda: any(checkpoints.glob("*/scratch/checkpoint-*")), _PATIENCE, f"see {log}")
         yield Serving(process, log, ports, client)
 
 
-@pytest.mark.nightly  # each time, test_worker hands a run back, and unit tests end supervised processes in order
+@pytest.mark.nightly  # each time, tests/faults hand a run back, and unit tests end supervised processes in order
 @pytest.mark.server
 def test_both_servers_and_the_worker_end_in_order_with_their_training_handed_back(
     pipeline: Pipeline, training: Serving

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fixtures.ports import free_port
 from tests.integration.conftest import ROOT, Pipeline, clean_environment
-from tests.integration.servers.test_deployment import running
+from tests.integration.servers.commands import running
 
 PATIENCE = 120
 
@@ -55,7 +55,7 @@ def ui(pipeline: Pipeline, ports: tuple[int, int]) -> Iterator[subprocess.Popen[
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.nightly)])
 def test_both_pages_open_and_end_with_the_command(
     ui: subprocess.Popen[bytes], ports: tuple[int, int], pipeline: Pipeline, end: signal.Signals
 ) -> None:

@@ -54,6 +54,8 @@ def _is_asked(cell: Cell, names: Sequence[str], database: str | None) -> bool:
 def run_cells(cells: list[Cell], database: str, given: argparse.Namespace, state: State) -> None:
     """Run cells of one database; after one that does not hold, the servers begin anew."""
     left = list(cells)
+    if given.keep is not None:
+        given.keep.mkdir(parents=True, exist_ok=True)
     while left:
         folder = Path(tempfile.mkdtemp(prefix=f"{database}-", dir=given.keep))
         with bench(folder, database) as made:

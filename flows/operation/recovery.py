@@ -23,7 +23,9 @@ from preflow.environment import preflow_home
 from preflow.errors import TrackingError
 from tasks.tracking.client import away_is_a_tracking_error, require_mlflow
 from tasks.tracking.client import client as mlflow_client
+from tasks.tracking.delivery import deliver_left_behind
 from tasks.tracking.lineage import heartbeat_seconds
+from tasks.tracking.outbox import outboxes_folder
 from tasks.tracking.pipeline_run import dead_runs, end_runs
 
 #: Times that a killed run goes on by itself: what kills it each time, such as too little memory, needs a person.
@@ -50,6 +52,7 @@ def watch(ended: threading.Event, say: Callable[[str], None]) -> None:
         with suppress(httpx.HTTPError):  # Prefect is away, which its worker says: checked again
             for line in recover():
                 say(line)
+        deliver_what_waits(say)
         dead = close_silent_runs(dead)
         ended.wait(heartbeat_seconds())
 
@@ -86,6 +89,24 @@ def _recover(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
     else:
         client.set_flow_run_state(run.id, Crashed(message=_GIVEN_UP.format(count=count + 1)), force=True)
         yield f"{run.name}: its process was killed {count + 1} times; it is not started again"
+
+
+def deliver_what_waits(say: Callable[[str], None]) -> None:
+    """Deliver what ended runs of this home folder have for MLflow, which was away until they ended.
+
+    Else they would be found dead: MLflow was never told how they ended.
+    """
+    if not any(outboxes_folder().glob("*/run.json")):
+        return
+
+    def delivered(message: str, *, warning: bool = False) -> None:
+        if not warning:  # what waits for another server is said by each start and by `preflow sync`
+            say(message)
+
+    with suppress(TrackingError):  # it is away: tried again
+        require_mlflow()
+        with away_is_a_tracking_error():
+            deliver_left_behind(delivered)
 
 
 def close_silent_runs(before: set[str]) -> set[str]:

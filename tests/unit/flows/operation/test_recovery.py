@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,3 +175,38 @@ def test_an_mlflow_that_goes_away_meanwhile_ends_no_watch(
 
     monkeypatch.setattr(recovery, "dead_runs", away)
     assert recovery.close_silent_runs({"first"}) == set()
+
+
+def test_what_ended_runs_have_for_mlflow_is_delivered_before_they_are_looked_at(
+    home: Path, silent: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ended while MLflow was away is called running there until its record is delivered."""
+    waiting = home / "outbox" / "run-1"
+    waiting.mkdir(parents=True)
+    (waiting / "run.json").write_text("{}")
+    silent["dead"] = {"run-1": "flow-1"}
+    said: list[str] = []
+
+    def delivered(say: Any) -> int:
+        say("2 entries are for another MLflow", warning=True)
+        say("7 entries of MLflow run run-1 delivered")
+        silent["dead"] = {}
+        return 0
+
+    monkeypatch.setattr(recovery, "deliver_left_behind", delivered)
+    monkeypatch.setattr(recovery, "recover", lambda: iter(()))
+    ended = threading.Event()
+    rounds = iter([False, False, True])
+    monkeypatch.setattr(ended, "wait", lambda seconds: None)
+    monkeypatch.setattr(ended, "is_set", lambda: next(rounds))
+    recovery.watch(ended, said.append)
+    assert silent["ended"] == []
+    assert said == ["7 entries of MLflow run run-1 delivered"] * 2
+
+
+def test_what_waits_stays_while_mlflow_is_away(home: Path, silent: dict[str, Any]) -> None:
+    (home / "outbox" / "run-1").mkdir(parents=True)
+    (home / "outbox" / "run-1" / "run.json").write_text("{}")
+    silent["away"] = True
+    recovery.deliver_what_waits(lambda line: None)
+    assert (home / "outbox" / "run-1" / "run.json").exists()

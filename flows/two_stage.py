@@ -22,10 +22,11 @@ from prefect import flow
 from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
 from flows.running.diagnosis import diagnosis_of
+from flows.running.learning_rate import with_chosen_rate
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
-from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
+from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch
@@ -57,7 +58,7 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
     require_slot(prepared.recipe.slot)
     announce(prepared)
     with pipeline_run(prepared.recipe, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs) as run:
-        settings, tuned, stored, aligned = prepared.recipe, None, None, None
+        settings, tuned, stored, choice, aligned = prepared.recipe, None, None, None, None
         data = validate(prepared.sources, run)
         advise(prepared, data)
         with hold_slot(settings.slot, flow_run_id(), log_user):
@@ -68,8 +69,9 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
             if prepared.runs("dpo"):
                 given = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
                 stored = reference(given, run)
-                aligned = dpo(DpoSpec(**dict(given), reference=stored), run)
+                settings, choice = with_chosen_rate(TuneSpec(**dict(given), reference=stored), run)
+                aligned = dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
             models = {"sft": tuned, "reference": stored, "dpo": aligned}
             verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
-            diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "dpo": aligned})
+            diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
             return finish(run, verdict, aligned or tuned, diagnosis)

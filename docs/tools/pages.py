@@ -282,7 +282,7 @@ def _type(annotation: Any) -> str:
     if origin is Annotated:
         return _type(inside[0])
     if origin is Literal:
-        return ", ".join(f"`{each}`" for each in inside)
+        return ", ".join(f"`{str(each).lower() if isinstance(each, bool) else each}`" for each in inside)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_type(each) for each in inside if each is not NoneType)) + (
             " or `null`" if NoneType in inside else ""

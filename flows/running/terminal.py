@@ -17,7 +17,7 @@ from preflow.environment import make_home
 from preflow.errors import ConfigError, PreflowError
 
 if TYPE_CHECKING:
-    from flows.running.preparation import RunResult
+    pass
 
 #: Exit code where the arguments, the recipe or the data cannot be used.
 USAGE_ERROR = 2
@@ -57,11 +57,14 @@ def parse_overrides(changes: Sequence[str] | None) -> dict[str, Any]:
     return overrides
 
 
-def pipeline_command(load: "Callable[[], Callable[..., RunResult]]") -> Callable[..., None]:
-    """A command that runs a flow on one recipe, with overrides, until its summary is printed.
+def pipeline_command(
+    load: "Callable[[], Callable[..., Any]]", show: Callable[[Any], None] | None = None
+) -> Callable[..., None]:
+    """A command that runs a flow on one recipe, with overrides, until what it made is printed.
 
     Args:
         load: Gives the flow, which takes the recipe and the overrides; called when the recipe is known to be sound.
+        show: Prints what the flow returns; without it, the summary of a run.
     """
 
     def main(recipe: RecipeName, changes: Overrides = None) -> None:
@@ -71,7 +74,7 @@ def pipeline_command(load: "Callable[[], Callable[..., RunResult]]") -> Callable
         signal.signal(signal.SIGINT, _interrupted)
         try:
             with clear_errors():
-                _run(load, recipe, parse_overrides(changes))
+                _run(load, recipe, parse_overrides(changes), show)
         except KeyboardInterrupt:
             typer.secho("stopped; the same command goes on from here", fg="yellow", err=True)
             raise typer.Exit(_INTERRUPTED) from None
@@ -79,7 +82,12 @@ def pipeline_command(load: "Callable[[], Callable[..., RunResult]]") -> Callable
     return main
 
 
-def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides: dict[str, Any]) -> None:
+def _run(
+    load: "Callable[[], Callable[..., Any]]",
+    recipe: str,
+    overrides: dict[str, Any],
+    show: Callable[[Any], None] | None,
+) -> None:
     from flows.running.preparation import prepare_run
 
     prepared = prepare_run(recipe, overrides)  # whatever is wrong with the recipe shows before any server starts
@@ -96,7 +104,7 @@ def _run(load: "Callable[[], Callable[..., RunResult]]", recipe: str, overrides:
         quiet_prefect()
         client()  # MLflow is imported meanwhile, and a missing database made
         flow = load()
-    print_summary(flow(recipe, overrides))
+    (show or print_summary)(flow(recipe, overrides))
 
 
 def _require_server(slot: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, Rendering, numbers
+from preflow.config.recipe import RANGE_TEST
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.data.files.raw_rows import DataSource
 from preflow.data.validated import Split, rows_file
@@ -136,6 +137,31 @@ class ReferenceSpec(Frozen):
         return {**shared, "rendering": numbers(self.recipe.rendering), **cut}
 
 
+class TuneSpec(Frozen):
+    """Choose the learning rate of DPO by a short range test on some of the training pairs."""
+
+    recipe: Recipe
+    base: ModelRef
+    data: Artifact
+    reference: Artifact
+    sft: Artifact | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in: of the reference, the training pairs alone."""
+        return {
+            "base": self.base.digest,
+            "reference": self.reference.digests_of("train.parquet"),
+            "sft": self.sft and self.sft.digest,
+        }
+
+    def options(self) -> dict[str, Any]:
+        """The settings of DPO that can change the choice, whatever its own learning rate is, and those of the test."""
+        dpo = self.recipe.dpo
+        test = {} if dpo is None else {name: getattr(dpo, name) for name in RANGE_TEST}
+        settings = self.recipe.identity_settings("dpo")
+        return {**settings, "dpo": {**(settings["dpo"] or {}), "learning_rate": None}, "range_test": test}
+
+
 class DpoSpec(Frozen):
     """Align the SFT model on the training pairs against its own stored log-probs."""
 
@@ -198,7 +224,7 @@ def _lengths(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | DpoSpec | EvaluateSpec
+StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | TuneSpec | DpoSpec | EvaluateSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +259,7 @@ STAGES = {
     "lengths": StageInfo(LengthsSpec, "preflow.stages.lengths", "run_lengths", uses_model=False),
     "sft": StageInfo(SftSpec, "preflow.stages.sft", "run_sft", rank="train", read_later=True),
     "reference": StageInfo(ReferenceSpec, "preflow.stages.reference", "run_reference", rank="fill", read_later=True),
+    "tune": StageInfo(TuneSpec, "preflow.stages.tune", "run_tune"),
     "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", rank="train", read_later=True),
     "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
 }

@@ -20,6 +20,7 @@ LIBRARIES = {
     "lengths": (*_TOKENS, "numpy", "torch"),
     "sft": (*_TOKENS, *_FORWARD, "trl"),
     "reference": (*_TOKENS, *_FORWARD),
+    "tune": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "evaluate": (*_TOKENS, *_FORWARD, "numpy", "scipy"),
 }

@@ -15,7 +15,16 @@ from preflow.errors import DataDownloadError, DataUnfitError, KilledRankError, M
 from preflow.models.resolve import unchanged
 from preflow.observer import Observer
 from preflow.redaction import redacted_errors
-from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, StageSpec, ValidateSpec
+from preflow.specs import (
+    DpoSpec,
+    EvaluateSpec,
+    LengthsSpec,
+    ReferenceSpec,
+    SftSpec,
+    StageSpec,
+    TuneSpec,
+    ValidateSpec,
+)
 from tasks.runtime import caching
 from tasks.runtime.caching import RESULTS, VERIFIED
 from tasks.runtime.reporting import Reporter, log_duration, log_user
@@ -28,7 +37,7 @@ DAY = 24 * HOUR
 #: Seconds before each retry, in which a full disk or a failed network can recover.
 PAUSES = [10.0, 60.0]
 
-Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, DpoSpec, EvaluateSpec)
+Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, TuneSpec, DpoSpec, EvaluateSpec)
 
 
 def perform(

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, model_validator
 
@@ -38,9 +39,18 @@ class Frozen(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, data: Any) -> Any:
         for name, field in cls.model_fields.items() if isinstance(data, Mapping) else ():
-            if isinstance(data.get(name), bool) and field.annotation in {int, float, int | None, float | None}:
+            if isinstance(data.get(name), bool) and _is_number(field.annotation):
                 raise ValueError(f"{name} is {str(data[name]).lower()}: expected a number")
         return data
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting is a number, or none, or a word in place of one."""
+    kinds = {get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in get_args(annotation)}
+    words = {kind for kind in kinds if get_origin(kind) is Literal}
+    return annotation in (int, float) or (
+        not kinds.isdisjoint({int, float}) and kinds - words <= {int, float, NoneType}
+    )
 
 
 class Rendering(Frozen):

@@ -140,7 +140,7 @@ _INSTEAD = {
         "push_to_hub hub_model_id hub_strategy hub_token hub_private_repo"
     ),
     "adapters are plain LoRA: remove it": (
-        "use_dora use_rslora peft_use_dora peft_use_rslora loraplus_lr_ratio pissa_init init_lora_weights lora_bias "
+        "use_dora use_rslora peft_use_dora peft_use_rslora loraplus_lr_ratio pissa_init lora_bias "
         "rank_pattern alpha_pattern layers_to_transform lora_layers_to_transform"
     ),
     "transformers chooses it for the model, or Preflow's packed attention does: remove it": (

@@ -20,6 +20,11 @@ class Launch(Frozen):
     FSDP and DeepSpeed). Without one, one rank per GPU of this machine, each with the full weights. The user's default
     configuration of accelerate is never read, and the precision is always that of ``bf16``."""
 
+    @property
+    def distributed(self) -> bool:
+        """Whether training runs in ranks of a launch."""
+        return self.num_processes > 1 or self.config is not None
+
     def identity_settings(self) -> dict[str, Any]:
         """The number of ranks, and the digest of the configuration whatever its path."""
         config = Path(self.config) if self.config is not None else None

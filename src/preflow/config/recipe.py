@@ -23,7 +23,9 @@ from preflow.fingerprints.files import json_digest
 
 Strategy = Literal["two-stage", "sft", "dpo"]
 TrainingStage = Literal["sft", "dpo"]
-_ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_ADAPTER_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "init_lora_weights")
+#: Settings of the stage ``tune`` among those of DPO: they decide its learning rate, whose value counts, and no more.
+RANGE_TEST = ("range_test_rates", "range_test_steps", "range_test_pairs", "range_test_kl")
 _NOT_SHARED = ("learning_rate", "dataset", "eval_dataset")
 
 
@@ -97,6 +99,11 @@ class Recipe(Frozen):
             raise ValueError(
                 "chat_template is given but template is 'none', which uses no chat template: leave one of them out"
             )
+        if self.dpo is not None and self.dpo.learning_rate == "auto" and self.launch.distributed:
+            raise ValueError(
+                "dpo.learning_rate is 'auto' but launch starts several processes: the range test runs in one. Run "
+                "preflow tune on one device, and give the rate that it chooses"
+            )
         if self.use_4bit and self.tuning == "full":
             raise ValueError(
                 "use_4bit is true but tuning is 'full': 4-bit weights cannot be trained; use tuning: lora (QLoRA) "
@@ -141,6 +148,7 @@ class Recipe(Frozen):
         section = self.sft if stage == "sft" else self.dpo
         shared = ("tuning", "use_4bit", "seed", "provider", "trust_remote_code")
         values = numbers(section) if section is not None else {}
+        values = {name: value for name, value in values.items() if name not in RANGE_TEST}
         if self.tuning == "full":  # no adapter, so its settings can change nothing
             values = {name: value for name, value in values.items() if name not in _ADAPTER_FIELDS}
         return {

@@ -1,5 +1,6 @@
 """Settings of the two training stages, in the names of the field (TRL, transformers, PEFT)."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,27 @@ Losses = Annotated[
     Field(min_length=1),
     BeforeValidator(one_or_many, json_schema_input_type=LossType | tuple[LossType, ...]),
 ]
+
+
+def rate_or_auto(value: Any) -> Any:
+    """A learning rate as a number, or the word ``auto``, however it is written.
+
+    Raises:
+        ValueError: Neither, with both named; a union of types would report each on its own.
+    """
+    if value == "auto":
+        return value
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a number, or auto, got {value!r}") from None
+    if not 0 < rate < math.inf:
+        raise ValueError(f"expected a number above 0, or auto, got {value!r}")
+    return rate
+
+
+#: A peak learning rate, or ``auto``: chosen by a range test.
+Rate = Annotated[Annotated[float, Field(gt=0)] | Literal["auto"], BeforeValidator(rate_or_auto)]
 #: Which answers of a conversation are trained on.
 TrainOn = Literal["all", "last"]
 
@@ -76,7 +98,7 @@ class TrainingSettings(Frozen):
     """Rows (pairs, in DPO) per micro-batch on each device."""
     gradient_accumulation_steps: int = Field(default=2, ge=1)
     """Micro-batches per optimizer step."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: Rate = 2e-4
     """Peak learning rate of AdamW."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Schedule of the learning rate after warm-up."""
@@ -117,6 +139,11 @@ class TrainingSettings(Frozen):
     """Rank of the LoRA adapter (Hu et al. 2021, arXiv:2106.09685)."""
     lora_alpha: float | None = Field(default=None, gt=0)
     """LoRA scale numerator; the update is scaled by alpha / r. Twice the rank where not given."""
+    init_lora_weights: Literal[True, "gaussian", "zero_a"] = True
+    """How a fresh adapter starts, in PEFT's terms; its product is zero each time, so that training starts from the
+    model itself. ``true``: A uniform, B zero; ``gaussian``: A normal, B zero; ``zero_a``: A zero, B random (PEFT's
+    ``false`` with A set to zero), for which gradients are larger at the start. An adapter that a model brings keeps its
+    own values."""
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapter in SFT. DPO disables it unless ``dpo.disable_dropout`` is false."""
     lora_target_modules: Annotated[str | tuple[str, ...], BeforeValidator(adapter_targets)] = "all-linear"
@@ -126,6 +153,17 @@ class TrainingSettings(Frozen):
     """Optimizer steps between two points of the training curves."""
     save_steps: int = Field(default=25, ge=1, json_schema_extra=COSMETIC)
     """Optimizer steps between two checkpoints, from which an interrupted run resumes."""
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate as a number.
+
+        Raises:
+            ValueError: It is ``auto``, and the range test has not been run.
+        """
+        if self.learning_rate == "auto":
+            raise ValueError("learning_rate is 'auto': the stage tune chooses it before training begins")
+        return self.learning_rate
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +214,15 @@ class SftSettings(TrainingSettings):
     earlier turns, a conversation becomes one row per answer by itself."""
 
     @model_validator(mode="after")
+    def _rate_is_given(self) -> Self:
+        if self.learning_rate == "auto":
+            raise ValueError(
+                "sft.learning_rate is 'auto', which chooses by the KL from a reference and by margins of pairs, and "
+                "SFT has neither: give a number (2e-4 for an adapter, 2e-5 for full weights)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _formats_are_of_demonstrations(self) -> Self:
         for name in ("dataset", "eval_dataset"):
             require_formats(name, getattr(self, name) or (), (*DEMONSTRATION_FORMATS, *VERDICT_FORMATS))
@@ -185,9 +232,20 @@ class SftSettings(TrainingSettings):
 class DpoSettings(TrainingSettings):
     """Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
-    learning_rate: float = Field(default=5e-6, gt=0)
-    """Peak learning rate. 5e-7 is the usual advice for full weights, up to about 5e-6 for LoRA; the default is
-    5e-6 with LoRA and 5e-7 with ``tuning: full``."""
+    learning_rate: Rate = 5e-6
+    """Peak learning rate; 5e-6 with LoRA and 5e-7 with ``tuning: full`` where not given, which suit models of billions
+    of parameters. ``auto`` chooses it by a range test on some of the training pairs (stage ``tune``): small models need
+    ten times as much and more."""
+    range_test_rates: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(default=None, min_length=1)
+    """Learning rates that the range test tries; 5e-6 to 2e-4 with LoRA and 1e-7 to 5e-6 with ``tuning: full`` where not
+    given. It begins with the lowest and ends at the first that would exceed ``range_test_kl``."""
+    range_test_steps: int = Field(default=20, ge=2)
+    """Optimizer steps of the range test at each learning rate, on the same pairs."""
+    range_test_pairs: int = Field(default=64, ge=2)
+    """Training pairs, at most a fifth of all, that the range test keeps aside to measure margins and KL on."""
+    range_test_kl: float = Field(default=2.0, gt=0)
+    """Most KL from the reference, in nats per response, that the whole training may be expected to reach at the rate
+    that the range test chooses."""
     beta: float = Field(default=0.1, gt=0)
     """Strength of the KL penalty; a higher value keeps the policy closer to the reference (equation 7)."""
     loss_type: Losses = ("sigmoid",)
@@ -219,8 +277,8 @@ class DpoSettings(TrainingSettings):
     which training stops and returns to the best weights within the limit. It can change the weights.
     ``evaluation.kl_limit`` is another limit: it warns about the finished model and changes nothing."""
     early_stop_patience: int = Field(default=10, ge=0)
-    """Stop after this many consecutive held-out evaluations in which neither reward accuracy nor, at the same accuracy,
-    the margin rose, and return to the best weights; 0 trains to the end."""
+    """Stop after this many consecutive held-out evaluations in which the reward margin did not exceed the best one by
+    more than its standard error, and return to the best weights; 0 trains to the end."""
     proof_sample: int = Field(default=8, ge=1)
     """Pairs whose stored log-probs the start-up checks compare with those of an independent forward pass."""
 

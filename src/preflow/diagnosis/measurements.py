@@ -81,6 +81,7 @@ class RunMeasurements:
         metrics: Headline metrics of all stages, and what MLflow alone has: memory in GiB, seconds.
         sft_log: Logged steps of the SFT stage.
         data: What data validation reported of the pairs.
+        choice: What the range test of the learning rate found; empty where none was run.
     """
 
     recipe: Recipe
@@ -90,6 +91,7 @@ class RunMeasurements:
     metrics: Mapping[str, float] = field(default_factory=dict)
     sft_log: Sequence[Mapping[str, float]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
     def measure(self, model: str, name: str) -> Mapping[str, float] | None:
         """A measure of one model with its interval; None where it has none."""
@@ -106,7 +108,7 @@ class RunMeasurements:
     def rate(self) -> float:
         """The peak learning rate of DPO."""
         assert self.recipe.dpo is not None
-        return float(self.recipe.dpo.learning_rate)
+        return self.recipe.dpo.rate
 
     @property
     def moved(self) -> float | None:

@@ -1,8 +1,9 @@
 """What else a run shows: supervised fine-tuning that harmed, and memory beyond its estimate."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from preflow.diagnosis.finding import RunFinding, beyond, rounded
 from preflow.diagnosis.measurements import RunMeasurements, tail
@@ -35,7 +36,7 @@ def fine_tuning(run: RunMeasurements) -> Iterator[RunFinding]:
             "sft_made_worse",
             "SFT made held-out demonstrations less likely",
             evidence,
-            f"sft.learning_rate: {rounded(float(sft.learning_rate) / 3)}",
+            f"sft.learning_rate: {rounded(sft.rate / 3)}",
             beyond(after / before / _WORSE),
         )
 
@@ -63,7 +64,7 @@ def memory(run: RunMeasurements) -> Iterator[RunFinding]:
 
 def resources(run: RunMeasurements) -> list[str]:
     """What each training took against its estimate, and the stage that took most, with what would shorten it."""
-    lines = []
+    lines = [rate_sentence(run.choice)] if run.choice else []
     for stage, _ in run.recipe.training_sections:
         predicted, taken = (run.metrics.get(f"{stage}/memory_{name}_gib") for name in ("predicted", "measured"))
         if predicted and taken:
@@ -74,6 +75,17 @@ def resources(run: RunMeasurements) -> list[str]:
         share = seconds[slowest] / sum(seconds.values())
         lines.append(f"{slowest} took {share:.0%} of the time; {_shorter(run, slowest)}")
     return lines
+
+
+def rate_sentence(choice: Mapping[str, Any]) -> str:
+    """What a range test chose, of which rates, and what it saw of each."""
+    seen = [
+        f"{each['rate']:g} (margin {each['margin']:+.3f} ± {each['margin_se']:.3f}, KL {each['whole_kl']:.2g} expected)"
+        if each["whole_kl"] is not None
+        else f"{each['rate']:g} (training broke down)"
+        for each in choice["tried"]
+    ]
+    return f"the range test chose the learning rate {choice['learning_rate']:g}, {choice['why']}: {', '.join(seen)}"
 
 
 def _shorter(run: RunMeasurements, stage: str) -> str:

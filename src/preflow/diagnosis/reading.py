@@ -40,6 +40,7 @@ def measurements(
         metrics={**metrics, **tracked},
         sft_log=found["sft"].load("training.json") if "sft" in found else (),
         data=data.load(REPORT).get("preferences") or {},
+        choice=found["tune"].load("choice.json") if "tune" in found else {},
     )
 
 

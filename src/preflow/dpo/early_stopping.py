@@ -23,9 +23,10 @@ _EXPECTED = "expected.safetensors"
 class KlEarlyStopping(TrainerCallback):
     """Measures the KL from the reference every few steps, keeps the best weights, stops a training beyond the limit.
 
-    The best weights are those of the highest reward accuracy (then margin) among measurements within the KL limit;
-    the start of training, which is the reference itself, counts as one. Measurements stand in the trainer's log, which
-    checkpoints carry, so a resumed training decides as an uninterrupted one.
+    A measurement within the KL limit becomes the best where its reward margin exceeds that of the best so far by more
+    than its standard error: of ten measurements on few pairs the luckiest would be no better than the others. The start
+    of training, which is the reference itself, is the first. Measurements stand in the trainer's log, which checkpoints
+    carry, so a resumed training decides as an uninterrupted one.
     """
 
     def __init__(self, model: LanguageModel, scratch: Path, settings: DpoSettings, observer: Observer) -> None:
@@ -118,13 +119,20 @@ class KlEarlyStopping(TrainerCallback):
             )
         since = [e["step"] for e in state.log_history if "eval_kl" in e and e["step"] > self._best(state)]
         if patience and len(since) >= patience:
-            return f"neither accuracy nor margin rose in {len(since)} measurements (dpo.early_stop_patience)"
+            return (
+                f"the reward margin rose by no more than its standard error in {len(since)} measurements "
+                "(dpo.early_stop_patience)"
+            )
         return None
 
     def _best(self, state: TrainerState) -> int:
-        measured = [e for e in state.log_history if e.get("eval_kl", math.inf) <= self.settings.kl_limit]
-        best = max(measured, key=lambda e: (e["eval_reward_accuracy"], e["eval_reward_margin"]), default={"step": 0})
-        return int(best["step"])
+        """The step of the best measurement, decided one after the other, so that only its weights need to be kept."""
+        step, margin = 0, 0.0
+        for entry in state.log_history:
+            within = entry.get("eval_kl", math.inf) <= self.settings.kl_limit
+            if within and entry["eval_reward_margin"] - entry["eval_reward_margin_se"] > margin:
+                step, margin = int(entry["step"]), entry["eval_reward_margin"]
+        return step
 
     def _file(self, step: int) -> Path:
         return self.scratch / f"best-{step}.safetensors"

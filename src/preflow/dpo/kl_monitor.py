@@ -5,16 +5,19 @@ responses is kept then: at every position its top-k tokens with their log-probs.
 model, so they work alike for adapters, full weights and distributed runs.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import merged_kl
+from preflow.maths.intervals import standard_error
 from preflow.models.scoring import PromptResponse
 
 #: Tokens kept per position. Beyond them a reference has little left: one outcome stands for all others.
@@ -35,6 +38,7 @@ class HeldOutMetrics:
         rejected: The same of the rejected ones.
         reward_accuracy: Share of pairs whose implicit reward is higher for chosen.
         reward_margin: Mean difference of the implicit rewards.
+        reward_margin_se: Its standard error over pairs; 0 for a single pair, which shows no spread.
     """
 
     kl: float
@@ -42,6 +46,11 @@ class HeldOutMetrics:
     rejected: float
     reward_accuracy: float
     reward_margin: float
+    reward_margin_se: float = 0.0
+
+    def is_finite(self) -> bool:
+        """Whether every measure is a number."""
+        return all(math.isfinite(value) for value in astuple(self))
 
 
 #: Per-token log-probs of pairs under the policy: shape ``(2B, T)`` with zeros where nothing counts, chosen first.
@@ -93,12 +102,14 @@ class HeldOutMonitor:
         """Compare the policy with the reference."""
         moved = [change for start in range(0, len(self.pairs), self.batch) for change in self._changes(start)]
         count = len(moved)
+        margins = np.array([self.beta * (chosen - rejected) for chosen, rejected in moved])
         return HeldOutMetrics(
             kl=sum(self._divergence(i) for i in range(count)) / count,
             chosen=sum(chosen for chosen, _ in moved) / count,
             rejected=sum(rejected for _, rejected in moved) / count,
             reward_accuracy=sum(chosen > rejected for chosen, rejected in moved) / count,
             reward_margin=self.beta * sum(chosen - rejected for chosen, rejected in moved) / count,
+            reward_margin_se=standard_error(margins) if count > 1 else 0.0,
         )
 
     def _changes(self, start: int) -> list[tuple[float, float]]:

@@ -109,8 +109,11 @@ def check_policy_weights(policy: torch.nn.Module, reference: Mapping[str, str]) 
     """
     digests = weight_digests(policy)
     changed = [name for name in reference if digests.get(name) != reference[name]]
-    added = {name for name in digests if name not in reference and ".lora_B." in name}
-    changed += [name for name, value in policy.state_dict().items() if _plain(name) in added and bool(value.any())]
+    state = {_plain(name): value for name, value in policy.state_dict().items()}
+    added = [name for name in digests if name not in reference and ".lora_B." in name]
+    changed += [
+        name for name in added if bool(state[name].any()) and bool(state[name.replace("lora_B", "lora_A")].any())
+    ]
     if changed:
         raise PolicyMismatchError(
             f"{len(changed)} of the policy's weights differ from the reference's, the first of them {changed[0]}: the "

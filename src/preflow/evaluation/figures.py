@@ -1,5 +1,6 @@
 """Figures of an evaluation, as files; each has a title and labelled axes."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,40 @@ def draw(folder: Path, scores: dict[str, PairScores], log: list[dict[str, float]
             _save(_margins(scores), folder / "preference_margins.png")
         if log:
             _save(_training(log), folder / "margin_over_training.png")
+
+
+def draw_range_test(folder: Path, tried: Sequence[Mapping[str, Any]], chosen: float, budget: float) -> None:
+    """Write ``range_test.png``: by learning rate, the margin that was measured and the KL that is expected.
+
+    Args:
+        folder: Made if needed.
+        tried: By rate: ``rate``, ``margin``, ``margin_se``, ``whole_kl``; those that broke down have no ``whole_kl``.
+        chosen: The rate that was chosen.
+        budget: Most KL that the whole training may reach.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = [each for each in tried if each["whole_kl"] is not None]
+    rates = [each["rate"] for each in done]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.8))
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        errors = [each["margin_se"] for each in done]
+        upper.errorbar(rates, [each["margin"] for each in done], errors, color=_CHOSEN, marker="o", capsize=3)
+        upper.axhline(0, color=_NEUTRAL, linewidth=1)
+        upper.set(title="Range test of the learning rate", ylabel="reward margin, ± 1 SE")
+        lower.plot(rates, [each["whole_kl"] for each in done], color=_REJECTED, marker="o")
+        lower.axhline(budget, color=_NEUTRAL, linewidth=1, linestyle="--", label=f"budget {budget:g}")
+        lower.set(xlabel="learning rate", ylabel="expected KL, nats per response", xscale="log")
+        lower.set_yscale("symlog", linthresh=0.01)
+        upper.set_xlim(0.5 * min(each["rate"] for each in tried), 2 * max(each["rate"] for each in tried))
+        for axes in (upper, lower):
+            axes.axvline(chosen, color=_NEUTRAL, linewidth=1, linestyle=":", label=f"chosen: {chosen:g}")
+        for each in tried:
+            if each["whole_kl"] is None:
+                upper.axvline(each["rate"], color=_REJECTED, linewidth=1, label=f"broke down: {each['rate']:g}")
+        upper.legend(frameon=False)
+        lower.legend(frameon=False)
+        _save(figure, folder / "range_test.png")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -27,19 +27,25 @@ _ADAPTABLE = (torch.nn.Linear, Conv1D, torch.nn.Embedding, torch.nn.Conv1d)
 
 
 def new_adapter(model: LanguageModel, settings: TrainingSettings, seed: int) -> LanguageModel:
-    """Wrap a base model in a fresh LoRA adapter (B = 0, so the outputs do not change yet)."""
+    """Wrap a base model in a fresh LoRA adapter (B or A is zero, so the outputs do not change yet)."""
     from peft import LoraConfig, get_peft_model
 
-    targets = settings.lora_target_modules
+    targets, start = settings.lora_target_modules, settings.init_lora_weights
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=settings.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        init_lora_weights=False if start == "zero_a" else start,
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, config)
+    adapted: LanguageModel = get_peft_model(model, config)
+    if start == "zero_a":  # PEFT draws A and B, and has no start of its own with A alone at zero that trains both
+        for name, parameter in adapted.named_parameters():
+            if ".lora_A." in name or ".lora_embedding_A" in name:
+                torch.nn.init.zeros_(parameter.data)
+    return adapted
 
 
 def require_targets(config: Any, base: ModelRef, recipe: Recipe) -> None:

@@ -31,7 +31,7 @@ def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Pr
         "max_steps": settings.max_steps,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": forwards,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": settings.rate,
         "lr_scheduler_type": settings.lr_scheduler_type,
         "warmup_steps": settings.warmup_ratio,  # a float below 1 is a share in transformers 5
         "weight_decay": settings.weight_decay,

@@ -5,15 +5,19 @@ from typing import Any
 import pytest
 
 from preflow.config import Recipe
-from preflow.config.advice import advice
+from preflow.config.advice import advice, parameters_named
 
 
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"tuning": "full", "dpo": {"learning_rate": 2e-6}}, "above 1e-6"),
-        ({"dpo": {"learning_rate": 2e-5}}, "above 1e-5"),
+        ({"tuning": "full", "dpo": {"learning_rate": 2e-6}}, "above 1e-06"),
+        ({"dpo": {"learning_rate": 5e-5}}, "above 2e-05"),
         ({"dpo": {"learning_rate": 5e-7}}, "hardly moves an adapter"),
+        ({"model_name": "meta-llama/Llama-3.1-8B", "dpo": {"learning_rate": 5e-5}}, "billions of parameters: above"),
+        ({"model_name": "SmolLM2-135M-Instruct", "dpo": {"learning_rate": 5e-6}}, "hardly moves an adapter"),
+        ({"model_name": "SmolLM2-135M-Instruct", "dpo": {"learning_rate": 5e-4}}, "above 0.0002"),
+        ({"model_name": "Qwen/Qwen2.5-0.5B", "tuning": "full", "dpo": {"learning_rate": 5e-5}}, "above 1e-05"),
         ({"dpo": {"beta": 0.05}}, "outside 0.1 to 2"),
         ({"dpo": {"beta": 3}}, "outside 0.1 to 2"),
         ({"dpo": {"num_train_epochs": 5}}, "beyond about 4"),
@@ -31,3 +35,13 @@ def test_advice_outside_what_is_known_to_work(values: dict[str, Any], part: str)
 def test_advice_is_silent_inside_what_is_known_to_work() -> None:
     assert advice(Recipe.model_validate({"dpo": {"learning_rate": 5e-6, "beta": 0.1}})) == []
     assert advice(Recipe.model_validate({"tuning": "full"})) == []
+    small = {"model_name": "SmolLM2-135M-Instruct"}
+    for rate in (2e-5, 1e-4, "auto"):
+        assert advice(Recipe.model_validate({**small, "dpo": {"learning_rate": rate}})) == []
+
+
+def test_a_models_name_has_its_size() -> None:
+    assert parameters_named("HuggingFaceTB/SmolLM2-135M-Instruct") == 135e6
+    assert parameters_named("meta-llama/Llama-3.1-8B") == 8e9
+    assert parameters_named("Qwen2.5-0.5B") == 0.5e9
+    assert parameters_named("/models/mine") is None

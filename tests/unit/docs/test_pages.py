@@ -32,8 +32,10 @@ def test_every_setting_has_a_row_with_type_default_and_meaning() -> None:
 
 
 def test_a_setting_shows_its_bounds_and_its_default() -> None:
-    """``sft.learning_rate``: a number above 0, 2e-4 where not given."""
-    assert "| `learning_rate` | number, above `0` | `0.0002` |" in pages.settings()
+    """``max_grad_norm``: a number above 0, 1 where not given; ``sft.learning_rate`` has a word besides numbers."""
+    assert "| `max_grad_norm` | number, above `0` | `1.0` |" in pages.settings()
+    assert "| `learning_rate` | number or `auto` | `0.0002` |" in pages.settings()
+    assert "| `init_lora_weights` | `true`, `gaussian`, `zero_a` | `true` |" in pages.settings()
 
 
 def test_dpo_shows_what_differs_from_both_stages_settings_alone() -> None:

@@ -92,6 +92,7 @@ def test_the_kl_monitor_measures_known_values(tmp_path: Path) -> None:
     metrics = later.measure()
     assert (metrics.chosen, metrics.rejected, metrics.reward_accuracy) == (1.5, -2.0, 1.0)
     assert metrics.reward_margin == pytest.approx(0.35)
+    assert metrics.reward_margin_se == 0.0
     assert metrics.kl == pytest.approx(2 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-5)
 
 
@@ -109,6 +110,18 @@ def test_validation_pairs_choose_where_there_are_any(tmp_path: Path, validation:
     monitor = _monitor(spec, trainer, precision, tmp_path, Recorder()).held_out
     assert monitor is not None
     assert [pair.source for pair in monitor.pairs] == ["choosing" if validation else "test"]
+
+
+def test_the_noise_of_a_measured_margin_is_its_standard_error() -> None:
+    """Two pairs move apart by 1 and 3 nats; beta 0.1: margins 0.1 and 0.3, deviation 0.1414, error 0.1."""
+    pairs = [ScoredPair([5], [7], [9], [-1.0], [-1.0], f"p.jsonl row {i}") for i in (1, 2)]
+    values = torch.tensor([[0.0], [2.0], [-1.0], [-1.0]])
+    half = torch.tensor([[0.5, 0.5]]).log()
+    held_out = HeldOutMonitor(pairs, lambda chunk: values, lambda row: half, beta=0.1, batch=4)
+    held_out.snapshot_reference()
+    metrics = held_out.measure()
+    assert metrics.reward_margin == pytest.approx(0.2)
+    assert metrics.reward_margin_se == pytest.approx(0.1)
 
 
 @pytest.mark.slow
@@ -228,21 +241,36 @@ def test_looking_changes_no_weight(prepared: Run, tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def state_with(*entries: tuple[int, float, float]) -> Any:
-    history = [{"step": s, "eval_kl": kl, "eval_reward_accuracy": a, "eval_reward_margin": 0.0} for s, kl, a in entries]
+def state_with(*entries: tuple[int, float, float], error: float = 0.05) -> Any:
+    """Measurements: step, KL and reward margin, each margin with the same standard error."""
+    history = [
+        {"step": s, "eval_kl": kl, "eval_reward_margin": margin, "eval_reward_margin_se": error}
+        for s, kl, margin in entries
+    ]
     return type("State", (), {"log_history": history})()
 
 
-def test_patience_counts_looks_without_a_rise(prepared: Run, tmp_path: Path) -> None:
+def test_patience_counts_measurements_without_a_rise_beyond_their_error(prepared: Run, tmp_path: Path) -> None:
     settings = spec_with(prepared, early_stop_patience=2).recipe.dpo
     guard = KlEarlyStopping(None, tmp_path, settings, Silent())
-    rising = state_with((0, 0, 0), (2, 1, 0.6), (4, 1, 0.7), (6, 1, 0.7))
+    rising = state_with((0, 0, 0), (2, 1, 0.1), (4, 1, 0.2), (6, 1, 0.24))
     assert guard._why_stop(rising, 1.0) is None
-    rising.log_history += state_with((8, 1, 0.65)).log_history
-    assert "neither accuracy nor margin rose in 2" in str(guard._why_stop(rising, 1.0))
+    rising.log_history += state_with((8, 1, 0.23)).log_history
+    assert "no more than its standard error in 2" in str(guard._why_stop(rising, 1.0))
     assert guard._best(rising) == 4
     rising.log_history += state_with((10, 11, 1.0)).log_history
     assert guard._best(rising) == 4, "beyond the limit nothing is best"
+
+
+def test_the_luckiest_of_ten_measurements_is_not_the_best(prepared: Run, tmp_path: Path) -> None:
+    """True margin 0.2 from step 2 on, standard error 0.1: of ten measurements the highest is far above, by luck."""
+    settings: Any = prepared.recipe.dpo
+    guard = KlEarlyStopping(None, tmp_path, settings, Silent())
+    luck = (0.2, 0.13, 0.27, 0.18, 0.29, 0.22, 0.1, 0.25, 0.16, 0.24)
+    noisy = state_with((0, 0, 0), *((2 * i, 1, margin) for i, margin in enumerate(luck, start=1)), error=0.1)
+    assert guard._best(noisy) == 2
+    noisy.log_history += state_with((30, 1, 0.5), error=0.1).log_history
+    assert guard._best(noisy) == 30, "a rise beyond the error is one"
 
 
 def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from preflow.dpo.weight_checks import check_identity, check_policy_weights, weig
 from preflow.errors import PolicyMismatchError, StoredValueError
 from preflow.logprobs.identity import identify
 from preflow.logprobs.scored_pairs import read_pairs
+from preflow.models.adapters import new_adapter
 from preflow.models.loading import LanguageModel, load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.models.resolve import ModelRef, resolve_model
@@ -67,6 +68,18 @@ def test_a_fresh_adapter_over_the_reference_may_only_add_nothing(prepared: Run) 
     assert check_policy_weights(policy, reference) == len(reference)
     with torch.no_grad():
         next(p for n, p in policy.named_parameters() if "lora_B" in n)[0, 0] = 1e-9
+    with pytest.raises(PolicyMismatchError, match=r"^1 of the policy's weights .*lora_B"):
+        check_policy_weights(policy, reference)
+
+
+def test_a_fresh_adapter_with_a_at_zero_adds_nothing_either(prepared: Run) -> None:
+    reference = weight_digests(base(prepared))
+    settings = prepared.recipe.dpo
+    assert settings is not None
+    policy = new_adapter(base(prepared), settings.model_copy(update={"init_lora_weights": "zero_a"}), 3)
+    assert check_policy_weights(policy, reference) == len(reference)
+    with torch.no_grad():
+        next(p for n, p in policy.named_parameters() if "lora_A" in n)[0, 0] = 1e-9
     with pytest.raises(PolicyMismatchError, match=r"^1 of the policy's weights .*lora_B"):
         check_policy_weights(policy, reference)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import PretrainedConfig
 
 from preflow.config import Recipe
@@ -27,6 +28,30 @@ def test_an_adapter_names_its_base_as_the_recipe_does(prepared: Run, tmp_path: P
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == "owner/name"
     assert str(prepared.base.path) not in json.dumps(config)
+
+
+@pytest.mark.parametrize("start", [True, "gaussian", "zero_a"])
+def test_a_fresh_adapter_changes_no_output_and_all_of_it_trains(prepared: Run, start: Any) -> None:
+    recipe = Recipe.model_validate({"strategy": "dpo", "model_name": "m", "init_lora_weights": start, "lora_r": 4})
+    assert recipe.dpo is not None
+    plain = load_weights(prepared.base.path, recipe, choose_precision(recipe))
+    ids = torch.arange(12)[None]
+    before = plain(input_ids=ids).logits
+    adapted = new_adapter(plain, recipe.dpo, recipe.seed)
+    after = adapted(input_ids=ids).logits
+    assert torch.equal(before, after)
+    parts = {letter: [p for n, p in adapted.named_parameters() if f".lora_{letter}." in n] for letter in "AB"}
+    zero, drawn = ("A", "B") if start == "zero_a" else ("B", "A")
+    assert not any(bool(part.any()) for part in parts[zero])
+    assert all(bool(part.any()) for part in parts[drawn])
+    for step in range(2):  # the part at zero moves first; with it the other one has a gradient
+        adapted.zero_grad()
+        adapted(input_ids=ids, labels=ids).loss.backward()
+        moving = [part for letter in "AB" for part in parts[letter] if part.grad is not None and bool(part.grad.any())]
+        assert len(moving) == (len(parts["A"]) if step == 0 else 2 * len(parts["A"]))
+        with torch.no_grad():
+            for part in moving:
+                part.sub_(0.1 * part.grad)
 
 
 def adapting(model: ModelRef, targets: Any, **settings: Any) -> Recipe:

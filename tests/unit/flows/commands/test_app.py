@@ -19,7 +19,7 @@ from preflow.config import recipe_schema
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
     *("decide", "deploy", "doctor", "explain", "export", "init", "operate", "plan", "run", "schema"),
-    *("serve", "store", "submit", "sync", "ui", "validate", "worker"),
+    *("serve", "store", "submit", "sync", "tune", "ui", "validate", "worker"),
 ]
 
 

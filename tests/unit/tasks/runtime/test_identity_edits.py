@@ -8,11 +8,13 @@ import pytest
 from preflow.specs import STAGES
 from tests.unit.source_copies import LAUNCHED, STORE, SourceCopy
 
-TRAINING = {"sft", "dpo", "launched sft", "launched dpo"}
+TRAINING = {"sft", "tune", "dpo", "launched sft", "launched dpo"}
 #: What computes log-probs with a model, and the store of these.
 SCORING = {"reference", "launched reference", "evaluate", STORE}
 MODEL = TRAINING | SCORING
 DPO = {"dpo", "launched dpo"}
+#: DPO and the range test of its learning rate, which trains alike but keeps nothing.
+PAIRS = DPO | {"tune"}
 SFT = {"sft", "launched sft"}
 REFERENCE = {"reference", "launched reference"}
 ALL = {*STAGES, *LAUNCHED, STORE}
@@ -39,7 +41,7 @@ HITS = {
     "a constant of the estimates": ("preflow/estimates/flops.py", "2 * ", "3 * "),
     "a function of the estimates": ("preflow/estimates/memory.py", "return ", "return 0 and "),
     "a check of settings": ("preflow/config", "if self.max_steps == 0:", "if self.max_steps == -7:"),
-    "an advice": ("preflow/config", "rate > 1e-6", "rate > 1e-7"),
+    "an advice": ("preflow/config", "if rate > high", "if rate >= high"),
     "a check of a launch": ("preflow/config", 'precision != "no"', 'precision == "fp16"'),
     "another packaged model's pin": ("preflow/models/packaged.py", "sha256=", 'sha256="0" + '),
     "the export of a model": ("preflow/models/merge.py", "return ", "return None or "),
@@ -81,8 +83,8 @@ MISSES = {
     "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING | DPO),
     "a limit of the start-up checks": ("preflow/maths", "torch.float32: Limits(", "torch.float32: Limits(2 * ", DPO),
     "the KL of an evaluation": ("preflow/maths", "p * (log_p - log_q)", "p * log_p", {"evaluate"}),
-    "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", DPO),
-    "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", DPO),
+    "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", PAIRS),
+    "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", PAIRS),
     "an interval": (
         "preflow/maths",
         "(1 + confidence) / 2)",
@@ -121,7 +123,7 @@ MISSES = {
         {"validate", "lengths", "evaluate"} | SFT | REFERENCE | DPO,
     ),
     "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
-    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - DPO - {STORE}),
+    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - PAIRS - {STORE}),
     "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL),
     "a precision": (
         "preflow/models/precision.py",
@@ -138,7 +140,7 @@ MISSES = {
     "a merged adapter": ("preflow/models/cpu/lora_linear.py", "return ", "return 2 * ", MODEL),
     "a training's arguments": ("preflow/training", '"logging_nan_inf_filter": False', '"fp16": True', TRAINING),
     "the order of rows": ("preflow/training", "1_000_003", "1_000_033", TRAINING),
-    "what makes memory smaller": ("preflow/training", "_FEW_TOKENS = 16", "_FEW_TOKENS = 8", TRAINING),
+    "what makes memory smaller": ("preflow/training", "_FEW_TOKENS = 16", "_FEW_TOKENS = 8", TRAINING - {"tune"}),
     "what a number is ruined by": (
         "preflow/training",
         "_KNOWING = 0.9",
@@ -146,14 +148,14 @@ MISSES = {
         TRAINING,
     ),
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
-    "what is measured of a training": ("preflow/dpo", "= 512", "= 256", DPO),
-    "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", DPO),
+    "what is measured of a training": ("preflow/dpo", "= 512", "= 256", PAIRS),
+    "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", PAIRS),
     "the start-up checks": ("preflow/dpo", "used <= 1", "used <= 2", DPO),
     "the pairs that DPO reads": (
         "preflow/logprobs/scored_pairs.py",
         "pa.float32()",
         "pa.float16()",
-        DPO | REFERENCE | {"evaluate"},
+        PAIRS | REFERENCE | {"evaluate"},
     ),
     "the sum of a stored value": ("preflow/logprobs/fill.py", "[sum(row) for", "[max(row) for", SCORING | DPO),
     "the key of a stored value": ("preflow/logprobs", '"inference_mode", ', "", REFERENCE | DPO | {"evaluate"}),
@@ -168,14 +170,14 @@ MISSES = {
         "tasks/runtime/processes.py",
         " work(spec, out, observer)\n",
         " pass\n",
-        TRAINING,
+        TRAINING - {"tune"},
     ),
     "what is done beside a launch": ("tasks/runtime/processes.py", "filled=distributed", "filled=True", REFERENCE),
     "what is tried with smaller batches": (
         "tasks/runtime/processes.py",
         "spec.recipe, stage, l",
         "None, stage, l",
-        TRAINING,
+        TRAINING - {"tune"},
     ),
     "what every rank does": ("preflow/stages/worker.py", "Path(out)", "Path(out).parent", set(LAUNCHED)),
     "what an error is caught as": (

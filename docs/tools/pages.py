@@ -273,7 +273,9 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_value(each)}" for key, each in value.items()) + "}"
-    return {None: "null", True: "true", False: "false", "": '""'}.get(value, str(value))
+    if isinstance(value, bool):  # not by a table: 1.0 equals True, and would be its key
+        return str(value).lower()
+    return {None: "null", "": '""'}.get(value, str(value))
 
 
 def _type(annotation: Any) -> str:

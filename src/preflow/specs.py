@@ -147,10 +147,10 @@ class TuneSpec(Frozen):
     sft: Artifact | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in: of the reference, the training pairs alone."""
+        """Digests of what goes in: of the reference, the pairs that no report is about."""
         return {
             "base": self.base.digest,
-            "reference": self.reference.digests_of("train.parquet"),
+            "reference": self.reference.digests_of("train.parquet", "validation.parquet"),
             "sft": self.sft and self.sft.digest,
         }
 

@@ -242,7 +242,8 @@ class DpoSettings(TrainingSettings):
     range_test_steps: int = Field(default=20, ge=2)
     """Optimizer steps of the range test at each learning rate, on the same pairs."""
     range_test_pairs: int = Field(default=64, ge=2)
-    """Training pairs, at most a fifth of all, that the range test keeps aside to measure margins and KL on."""
+    """Validation pairs on which the range test measures margins and KL; without ``validation_split``, training pairs
+    that it keeps aside, at most a fifth of all."""
     range_test_kl: float = Field(default=2.0, gt=0)
     """Most KL from the reference, in nats per response, that the whole training may be expected to reach at the rate
     that the range test chooses."""

@@ -10,6 +10,7 @@ from preflow.config.training import DpoSettings
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.dpo.rate_choice import WARMUP, TriedRate, choose_rate, tried_rates, whole_kl
 from preflow.dpo.start import load_start
+from preflow.dpo.start_checks import sample
 from preflow.dpo.trainer import logits, make_trainer, token_scores
 from preflow.errors import NonFiniteLossError
 from preflow.evaluation.figures import draw_range_test
@@ -29,7 +30,8 @@ CHOICE = "choice.json"
 def run_tune(spec: TuneSpec, out: Path, observer: Observer) -> None:
     """Train for a few steps at each of a few rates, from the same start on the same pairs, and choose one of them.
 
-    Margins and KL are measured on training pairs that are kept aside, so no pair of the report decides. Writes
+    Margins and KL are measured on the validation pairs, or without such on training pairs that are kept aside: no pair
+    of the report decides. Writes
     ``choice.json`` (the chosen rate, why, and what each rate came to), ``figures/range_test.png`` and ``metrics.json``.
     A killed call finds the rates that were tried before.
     """
@@ -37,6 +39,10 @@ def run_tune(spec: TuneSpec, out: Path, observer: Observer) -> None:
     assert settings is not None, "run_tune needs a recipe with a DPO section"
     pairs = list(read_pairs(spec.reference.file("train.parquet")))
     trained, aside = shares(pairs, settings)
+    validation = spec.reference.file("validation.parquet")
+    if validation.is_file():
+        rows = steps_rows(settings)
+        trained, aside = by_prompt(pairs)[:rows], sample(read_pairs(validation), settings.range_test_pairs)
     rates, tried = tried_rates(settings, spec.recipe.tuning), list[TriedRate]()
     for number, rate in enumerate(rates, start=1):
         observer.progress(number - 1, len(rates), "tune: learning rates")
@@ -58,14 +64,20 @@ def run_tune(spec: TuneSpec, out: Path, observer: Observer) -> None:
 
 def shares(pairs: list[ScoredPair], settings: DpoSettings) -> tuple[list[ScoredPair], list[ScoredPair]]:
     """Pairs to train on and pairs kept aside, in an order by the hash of the prompt: no prompt is among both."""
-    key = {id(pair): json_digest(list(pair.prompt_ids)) for pair in pairs}
-    order = sorted(pairs, key=lambda pair: key[id(pair)])
+    order = by_prompt(pairs)
     count = max(1, min(settings.range_test_pairs, int(_ASIDE * len(order))))
-    last = key[id(order[count - 1])]
-    aside = [pair for pair in order if key[id(pair)] <= last][:count]
-    rest = [pair for pair in order if key[id(pair)] > last]
-    rows = settings.range_test_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    return rest[:rows], aside
+    aside, rest = order[:count], order[count:]
+    return [pair for pair in rest if pair.prompt_ids != aside[-1].prompt_ids][: steps_rows(settings)], aside
+
+
+def by_prompt(pairs: list[ScoredPair]) -> list[ScoredPair]:
+    """Pairs in the order of a hash of their prompt, those of one prompt together."""
+    return sorted(pairs, key=lambda pair: json_digest(list(pair.prompt_ids)))
+
+
+def steps_rows(settings: DpoSettings) -> int:
+    """Pairs that the range test trains on at each rate."""
+    return settings.range_test_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps
 
 
 def _remembered(

@@ -1,19 +1,20 @@
 """The range test: few steps at few rates on the same pairs, the same choice every time, also after a kill."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preflow.artifacts import build
-from preflow.logprobs.scored_pairs import ScoredPair
+from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
 from preflow.observer import Silent
 from preflow.specs import TuneSpec
 from preflow.stages import tune as stage
 from preflow.stages.tune import run_tune, shares
 from tests.fixtures.prepared_run import Run
-from tests.unit.support import COMMON, recipe_for
+from tests.unit.support import COMMON, recipe_for, write_pairs
 
 OTHER = {"range_test_steps": 3, "range_test_pairs": 5, "range_test_kl": 2.0, "range_test_rates": [1e-3]}
 FILES = ("choice.json", "metrics.json", "figures/range_test.png")
@@ -83,6 +84,20 @@ def test_no_prompt_is_both_trained_on_and_kept_aside(prepared: Run) -> None:
     assert len(trained) == 2 * 4  # steps times the effective batch
     assert not {pair.prompt_ids[0] for pair in trained} & {pair.prompt_ids[0] for pair in aside}
     assert shares(pairs[::-1], settings)[1] != []
+
+
+@pytest.mark.slow
+def test_validation_pairs_are_measured_where_there_are_any(prepared: Run, tmp_path: Path) -> None:
+    def with_validation(out: Path) -> None:
+        shutil.copytree(prepared.reference.path, out, dirs_exist_ok=True)
+        (out / "manifest.json").unlink()
+        write_pairs(out / "validation.parquet", list(read_pairs(out / "train.parquet"))[:3])
+
+    reference = build(tmp_path / "reference", with_validation)
+    spec = spec_of(prepared, range_test_rates=[1e-4]).model_copy(update={"reference": reference})
+    choice = build(tmp_path / "choice", lambda out: run_tune(spec, out, Silent())).load("choice.json")
+    assert choice["pairs_aside"] == 3
+    assert spec.inputs() != spec_of(prepared, range_test_rates=[1e-4]).inputs()
 
 
 def test_the_choice_does_not_depend_on_the_rate_that_the_recipe_has(prepared: Run) -> None:

@@ -1,7 +1,6 @@
 """Generated responses: sampled ones with their KL divergence, and greedy answers for the summary."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from preflow.data.rows import Message, Source, content_id, first_user_turn
 from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import prompt_with_room
 from preflow.data.validated import load_demonstrations, load_pairs
+from preflow.evaluation.answers import Decoding, Prompt, kept_answers
 from preflow.evaluation.models import ModelSet
 from preflow.maths.clusters import cluster_count, cluster_numbers
 from preflow.maths.divergence import kl_divergence
@@ -27,23 +27,6 @@ from preflow.specs import EvaluateSpec
 _ANSWERS = 3
 #: Logits of a policy that are held at once: 128 MB in float32.
 _LOGITS_HELD = 32 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt to answer.
-
-    Attributes:
-        text: Its last user turn, for display.
-        ids: P token ids, the generation prompt included.
-        id: Content id of all its turns; empty where it is no held-out one.
-        cluster: What held-out prompts with the same first user turn share (``splits.cluster_key``).
-    """
-
-    text: str
-    ids: list[int]
-    id: str = ""
-    cluster: str = ""
 
 
 def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt], list[str]]:
@@ -103,9 +86,7 @@ def answer_report(
     results: dict[str, dict[str, Any]] = {name: {} for name in models.names}
     clusters = cluster_numbers(prompt.cluster or place for place, prompt in enumerate(prompts))
     for index, name in enumerate(models.names if prompts else []):
-        models.use(name)  # loading an adapter draws random numbers, so it comes before the seed
-        torch.manual_seed(seed)
-        rows = _sampled(models, name, prompts, settings, observer)
+        rows = sampled(models, name, prompts, settings, seed, observer)
         ended = [response[-1] in models.renderer.end_ids for _, response in rows]
         results[name]["response_tokens"] = float(np.mean([len(response) for _, response in rows]))
         results[name]["cut_share"] = 1 - sum(ended) / len(ended)
@@ -119,11 +100,19 @@ def samples(
     models: ModelSet, held_out: list[Prompt], settings: EvaluationSettings, observer: Observer
 ) -> list[dict[str, Any]]:
     """Greedy answers of every model to the recipe's sample prompts, filled up to three with held-out ones."""
-    own = [Prompt(text, models.renderer.prompt_ids([Message("user", text)])) for text in settings.sample_prompts]
+    own = [
+        Prompt(text, models.renderer.prompt_ids([Message("user", text)]), content_id([Message("user", text)]))
+        for text in settings.sample_prompts
+    ]
     prompts = own + evenly_spaced(held_out, max(0, _ANSWERS - len(own)))
     answers: dict[str, list[str]] = {}
+    decoding = Decoding(None, settings.max_new_tokens, len(prompts))
     for name in models.names if prompts else []:
-        batch = generate(models, name, [prompt.ids for prompt in prompts], settings.max_new_tokens, sample=False)
+
+        def greedy(name: str = name) -> list[list[int]]:
+            return generate(models, name, [prompt.ids for prompt in prompts], settings.max_new_tokens, sample=False)
+
+        batch = kept_answers(models, name, prompts, decoding, greedy)
         answers[name] = [str(models.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in batch]
         observer.progress(len(answers), len(models.names), "evaluate: sample answers")
     return [
@@ -165,6 +154,21 @@ def generate(
     with models.precision.autocast():
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     return [_until_end(row, ends) for row in output[:, width:].tolist()]
+
+
+def sampled(
+    models: ModelSet, name: str, prompts: list[Prompt], settings: EvaluationSettings, seed: int, observer: Observer
+) -> list[PromptResponse]:
+    """Prompts with one model's sampled answers (temperature 1), which are kept for every later use."""
+
+    def answer() -> list[list[int]]:
+        models.use(name)  # loading an adapter draws random numbers, so it comes before the seed
+        torch.manual_seed(seed)
+        return [list(response) for _, response in _sampled(models, name, prompts, settings, observer)]
+
+    decoding = Decoding(seed, settings.max_new_tokens, settings.generation_batch_size)
+    answers = kept_answers(models, name, prompts, decoding, answer)
+    return [(prompt.ids, ids) for prompt, ids in zip(prompts, answers, strict=True)]
 
 
 def _sampled(

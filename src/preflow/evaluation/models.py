@@ -1,10 +1,12 @@
 """The models of a run, used in turn, with as few copies of the base weights as possible."""
 
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
 from preflow.data.tokens.chat_template import Renderer
+from preflow.logprobs.identity import ReferenceIdentity, identify
 from preflow.models.cpu.lora_linear import fuse_lora
 from preflow.models.loading import LanguageModel, attach_adapter, is_adapter, load_tokenizer, load_weights
 from preflow.models.precision import choose_precision
@@ -21,10 +23,13 @@ class ModelSet:
         self.precision = choose_precision(spec.recipe)
         self.tokenizer = load_tokenizer(spec.base, spec.recipe)
         self.renderer = Renderer(self.tokenizer, spec.recipe.rendering)
+        self._trained: dict[str, Path] = {}
         self._folders: dict[str, Path | None] = {"base": Path(spec.base.adapter) if spec.base.adapter else None}
         for name, artifact in (("sft", spec.sft), ("dpo", spec.dpo)):
             if artifact is not None:
-                self._folders[name] = artifact.file("model")
+                self._folders[name] = self._trained[name] = artifact.file("model")
+        #: Rows of every answer that a model has given, by its name.
+        self.answered: dict[str, list[dict[str, Any]]] = {}
         self._full: dict[str, LanguageModel] = {}
         self._shared: LanguageModel | None = None
 
@@ -32,6 +37,10 @@ class ModelSet:
     def names(self) -> list[str]:
         """The models in order of training; the last is the run's result."""
         return list(self._folders)
+
+    def identity(self, name: str) -> ReferenceIdentity:
+        """One model as the stores name it: by its weights, its precision and the code that runs it."""
+        return identify(self._base, self._trained.get(name), self._recipe, self.precision)
 
     def use(self, name: str) -> LanguageModel:
         """One model, in evaluation mode. Valid until the next call: models share the device or the base weights."""

@@ -33,7 +33,8 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
 
     Writes ``evaluation.json`` (per model and measure: value and interval), ``samples.json`` (prompts with every model's
     answer), ``pairs.json`` (per held-out pair: its content id and its prompt's, its cluster, its source and each
-    model's log-probs), ``figures/`` and ``metrics.json``.
+    model's log-probs), ``answers/`` (per model every answer: prompt, its id and cluster, text, tokens, whether it
+    finished, seed, none for a greedy answer, and the model's digest), ``figures/`` and ``metrics.json``.
     """
     pairs = list(read_pairs(spec.reference.file("eval.parquet"))) if spec.reference is not None else []
     rows = {row.id: row for row in load_pairs(spec.data, "eval")} if pairs else {}
@@ -62,6 +63,9 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     _warn(spec, report)
     write_json(out / "evaluation.json", report)
     write_json(out / "samples.json", samples(models, held_out, settings, observer))
+    (out / "answers").mkdir(exist_ok=True)
+    for name, rows_of_model in models.answered.items():
+        write_json(out / "answers" / f"{name}.json", rows_of_model)
     write_json(out / "pairs.json", _per_pair(pairs, rows, scores))
     log = spec.dpo.load("training.json") if spec.dpo is not None else []
     beta = spec.recipe.dpo.beta if spec.recipe.dpo is not None else 1.0

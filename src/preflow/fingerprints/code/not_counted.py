@@ -4,6 +4,7 @@
 #: it uses of its own module counts.
 NOT_COUNTED = {
     "preflow.config": "settings count by their values, their methods where code reads an attribute of that name",
+    "preflow.comparison": "compares finished runs",
     "preflow.specs": "specifications count by their values, their methods as those of settings",
     "preflow.errors": "classes without behaviour; their names and bases count where code names them",
     "preflow.estimates": "estimates are shown and decide nothing",

@@ -18,7 +18,7 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("decide", "deploy", "doctor", "explain", "export", "init", "operate", "plan", "run", "schema"),
+    *("compare", "decide", "deploy", "doctor", "explain", "export", "init", "operate", "plan", "run", "schema"),
     *("serve", "store", "submit", "sync", "tune", "ui", "validate", "worker"),
 ]
 

@@ -1,0 +1,112 @@
+"""Finished runs with what their evaluations kept, for comparing them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from preflow.artifacts import MANIFEST, Artifact, verify
+from preflow.comparison.kept_run import KeptRun
+from preflow.environment import mlflow_uri
+from preflow.errors import ArtifactError, ConfigError
+from preflow.redaction import without_login
+from tasks.tracking.client import client
+
+CHAMPION = "champion"
+_FINISHED = "attributes.status = 'FINISHED'"
+
+
+def evaluated_runs(name: str, run_ids: Sequence[str], last: int) -> list[KeptRun]:
+    """Finished runs of a recipe, the newest first.
+
+    Args:
+        name: The recipe's name.
+        run_ids: MLflow ids of pipeline runs, or the beginnings of ids; the ``last`` newest ones where none are given.
+        last: How many of the newest.
+
+    Raises:
+        ConfigError: There is no such run, or it kept no evaluation.
+        ArtifactError: The artifact of an evaluation is neither in the store nor in MLflow, or is damaged.
+    """
+    store = client()
+    experiment = store.get_experiment_by_name(name)
+    found = _pipelines(store, experiment.experiment_id) if experiment is not None else []
+    if run_ids:
+        found = [_one(found, run_id, name) for run_id in dict.fromkeys(run_ids)]
+    if not found:
+        raise ConfigError(
+            f"MLflow at {without_login(mlflow_uri())} has no finished run of the recipe '{name}': run it first "
+            "(preflow run RECIPE)"
+        )
+    return [_kept(store, run) for run in (found if run_ids else found[:last])]
+
+
+def champion_run(model: str) -> str | None:
+    """The pipeline run of a registered model's champion; none where there is no champion."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client().get_model_version_by_alias(model, CHAMPION)
+    except MlflowException:
+        return None
+    return str(version.run_id)
+
+
+def log_comparison(run_id: str, files: Sequence[Path]) -> None:
+    """Keep a comparison's files with a run."""
+    for file in files:
+        client().log_artifact(run_id, str(file), "comparison")
+
+
+def _pipelines(store: Any, experiment: str) -> list[Any]:
+    order = ["attributes.start_time DESC"]
+    return list(store.search_runs([experiment], f"tags.kind = 'pipeline' and {_FINISHED}", order_by=order))
+
+
+def _one(found: Sequence[Any], run_id: str, name: str) -> Any:
+    """The run that an id, or the beginning of one, names.
+
+    Raises:
+        ConfigError: None, or several.
+    """
+    named = [run for run in found if str(run.info.run_id).startswith(run_id)]
+    if len(named) != 1:
+        raise ConfigError(
+            f"{run_id} is the beginning of {len(named)} ids of finished runs of the recipe '{name}': expected one. "
+            "MLflow's runs table shows ids"
+        )
+    return named[0]
+
+
+def _kept(store: Any, run: Any) -> KeptRun:
+    run_id = str(run.info.run_id)
+    mine = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.stage = 'evaluate' and {_FINISHED}"
+    stages = store.search_runs([run.info.experiment_id], mine, max_results=1)
+    if not stages:
+        raise ConfigError(f"run {run_id} has no finished evaluation: expected the id of a finished pipeline run")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
+    recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
+    name = run.data.tags.get("mlflow.runName", run_id)
+    return KeptRun.of(run_id, str(name), recipe, _evaluation(store, stages[0]))
+
+
+def _evaluation(store: Any, stage: Any) -> Artifact:
+    """The artifact of an evaluation: from the store, else the copy in MLflow, held to its digest.
+
+    Raises:
+        ArtifactError: It is in neither, or is another.
+    """
+    tags = stage.data.tags
+    folder = Path(tags["artifact_path"])
+    if not (folder / MANIFEST).is_file():
+        origin = str(tags.get("cached_from", stage.info.run_id))
+        folder = Path(store.download_artifacts(origin, ""))
+    artifact = verify(folder)
+    if artifact.digest != tags["artifact_digest"]:
+        raise ArtifactError(
+            f"{folder} is not the evaluation that MLflow records: its digest is {artifact.digest}, expected "
+            f"{tags['artifact_digest']}. Run the recipe again"
+        )
+    return artifact

@@ -144,3 +144,11 @@ def quiet_quantization(*, asked: bool = False) -> None:
         asked: Whether the recipe quantizes: then nothing is hidden.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.NOTSET if asked else logging.ERROR)
+
+
+def trusted_judges() -> frozenset[str]:
+    """Functions that recipes may name as judges: ``PREFLOW_TRUSTED_JUDGES=module:name,module:name``.
+
+    A function of a recipe runs with the rights of this process, so who runs it names them, not the recipe.
+    """
+    return frozenset(filter(None, map(str.strip, os.environ.get("PREFLOW_TRUSTED_JUDGES", "").split(","))))

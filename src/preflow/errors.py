@@ -26,6 +26,8 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
+    ├── JudgeError (RuntimeError)               a judge that cannot be used
+    │   └── JudgeUnreachableError               its address does not answer, or refuses
     ├── MachineError (OSError)                  disk, folder or file handles are refused
     ├── TrackingError (RuntimeError)            MLflow does not answer
     ├── NotificationError (RuntimeError)        a notification cannot be sent
@@ -148,6 +150,14 @@ class AdapterDtypeError(ProofError):
 
 class NothingTrainableError(ProofError):
     """No parameter of the policy would be changed by training."""
+
+
+class JudgeError(PreflowError, RuntimeError):
+    """A judge that cannot be used."""
+
+
+class JudgeUnreachableError(JudgeError):
+    """A judge's address does not answer, or refuses."""
 
 
 class MachineError(PreflowError, OSError):

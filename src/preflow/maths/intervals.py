@@ -27,7 +27,7 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     Raises:

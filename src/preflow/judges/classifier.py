@@ -1,0 +1,109 @@
+"""A judge that is a local reward model: a sequence classifier with one logit, which scores each answer alone.
+
+It compares scores, so that the order of the answers changes nothing. Two traps are closed: where the model's pad token
+is not the tokenizer's, a batch reads the score at the wrong token without a warning, so the model is given the
+tokenizer's; and before the first score, some rows are scored alone and in a batch, and must agree.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from preflow.config.judge import JudgeSettings
+from preflow.errors import JudgeError
+from preflow.fingerprints.files import file_digest, json_digest
+from preflow.judges.verdict import Comparison, Outcome, Verdict
+
+_PROOF_ROWS = 8
+#: Largest difference of a score alone and in a batch, in logits.
+_TOLERANCE = 1e-3
+
+
+class ClassifierJudge:
+    """Scores prompt and answer under the model's own chat template; the higher score wins."""
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        """Load the model in float32 from a folder with safetensors.
+
+        Raises:
+            JudgeError: The folder holds no such model.
+        """
+        folder = Path(settings.model)
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise JudgeError(
+                f"evaluation.judge.model is {settings.model}: expected a folder with a sequence classifier in "
+                "safetensors"
+            )
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+        ).eval()
+        if self._model.config.num_labels != 1:
+            raise JudgeError(
+                f"the classifier {settings.model} has {self._model.config.num_labels} outputs: expected one, the score "
+                "of an answer"
+            )
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._batch = settings.batch_size
+        self._digest = json_digest([[path.name, file_digest(path)] for path in weights])
+        self._proven = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The digest of its weights and its chat template."""
+        return {"kind": "classifier", "weights": self._digest, "template": self._tokenizer.chat_template}
+
+    def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+        """See ``Judge``.
+
+        Raises:
+            JudgeError: The model scores a row differently in a batch than alone.
+        """
+        texts = list(
+            dict.fromkeys(text for one in asked for text in ((one.prompt, one.first), (one.prompt, one.second)))
+        )
+        if not self._proven and texts:
+            self._prove(texts[:_PROOF_ROWS])
+        scores: dict[tuple[str, str], float] = {}
+        for begin in range(0, len(texts), self._batch):
+            part = texts[begin : begin + self._batch]
+            scores.update(zip(part, self.scores(part), strict=True))
+        for number, one in enumerate(asked):
+            first, second = scores[one.prompt, one.first], scores[one.prompt, one.second]
+            outcome = Outcome.TIE if first == second else Outcome.FIRST if first > second else Outcome.SECOND
+            yield number, Verdict(outcome, f"{first:.4f} against {second:.4f}")
+
+    def scores(self, texts: Sequence[tuple[str, str]]) -> list[float]:
+        """The score of each prompt with its answer, N of them, in logits."""
+        batch = self._tokenizer(
+            [self._rendered(*text) for text in texts],
+            padding=True,
+            truncation=True,
+            add_special_tokens=False,
+            return_tensors="pt",
+            padding_side="right",
+        )
+        with torch.inference_mode():
+            return [float(score) for score in self._model(**batch).logits[:, 0]]
+
+    def _rendered(self, prompt: str, answer: str) -> str:
+        if not self._tokenizer.chat_template:
+            return f"{prompt}\n\n{answer}"
+        chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        return str(self._tokenizer.apply_chat_template(chat, tokenize=False))
+
+    def _prove(self, texts: Sequence[tuple[str, str]]) -> None:
+        together, alone = self.scores(texts), [self.scores([text])[0] for text in texts]
+        worst = max(abs(a - b) for a, b in zip(together, alone, strict=True))
+        if worst > _TOLERANCE:
+            raise JudgeError(
+                f"the classifier scores a row by {worst:.2g} differently in a batch than alone: expected at most "
+                f"{_TOLERANCE:g}. Set pad_token_id of its configuration to its tokenizer's"
+            )
+        self._proven = True

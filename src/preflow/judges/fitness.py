@@ -1,0 +1,116 @@
+"""The test of a judge on pairs whose better side people have named, in both orders, before its verdicts count."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preflow.config.judge import JudgeSettings
+from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
+from preflow.judges.verdict_store import judge_all
+from preflow.maths.intervals import Interval, wilson
+from preflow.maths.win_rate import BothOrders, fit_length, length_difference
+
+_VALUES = {Outcome.FIRST: 1.0, Outcome.TIE: 0.5, Outcome.SECOND: 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Comparisons judged in both orders.
+
+    Attributes:
+        orders: How the first answers of the comparisons fared, those with two readable verdicts.
+        readable: Their numbers among all comparisons.
+        verdicts: Both verdicts of every comparison: as asked, and swapped.
+    """
+
+    orders: BothOrders
+    readable: np.ndarray[Any, np.dtype[np.int64]]
+    verdicts: list[tuple[Verdict, Verdict]]
+
+    @property
+    def unreadable(self) -> int:
+        """Comparisons of which a reply could not be read."""
+        return len(self.verdicts) - int(self.readable.size)
+
+
+def judge_both_orders(
+    judge: Judge, asked: Sequence[Comparison], folder: Path, progress: Callable[[int, int], None]
+) -> Judged:
+    """Judge every comparison as it is and swapped; arguments as of ``judge_all``."""
+    swapped = [comparison.swapped() for comparison in asked]
+    verdicts = judge_all(judge, [*asked, *swapped], folder, progress)
+    both = list(zip(verdicts[: len(asked)], verdicts[len(asked) :], strict=True))
+    readable = [n for n, pair in enumerate(both) if all(v.outcome is not Outcome.UNREADABLE for v in pair)]
+    first = [_VALUES[both[n][0].outcome] for n in readable]
+    second = [1 - _VALUES[both[n][1].outcome] for n in readable]
+    return Judged(BothOrders(np.array(first), np.array(second)), np.array(readable, dtype=np.int64), both)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """How well a judge agrees with people, and whether its verdicts count.
+
+    Attributes:
+        pairs: Pairs with two readable verdicts.
+        unreadable: Pairs without.
+        accuracy: Share of verdicts for the side that people chose (a tie is half right), with Wilson's interval for as
+            many trials as there are pairs.
+        consistency: Share of pairs with the same verdict in both orders.
+        first_share: Share of one-sided verdicts for the answer shown first; 0.5 is no bias.
+        length_slope: Effect of relative length on the log-odds of a verdict; None where it cannot be told.
+        reason: Why it is unfit; empty where it is fit.
+    """
+
+    pairs: int
+    unreadable: int
+    accuracy: Interval | None
+    consistency: float | None
+    first_share: float | None
+    length_slope: float | None
+    reason: str
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether its verdicts count."""
+        return not self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        accuracy = self.accuracy and self.accuracy.to_json()
+        names = ("pairs", "unreadable", "consistency", "first_share", "length_slope", "reason")
+        return {"accuracy": accuracy, **{name: getattr(self, name) for name in names}, "fit": self.is_fit}
+
+
+def fitness_of(
+    judged: Judged, lengths: Sequence[tuple[int, int]], settings: JudgeSettings, confidence: float
+) -> Fitness:
+    """Whether a judge is fit, from its verdicts on human pairs whose chosen answer came first.
+
+    Args:
+        judged: Its verdicts.
+        lengths: Tokens of the chosen and of the rejected response of every pair, N of them.
+        settings: Its limits.
+        confidence: Coverage of the interval.
+    """
+    orders, count = judged.orders, int(judged.readable.size)
+    if count == 0:
+        return Fitness(0, judged.unreadable, None, None, None, None, "no reply could be read on held-out human pairs")
+    accuracy = wilson(float(orders.scores.sum()), count, confidence)
+    chosen, rejected = (np.array([lengths[n][side] for n in judged.readable], dtype=np.int64) for side in (0, 1))
+    fitted = fit_length(orders.scores, length_difference(chosen, rejected))
+    reason = ""
+    if accuracy.low <= settings.min_accuracy:
+        reason = (
+            f"it agrees with people on {accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}] of {count} "
+            f"held-out pairs: expected a lower bound above {settings.min_accuracy:g}"
+        )
+    elif orders.consistency < settings.min_consistency:
+        reason = (
+            f"its verdict stays the same in both orders on {orders.consistency:.2f} of {count} held-out pairs: "
+            f"expected at least {settings.min_consistency:g}"
+        )
+    slope = None if fitted is None else fitted[1]
+    return Fitness(count, judged.unreadable, accuracy, orders.consistency, orders.first_share, slope, reason)

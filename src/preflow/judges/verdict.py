@@ -1,0 +1,62 @@
+"""What a judge is asked, what it says, and the protocol that every kind of judge follows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from preflow.fingerprints.files import json_digest
+
+
+class Outcome(StrEnum):
+    """What a judge says of two answers, by the place in which they were shown."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+    UNREADABLE = "unreadable"
+    """The reply names no outcome: it is counted, and is never a tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two answers to one prompt, in the order in which a judge is shown them.
+
+    Attributes:
+        prompt: What was asked, as text.
+        first: The answer that is shown first.
+        second: The other one.
+    """
+
+    prompt: str
+    first: str
+    second: str
+
+    def swapped(self) -> "Comparison":
+        """The same answers in the other order."""
+        return Comparison(self.prompt, self.second, self.first)
+
+    def digest(self) -> str:
+        """SHA-256 of the three texts."""
+        return json_digest([self.prompt, self.first, self.second])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's verdict with its own words, cut."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+class Judge(Protocol):
+    """One kind of judge."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides a verdict besides the texts, as JSON: what is stored is found by it."""
+        ...
+
+    def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+        """Each comparison's number and verdict, as soon as it is there, in any order."""
+        ...

@@ -1,0 +1,46 @@
+"""Verdicts kept by what was judged, row by row, so that nothing is asked twice and a kill loses what was on its way."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from preflow.fingerprints.files import json_digest
+from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
+
+_TABLE = "create table if not exists verdict (comparison text primary key, outcome text, reason text)"
+#: Seconds to wait for another process that writes.
+_WAIT = 60.0
+
+
+def judge_all(
+    judge: Judge, asked: Sequence[Comparison], folder: Path, progress: Callable[[int, int], None]
+) -> list[Verdict]:
+    """A verdict for each comparison: stored ones are read, the others asked for once each, and stored.
+
+    Args:
+        judge: Who is asked.
+        asked: N comparisons.
+        folder: Where verdicts are kept, one file for each judge.
+        progress: Told how many of how many distinct comparisons have their verdict.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{json_digest(judge.identity)}.sqlite"
+    keys = [comparison.digest() for comparison in asked]
+    distinct = dict(zip(keys, asked, strict=True))
+    with closing(sqlite3.connect(file, timeout=_WAIT)) as store:
+        with store:
+            store.execute(_TABLE)
+        known = {
+            key: Verdict(Outcome(outcome), reason)
+            for key, outcome, reason in store.execute("select comparison, outcome, reason from verdict")
+            if key in distinct
+        }
+        missing = [key for key in distinct if key not in known]
+        for number, verdict in judge.verdicts([distinct[key] for key in missing]):
+            key = missing[number]
+            with store:
+                store.execute("insert or replace into verdict values (?, ?, ?)", (key, verdict.outcome, verdict.reason))
+            known[key] = verdict
+            progress(len(known), len(distinct))
+    return [known[key] for key in keys]

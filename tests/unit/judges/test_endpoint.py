@@ -1,0 +1,161 @@
+"""A judge behind an address, with planted behaviours."""
+
+from pathlib import Path
+
+import pytest
+
+from preflow.config.judge import JudgeSettings
+from preflow.errors import JudgeError, JudgeUnreachableError
+from preflow.judges.endpoint import EndpointJudge
+from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
+from preflow.judges.verdict import Comparison, Outcome
+from tests.fixtures.judge_server import Behaviour, JudgeServer, always_first, flipped, longer_wins, oracle
+
+KEY = "sk-planted-3141592653589793"
+
+
+def settings(address: str, **changes: object) -> JudgeSettings:
+    given = {"kind": "endpoint", "model": "judge-1", "base_url": address, "timeout": 10, **changes}
+    return JudgeSettings.model_validate(given)
+
+
+def pairs(count: int) -> list[Comparison]:
+    """Human pairs, the chosen answer first: it is the longer one in every second pair."""
+    return [
+        Comparison(f"What is {n}?", f"GOOD {'word ' * (5 + n % 2 * 6)}{n}", f"BAD {'word ' * (11 - n % 2 * 6)}{n}")
+        for n in range(count)
+    ]
+
+
+def lengths(asked: list[Comparison]) -> list[tuple[int, int]]:
+    return [(len(one.first.split()), len(one.second.split())) for one in asked]
+
+
+def judged(server: JudgeServer, folder: Path, count: int = 40, **changes: object) -> Judged:
+    judge = EndpointJudge(settings(server.address, **changes))
+    return judge_both_orders(judge, pairs(count), folder, lambda done, of: None)
+
+
+def fitness(behaviour: Behaviour, folder: Path, count: int = 100) -> Fitness:
+    with JudgeServer(behaviour).running() as server:
+        found = judged(server, folder, count)
+        return fitness_of(found, lengths(pairs(count)), settings(server.address), 0.95)
+
+
+def test_a_judge_that_always_says_the_first_is_unfit(tmp_path: Path) -> None:
+    found = fitness(always_first, tmp_path)
+    assert found.accuracy is not None
+    assert found.accuracy.value == 0.5
+    assert (found.consistency, found.first_share, found.is_fit) == (0, 1, False)
+    assert "agrees with people on 0.50" in found.reason
+
+
+def test_a_judge_that_likes_length_is_unfit_where_length_says_nothing(tmp_path: Path) -> None:
+    found = fitness(longer_wins, tmp_path)
+    assert found.accuracy is not None
+    assert found.accuracy.value == 0.5
+    assert found.consistency == 1
+    assert not found.is_fit
+
+
+def test_an_oracle_that_errs_on_a_tenth_of_its_calls_is_fit(tmp_path: Path) -> None:
+    found = fitness(flipped(0.1, oracle), tmp_path)
+    assert found.accuracy is not None
+    assert found.accuracy.low < 0.9 < found.accuracy.high
+    assert found.is_fit
+
+
+def test_a_consistent_judge_is_asked_for(tmp_path: Path) -> None:
+    """A quarter of its calls are wrong, so that 6 of 16 pairs have different verdicts in the two orders."""
+    asked = pairs(100)
+    with JudgeServer(flipped(0.25, oracle)).running() as server:
+        found = fitness_of(
+            judged(server, tmp_path, 100), lengths(asked), settings(server.address, min_consistency=0.9), 0.95
+        )
+    assert found.accuracy is not None
+    assert found.accuracy.low > 0.5
+    assert "the same in both orders" in found.reason
+
+
+def test_a_busy_server_costs_no_verdict(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as calm:
+        whole = judged(calm, tmp_path / "calm")
+    with JudgeServer(oracle).running() as busy:
+        busy.busy_every = 3
+        found = judged(busy, tmp_path / "busy")
+    assert busy.refused > 10
+    assert found.verdicts == whole.verdicts
+    assert found.orders.scores.tolist() == [1.0] * 40
+
+
+def test_what_cannot_be_read_is_counted_and_is_no_tie(tmp_path: Path) -> None:
+    def garbled(first: str, second: str) -> str:
+        return "C, if I may" if first.endswith(("7", "13")) else oracle(first, second)
+
+    with JudgeServer(garbled).running() as server:
+        found = judged(server, tmp_path)
+    assert found.unreadable == 5, "7, 13, 17, 27, 37 shown first"
+    assert found.readable.size + found.unreadable == 40
+    assert all(pair[0].outcome is not Outcome.TIE for pair in found.verdicts)
+
+
+def test_nothing_is_asked_twice_and_new_prompts_cost_two_calls_each(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 20)
+        assert server.calls == 40
+        judged(server, tmp_path, 20)
+        assert server.calls == 40
+        judged(server, tmp_path, 23)
+        assert server.calls == 46
+        judged(server, tmp_path, 23, criteria="Which is kinder?")
+        assert server.calls == 92, "another question is another judge"
+        judged(server, tmp_path, 23, concurrency=2, timeout=5)
+        assert server.calls == 92, "how it is asked changes no verdict"
+
+
+def test_what_was_judged_before_the_server_went_away_is_kept(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as server:
+        server.dies_after = 12
+        with pytest.raises(JudgeUnreachableError, match=r"answered 500 .* verdicts that are there are kept"):
+            judged(server, tmp_path, 20, retries=0, concurrency=1)
+        server.dies_after = None
+        judged(server, tmp_path, 20)
+    assert server.calls == 40
+
+
+def test_a_slow_judge_is_given_its_time(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as server:
+        server.seconds = 0.2
+        assert judged(server, tmp_path, 4).readable.size == 4
+        with pytest.raises(JudgeUnreachableError, match="does not answer"):
+            judged(server, tmp_path / "other", 4, timeout=0.05, retries=0)
+
+
+def test_an_address_that_is_away_is_one_sentence_without_its_login(tmp_path: Path) -> None:
+    judge = EndpointJudge(settings("http://anna:S3cretPw@127.0.0.1:9/v1", retries=0))
+    with pytest.raises(
+        JudgeUnreachableError, match=r"http://127\.0\.0\.1:9/v1/chat/completions does not answer"
+    ) as caught:
+        judge_both_orders(judge, pairs(1), tmp_path, lambda done, of: None)
+    assert "S3cretPw" not in str(caught.value)
+
+
+def test_the_key_is_sent_and_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 3, api_key_env="JUDGE_KEY")
+        assert {each["Authorization"] for each in server.headers} == {f"Bearer {KEY}"}
+        assert KEY not in str(EndpointJudge(settings(server.address, api_key_env="JUDGE_KEY")).identity)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def test_a_key_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(JudgeError, match="api_key_env names JUDGE_KEY, which is empty"):
+        EndpointJudge(settings("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"))
+
+
+def test_it_decodes_greedily(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 1)
+    assert {(body["temperature"], body["model"]) for body in server.bodies} == {(0, "judge-1")}

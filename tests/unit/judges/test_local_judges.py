@@ -1,0 +1,112 @@
+"""Judges without an address: functions and reward models."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from preflow.config.judge import JudgeSettings
+from preflow.errors import JudgeError
+from preflow.judges.choose import judge_of
+from preflow.judges.classifier import ClassifierJudge
+from preflow.judges.function import FunctionJudge
+from preflow.judges.verdict import Comparison, Outcome
+from tests.conftest import make_tokenizer
+
+
+def function(name: str) -> JudgeSettings:
+    return JudgeSettings(kind="function", model=name)
+
+
+def test_the_packaged_judge_of_courtesy_counts_its_words() -> None:
+    judge = judge_of(function("preflow.judges.packaged:courtesy"))
+    asked = [
+        Comparison("Where is it?", "Sorry, please wait.", "Wait for it."),
+        Comparison("Where is it?", "Wait for it.", "Sorry, please wait."),
+        Comparison("Where is it?", "Wait.", "Look."),
+    ]
+    assert [verdict.outcome for _, verdict in judge.verdicts(asked)] == [Outcome.FIRST, Outcome.SECOND, Outcome.TIE]
+
+
+def test_a_function_that_the_operator_does_not_name_is_not_called() -> None:
+    with pytest.raises(JudgeError, match="PREFLOW_TRUSTED_JUDGES=os:system"):
+        FunctionJudge(function("os:system"))
+
+
+def test_a_function_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_TRUSTED_JUDGES", "textwrap:absent, no_such_module:judge")
+    for name in ("textwrap:absent", "no_such_module:judge"):
+        with pytest.raises(JudgeError, match="cannot be imported"):
+            FunctionJudge(function(name))
+
+
+def test_a_value_that_is_no_outcome_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOW_TRUSTED_JUDGES", "tests.unit.judges.test_local_judges:odd")
+    ((_, verdict),) = FunctionJudge(function("tests.unit.judges.test_local_judges:odd")).verdicts(
+        [Comparison("", "", "")]
+    )
+    assert (verdict.outcome, verdict.reason) == (Outcome.UNREADABLE, "maybe")
+
+
+def odd(prompt: str, first: str, second: str) -> str:
+    return "maybe"
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier whose configuration names another pad token than its tokenizer's."""
+    folder = tmp_path_factory.mktemp("reward")
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_labels=1,
+        pad_token_id=5,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def texts(count: int) -> list[tuple[str, str]]:
+    return [(f"Where is order {n}?", "It is on its way. " * (n + 1)) for n in range(count)]
+
+
+def classifier(folder: Path, **changes: Any) -> ClassifierJudge:
+    return ClassifierJudge(JudgeSettings.model_validate({"kind": "classifier", "model": str(folder), **changes}))
+
+
+def test_scores_are_the_same_alone_and_in_a_batch(reward_model: Path) -> None:
+    judge = classifier(reward_model)
+    assert judge.scores(texts(6)) == pytest.approx([judge.scores([text])[0] for text in texts(6)], abs=1e-5)
+
+
+def test_the_higher_score_wins_in_both_orders(reward_model: Path) -> None:
+    judge = classifier(reward_model, batch_size=2)
+    ((prompt, short), (_, long)) = (texts(1)[0], ("", texts(5)[4][1]))
+    asked = Comparison(prompt, short, long)
+    first, second = (dict(judge.verdicts([one]))[0] for one in (asked, asked.swapped()))
+    scores = judge.scores([(prompt, short), (prompt, long)])
+    assert first.outcome is (Outcome.FIRST if scores[0] > scores[1] else Outcome.SECOND)
+    assert {first.outcome, second.outcome} == {Outcome.FIRST, Outcome.SECOND}
+
+
+def test_a_model_that_reads_the_wrong_token_in_a_batch_is_refused(reward_model: Path) -> None:
+    judge = classifier(reward_model)
+    judge._model.config.pad_token_id = 5  # what the folder says
+    prompt, short = texts(1)[0]
+    with pytest.raises(JudgeError, match="differently in a batch than alone"):
+        list(judge.verdicts([Comparison(prompt, short, texts(6)[5][1])]))
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match="expected a folder with a sequence classifier in safetensors"):
+        classifier(tmp_path)

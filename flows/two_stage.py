@@ -26,10 +26,11 @@ from flows.running.learning_rate import with_chosen_rate
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
-from preflow.specs import DpoSpec, EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
+from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch
+from tasks.judge import judge
 from tasks.lengths import lengths
 from tasks.reference import reference
 from tasks.runtime.lost_output import outlive_readers
@@ -73,5 +74,8 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
                 aligned = dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
             models = {"sft": tuned, "reference": stored, "dpo": aligned}
             verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
+            judged = None
+            if settings.evaluation.judge is not None:
+                judged = judge(JudgeSpec(recipe=settings, data=data, evaluation=verdict), run)
             diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
-            return finish(run, verdict, aligned or tuned, diagnosis)
+            return finish(run, verdict, judged, aligned or tuned, diagnosis)

@@ -25,6 +25,7 @@ from flows.commands.explain import PAGE
 from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
+from preflow.config.judge import JudgeSettings
 from preflow.config.promotion import Guards, PromotionSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
@@ -52,6 +53,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "evaluation": (EvaluationSettings, None),
     "promotion": (PromotionSettings, None),
     "guards": (Guards, None),
+    "judge": (JudgeSettings, None),
 }
 _BOUNDS = {
     "ge": "at least {}",

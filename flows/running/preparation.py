@@ -50,6 +50,8 @@ class RunResult(Frozen):
     mlflow_run_id: str
     prefect_run_id: str
     evaluation: Artifact
+    judged: Artifact | None = None
+    """What a judge said, where the recipe names one."""
     model: Artifact
     """The last model that was trained; its files are in the folder ``model`` of it."""
     diagnosis: Diagnosis = Diagnosis()

@@ -19,7 +19,7 @@ from expectations.report.summary import PAGE, remedies
 from flows.running.addresses import mlflow_address
 from flows.running.preparation import Diagnosis, PreparedRun, RunResult
 from flows.running.reconcile import close_in_prefect, skip_waiting
-from flows.running.summary import description, markdown, metric_rows
+from flows.running.summary import description, markdown, metric_rows, report_of
 from preflow.artifacts import Artifact
 from preflow.data.validated import REPORT
 from preflow.environment import preflow_home
@@ -85,10 +85,12 @@ def advise(prepared: PreparedRun, data: Artifact) -> None:
     show_findings(prepared.recipe.name, report, shown)
 
 
-def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None, diagnosis: Diagnosis) -> RunResult:
+def finish(
+    run: PipelineRun, evaluation: Artifact, judged: Artifact | None, model: Artifact | None, diagnosis: Diagnosis
+) -> RunResult:
     """Leave the summary, the table of metrics and the link to MLflow, and name what was made."""
     assert model is not None, "every strategy trains a model"
-    report, samples = evaluation.load("evaluation.json"), evaluation.load("samples.json")
+    report, samples = report_of(evaluation, judged), evaluation.load("samples.json")
     text = markdown(run.recipe, report, samples, str(model.file("model")), diagnosis)
     key = artifact_key(run.recipe)
     create_markdown_artifact(text, key=f"{key}-summary", description="What this run made")
@@ -101,6 +103,7 @@ def finish(run: PipelineRun, evaluation: Artifact, model: Artifact | None, diagn
         mlflow_run_id=run.run_id,
         prefect_run_id=flow_run_id(),
         evaluation=evaluation,
+        judged=judged,
         model=model,
         diagnosis=diagnosis,
     )

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from flows.running.preparation import Diagnosis, RunResult
+from preflow.artifacts import Artifact
 from preflow.console import TextConsole
 from preflow.environment import preflow_home
 from preflow.redaction import code_span
@@ -48,6 +49,12 @@ _MATCHED = "preference_accuracy_length_matched"
 _NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 _SAMPLES = 3
 HEALTHY = "No measurement of this run lies where something is known to be wrong."
+
+
+def report_of(evaluation: Artifact, judged: Artifact | None) -> dict[str, Any]:
+    """The evaluation's report, with what a judge said where there is one."""
+    report: dict[str, Any] = evaluation.load("evaluation.json")
+    return report if judged is None else {**report, "judge": judged.load("judge.json")}
 
 
 def columns(report: dict[str, Any]) -> list[str]:
@@ -101,6 +108,30 @@ def power_sentence(report: dict[str, Any]) -> str:
     )
 
 
+def judge_sentences(report: dict[str, Any]) -> list[str]:
+    """What the judge is and how it was tested, and the win rate, or why there is none; nothing without a judge."""
+    if "judge" not in report:
+        return []
+    said = report["judge"]
+    test, name = said["test"], said["judge"].get("model", said["judge"]["kind"])
+    if not test["fit"]:
+        return [f"Judge {name} is unfit, so there is no win rate: {test['reason']}."]
+    tested = (
+        f"Judge {name}: agrees with people on {_interval(test['accuracy'])} of {test['pairs']} held-out pairs, the "
+        f"same in both orders on {test['consistency']:.0%}."
+    )
+    if "win_rate" not in said:
+        return [tested, f"No win rate: {said['reason']}."]
+    new, old = (_NAMES[model] for model in said["models"])
+    at_length = said["win_rate_lc"]
+    length = _interval(at_length) if at_length else f"none ({said['win_rate_lc_reason']})"
+    return [
+        tested,
+        f"Win rate of {new} against {old}: {_interval(said['win_rate'])} on {said['prompts']} prompts; at equal "
+        f"length {length}; {said['unreadable']} without a readable verdict.",
+    ]
+
+
 def legend(report: dict[str, Any]) -> str:
     """What the table's measures are, in the words of this run."""
     accuracy = "Preference accuracy: chosen has the higher mean log-prob per token."
@@ -127,7 +158,7 @@ def markdown(
     head = columns(report)
     body = [[row[column] for column in head] for row in metric_rows(report)]
     table = [head, ["---"] * len(head), *body]
-    lines = [f"# {recipe}", "", _found(report), ""]
+    lines = [f"# {recipe}", "", _found(report), "", *judge_sentences(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     lines += _diagnosis_lines(diagnosis or Diagnosis())
@@ -156,11 +187,13 @@ def _diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
 def print_summary(result: RunResult, console: Console | None = None) -> None:
     """Print the summary: the table, three prompts with every model's answer, and where to look on."""
     console = console or TextConsole()
-    report = result.evaluation.load("evaluation.json")
+    report = report_of(result.evaluation, result.judged)
     console.print()
     console.print(_table(result.recipe, report))
     console.print(legend(report), style="dim", markup=False)
     console.print(_found(report), style="bold", markup=False)
+    for line in judge_sentences(report):
+        console.print(line, style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)
     _print_diagnosis(result.diagnosis, console)

@@ -215,6 +215,26 @@ class EvaluateSpec(Frozen):
         }
 
 
+class JudgeSpec(Frozen):
+    """Let a judge compare the answers of the finished model with those of its reference."""
+
+    recipe: Recipe
+    data: Artifact
+    evaluation: Artifact
+
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what goes in: the held-out rows that people judged, and the kept answers."""
+        held_out = self.data.digests_of(rows_file("demonstrations", "eval"), rows_file("preferences", "eval"))
+        return {"data": held_out, "evaluation": self.evaluation.digest}
+
+    def options(self) -> dict[str, Any]:
+        """The judge, and what its intervals depend on."""
+        settings = self.recipe.evaluation
+        names = ("bootstrap_samples", "confidence")
+        judge = None if settings.judge is None else numbers(settings.judge)
+        return {"judge": judge, "seed": self.recipe.seed, **{name: getattr(settings, name) for name in names}}
+
+
 def _lengths(recipe: Recipe) -> dict[str, Any]:
     """By training stage of a recipe: its limit, what happens to a response beyond it, and which answers are learnt."""
     names = ("max_seq_length", "overlong_response", "train_on")
@@ -224,7 +244,7 @@ def _lengths(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | TuneSpec | DpoSpec | EvaluateSpec
+StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | TuneSpec | DpoSpec | EvaluateSpec | JudgeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +282,7 @@ STAGES = {
     "tune": StageInfo(TuneSpec, "preflow.stages.tune", "run_tune"),
     "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", rank="train", read_later=True),
     "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
+    "judge": StageInfo(JudgeSpec, "preflow.stages.judging", "run_judging", uses_model=False),
 }
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from preflow.config.requirements import distribution, optional_packages
-from preflow.specs import LengthsSpec, StageSpec, ValidateSpec
+from preflow.specs import JudgeSpec, LengthsSpec, StageSpec, ValidateSpec
 
 _TOKENS = ("transformers", "tokenizers", "jinja2")
 _FORWARD = ("torch", "accelerate", "peft")
@@ -23,6 +23,7 @@ LIBRARIES = {
     "tune": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "evaluate": (*_TOKENS, *_FORWARD, "numpy", "scipy"),
+    "judge": ("torch", "numpy", "scipy"),
 }
 _PERSONAL_DATA = ("detect-secrets", "phonenumbers")
 _LAUNCHED = ("deepspeed",)
@@ -40,7 +41,9 @@ DECIDES_NOTHING = {
     "pydantic": "checks settings and specifications, which count by their values",
     "psutil": "names the file system of a remembered digest",
     "pyarrow": "holds the tables of the store, which gives back what was put in",
+    "requests": "carries prompts and replies of a judge, whose verdicts are kept",
     "safetensors": "holds weights, whose bytes it does not change",
+    "urllib3": "sends a request to a judge again",
 }
 #: Quantized weights name what computes with them; one that is not listed stands for all of these.
 _QUANTIZERS = {"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel", "torchao": "torchao"}
@@ -64,6 +67,10 @@ def _chosen(stage: str, spec: StageSpec) -> Iterator[str]:
     if isinstance(spec, ValidateSpec):
         yield from _PERSONAL_DATA if spec.settings.personal_data else ()
         yield from _TOKENS if spec.tokenizer is not None else ()
+        return
+    if isinstance(spec, JudgeSpec):
+        judge = spec.recipe.evaluation.judge
+        yield from _TOKENS if judge is not None and judge.kind == "classifier" else ()
         return
     if isinstance(spec, LengthsSpec):
         return

@@ -18,6 +18,7 @@ from preflow.redaction import redacted_errors
 from preflow.specs import (
     DpoSpec,
     EvaluateSpec,
+    JudgeSpec,
     LengthsSpec,
     ReferenceSpec,
     SftSpec,
@@ -37,7 +38,7 @@ DAY = 24 * HOUR
 #: Seconds before each retry, in which a full disk or a failed network can recover.
 PAUSES = [10.0, 60.0]
 
-Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, TuneSpec, DpoSpec, EvaluateSpec)
+Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, TuneSpec, DpoSpec, EvaluateSpec, JudgeSpec)
 
 
 def perform(

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from preflow.config.base import Frozen
+from preflow.config.base import COSMETIC, Frozen
+from preflow.config.judge import JudgeSettings
 
 
 class EvaluationSettings(Frozen):
@@ -25,3 +26,5 @@ class EvaluationSettings(Frozen):
     """Pairs whose response lengths differ by at most this share of the longer one count as length-matched."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts answered by every model in the summary; held-out prompts fill up to three."""
+    judge: JudgeSettings | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Who compares the models' answers; none: no win rate. A stage of its own: a change evaluates nothing again."""

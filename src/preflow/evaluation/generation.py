@@ -18,6 +18,7 @@ from preflow.evaluation.models import ModelSet
 from preflow.maths.clusters import cluster_count, cluster_numbers
 from preflow.maths.divergence import kl_divergence
 from preflow.maths.intervals import standard_error
+from preflow.maths.spread import evenly_spaced
 from preflow.models.loading import position_limit
 from preflow.models.out_of_memory import run_in_halving_batches
 from preflow.models.scoring import PromptResponse, all_response_logits
@@ -55,12 +56,6 @@ def held_out_prompts(spec: EvaluateSpec, models: ModelSet) -> tuple[list[Prompt]
         else:
             too_long.append(str(source))
     return fit, too_long
-
-
-def evenly_spaced(prompts: list[Prompt], count: int) -> list[Prompt]:
-    """``count`` prompts, spread evenly over all of them."""
-    picks = np.linspace(0, len(prompts) - 1, min(count, len(prompts))).astype(int)
-    return [prompts[i] for i in np.unique(picks)]
 
 
 def answer_report(

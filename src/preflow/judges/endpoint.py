@@ -55,7 +55,7 @@ class EndpointJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Address, model, what it is told, and how it decodes; a remote model may change all the same."""
+        """Address, model, what it is asked, and how it decodes; a remote model may change all the same."""
         return {
             "kind": "endpoint",
             "base_url": str(self._settings.base_url).rstrip("/"),

@@ -60,7 +60,7 @@ class Fitness:
             many trials as there are pairs.
         consistency: Share of pairs with the same verdict in both orders.
         first_share: Share of one-sided verdicts for the answer shown first; 0.5 is no bias.
-        length_slope: Effect of relative length on the log-odds of a verdict; None where it cannot be told.
+        length_slope: Effect of relative length on the log-odds of a verdict; None without a finite fit.
         reason: Why it is unfit; empty where it is fit.
     """
 

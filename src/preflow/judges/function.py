@@ -1,7 +1,7 @@
 """A judge that is a Python function: ``module:name`` of the environment, called with prompt and both answers."""
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -30,9 +30,8 @@ class FunctionJudge:
                 f"evaluation.judge.model is the function {settings.model}, which would run here: who runs this process "
                 f"trusts it by PREFLOW_TRUSTED_JUDGES={settings.model} in its environment"
             )
-        module, _, name = settings.model.partition(":")
         try:
-            self._function: Callable[[str, str, str], str] = getattr(importlib.import_module(module), name)
+            self._function: Callable[[str, str, str], str] = pkgutil.resolve_name(settings.model)
         except (ImportError, AttributeError) as error:
             raise JudgeError(
                 f"evaluation.judge.model is {settings.model!r}, which cannot be imported ({error}): expected "

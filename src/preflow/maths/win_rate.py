@@ -11,7 +11,7 @@ from preflow.maths.intervals import Interval
 from preflow.maths.significance import sign_test
 
 Scores = NDArray[np.float64]
-#: Least share of prompts on each side of equal length from which the effect of length can be told.
+#: Least share of prompts on each side of equal length from which the effect of length is estimated.
 LEAST_SHARE = 0.05
 #: A coefficient beyond this is no fit: the answers are separated by length, or one side wins all.
 _LARGEST = 15.0
@@ -67,9 +67,9 @@ class LengthControlled:
     """A win rate at equal length, or the reason why there is none.
 
     Attributes:
-        interval: The win rate with its interval; None where it cannot be told.
+        interval: The win rate with its interval; None where it cannot be estimated.
         reason: Why not; empty where there is one.
-        slope: Effect of length on the log-odds of a win; None where it cannot be told.
+        slope: Effect of length on the log-odds of a win; None where it cannot be estimated.
     """
 
     interval: Interval | None

@@ -12,12 +12,13 @@ from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import tokenize_demonstrations
 from preflow.data.validated import load_demonstrations, load_pairs, selection_split
 from preflow.evaluation import figures
-from preflow.evaluation.generation import answer_report, evenly_spaced, held_out_prompts, samples
+from preflow.evaluation.generation import answer_report, held_out_prompts, samples
 from preflow.evaluation.models import ModelSet
 from preflow.evaluation.preferences import PairScores, compare, preference_report
 from preflow.logprobs.scored_pairs import ScoredPair, read_pairs
 from preflow.maths.clusters import Rows, cluster_count, cluster_numbers
 from preflow.maths.power import prompts_needed, visible_difference
+from preflow.maths.spread import evenly_spaced
 from preflow.models import scoring
 from preflow.models.packed.layout import PromptResponses
 from preflow.observer import Observer

@@ -66,12 +66,12 @@ def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        num_labels=1,
         pad_token_id=5,
         initializer_range=0.3,
     )
+    config.num_labels = 1
     torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(str(folder))
+    LlamaForSequenceClassification(config).save_pretrained(str(folder))  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(str(folder))
     return folder
 

@@ -1,4 +1,4 @@
-"""What a judge is told, and what of its replies counts."""
+"""The prompt of a judge, and what of its replies counts."""
 
 import pytest
 

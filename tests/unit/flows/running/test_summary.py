@@ -7,7 +7,7 @@ from rich.console import Console
 
 from flows.running import summary
 from flows.running.preparation import Diagnosis
-from flows.running.summary import description, legend, markdown, metric_rows, result_sentence
+from flows.running.summary import description, judge_sentences, legend, markdown, metric_rows, result_sentence
 from preflow.diagnosis.finding import RunFinding
 
 ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
@@ -115,3 +115,35 @@ def test_the_table_fits_eighty_columns_without_cutting_a_number() -> None:
         line = next(line for line in out.getvalue().splitlines() if line.strip().startswith(row["measure"]))
         assert all(cell in line for cell in row.values())
     assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+TEST = {"fit": True, "accuracy": ACCURACY, "pairs": 100, "consistency": 0.9, "reason": ""}
+JUDGED: dict[str, Any] = {
+    "judge": {"kind": "endpoint", "model": "judge-1"},
+    "test": TEST,
+    "models": ["dpo", "sft"],
+    "win_rate": ACCURACY,
+    "win_rate_lc": None,
+    "win_rate_lc_reason": "longer on 100% and shorter on 0% of the prompts: expected 5% each",
+    "prompts": 64,
+    "unreadable": 2,
+}
+
+
+def test_a_judge_is_named_with_its_test_and_its_win_rate_with_what_length_leaves_of_it() -> None:
+    tested, won = judge_sentences({**REPORT, "judge": JUDGED})
+    assert tested == (
+        "Judge judge-1: agrees with people on 0.70 [0.60, 0.80] of 100 held-out pairs, the same in both orders on 90%."
+    )
+    assert won == (
+        "Win rate of DPO against SFT: 0.70 [0.60, 0.80] on 64 prompts; at equal length none (longer on 100% and "
+        "shorter on 0% of the prompts: expected 5% each); 2 without a readable verdict."
+    )
+    assert tested in markdown("demo", {**REPORT, "judge": JUDGED}, [], "model")
+
+
+def test_an_unfit_judge_is_named_with_its_reason_and_gives_no_win_rate() -> None:
+    unfit = {**JUDGED, "test": {**TEST, "fit": False, "reason": "it agrees with people on 0.50 of 100 pairs"}}
+    (line,) = judge_sentences({**REPORT, "judge": unfit})
+    assert line == "Judge judge-1 is unfit, so there is no win rate: it agrees with people on 0.50 of 100 pairs."
+    assert judge_sentences(REPORT) == []

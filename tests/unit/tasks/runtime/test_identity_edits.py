@@ -89,7 +89,7 @@ MISSES = {
         "preflow/maths",
         "(1 + confidence) / 2)",
         "(1 + confidence) / 3)",
-        {"validate", "evaluate"},
+        {"validate", "evaluate", "judge"},
     ),
     "a comparison of a test": ("preflow/maths", "return beta * ", "return 2 * beta * ", {"evaluate"}),
     "a row that is read": (

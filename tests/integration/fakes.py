@@ -30,6 +30,7 @@ def install(real: frozenset[str] = frozenset()) -> None:
         "preflow.stages.lengths": ("run_lengths", _lengths),
         "preflow.stages.sft": ("run_sft", _training("sft")),
         "preflow.stages.reference": ("run_reference", _reference),
+        "preflow.stages.tune": ("run_tune", _tune),
         "preflow.stages.dpo": ("run_dpo", _training("dpo")),
         "preflow.stages.evaluation": ("run_evaluation", _evaluation),
     }
@@ -92,6 +93,15 @@ def _reference(spec: Any, out: Path, observer: Observer, *, filled: bool) -> Non
     write_json(out / "metrics.json", {"reference/rows": 4.0})
 
 
+def _tune(spec: Any, out: Path, observer: Observer) -> None:
+    _called("tune")
+    tried = {"rate": 3e-5, "kl": 0.1, "margin": 0.2, "margin_se": 0.01, "accuracy": 0.7, "whole_kl": 1.0}
+    write_json(out / "choice.json", {"learning_rate": 3e-5, "why": "it fits", "pairs_aside": 2, "tried": [tried]})
+    (out / "figures").mkdir(exist_ok=True)
+    (out / "figures" / "range_test.png").write_bytes(b"png")
+    write_json(out / "metrics.json", {"tune/learning_rate": 3e-5})
+
+
 def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
     _called("evaluate")
     observer.note("evaluating [not markup]")
@@ -138,8 +148,8 @@ def _die_if_asked(stage: str) -> None:
 
 if __name__ == "__main__":
     install()
+    from importlib import import_module
+
     import typer
 
-    from flows.commands.run import main
-
-    typer.run(main)
+    typer.run(import_module(f"flows.commands.{os.environ.get('FAKE_COMMAND', 'run')}").main)

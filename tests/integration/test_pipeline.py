@@ -189,6 +189,19 @@ def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(pipeline:
 
 
 @pytest.mark.slow
+def test_tune_chooses_the_rate_that_an_automatic_run_then_takes(pipeline: Pipeline, recipe: Path) -> None:
+    auto = (str(recipe), "--set", "dpo.learning_rate=auto")
+    chosen = pipeline.start(*auto, FAKE_COMMAND="tune")
+    assert "dpo.learning_rate: 3e-05" in chosen.stdout, chosen.stderr
+    assert pipeline.calls == ["validate", "lengths", "sft", "reference", "tune"]
+    done = pipeline.start(*auto)
+    assert pipeline.calls == ["validate", "lengths", "sft", "reference", "tune", "dpo", "evaluate"], done.stderr
+    assert "the range test chose the learning rate 3e-05" in " ".join(done.stdout.split())
+    newest = parents(pipeline.runs())[-1]
+    assert newest.data.metrics["tune/learning_rate"] == 3e-5
+
+
+@pytest.mark.slow
 def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:
     shutil.rmtree(pipeline.home)
     done = pipeline.start(str(recipe), "--set", "dpo.betta=0.2")

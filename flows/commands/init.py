@@ -27,8 +27,8 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a recipe that is there.")] = False,
 ) -> None:
     """Write a recipe for your own files."""
-    from flows.running.file_facts import file_facts
-    from flows.running.new_recipe import choose_profile, recipe_text, write_recipe
+    from flows.new_recipe.file_facts import file_facts
+    from flows.new_recipe.writing import choose_profile, recipe_text, write_recipe
 
     with clear_errors():
         known = _kind(kind)

@@ -149,7 +149,7 @@ def _is_recipe(path: Path) -> bool:
 
 def _by_stage(what: list[str], kind: str | None, overrides: dict[str, Any]) -> "dict[TrainingStage, list[str]]":
     """The files by the stage that would use them: of the kind given, or found out file by file."""
-    from flows.running.recognition import kind_of
+    from flows.new_recipe.recognition import kind_of
 
     if kind is not None and kind not in _STAGES:
         raise ConfigError(f"--kind {kind}: expected demonstrations or preferences")

@@ -9,8 +9,8 @@ from preflow.artifacts import CARD, Artifact
 from preflow.config import Recipe
 from preflow.config.advice import advice
 from preflow.config.base import Frozen
+from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe
-from preflow.config.requirements import require_runnable
 from preflow.data.files.sources import resolve_sources
 from preflow.diagnosis.finding import RunFinding
 from preflow.environment import quiet_quantization

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from preflow.config import Recipe
-from preflow.config.launch_checks import launched_precision, wrong_precision
+from preflow.config.checks.launch import launched_precision, wrong_precision
 from preflow.errors import KilledRankError, TrainingError
 from preflow.observer import Observer
 from preflow.specs import DpoSpec, ReferenceSpec, SftSpec

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from preflow.config.requirements import distribution, optional_packages
+from preflow.config.checks.requirements import distribution, optional_packages
 from preflow.specs import JudgeSpec, LengthsSpec, StageSpec, ValidateSpec
 
 _TOKENS = ("transformers", "tokenizers", "jinja2")

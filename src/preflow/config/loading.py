@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from ruamel.yaml.error import YAMLError
 
 from preflow.chat_templates.families import template_text
+from preflow.config.checks.requirements import require_validation_packages
 from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings, read_yaml, reason
 from preflow.config.recipe import Recipe, TrainingStage
-from preflow.config.requirements import require_validation_packages
 from preflow.config.validation import Dataset, path_of
 from preflow.errors import ConfigError
 from preflow.formats import DATA_SUFFIXES

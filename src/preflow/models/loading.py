@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as hf_logging
 
 from preflow.config import Recipe
-from preflow.config.requirements import require_own_code_allowed
+from preflow.config.checks.requirements import require_own_code_allowed
 from preflow.errors import ModelError, UnfitModelError
 from preflow.models.out_of_memory import free_unused
 from preflow.models.precision import Precision

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe
-from preflow.config.requirements import require_runnable
 from preflow.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from preflow.config.advice import advice
+from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe, recipe_for_data
-from preflow.config.requirements import require_runnable
 from preflow.config.validation import Dataset
 from preflow.data.files.sources import resolve_sources
 from preflow.errors import ConfigError, DataFileError, MissingDependencyError
@@ -45,7 +45,7 @@ def test_an_unknown_optimizer_is_refused_at_once(tmp_path: Path, optim: str, par
 def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load(tmp_path, {**TWO_STAGE, "optim": "paged_adamw_8bit"})
     require_runnable(recipe)
-    monkeypatch.setattr("preflow.config.requirements.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("preflow.config.checks.requirements.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"sft\.optim: paged_adamw_8bit.*bitsandbytes"):
         require_runnable(recipe)
 
@@ -63,7 +63,7 @@ def test_an_8_bit_optimizer_needs_bitsandbytes(tmp_path: Path, monkeypatch: pyte
 def test_an_optimizer_whose_package_is_missing_is_refused_before_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optim: str, package: str
 ) -> None:
-    monkeypatch.setattr("preflow.config.requirements.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("preflow.config.checks.requirements.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=rf"sft\.optim: {optim}.*pip install {package},"):
         require_runnable(load(tmp_path, {**TWO_STAGE, "optim": optim}))
 
@@ -227,7 +227,8 @@ def test_personal_data_without_their_packages_are_refused_when_the_recipe_is_rea
     given = {"strategy": "dpo", "validation": {"personal_data": True}}
     assert load(tmp_path, given).validation.personal_data
     monkeypatch.setattr(
-        "preflow.config.requirements.importlib.util.find_spec", lambda name: None if name == "phonenumbers" else name
+        "preflow.config.checks.requirements.importlib.util.find_spec",
+        lambda name: None if name == "phonenumbers" else name,
     )
     with pytest.raises(MissingDependencyError, match=r"personal_data is true, but phonenumbers is not installed: pip"):
         load(tmp_path, given)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.running.file_facts import FileFacts, file_facts
+from flows.new_recipe.file_facts import FileFacts, file_facts
 from preflow.errors import ConfigError
 from tests.conftest import write_jsonl
 

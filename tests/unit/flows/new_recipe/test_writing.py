@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.running.file_facts import FileFacts
-from flows.running.new_recipe import choose_profile, recipe_text, weight_bytes, write_recipe
+from flows.new_recipe.file_facts import FileFacts
+from flows.new_recipe.writing import choose_profile, recipe_text, weight_bytes, write_recipe
 from preflow.config.validation import RowReading
 from preflow.errors import ConfigError
 

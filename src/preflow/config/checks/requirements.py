@@ -4,7 +4,7 @@ import difflib
 import importlib.util
 import re
 
-from preflow.config.launch_checks import require_launchable
+from preflow.config.checks.launch import require_launchable
 from preflow.config.recipe import Recipe
 from preflow.environment import remote_code_allowed
 from preflow.errors import ConfigError, MissingDependencyError

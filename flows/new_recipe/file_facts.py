@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
 
-from flows.running.recognition import first_rows, recognised_kinds, require_one_kind, sources_of
+from flows.new_recipe.recognition import first_rows, recognised_kinds, require_one_kind, sources_of
 from preflow.config.validation import ReadingSettings, RowReading
 from preflow.data.conversion import RowProblem, read_demonstration, read_pairs
 from preflow.data.files.jsonl import from_quarantine

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from flows.running.file_facts import FileFacts
+from flows.new_recipe.file_facts import FileFacts
 from flows.running.preparation import PACKAGED_RECIPES
 from preflow.config.files import read_settings
 from preflow.config.loading import load_recipe, plain_name

@@ -1,0 +1,4 @@
+"""Checks of a whole recipe against what is installed and the files that it names.
+
+What a single setting may be, and what two settings say together, their own classes check.
+"""

@@ -26,6 +26,7 @@ from flows.running.learning_rate import with_chosen_rate
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
+from flows.running.registration import register_model
 from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -78,4 +79,5 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
             if settings.evaluation.judge is not None:
                 judged = judge(JudgeSpec(recipe=settings, data=data, evaluation=verdict), run)
             diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
+            register_model(run, settings, base, verdict, aligned or tuned)
             return finish(run, verdict, judged, aligned or tuned, diagnosis)

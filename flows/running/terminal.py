@@ -97,6 +97,7 @@ def _run(
     if slot := prepared.recipe.slot:
         _require_server(slot)
     from flows.running.embedded_server import own_server
+    from flows.running.registration import promotion_lines
     from flows.running.summary import print_summary
     from tasks.tracking.client import client
 
@@ -104,7 +105,13 @@ def _run(
         quiet_prefect()
         client()  # MLflow is imported meanwhile, and a missing database made
         flow = load()
-    (show or print_summary)(flow(recipe, overrides))
+    result = flow(recipe, overrides)
+    if show is not None:
+        show(result)
+        return
+    print_summary(result)
+    for name, value in promotion_lines(prepared.recipe, recipe, overrides, result.model):
+        typer.echo(f"{name:<11} {value}")
 
 
 def _require_server(slot: str) -> None:

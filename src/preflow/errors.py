@@ -30,6 +30,8 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   └── JudgeUnreachableError               its address does not answer, or refuses
     ├── MachineError (OSError)                  disk, folder or file handles are refused
     ├── TrackingError (RuntimeError)            MLflow does not answer
+    ├── PromotionError (RuntimeError)           a registered model about which nothing can be decided as it is
+    │   └── ChampionChangedError                another decision came first
     ├── NotificationError (RuntimeError)        a notification cannot be sent
     ├── UiError (RuntimeError)                  a server or UI of MLflow or Prefect cannot be started
     └── TrainingError (RuntimeError)            training broke
@@ -166,6 +168,14 @@ class MachineError(PreflowError, OSError):
 
 class TrackingError(PreflowError, RuntimeError):
     """MLflow does not answer, or does not take what a run records."""
+
+
+class PromotionError(PreflowError, RuntimeError):
+    """A registered model, a version or a decision that is missing, was changed, or does not fit what is asked."""
+
+
+class ChampionChangedError(PromotionError):
+    """The champion is another than the one that a decision was made against: another decision came first."""
 
 
 class NotificationError(PreflowError, RuntimeError):

@@ -144,7 +144,7 @@ class Delivery:
 
     def _answered(self, error: BaseException | None) -> None:
         if error is not None:
-            self._say(f"MLflow refuses a part of this run's record: {brief(error)}", warning=True)
+            self._say(f"a part of this run's record cannot go to MLflow: {brief(error)}", warning=True)
         if self._away is not None:
             self._say(f"MLflow answers again: {len(self._outbox.waiting)} entries that waited are delivered now")
             self._away = None

@@ -65,6 +65,18 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
     )
 
 
+def experiment_of(name: str) -> str:
+    """MLflow's id of a recipe's experiment.
+
+    Raises:
+        ConfigError: The recipe never ran.
+    """
+    found = client().get_experiment_by_name(name)
+    if found is None:
+        raise ConfigError(f"MLflow at {without_login(mlflow_uri())} has no run of the recipe '{name}': run it first")
+    return str(found.experiment_id)
+
+
 def log_merge_error(run: PastRun, merge_error: float) -> None:
     """Record how far an exported model is from the trained one."""
     client().log_metric(run.run_id, "export/merge_error", merge_error)

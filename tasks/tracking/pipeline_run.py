@@ -18,6 +18,7 @@ from preflow.specs import ValidateSpec
 from tasks.tracking.client import brief, client, ending, require_mlflow, set_tags
 from tasks.tracking.delivery import Say, deliver_left_behind, delivering, delivery_of, log_message
 from tasks.tracking.lineage import is_gone, lineage, parameters
+from tasks.tracking.registry.package import Candidate
 
 
 class PipelineRun(Frozen):
@@ -145,6 +146,8 @@ def dead_runs(mlflow: Any) -> dict[str, str | None]:
     found = {}
     for run_id, run in running.items():
         tags = run.data.tags
+        if tags.get("kind") == "decision":  # finished or undone by the next decision on the same model
+            continue
         parent = running.get(tags.get("mlflow.parentRunId", ""))
         if is_gone({**tags, **(_heartbeat_of(parent) if parent else {})}):
             found[run_id] = tags.get("prefect_flow_run_id")
@@ -183,6 +186,11 @@ def _describe(mlflow: Any, run_id: str, recipe: Recipe, sources: ValidateSpec) -
 def tag_base_model(run: PipelineRun, base: ModelRef) -> None:
     """Tag the pipeline run with the digest of its base weights."""
     delivery_of(run.run_id).put("tags", tags={"base_model_digest": base.digest})
+
+
+def register(run: PipelineRun, candidate: Candidate) -> None:
+    """Register the run's model once MLflow takes it."""
+    delivery_of(run.run_id).put("register", candidate=candidate.model_dump(mode="json"))
 
 
 def log_summary(run: PipelineRun, markdown: str) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import MANIFEST, WITHHELD, Artifact
+from preflow.errors import PreflowError
 from tasks.tracking.client import client, set_tags
 from tasks.tracking.outbox import Event
+from tasks.tracking.registry import versions
+from tasks.tracking.registry.package import Candidate
 
 #: Larger files are not uploaded to MLflow, adapters excepted; ``large_files.json`` lists their paths.
 LARGEST_UPLOAD = 200 * 2**20
@@ -162,6 +165,10 @@ class Recorder:
     def _tags(self, tags: dict[str, str], at: int) -> None:
         set_tags(self._client, self._run_id, tags)
 
+    def _register(self, candidate: dict[str, Any], at: int) -> None:
+        """The run's model becomes a version in the registry, and the challenger."""
+        versions.register(self._run_id, Candidate.model_validate(candidate))
+
     def _text(self, name: str, text: str, at: int) -> None:
         self._client.log_text(self._run_id, text, name)
 
@@ -205,6 +212,8 @@ def _computed_by(store: Any, identity: str) -> str | None:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether MLflow will never take an event, however often it is sent."""
+    """Whether an event can never be delivered: MLflow does not take it, or its files are gone."""
+    if isinstance(error, PreflowError):
+        return True
     lasting = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
     return getattr(error, "error_code", None) in lasting

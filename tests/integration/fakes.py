@@ -13,6 +13,7 @@ from typing import Any
 import preflow.models.resolve
 import tasks.runtime.caching
 import tasks.runtime.stage
+import tasks.tracking.registry.versions
 from preflow.artifacts import write_json
 from preflow.config import Recipe
 from preflow.errors import DataUnfitError
@@ -41,11 +42,17 @@ def install(real: frozenset[str] = frozenset()) -> None:
         sys.modules[name] = module
     preflow.models.resolve.resolve_model = _resolve_model
     vars(tasks.runtime.stage)["unchanged"] = lambda _base: nullcontext()  # the model is in no folder
+    vars(tasks.tracking.registry.versions)["write_package"] = _package
     vars(tasks.runtime.caching)["code_digest"] = lambda *roots, **given: f"code of the fake {roots[0]}"
 
 
 def _resolve_model(recipe: Recipe, observer: Observer) -> ModelRef:
     return ModelRef(name=str(recipe.model_name), path="/nowhere", digest="base-digest")
+
+
+def _package(candidate: Any, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "MLmodel").write_text("flavors: {}\n")
 
 
 def _gate(spec: Any, out: Path, observer: Observer) -> None:

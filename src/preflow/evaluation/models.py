@@ -1,5 +1,6 @@
 """The models of a run, used in turn, with as few copies of the base weights as possible."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class ModelSet:
     def identity(self, name: str) -> ReferenceIdentity:
         """One model as the stores name it: by its weights, its precision and the code that runs it."""
         return identify(self._base, self._trained.get(name), self._recipe, self.precision)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Leave out all models but these."""
+        self._folders = {name: folder for name, folder in self._folders.items() if name in names}
 
     def use(self, name: str) -> LanguageModel:
         """One model, in evaluation mode. Valid until the next call: models share the device or the base weights."""

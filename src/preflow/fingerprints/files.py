@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,6 @@ def json_digest(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def folder_digest(folder: Path, names: list[str], digest: Callable[[Path], str] = file_digest) -> str:
-    """Digest of some files of a folder by relative name and contents, which ``digest`` reads or remembers."""
-    return json_digest({name: digest(folder / name) for name in sorted(names)})
 
 
 def file_stamp(path: Path) -> list[int]:

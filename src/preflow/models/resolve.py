@@ -19,7 +19,7 @@ from preflow.errors import (
     ModelNotFoundError,
     UnsafeWeightsError,
 )
-from preflow.fingerprints.files import DigestCache, file_stamp, folder_digest
+from preflow.fingerprints.files import DigestCache, file_stamp, json_digest
 from preflow.models.base_checks import require_trainable
 from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
@@ -146,7 +146,16 @@ def _names_of_index(index: Path) -> list[str]:
 
 
 def model_digest(folder: Path) -> str:
-    """Digest of the files that decide what a model computes: weights, configuration, tokenizer.
+    """Digest of the files that decide what a model computes, by relative name and contents.
+
+    Raises:
+        UnsafeWeightsError: The folder holds no safetensors weights.
+    """
+    return json_digest(model_files(folder))
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that decide what a model computes, by relative name: weights, configuration, tokenizer.
 
     Raises:
         UnsafeWeightsError: The folder holds no safetensors weights.
@@ -158,7 +167,8 @@ def model_digest(folder: Path) -> str:
             f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
             "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
         )
-    return folder_digest(folder, sorted(names), DigestCache(digests_folder()).digest)
+    cache = DigestCache(digests_folder())
+    return {name: cache.digest(folder / name) for name in sorted(names)}
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def run_evaluation(spec: EvaluateSpec, out: Path, observer: Observer) -> None:
     if pairs:
         _add_preferences(spec, scores, clusters, report)
         report["power"] = _power(cluster_count(clusters), spec.recipe.evaluation.confidence)
-    _add_perplexity(spec, models, report, observer)
+    add_perplexity(spec, models, report, observer)
     settings = spec.recipe.evaluation
     held_out, too_long = held_out_prompts(spec, models)
     asked = evenly_spaced(held_out, settings.kl_prompts)
@@ -131,7 +131,7 @@ def _power(prompts: int, confidence: float) -> dict[str, float]:
     }
 
 
-def _add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any], observer: Observer) -> None:
+def add_perplexity(spec: EvaluateSpec, models: ModelSet, report: dict[str, Any], observer: Observer) -> None:
     """Perplexity on held-out demonstrations: exp of the mean negative log-prob per response token."""
     settings = spec.recipe.sft
     rows = load_demonstrations(spec.data, "eval") if settings is not None else []

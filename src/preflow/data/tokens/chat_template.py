@@ -7,7 +7,7 @@ the model, and ends with the token at which generation stops. Masks are position
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preflow.config.base import Rendering, Template
 from preflow.data.rows import Message
@@ -68,6 +68,10 @@ class Renderer:
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
         self.end_ids: tuple[int, ...] = tuple(sorted({tokenizer.eos_token_id, self.closing_id}))
+
+    def settings(self) -> dict[str, Any]:
+        """How a prompt becomes tokens, as JSON, for programs that have transformers and no Preflow."""
+        return {"chat_template": None, "adds_bos": self._adds_bos} if self.text is None else self.text.settings()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """What inference gives the model before it answers.

@@ -108,6 +108,16 @@ class TemplateText:
                 "could write a text of any length: give another as `chat_template`"
             )
 
+    def settings(self) -> dict[str, Any]:
+        """How a prompt is rendered, as JSON, for programs that have transformers and no Preflow."""
+        system_turn = "user" if self.moves_system_turn else "drop" if self.drops_system_turn else "template"
+        return {
+            "chat_template": self._jinja,
+            "values": self._values,
+            "in_parts": self._in_parts,
+            "system_turn": system_turn,
+        }
+
     def prompt(self, messages: Sequence[Message]) -> str:
         """What inference gives the model before it answers turns that end with the user's."""
         return self.render(messages, generation_prompt=True)

@@ -18,8 +18,8 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("compare", "decide", "deploy", "doctor", "explain", "export", "init", "operate", "plan", "run", "schema"),
-    *("serve", "store", "submit", "sync", "tune", "ui", "validate", "worker"),
+    *("compare", "decide", "deploy", "doctor", "explain", "export", "init", "models", "operate", "plan", "promote"),
+    *("rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui", "validate", "worker"),
 ]
 
 

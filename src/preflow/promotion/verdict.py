@@ -1,0 +1,130 @@
+"""The verdict on a challenger, from a paired comparison and guards; no model runs here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from preflow.config.promotion import Guards, PromotionSettings
+from preflow.maths.paired import PairedComparison
+from preflow.maths.significance import holm
+
+Answer = Literal["promote", "refuse", "inconclusive"]
+#: What guards nth at, in the words of their messages.
+_GUARDS = {
+    "kl": "KL from the reference, nats per response",
+    "length_ratio": "length of responses against the champion's",
+    "perplexity_ratio": "perplexity against the champion's",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One measure that must stay below a limit.
+
+    Attributes:
+        name: Its setting below ``promotion.guards``.
+        value: What was measured; None where it could not be.
+        limit: The setting.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the limit is kept; one that could not be measured breaks nothing."""
+        return self.value is None or self.value <= self.limit
+
+    def __str__(self) -> str:
+        """What was measured and the limit, in one sentence."""
+        if self.value is None:
+            return f"guard {self.name}: not measured, as the run has nothing to measure it on"
+        return f"guard {self.name}: {_GUARDS[self.name]} is {self.value:.3g}, limit {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows for one challenger.
+
+    Attributes:
+        answer: Whether it may be promoted.
+        reasons: Why, in sentences.
+        p: The p value that was compared with the level, adjusted where there are several challengers.
+    """
+
+    answer: Answer
+    reasons: tuple[str, ...]
+    p: float
+
+
+def guards_of(limits: Guards, measured: dict[str, float | None]) -> list[Guard]:
+    """What was measured for each of a recipe's limits."""
+    return [Guard(name, measured[name], getattr(limits, name)) for name in _GUARDS]
+
+
+def judge(
+    comparisons: Sequence[PairedComparison],
+    guards: Sequence[Sequence[Guard]],
+    settings: PromotionSettings,
+    nth: int,
+    level: float,
+) -> list[Verdict]:
+    """The verdict on each challenger; the p values of several pay for their number (Holm 1979).
+
+    Args:
+        comparisons: Each challenger against the champion, with intervals at ``level``.
+        guards: Those of each challenger.
+        settings: The recipe's.
+        nth: How many decisions this held-out set has served, this one included.
+        level: What this one may spend of ``settings.alpha``.
+    """
+    adjusted = holm([each.p for each in comparisons])
+    return [
+        _judge(each, own, settings, nth, level, p) for each, own, p in zip(comparisons, guards, adjusted, strict=True)
+    ]
+
+
+def best(verdicts: Sequence[Verdict], comparisons: Sequence[PairedComparison]) -> int:
+    """The challenger to decide on: of those that may be promoted, else of all, the one with the largest gain."""
+    may = [place for place, each in enumerate(verdicts) if each.answer == "promote"]
+    return max(may or range(len(verdicts)), key=lambda place: comparisons[place].difference.value)
+
+
+def _judge(
+    found: PairedComparison, guards: Sequence[Guard], settings: PromotionSettings, nth: int, level: float, p: float
+) -> Verdict:
+    gain, margin = found.difference, settings.min_gain
+    test = (
+        f"gain {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {found.rows} held-out rows of {found.prompts} "
+        f"prompts: {found.better} better, {found.worse} worse, {found.equal} equal; {found.test}, p = {p:.3g}, level "
+        f"{level:.3g}, decision {nth} on these rows"
+    )
+    broken = [str(each) for each in guards if not each.holds]
+    kept = [str(each) for each in guards if each.holds]
+    enough = margin == 0 or gain.low > margin
+    if broken:
+        return Verdict("refuse", (*broken, test, *kept), p)
+    if gain.value > 0 and p <= level and enough:
+        return Verdict("promote", (test, *kept), p)
+    if gain.value < 0 and p <= level:
+        return Verdict("refuse", ("the challenger is worse than the champion", test, *kept), p)
+    if margin > 0 and gain.high < margin:
+        return Verdict("refuse", (f"the gain lies below min_gain, {margin:g}", test, *kept), p)
+    if gain.value > 0 and p <= settings.alpha and enough:
+        spent = (
+            f"this held-out set has served {nth - 1} decisions before, so p has to be {level:.3g} or less: decide on "
+            "new held-out rows"
+        )
+        return Verdict("refuse", (spent, test, *kept), p)
+    return Verdict("inconclusive", (_needed(found, margin), test, *kept), p)
+
+
+def _needed(found: PairedComparison, margin: float) -> str:
+    """How many prompts would decide, by the difference that was found."""
+    count, gain = found.prompts_to_decide, found.difference.value
+    if count is None or gain <= margin:
+        return "no gain was found that more held-out prompts would confirm"
+    count = round(count * (gain / (gain - margin)) ** 2)
+    count = max(count, found.prompts + 1)
+    return f"about {count} held-out prompts would show a gain of this size; there are {found.prompts}"

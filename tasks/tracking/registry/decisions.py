@@ -1,0 +1,150 @@
+"""Decisions on a registered model: each a run of MLflow of its own, with the digest of the one before.
+
+MLflow's aliases have no history; these runs are it. What a run records is a chain that shows if a part was changed.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from preflow.config.base import Frozen
+from preflow.errors import PromotionError
+from tasks.tracking.client import client
+
+FILE = "decision.json"
+#: What a decision came to; of these, the first two move the champion.
+Outcome = Literal["promoted", "rolled_back", "eligible", "refused", "inconclusive", "rejected"]
+MOVING = ("promoted", "rolled_back")
+_PAGE = 500
+
+
+class Place(Frozen):
+    """A version that a decision names."""
+
+    version: int
+    artifact_digest: str
+
+
+class Draft(Frozen):
+    """What is decided."""
+
+    model: str
+    """The registered model's name."""
+    outcome: Outcome
+    champion: Place | None
+    """The champion before; none where there was none."""
+    chosen: Place | None
+    """The version that was decided on: the challenger, or what is rolled back to."""
+    reasons: tuple[str, ...] = ()
+    """Why, in sentences."""
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+    """What it rests on: measures, their test, the level, guards."""
+    by: str = ""
+    """Who approved it; empty where no person was asked."""
+    reason: str = ""
+    """Why that person did."""
+    identity: Literal["", "declared", "login"] = ""
+    """Whether the name is that of the login to MLflow, or one that was given."""
+
+
+class Decision(Draft):
+    """A decision that was taken."""
+
+    number: int
+    """From 1, without gaps."""
+    at: str
+    """When, in UTC."""
+    previous: str | None
+    """Digest of the decision before; none of the first."""
+
+    def text(self) -> str:
+        """The file of the decision, the same bytes for the same decision."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+
+class Record(Frozen):
+    """A decision as MLflow has it."""
+
+    run_id: str
+    status: str
+    """MLflow's: ``RUNNING`` until the aliases are as decided."""
+    number: int
+    digest: str
+    """Of its file, as its run's tag says it."""
+    tags: dict[str, str]
+    started: int
+
+
+def records(model: str) -> list[Record]:
+    """The decisions on a registered model, whatever came of them, oldest first."""
+    store = client()
+    experiments = [each.experiment_id for each in store.search_experiments()]
+    wanted = f"tags.kind = 'decision' and tags.registered_model = '{model}'"
+    found, token = [], None
+    while True:
+        page = store.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
+        found += [_record(run) for run in page if run.data.tags["registered_model"] == model]
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda each: (each.number, each.started, each.run_id))
+
+
+def taken(model: str) -> list[Record]:
+    """The decisions that count, oldest first: those of which everything was done."""
+    return [each for each in records(model) if each.status == "FINISHED"]
+
+
+def _record(run: Any) -> Record:
+    tags = run.data.tags
+    return Record(
+        run_id=run.info.run_id,
+        status=run.info.status,
+        number=int(tags.get("decision", "0")),
+        digest=tags.get("decision_digest", ""),
+        tags=dict(tags),
+        started=run.info.start_time,
+    )
+
+
+def read(record: Record) -> Decision | None:
+    """The decision of a record; none where the process ended before it was written.
+
+    Raises:
+        PromotionError: The file is not what the record's digest says.
+    """
+    store = client()
+    if FILE not in {each.path for each in store.list_artifacts(record.run_id)}:
+        return None
+    import mlflow.artifacts
+
+    text = str(mlflow.artifacts.load_text(f"runs:/{record.run_id}/{FILE}"))
+    if hashlib.sha256(text.encode()).hexdigest() != record.digest:
+        raise PromotionError(
+            f"decision {record.number} was changed: {FILE} of run {record.run_id} has another digest than its tag. "
+            "Restore the file, or delete that run if it was not a decision"
+        )
+    return Decision.model_validate_json(text)
+
+
+def chain(model: str) -> list[tuple[Record, Decision]]:
+    """All decisions that count, oldest first.
+
+    Raises:
+        PromotionError: One is missing or was changed; names the first.
+    """
+    links: list[tuple[Record, Decision]] = []
+    for place, record in enumerate(taken(model), start=1):
+        decision, before = read(record), links[-1][0].digest if links else None
+        if decision is None or record.number != place or decision.previous != before:
+            raise PromotionError(
+                f"the decisions on {model} are no chain: number {place} does not follow the one before it (run "
+                f"{record.run_id}). Restore the run that is missing (mlflow runs restore), then ask again"
+            )
+        links.append((record, decision))
+    return links

@@ -1,0 +1,102 @@
+"""Whether a version's files, and the weights that it needs, are what was registered."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from preflow.artifacts import MANIFEST
+from preflow.config import Recipe
+from preflow.config.base import Frozen
+from preflow.environment import digests_folder
+from preflow.errors import PromotionError
+from preflow.fingerprints.files import DigestCache, json_digest
+from tasks.tracking.client import client
+from tasks.tracking.registry.package import RECIPE
+from tasks.tracking.registry.versions import Version
+
+
+class Files(Frozen):
+    """The files of a version, on this machine."""
+
+    folder: str
+    """MLflow's folder of the version."""
+    recipe: Recipe
+    settings: dict[str, Any]
+    """What its code is given: places and digests of weights among it."""
+    trained: str
+    """Folder of the adapter, or of the full weights."""
+
+
+def fetch(name: str, version: Version, folder: Path) -> Files:
+    """Copy a version's files here, and hold each to its digest.
+
+    Args:
+        name: The registered model's name.
+        version: The version.
+        folder: Where to.
+
+    Raises:
+        PromotionError: A file is missing, or is not what was registered; names the first.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    client()
+    which = f"version {version.number} of {name}"
+    try:
+        place = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.number}", dst_path=str(folder)))
+        described = yaml.safe_load((place / "MLmodel").read_text(encoding="utf-8"))
+        settings = described["flavors"]["python_function"]["config"]
+        recipe = json.loads((place / "artifacts" / RECIPE).read_text(encoding="utf-8"))
+        manifest = json.loads((place / "artifacts" / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, KeyError, ValueError, TypeError, MlflowException, yaml.YAMLError) as error:
+        raise PromotionError(
+            f"the files of {which} are missing or cannot be read: {error}. Register its model again: start its run anew"
+        ) from None
+    if json_digest(manifest) != version.artifact_digest:
+        raise PromotionError(f"{which} was changed: its {MANIFEST} has another digest than its tag artifact_digest")
+    trained = place / "artifacts" / "model" if settings["weights"] is None else Path(settings["weights"])
+    own = {n.removeprefix("model/"): entry["sha256"] for n, entry in manifest.items() if n.startswith("model/")}
+    _require(which, own, trained)
+    return Files(folder=str(place), recipe=Recipe.model_validate(recipe), settings=settings, trained=str(trained))
+
+
+def require_whole(name: str, version: Version) -> str | None:
+    """Hold a version's files and its base to their digests; what could not be checked, where that is so.
+
+    Raises:
+        PromotionError: A file is missing, or is not what was registered.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = fetch(name, version, Path(folder))
+    return check_base(f"version {version.number} of {name}", files)
+
+
+def check_base(which: str, files: Files) -> str | None:
+    """Hold an adapter's base to its digests; a sentence where it is not on this machine.
+
+    Raises:
+        PromotionError: A file of it is missing, or is not what was registered.
+    """
+    base = files.settings["base"]
+    if base is None:
+        return None
+    if not Path(base).is_dir():
+        return f"the base of {which} is not on this machine ({base}), so its files were not checked"
+    _require(f"the base of {which}", files.settings["base_files"], Path(base))
+    return None
+
+
+def _require(which: str, digests: dict[str, str], folder: Path) -> None:
+    cache = DigestCache(digests_folder())
+    for name, expected in sorted(digests.items()):
+        path = folder / name
+        found = cache.digest(path) if path.is_file() else None
+        if found != expected:
+            what = "is missing" if found is None else f"has the SHA-256 {found}, expected {expected}"
+            raise PromotionError(f"{which} is not what was registered: {path} {what}")

@@ -1,0 +1,91 @@
+"""The files of a registered model, as MLflow's pyfunc lays them out: what loads it, and what it is checked by."""
+
+import importlib.metadata
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from preflow.artifacts import MANIFEST, Artifact, write_json
+from preflow.config import Recipe
+from preflow.config.base import Frozen
+from preflow.models.resolve import ModelRef
+
+#: Beside the model in every version: the whole recipe, by which Preflow itself can use it.
+RECIPE = "recipe.json"
+#: The model's code, of which MLflow makes a copy in every version.
+_CODE = Path(__file__).with_name("chat_model.py")
+_LIBRARIES = ("accelerate", "jinja2", "mlflow", "peft", "safetensors", "torch", "transformers")
+#: Most tokens of an answer where none is asked for.
+_ANSWER = 256
+
+
+class Candidate(Frozen):
+    """A finished model that is to be registered."""
+
+    name: str
+    """The registered model's name."""
+    stage: str
+    """The stage that made it."""
+    artifact: Artifact
+    """That stage's artifact, whose folder ``model`` holds the model."""
+    recipe: Recipe
+    """The resolved recipe."""
+    base: ModelRef
+    """What it was trained over."""
+    description: str
+    """Markdown that the version shows."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the model is an adapter over the base, rather than full weights."""
+        return self.recipe.tuning == "lora"
+
+
+def write_package(candidate: Candidate, folder: Path) -> None:
+    """Write a registered model's files: an adapter's own, or the place and the digests of full weights.
+
+    Args:
+        candidate: What to register.
+        folder: Where to, for MLflow to copy; it must not exist yet.
+    """
+    import mlflow.pyfunc
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    scratch = folder.with_name(f"{folder.name}-parts")
+    scratch.mkdir()
+    write_json(scratch / RECIPE, candidate.recipe.model_dump(mode="json"))
+    parts = {"manifest": candidate.artifact.file(MANIFEST), "recipe": scratch / RECIPE}
+    if candidate.is_adapter:
+        parts["model"] = candidate.artifact.file("model")
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    with warnings.catch_warnings():  # MLflow would have a signature, which a conversation of any length has not
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc")
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(_CODE),
+            artifacts={name: str(path) for name, path in parts.items()},
+            model_config=_settings(candidate),
+            pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in libraries.items()],
+        )
+
+
+def _settings(candidate: Candidate) -> dict[str, Any]:
+    """What the model's code is given; ``load_model(uri, model_config=...)`` changes the places of weights."""
+    from preflow.data.tokens.chat_template import Renderer
+    from preflow.models.loading import load_tokenizer
+    from preflow.models.resolve import model_files
+
+    recipe, base = candidate.recipe, Path(candidate.base.path)
+    return {
+        "name": candidate.name,
+        "base": str(base) if candidate.is_adapter else None,
+        "base_name": candidate.base.weights_name,
+        "base_files": model_files(base) if candidate.is_adapter else {},
+        "weights": None if candidate.is_adapter else str(candidate.artifact.file("model")),
+        "use_4bit": recipe.use_4bit,
+        "bf16": recipe.bf16 is not False,
+        "trust_remote_code": recipe.trust_remote_code,
+        "rendering": Renderer(load_tokenizer(candidate.base, recipe), recipe.rendering).settings(),
+        "max_tokens": _ANSWER,
+    }

@@ -1,0 +1,57 @@
+"""Making an earlier version the champion again: no evidence is asked for, a reason and whole files are."""
+
+from preflow.errors import PromotionError
+from tasks.tracking.client import client
+from tasks.tracking.registry.decisions import Decision, Draft, Place
+from tasks.tracking.registry.integrity import require_whole
+from tasks.tracking.registry.moves import take
+from tasks.tracking.registry.signature import signed
+from tasks.tracking.registry.state import State, read_state
+from tasks.tracking.registry.versions import CHAMPION, PREVIOUS, Version
+
+
+def roll_back(name: str, to: int | None, by: str, reason: str) -> tuple[Decision, str | None]:
+    """Make a version the champion, after its files were held to their digests.
+
+    Args:
+        name: The registered model's name.
+        to: The version; that of the alias ``previous`` where not given.
+        by: Who decides.
+        reason: Why.
+
+    Returns:
+        The decision, and a sentence where the base could not be checked on this machine.
+
+    Raises:
+        PromotionError: There is no such version, it is what the decisions call champion already, or it was changed.
+        ChampionChangedError: Another decision came first.
+    """
+    state = read_state(name)
+    target = _target(state, to)
+    unchecked = require_whole(name, target)
+    now = state.model.aliased(CHAMPION)
+    draft = Draft(
+        model=name,
+        outcome="rolled_back",
+        champion=None if now is None else Place(version=now.number, artifact_digest=now.artifact_digest),
+        chosen=Place(version=target.number, artifact_digest=target.artifact_digest),
+        reasons=(f"version {target.number} becomes the champion: {reason}",),
+    )
+    experiment = client().get_run(target.run_id).info.experiment_id
+    return take(signed(draft, by, reason), experiment), unchecked
+
+
+def _target(state: State, to: int | None) -> Version:
+    model = state.model
+    asked = model.aliases.get(PREVIOUS) if to is None else to
+    if asked is None:
+        raise PromotionError(f"{model.name} has no version before the champion: name one by --to VERSION")
+    found = model.version(asked)
+    if found is None:
+        there = ", ".join(str(each.number) for each in model.versions) or "none"
+        raise PromotionError(f"{model.name} has no version {asked}: it was deleted, or never was; there are {there}")
+    last = state.deciding
+    known = last is not None and last.chosen is not None and last.chosen.version == asked
+    if model.aliases.get(CHAMPION) == asked and known:
+        raise PromotionError(f"version {asked} of {model.name} is the champion already")
+    return found

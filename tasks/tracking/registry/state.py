@@ -1,0 +1,78 @@
+"""A registered model as people ask for it: versions, aliases, decisions, and what does not agree."""
+
+from preflow.config.base import Frozen
+from tasks.tracking.registry.decisions import MOVING, Decision, Record, chain
+from tasks.tracking.registry.moves import one_at_a_time, recover
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, read_model, variants
+
+
+class State(Frozen):
+    """What MLflow has of a registered model."""
+
+    model: RegisteredModel
+    decisions: tuple[tuple[Record, Decision], ...]
+    """Those that count, oldest first."""
+    problems: tuple[str, ...] = ()
+    """Where the champion's alias, the versions and the decisions do not agree, each with its remedy."""
+    remarks: tuple[str, ...] = ()
+    """Names that are easily taken for others."""
+    recovered: tuple[str, ...] = ()
+    """What was finished or undone of interrupted decisions."""
+
+    @property
+    def deciding(self) -> Decision | None:
+        """The last decision that moved the champion."""
+        return next((each for _, each in reversed(self.decisions) if each.outcome in MOVING), None)
+
+
+def read_state(name: str) -> State:
+    """A registered model with its decisions; those that were interrupted are finished or undone first.
+
+    Raises:
+        PromotionError: There is no such model, or its decisions are no chain.
+    """
+    read_model(name)  # a name that is not there has no lock either
+    with one_at_a_time(name):
+        recovered = recover(name)
+        model, decisions = read_model(name), tuple(chain(name))
+    state = State(model=model, decisions=decisions, recovered=tuple(recovered), remarks=tuple(_remarks(model)))
+    return state.model_copy(update={"problems": tuple(_problems(state))})
+
+
+def _problems(state: State) -> list[str]:
+    model, last = state.model, state.deciding
+    expected = last.chosen.version if last is not None and last.chosen is not None else None
+    now = model.aliases.get(CHAMPION)
+    record = f"record it by preflow rollback {model.name} --to {now} --reason TEXT"
+    found = []
+    if expected is not None and model.version(expected) is None:
+        found.append(
+            f"version {expected}, the champion since decision {last.number if last else 0}, was deleted, and its alias "
+            f"with it: preflow rollback {model.name} --to VERSION --reason TEXT makes another the champion"
+        )
+    elif now != expected:
+        since = f"decision {last.number} says version {expected}" if last is not None else "no decision made one"
+        is_now = "is not set" if now is None else f"is version {now}"
+        undo = f"restore it by preflow rollback {model.name} --to {expected} --reason TEXT"
+        remedy = undo if now is None else record if expected is None else f"{record}, or {undo}"
+        found.append(f"the alias {CHAMPION} was moved by hand: it {is_now}, but {since}; {remedy}")
+    there = model.version(expected)
+    decided = last.chosen.artifact_digest if last is not None and last.chosen is not None else None
+    if there is not None and there.artifact_digest != decided:
+        found.append(f"version {expected} has another digest than its decision has: its tag artifact_digest was edited")
+    return found
+
+
+def _remarks(model: RegisteredModel) -> list[str]:
+    aliases = [each for each in sorted(model.aliases) if each != each.casefold()]
+    return [
+        *(
+            f"'{each}' is another alias than '{each.casefold()}', and no decision moves it: delete it"
+            for each in aliases
+            if each.casefold() in (CHAMPION, CHALLENGER, PREVIOUS)
+        ),
+        *(
+            f"'{each}' is another registered model, whose name differs in case alone: give one of them up"
+            for each in variants(model.name)
+        ),
+    ]

@@ -1,0 +1,118 @@
+"""What measures of a challenger and of the champion mean: the acceptance numbers of promotions, derived by hand."""
+
+import numpy as np
+import pytest
+
+from preflow.config.promotion import Guards, PromotionSettings
+from preflow.maths.paired import PairedComparison, RowScores, compare_paired
+from preflow.maths.significance import spent_alpha
+from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
+
+GOOD = {"kl": 1.0, "length_ratio": 1.0, "perplexity_ratio": 1.0}
+
+
+def compared(better: int, worse: int, equal: int, level: float = 0.05) -> PairedComparison:
+    """A challenger that is right where the champion is wrong, the other way round, and both right."""
+    new = [1.0] * better + [0.0] * worse + [1.0] * equal
+    old = [0.0] * better + [1.0] * worse + [1.0] * equal
+    names = [str(place) for place in range(len(new))]
+    return compare_paired(
+        RowScores(names, names, np.array(new)), RowScores(names, names, np.array(old)), alpha=level, samples=200
+    )
+
+
+def verdict(
+    counts: tuple[int, int, int], nth: int = 1, measured: dict[str, float | None] | None = None, **settings: object
+) -> Verdict:
+    chosen = PromotionSettings.model_validate(settings)
+    level = spent_alpha(chosen.alpha, nth)
+    guards = guards_of(chosen.guards, {**GOOD, **(measured or {})})
+    (found,) = judge([compared(*counts, level)], [guards], chosen, nth, level)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("nth", "level", "answer"),
+    [
+        (1, 0.025, "promote"),
+        (2, 0.05 / 6, "promote"),
+        (3, 0.05 / 12, "promote"),
+        (4, 0.0025, "promote"),
+        (5, 0.05 / 30, "refuse"),
+    ],
+)
+def test_fifteen_to_two_is_promoted_four_times_and_not_a_fifth(nth: int, level: float, answer: str) -> None:
+    """p = 2 (1 + 17 + 136) / 2^17 = 308 / 131072 = 0.00235 of the exact sign test."""
+    found = verdict((15, 2, 3), nth)
+    assert spent_alpha(0.05, nth) == pytest.approx(level)
+    assert found.p == pytest.approx(308 / 131072)
+    assert found.answer == answer
+    if answer == "refuse":
+        assert "has served 4 decisions before" in found.reasons[0]
+
+
+def test_twelve_to_eight_decides_nothing_and_says_how_many_prompts_would() -> None:
+    """p = 0.503; the gain of 0.2 with sd sqrt(1 - 0.04) takes ((2.2414 + 0.8416) 0.98 / 0.2)^2 = 228 prompts."""
+    found = verdict((12, 8, 0))
+    assert found.p == pytest.approx(0.503, abs=5e-4)
+    assert found.answer == "inconclusive"
+    assert found.reasons[0] == "about 229 held-out prompts would show a gain of this size; there are 20"
+
+
+def test_a_guard_outweighs_any_gain_and_is_named() -> None:
+    found = verdict((20, 0, 0), measured={"kl": 11.0})
+    assert found.answer == "refuse"
+    assert found.reasons[0] == "guard kl: KL from the reference, nats per response is 11, limit 10"
+    assert verdict((20, 0, 0), measured={"kl": 10.0}).answer == "promote", "the limit itself is allowed"
+
+
+@pytest.mark.parametrize(("name", "value"), [("length_ratio", 1.31), ("perplexity_ratio", 1.11)])
+def test_each_guard_refuses(name: str, value: float) -> None:
+    found = verdict((20, 0, 0), measured={name: value})
+    assert found.answer == "refuse"
+    assert found.reasons[0].startswith(f"guard {name}: ")
+
+
+def test_what_cannot_be_measured_breaks_no_limit_and_is_said() -> None:
+    found = verdict((20, 0, 0), measured={"perplexity_ratio": None})
+    assert found.answer == "promote"
+    assert "guard perplexity_ratio: not measured, as the run has nothing to measure it on" in found.reasons
+    assert Guard("kl", None, 1.0).holds
+
+
+def test_a_worse_challenger_is_refused() -> None:
+    assert verdict((2, 15, 3)).reasons[0] == "the challenger is worse than the champion"
+    assert verdict((2, 15, 3)).answer == "refuse"
+
+
+def test_two_equal_models_decide_nothing() -> None:
+    found = verdict((0, 0, 20))
+    assert (found.answer, found.p) == ("inconclusive", 1.0)
+    assert found.reasons[0] == "no gain was found that more held-out prompts would confirm"
+
+
+def test_the_whole_interval_must_lie_above_the_margin() -> None:
+    """15 to 2 of 20 is a gain of 0.65, whose interval begins near 0.35."""
+    assert verdict((15, 2, 3), min_gain=0.05).answer == "promote"
+    assert verdict((15, 2, 3), min_gain=0.6).answer == "inconclusive"
+    assert verdict((15, 2, 3), min_gain=0.99).answer == "refuse"
+
+
+def test_several_challengers_pay_for_their_number() -> None:
+    """Holm: of p = 0.00235 twice the smaller is doubled, 0.0047, which the third decision (0.00417) cannot pay."""
+    level = spent_alpha(0.05, 3)
+    both = [compared(15, 2, 3, level), compared(12, 8, 0, level)]
+    guards = [guards_of(Guards(), dict(GOOD)) for _ in both]
+    found = judge(both, guards, PromotionSettings(), 3, level)
+    assert found[0].p == pytest.approx(2 * 308 / 131072)
+    assert found[0].answer == "refuse"
+    alone = judge(both[:1], guards[:1], PromotionSettings(), 3, level)
+    assert alone[0].answer == "promote"
+
+
+def test_the_best_of_those_that_may_be_promoted_is_decided_on() -> None:
+    both = [compared(15, 2, 3), compared(20, 0, 0)]
+    yes, no = Verdict("promote", (), 0.0), Verdict("refuse", (), 0.0)
+    assert best([yes, yes], both) == 1
+    assert best([yes, no], both) == 0
+    assert best([no, no], both) == 1

@@ -1,0 +1,194 @@
+"""Challengers against the champion: what is decided on, how often a held-out set has served, and how a command ends."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tasks.promotion
+from flows.commands.app import make_app
+from flows.promotion import Asked, settle
+from preflow.artifacts import Artifact
+from preflow.config import Recipe
+from preflow.errors import ChampionChangedError, ConfigError, PromotionError
+from preflow.maths.paired import RowScores
+from preflow.stages.promotion import Measured
+from tasks.promotion import compare
+from tasks.tracking.client import client
+from tasks.tracking.past_runs import PastRun
+from tasks.tracking.registry.decisions import taken
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, read_model
+
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
+#: Prompts on which a challenger is better, worse and equal, by its version.
+COUNTS = {1: (15, 2, 3), 2: (15, 2, 3), 3: (15, 2, 3), 4: (15, 2, 3), 5: (15, 2, 3), 6: (12, 8, 0), 7: (20, 0, 0)}
+KL = {7: 11.0}
+
+
+def rows(values: list[float]) -> RowScores:
+    names = [str(place) for place in range(len(values))]
+    return RowScores(names, names, np.array(values))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+
+@pytest.fixture
+def file(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A recipe with seven registered versions whose measures are ``COUNTS``."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    store, name = client(), f"m{abs(hash(request.node.name))}"
+    experiment = store.create_experiment(name, artifact_location=(database.parent / "artifacts").as_uri())
+    store.create_registered_model(name)
+    runs = {}
+    for number in COUNTS:
+        run = store.create_run(experiment).info.run_id
+        runs[run] = number
+        tags = {"artifact_digest": f"{number}" * 64, "stage": "dpo"}
+        store.create_model_version(name, f"file:///{number}", run, tags=tags)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: {name}\nmodel_name: m\nsft: {{dataset: a}}\ndpo: {{dataset: b}}\n")
+
+    def past_run(name: str, run_id: str) -> PastRun:
+        if run_id not in runs:
+            raise ConfigError(f"MLflow has no run {run_id}")
+        made = Artifact(path="/a", digest=f"{runs[run_id]}" * 64, bytes=0)
+        found = Recipe.model_validate({"name": name, "model_name": "m", "sft": {}, "dpo": {}})
+        return PastRun(run_id=run_id, recipe=found, artifacts={"validate": made, "dpo": made})
+
+    def measured(challenger: Any, observer: object) -> Measured:
+        number = challenger.version.number
+        better, worse, equal = COUNTS[number]
+        return Measured(rows([1.0] * better + [0.0] * worse + [1.0] * equal), 10.0, 5.0, KL.get(number, 1.0))
+
+    def champion(state: object, version: object, challenger: Any, folder: Path, observer: object) -> Measured:
+        better, worse, equal = COUNTS[challenger.version.number]
+        return Measured(rows([0.0] * better + [1.0] * worse + [1.0] * equal), 10.0, 5.0, None)
+
+    replaced: dict[str, Any] = {
+        "past_run": past_run,
+        "_measure_challenger": measured,
+        "_measure_champion": champion,
+        "_trained_on": lambda version: set(),
+        "load_pairs": lambda artifact, side: ["a pair"],
+        "held_out_digest": lambda spec: "d" * 64,
+        "require_whole": lambda name, version: None,
+        "evaluation_of": lambda run: type("Spec", (), {"dpo": 1, "sft": 1})(),
+    }
+    for name_of, value in replaced.items():
+        monkeypatch.setattr(tasks.promotion, name_of, value)
+    return recipe
+
+
+@pytest.fixture
+def promote(file: Path) -> Callable[..., tuple[int, str]]:
+    """Runs ``preflow promote`` on a version; its exit code and what it prints."""
+
+    def run(number: int, *arguments: str) -> tuple[int, str]:
+        client().set_registered_model_alias(named(file), CHALLENGER, str(number))
+        done = CliRunner().invoke(make_app(), ["promote", str(file), *arguments])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, " ".join(done.output.split())
+
+    return run
+
+
+def named(file: Path) -> str:
+    return file.read_text().split()[1]
+
+
+def test_the_fifth_challenger_on_one_held_out_set_needs_more_than_the_first(
+    promote: Callable[..., tuple[int, str]], file: Path
+) -> None:
+    """15 better, 2 worse, p = 0.00235: at 0.025, 0.0083, 0.0042, 0.0025 eligible, at 0.0017 not."""
+    codes = [promote(number, "--dry-run") for number in (1, 2, 3, 4, 5)]
+    assert [code for code, _ in codes] == [0, 0, 0, 0, 1]
+    assert "this held-out set has served 4 decisions before" in codes[4][1]
+    assert [each.tags["outcome"] for each in taken(named(file))] == [*["eligible"] * 4, "refused"]
+    assert CHAMPION not in read_model(named(file)).aliases
+    code, said = promote(1)
+    assert (code, "decision 1 on these rows" in said) == (0, True), "the first comparison again keeps its number"
+    assert read_model(named(file)).aliases == {CHAMPION: 1}
+
+
+def test_exit_codes_say_what_was_decided(promote: Callable[..., tuple[int, str]], file: Path) -> None:
+    code, said = promote(6)
+    assert (code, "about 229 held-out prompts would show" in said) == (3, True)
+    code, said = promote(7)
+    assert (code, "guard kl: KL from the reference, nats per response is 11, limit 10" in said) == (1, True)
+    assert promote(1)[0] == 0
+    code, said = promote(1)
+    assert (code, "is the champion already" in said) == (2, True)
+    code, said = promote(2, "--by", "Ada")
+    assert (code, "give --by NAME --reason TEXT" in said) == (2, True)
+
+
+def test_without_a_challenger_nothing_can_be_asked(file: Path) -> None:
+    done = CliRunner().invoke(make_app(), ["promote", str(file)])
+    assert done.exit_code == 2
+    assert "has no challenger: finish a run" in " ".join(done.output.split())
+
+
+def test_of_several_runs_the_best_is_promoted(promote: Callable[..., tuple[int, str]], file: Path) -> None:
+    runs = {each.number: each.run_id for each in read_model(named(file)).versions}
+    code, said = promote(6, "--run", runs[1], "--run", runs[6])
+    assert code == 0, said
+    assert read_model(named(file)).aliases[CHAMPION] == 1
+
+
+def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[int, str]], file: Path) -> None:
+    wanted = ("--set", "promotion.approval=required")
+    code, said = promote(1, *wanted)
+    assert (code, "requires a person's approval" in said) == (2, True)
+    assert CHAMPION not in read_model(named(file)).aliases
+    code, said = promote(1, *wanted, "--by", "Ada", "--reason", "better everywhere")
+    assert code == 0, said
+    done = CliRunner().invoke(make_app(), ["models", named(file), "--json"])
+    assert done.exit_code == 0
+    assert '"by": "Ada"' in done.output
+    assert '"identity": "declared"' in done.output
+
+
+def test_a_rejection_is_a_decision_and_moves_nothing(file: Path) -> None:
+    client().set_registered_model_alias(named(file), CHALLENGER, "1")
+    asked = Asked(recipe=str(file), overrides={"promotion.approval": "required"})
+    questions = []
+
+    def no(question: str, key: str) -> tuple[bool, str, str]:
+        questions.append((question, key))
+        return False, "Ada", "too early"
+
+    decision = settle(asked, compare.fn(asked.resolved(), []), no)
+    ((question, key),) = questions
+    assert "Promote version 1" in question
+    assert "15 better, 2 worse, 3 equal" in question
+    assert key == "promote-1"
+    assert (decision.outcome, decision.reason) == ("rejected", "too early")
+    assert CHAMPION not in read_model(named(file)).aliases
+
+
+def test_a_champion_that_changed_while_models_were_measured_ends_with_1(
+    promote: Callable[..., tuple[int, str]], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promote(1)[0] == 0
+    real = compare.fn
+
+    def slow(recipe: Recipe, runs: list[str]) -> Any:
+        draft = real(recipe, runs)
+        client().set_registered_model_alias(named(file), CHAMPION, "3")
+        return draft
+
+    monkeypatch.setattr(compare, "fn", slow)
+    code, said = promote(2)
+    assert (code, "changed meanwhile: it was version 1 and is version 3" in said) == (1, True)
+    monkeypatch.setattr(compare, "fn", real)
+    code, said = promote(2)
+    assert (code, "was moved by hand" in said) == (2, True)
+    with pytest.raises(PromotionError, match="moved by hand"):
+        compare.fn(Asked(recipe=str(file)).resolved(), [])
+    assert issubclass(ChampionChangedError, PromotionError)

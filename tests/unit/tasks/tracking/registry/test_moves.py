@@ -1,0 +1,251 @@
+"""Decisions on a registered model: taken whole or not at all, one at a time, each with the digest of the one before."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflow.errors import ChampionChangedError, PromotionError
+from tasks.tracking.client import client
+from tasks.tracking.registry import moves
+from tasks.tracking.registry.decisions import Draft, Outcome, Place, chain, records, taken
+from tasks.tracking.registry.moves import take
+from tasks.tracking.registry.state import read_state
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, read_model
+
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+
+@dataclass
+class Registry:
+    """A registered model with three versions, of which the second is the challenger."""
+
+    name: str
+    experiment: str
+
+    def place(self, number: int | None) -> Place | None:
+        return None if number is None else Place(version=number, artifact_digest=f"{number}" * 64)
+
+    def draft(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Draft:
+        return Draft(model=self.name, outcome=outcome, champion=self.place(old), chosen=self.place(new))
+
+    def take(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Any:
+        return take(self.draft(old, new, outcome), self.experiment)
+
+    def aliases(self) -> dict[str, int]:
+        return read_model(self.name).aliases
+
+
+@pytest.fixture
+def registry(database: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Registry:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    store, name = client(), f"m{abs(hash(request.node.name))}"
+    place = (database.parent / "artifacts").as_uri()
+    made = Registry(name, store.create_experiment(name, artifact_location=place))
+    store.create_registered_model(name)
+    for number in (1, 2, 3):
+        tags = {"artifact_digest": f"{number}" * 64, "stage": "dpo"}
+        store.create_model_version(name, f"file:///{number}", tags=tags)
+    store.set_registered_model_alias(name, CHALLENGER, "2")
+    return made
+
+
+class Killed(BaseException):
+    """The process ends here: no handler of errors runs."""
+
+
+WRITES = ("create_run", "log_text", "set_registered_model_alias", "delete_registered_model_alias", "set_terminated")
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, call: int, *, after: bool, work: Callable[[], object]) -> bool:
+    """Do some work of a process that ends before or after its n-th write to MLflow; whether it came so far."""
+    store, count = client(), 0
+
+    def wrap(name: str) -> Callable[..., Any]:
+        real = getattr(store, name)
+
+        def write(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == call and not after:
+                raise Killed
+            done = real(*given, **named)
+            if count == call:
+                raise Killed
+            return done
+
+        return write
+
+    for name in WRITES:
+        setattr(store, name, wrap(name))
+    dead = {"host": "elsewhere", "heartbeat": "2000-01-01T00:00:00.000+00:00"}
+    with monkeypatch.context() as patch:
+        patch.setattr(moves, "client", lambda: store)
+        patch.setattr(moves, "process_tags", lambda: {"host": dead["host"]})
+        patch.setattr(moves, "heartbeat_tags", lambda: {"heartbeat": dead["heartbeat"]})
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
+def test_a_kill_at_any_write_is_finished_or_undone(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, call: int, after: bool
+) -> None:
+    """Create, write, alias previous, alias champion, drop challenger, finish: six writes of a promotion."""
+    registry.take(None, 1)
+    assert killed_at(monkeypatch, call, after=after, work=lambda: registry.take(1, 2))
+    found = read_state(registry.name)
+    assert not found.problems
+    assert {each.status for each in records(registry.name)} <= {"FINISHED", "KILLED"}
+    written = call > 2 or (call == 2 and after)
+    expected = {CHAMPION: 2, PREVIOUS: 1} if written else {CHAMPION: 1, CHALLENGER: 2}
+    assert registry.aliases() == expected
+    assert [each.number for _, each in found.decisions] == ([1, 2] if written else [1])
+    assert bool(found.recovered) == (not (call == 1 and not after) and not (call == 6 and after))
+    registry.take(2 if written else 1, 3)
+    assert registry.aliases()[CHAMPION] == 3
+    assert len(chain(registry.name)) == (3 if written else 2)
+
+
+def test_there_is_no_seventh_write(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.take(None, 1)
+    assert not killed_at(monkeypatch, 7, after=False, work=lambda: registry.take(1, 2))
+
+
+def test_decisions_are_a_chain(registry: Registry) -> None:
+    first = registry.take(None, 1)
+    second = registry.take(1, 2, "refused")
+    third = registry.take(1, 2, "rolled_back")
+    assert (first.previous, second.previous, third.previous) == (None, first.digest(), second.digest())
+    assert registry.aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    assert [each.outcome for _, each in read_state(registry.name).decisions] == ["promoted", "refused", "rolled_back"]
+
+
+def test_what_is_not_promoted_moves_nothing(registry: Registry) -> None:
+    for outcome in ("eligible", "refused", "inconclusive", "rejected"):
+        registry.take(None, 2, outcome)
+    assert registry.aliases() == {CHALLENGER: 2}
+
+
+def test_a_changed_decision_breaks_the_chain(registry: Registry, database: Path) -> None:
+    registry.take(None, 1)
+    registry.take(1, 2)
+    (first, _) = records(registry.name)
+    file = database.parent / "artifacts" / first.run_id / "artifacts" / "decision.json"
+    values = json.loads(file.read_text())
+    file.write_text(file.read_text().replace('"promoted"', '"rejected"'))
+    with pytest.raises(PromotionError, match="decision 1 was changed"):
+        read_state(registry.name)
+    file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+    read_state(registry.name)
+    client().delete_run(first.run_id)
+    with pytest.raises(PromotionError, match="are no chain: number 1"):
+        read_state(registry.name)
+
+
+def test_the_second_of_two_promotions_fails(registry: Registry) -> None:
+    """Both compared with version 1; the first has moved the champion meanwhile."""
+    registry.take(None, 1)
+    registry.take(1, 2)
+    with pytest.raises(ChampionChangedError, match="it was version 1 and is version 2"):
+        registry.take(1, 3)
+    assert registry.aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    assert len(taken(registry.name)) == 2
+
+
+def test_of_two_machines_one_gives_way(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a common lock: another's decision of the same number is there before ours has moved the alias."""
+    registry.take(None, 1)
+    begin = moves._begin
+
+    def begin_second(decision: Any, experiment: str) -> str:
+        monkeypatch.setattr(moves, "_begin", begin)
+        monkeypatch.setattr(moves, "one_at_a_time", lambda model: __import__("contextlib").nullcontext())
+        registry.take(1, 3)  # all of the other machine's decision
+        return begin(decision, experiment)
+
+    monkeypatch.setattr(moves, "_begin", begin_second)
+    with pytest.raises(ChampionChangedError, match="came first"):
+        registry.take(1, 2)
+    assert registry.aliases()[CHAMPION] == 3
+    assert [each.chosen.version for _, each in chain(registry.name) if each.chosen] == [1, 3]
+    assert [each.status for each in records(registry.name)] == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_an_alias_that_was_set_meanwhile_is_found_when_read_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.take(None, 1)
+    move = moves._move
+
+    def moved_by_hand(store: Any, model: str, old: Place | None, new: Place) -> None:
+        move(store, model, old, new)
+        store.set_registered_model_alias(model, CHAMPION, "3")
+
+    monkeypatch.setattr(moves, "_move", moved_by_hand)
+    with pytest.raises(ChampionChangedError, match="was set to version 3 by someone else"):
+        registry.take(1, 2)
+    assert [each.number for _, each in chain(registry.name)] == [1]
+
+
+def test_an_alias_moved_by_hand_is_found_and_a_rollback_records_it(registry: Registry) -> None:
+    registry.take(None, 1)
+    client().set_registered_model_alias(registry.name, CHAMPION, "3")
+    (problem,) = read_state(registry.name).problems
+    assert "moved by hand: it is version 3, but decision 1 says version 1" in problem
+    assert f"preflow rollback {registry.name} --to 3 --reason TEXT" in problem
+    registry.take(3, 3, "rolled_back")
+    assert not read_state(registry.name).problems
+    client().delete_registered_model_alias(registry.name, CHAMPION)
+    (problem,) = read_state(registry.name).problems
+    assert "it is not set, but decision 2 says version 3" in problem
+
+
+def test_a_champion_that_no_decision_made_is_found(registry: Registry) -> None:
+    client().set_registered_model_alias(registry.name, CHAMPION, "3")
+    (problem,) = read_state(registry.name).problems
+    assert "it is version 3, but no decision made one" in problem
+
+
+def test_a_deleted_champion_is_found(registry: Registry) -> None:
+    registry.take(None, 1)
+    client().delete_model_version(registry.name, "1")
+    (problem,) = read_state(registry.name).problems
+    assert "version 1, the champion since decision 1, was deleted, and its alias with it" in problem
+    registry.take(None, 2, "rolled_back")
+    assert not read_state(registry.name).problems
+
+
+def test_an_edited_digest_of_the_champion_is_found(registry: Registry) -> None:
+    registry.take(None, 1)
+    client().set_model_version_tag(registry.name, "1", "artifact_digest", "0" * 64)
+    (problem,) = read_state(registry.name).problems
+    assert "another digest than its decision has" in problem
+
+
+def test_aliases_and_models_of_another_case_are_found(registry: Registry) -> None:
+    client().set_registered_model_alias(registry.name, "Champion", "1")
+    client().create_registered_model(registry.name.upper())
+    found = read_state(registry.name)
+    assert not found.problems
+    assert [each.partition(" is another ")[0] for each in found.remarks] == ["'Champion'", f"'{registry.name.upper()}'"]
+
+
+def test_dead_decisions_are_not_closed_by_pipeline_runs(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.tracking.pipeline_run import dead_runs
+
+    assert killed_at(monkeypatch, 3, after=True, work=lambda: (registry.take(None, 1), registry.take(1, 2)))
+    assert [each.status for each in records(registry.name)][-1] == "RUNNING"
+    assert not dead_runs(client()).keys() & {each.run_id for each in records(registry.name)}

@@ -1,0 +1,166 @@
+"""Finished models in MLflow's registry: registered once, loaded from anywhere, held to their digests."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from preflow.artifacts import Artifact, build
+from preflow.errors import ArtifactError, PromotionError
+from preflow.models.resolve import ModelRef
+from tasks.tracking.client import client
+from tasks.tracking.registry.integrity import require_whole
+from tasks.tracking.registry.package import Candidate
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, Version, read_model, register
+from tests.fixtures.prepared_run import Run
+
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
+QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Where is order 3?"}], "max_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+
+@pytest.fixture
+def run_id(database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A pipeline run in a database that the tests of this module share."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    store = client()
+    found = store.get_experiment_by_name("recipe")
+    place = (database.parent / "artifacts").as_uri()
+    experiment = found.experiment_id if found else store.create_experiment("recipe", artifact_location=place)
+    return str(store.create_run(experiment).info.run_id)
+
+
+def candidate(prepared: Run, name: str, **changes: Any) -> Candidate:
+    values = {"stage": "sft", "artifact": prepared.sft, "recipe": prepared.recipe, "base": prepared.base}
+    return Candidate(**{**values, "name": name, "description": "# What it is", **changes})
+
+
+def another(prepared: Run, folder: Path) -> Artifact:
+    """The same model in an artifact of another digest."""
+
+    def write(out: Path) -> None:
+        shutil.copytree(prepared.sft.path, out, dirs_exist_ok=True)
+        (out / "more.json").write_text("{}\n")
+
+    return build(folder / "another", write)
+
+
+def answer(name: str, **places: str) -> str:
+    model = mlflow.pyfunc.load_model(f"models:/{name}@{CHALLENGER}", model_config=places or None)
+    (choice,) = model.predict(QUESTION)["choices"]
+    assert choice["message"]["role"] == "assistant"
+    return str(choice["message"]["content"])
+
+
+def test_a_model_is_registered_once_and_is_the_challenger(prepared: Run, run_id: str, tmp_path: Path) -> None:
+    first = register(run_id, candidate(prepared, "once"))
+    assert register(run_id, candidate(prepared, "once")) == first, "the same digest is the same version"
+    assert (first.number, first.run_id, first.artifact_digest) == (1, run_id, prepared.sft.digest)
+    assert client().get_model_version("once", "1").description == "# What it is"
+    second = register(run_id, candidate(prepared, "once", artifact=another(prepared, tmp_path)))
+    model = read_model("once")
+    assert (second.number, model.aliases) == (2, {CHALLENGER: 2})
+    client().set_registered_model_alias("once", CHAMPION, "1")
+    register(run_id, candidate(prepared, "once"))
+    assert read_model("once").aliases[CHALLENGER] == 2, "the champion is nobody's challenger"  # glossary: allow nobody
+
+
+def test_a_registered_adapter_answers_from_another_folder_and_over_a_moved_base(
+    prepared: Run, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
+) -> None:
+    """The same tokens as the library's own model, greedily."""
+    register(run_id, candidate(prepared, "answers"))
+    monkeypatch.chdir(tmp_path)
+    here = answer("answers")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tiny_folder, moved)
+    assert answer("answers", base=str(moved)) == here == expected(prepared)
+    with pytest.raises(FileNotFoundError, match="model_config"):
+        answer("answers", base=str(tmp_path / "nowhere"))
+    weights = moved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that was registered"):
+        answer("answers", base=str(moved))
+
+
+def expected(prepared: Run) -> str:
+    from preflow.data.rows import Message
+    from preflow.evaluation.generation import generate
+    from preflow.evaluation.models import ModelSet
+    from preflow.specs import EvaluateSpec
+
+    spec = EvaluateSpec(recipe=prepared.recipe, base=prepared.base, data=prepared.data, sft=prepared.sft)
+    models = ModelSet(spec)
+    ids = models.renderer.prompt_ids([Message("user", "Where is order 3?")])
+    (made,) = generate(models, "sft", [ids], 6, sample=False)
+    return str(models.tokenizer.decode(made, skip_special_tokens=True)).strip()
+
+
+def test_full_weights_are_registered_by_place_and_digest(
+    prepared: Run, run_id: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    def write(out: Path) -> None:
+        shutil.copytree(tiny_folder, out / "model")
+
+    made = build(tmp_path / "full", write)
+    recipe = prepared.recipe.model_copy(update={"tuning": "full"})
+    version = register(run_id, candidate(prepared, "full", artifact=made, recipe=recipe))
+    files = {each.path for each in client().list_artifacts(run_id, "registered_model/artifacts")}
+    assert not [name for name in files if name.endswith(("model", "safetensors"))], "no weights were copied"
+    assert answer("full") == answer("full", weights=str(made.file("model")))
+    assert require_whole("full", version) is None
+    (made.file("model") / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is not the file that was registered"):
+        answer("full")
+    with pytest.raises(PromotionError, match=r"config\.json has the SHA-256"):
+        require_whole("full", version)
+
+
+def test_an_edited_adapter_and_an_edited_tag_are_found(prepared: Run, run_id: str, database: Path) -> None:
+    version = register(run_id, candidate(prepared, "edited"))
+    assert require_whole("edited", version) is None
+    away = candidate(prepared, "away", base=ModelRef(name="m", path=prepared.base.path, digest="d"))
+    assert register(run_id, away).number == 1
+    with pytest.raises(PromotionError, match="another digest than its tag"):
+        require_whole("edited", version.model_copy(update={"artifact_digest": "0" * 64}))
+    place = database.parent / "artifacts" / run_id / "artifacts" / "registered_model" / "artifacts" / "model"
+    adapter = place / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(PromotionError, match=r"adapter_model\.safetensors has the SHA-256"):
+        require_whole("edited", version)
+    adapter.unlink()
+    with pytest.raises(PromotionError, match=r"adapter_model\.safetensors is missing"):
+        require_whole("edited", version)
+    shutil.rmtree(place.parent)
+    with pytest.raises(PromotionError, match="missing or cannot be read"):
+        require_whole("edited", version)
+
+
+def test_a_model_whose_files_are_gone_is_not_registered(prepared: Run, run_id: str, tmp_path: Path) -> None:
+    gone = another(prepared, tmp_path)
+    shutil.rmtree(gone.path)
+    with pytest.raises(ArtifactError):
+        register(run_id, candidate(prepared, "gone", artifact=gone))
+
+
+def test_a_name_in_another_case_is_named(prepared: Run, run_id: str) -> None:
+    client().create_registered_model("Demo_1")
+    client().create_registered_model("demoX1")  # an underscore is no wildcard
+    with pytest.raises(PromotionError, match="but 'Demo_1', whose name differs in case alone"):
+        read_model("demo_1")
+    with pytest.raises(PromotionError, match="a run registers its model when it has finished"):
+        read_model("demo_2")
+
+
+def test_a_deleted_version_is_none(prepared: Run, run_id: str) -> None:
+    version = register(run_id, candidate(prepared, "deleted"))
+    client().delete_model_version("deleted", str(version.number))
+    model = read_model("deleted")
+    assert (model.versions, model.aliases) == ((), {}), "MLflow drops its alias with it"
+    assert isinstance(register(run_id, candidate(prepared, "deleted")), Version)

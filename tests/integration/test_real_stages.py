@@ -52,6 +52,13 @@ def test_the_whole_flow_on_a_tiny_model(pipeline: Pipeline, real: Run, tiny_reci
     assert [line for line in again.stderr.splitlines() if line.endswith(": cached")] == [
         f"{name}: cached" for name in ("validate", "lengths", "sft", "reference", "dpo", "evaluate")
     ]
+    assert "registry    version 1 of tiny" in first.stdout
+    assert first.stdout.rstrip().endswith(f"promote     preflow promote {file}")
+    assert "registry    version 1 of tiny" in again.stdout, "the same model is the same version"
+    compared = pipeline.start("promote", str(file), "--dry-run", module="flows.commands.app")
+    assert "guard kl: KL from the reference" in compared.stdout, compared.stderr
+    (outcome,) = {"eligible", "refused", "inconclusive"} & set(compared.stderr.split())
+    assert compared.returncode == {"eligible": 0, "refused": 1, "inconclusive": 3}[outcome]
     exported = pipeline.start(str(file), "--to", str(pipeline.folder / "merged"), module="flows.export")
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert "nats per token (limit 0.02)" in " ".join(exported.stderr.split())

@@ -21,11 +21,9 @@ from prefect import flow
 
 from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
-from flows.running.diagnosis import diagnosis_of
-from flows.running.learning_rate import with_chosen_rate
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
-from flows.running.publish import advise, announce, close_dead_runs, finish, flow_run_id, run_name
+from flows.running.publish import advise, announce, close_dead_runs, diagnosis_of, finish, flow_run_id, run_name
 from flows.running.registration import register_model
 from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from tasks.dpo import dpo
@@ -38,6 +36,7 @@ from tasks.runtime.lost_output import outlive_readers
 from tasks.runtime.reporting import log_user
 from tasks.sft import sft
 from tasks.tracking.pipeline_run import pipeline_run
+from tasks.tune import with_chosen_rate
 from tasks.validate import validate
 
 

@@ -21,11 +21,15 @@ from flows.running.preparation import Diagnosis, PreparedRun, RunResult
 from flows.running.reconcile import close_in_prefect, skip_waiting
 from flows.running.summary import description, markdown, metric_rows, report_of
 from preflow.artifacts import Artifact
+from preflow.config import Recipe
 from preflow.data.validated import REPORT
+from preflow.diagnosis.diagnose import diagnose
+from preflow.diagnosis.other_stages import resources
+from preflow.diagnosis.reading import measurements
 from preflow.environment import preflow_home
 from preflow.fingerprints.files import json_digest
 from tasks.runtime.reporting import artifact_key, log_user, show_findings
-from tasks.tracking.pipeline_run import PipelineRun, log_diagnosis, log_summary, run_address
+from tasks.tracking.pipeline_run import PipelineRun, log_diagnosis, log_summary, run_address, tracked_resources
 
 #: Overrides that a run's name shows, and how much of each.
 _PARTS = 3
@@ -83,6 +87,22 @@ def advise(prepared: PreparedRun, data: Artifact) -> None:
     for line in remedies(report):
         log_user(f"advice: {line}", warning=True)
     show_findings(prepared.recipe.name, report, shown)
+
+
+def diagnosis_of(
+    recipe: Recipe, run: PipelineRun, data: Artifact, evaluation: Artifact, trained: Mapping[str, Artifact | None]
+) -> Diagnosis:
+    """What a run's measurements show to be wrong, and what it took.
+
+    Args:
+        recipe: Its resolved settings.
+        run: The pipeline run, under way.
+        data: The artifact of data validation.
+        evaluation: That of the evaluation.
+        trained: Those of the training stages, by name.
+    """
+    measured = measurements(recipe, data, evaluation, trained, tracked_resources(run))
+    return Diagnosis(findings=tuple(diagnose(measured)), resources=tuple(resources(measured)))
 
 
 def finish(

@@ -11,6 +11,7 @@ from docs.tools.words import ROOT
 from preflow.config import recipe_schema
 from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
 from preflow.data.row_formats.table import DEMONSTRATIONS, PREFERENCES, VERDICT
+from preflow.diagnosis.diagnose import RUN_FINDINGS
 from preflow.findings import FINDINGS
 
 
@@ -111,3 +112,9 @@ def test_every_page_is_in_the_navigation_and_exists() -> None:
     nav = listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
 
     assert nav == {file.relative_to(ROOT / "docs").as_posix() for file in (ROOT / "docs").rglob("*.md")}
+
+
+def test_every_finding_about_a_run_has_a_row() -> None:
+    rows = [line.split(" | ")[0].strip("| `") for line in pages.run_findings().splitlines() if line.startswith("| `")]
+
+    assert rows == list(RUN_FINDINGS)

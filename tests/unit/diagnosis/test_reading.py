@@ -20,7 +20,10 @@ def artifact(folder: Path) -> Artifact:
 def test_log_probs_cues_curves_and_memory_come_together(tmp_path: Path) -> None:
     data, evaluation, dpo, tune = (artifact(tmp_path / name) for name in ("data", "evaluation", "dpo", "tune"))
     texts = [("Sure!", "No."), ("It is 5 p.m.", "Sorry, no idea."), ("Yes.", "- one\n- two")]
-    rows = [Pair(*turns(f"Question {i}?", *answers), Source("p.jsonl", i)) for i, answers in enumerate(texts, start=1)]
+    rows = []
+    for number, answers in enumerate(texts, start=1):
+        prompt, chosen, rejected = turns(f"Question {number}?", *answers)
+        rows.append(Pair(prompt, chosen, rejected, Source("p.jsonl", number)))
     write_rows(data.file("preferences.eval.jsonl"), rows)
     write_json(data.file("report.json"), {"preferences": {"rows_in": 9, "findings": {}}, "demonstrations": None})
     write_json(evaluation.file("evaluation.json"), {"models": {"base": {}, "dpo": {}}, "reference": "base"})

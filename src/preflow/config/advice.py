@@ -44,13 +44,21 @@ def _unused_adapter(name: str, section: TrainingSettings) -> Iterator[str]:
 
 def _learning_rate(recipe: Recipe, dpo: DpoSettings) -> Iterator[str]:
     """Rates far from those at which models of the same size have learnt; silent between what is known to be right."""
-    rate, small = dpo.learning_rate, (parameters_named(str(recipe.model_name)) or _LARGE) < _LARGE
+    rate, parameters = dpo.learning_rate, parameters_named(str(recipe.model_name))
     if rate == "auto":
         return
     lora = recipe.tuning == "lora"
-    size = "a model below a billion parameters" if small else "a model of billions of parameters"
     kind = "LoRA" if lora else "full weights"
-    low, high, why = _RATES[recipe.tuning, small]
+    if parameters is None:  # what is right for one size or the other
+        size, (low, _, why_low), (_, high, why_high) = (
+            "a model whose name has no size",
+            _RATES[recipe.tuning, False],
+            _RATES[recipe.tuning, True],
+        )
+        why = why_high if rate > high else why_low
+    else:
+        size = "a model below a billion parameters" if parameters < _LARGE else "a model of billions of parameters"
+        low, high, why = _RATES[recipe.tuning, parameters < _LARGE]
     if rate > high:
         yield (
             f"dpo.learning_rate is {rate:g} with {kind} and {size}: above {high:g} KL grows fast and chosen responses "
@@ -63,7 +71,7 @@ def _learning_rate(recipe: Recipe, dpo: DpoSettings) -> Iterator[str]:
         )
 
 
-#: Parameters from which a model counts as large, as one does whose name has no size.
+#: Parameters from which a model counts as large.
 _LARGE = 1e9
 _MEASURED = (
     "SmolLM2-135M, rank 16, 138 steps of human pairs: KL 0.05 at 2e-5, 1.15 at 1e-4, 3.99 nats at 2e-4, where accuracy "

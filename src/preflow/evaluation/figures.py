@@ -66,8 +66,9 @@ def draw_range_test(folder: Path, tried: Sequence[Mapping[str, Any]], chosen: fl
         upper.set(title="Range test of the learning rate", ylabel="reward margin, ± 1 SE")
         lower.plot(rates, [each["whole_kl"] for each in done], color=_REJECTED, marker="o")
         lower.axhline(budget, color=_NEUTRAL, linewidth=1, linestyle="--", label=f"budget {budget:g}")
-        lower.set(xlabel="learning rate", ylabel="expected KL, nats per response", xscale="log")
+        lower.set(xlabel="learning rate", ylabel="expected KL, nats", xscale="log")
         lower.set_yscale("symlog", linthresh=0.01)
+        lower.set_ylim(0, 3 * max(budget, *(each["whole_kl"] for each in done), 0.0))
         upper.set_xlim(0.5 * min(each["rate"] for each in tried), 2 * max(each["rate"] for each in tried))
         for axes in (upper, lower):
             axes.axvline(chosen, color=_NEUTRAL, linewidth=1, linestyle=":", label=f"chosen: {chosen:g}")

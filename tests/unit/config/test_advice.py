@@ -11,8 +11,9 @@ from preflow.config.advice import advice, parameters_named
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"tuning": "full", "dpo": {"learning_rate": 2e-6}}, "above 1e-06"),
-        ({"dpo": {"learning_rate": 5e-5}}, "above 2e-05"),
+        ({"model_name": "a-7B", "tuning": "full", "dpo": {"learning_rate": 2e-6}}, "above 1e-06"),
+        ({"tuning": "full", "dpo": {"learning_rate": 2e-5}}, "a model whose name has no size: above 1e-05"),
+        ({"dpo": {"learning_rate": 5e-4}}, "above 0.0002"),
         ({"dpo": {"learning_rate": 5e-7}}, "hardly moves an adapter"),
         ({"model_name": "meta-llama/Llama-3.1-8B", "dpo": {"learning_rate": 5e-5}}, "billions of parameters: above"),
         ({"model_name": "SmolLM2-135M-Instruct", "dpo": {"learning_rate": 5e-6}}, "hardly moves an adapter"),

@@ -9,7 +9,7 @@ from preflow.maths.paired import PairedComparison
 from preflow.maths.significance import holm
 
 Answer = Literal["promote", "refuse", "inconclusive"]
-#: What guards nth at, in the words of their messages.
+#: What guards look at, in the words of their messages.
 _GUARDS = {
     "kl": "KL from the reference, nats per response",
     "length_ratio": "length of responses against the champion's",

@@ -154,9 +154,14 @@ def _require_question(client: SyncPrefectClient, run: FlowRun) -> str:
     if set(schema.get("properties", {})) != set(Verdict.model_fields):
         raise ConfigError(f"{run.name} asks for something else than a decision: answer it in Prefect's page")
     try:
-        return client.read_flow_run_input(run.id, keys["description"]).strip('"')
+        return _text(client.read_flow_run_input(run.id, keys["description"]))
     except httpx.HTTPStatusError:  # a question without a text
         return ""
+
+
+def _text(kept: str) -> str:
+    """A question as it was asked; Prefect keeps it as JSON."""
+    return str(json.loads(kept)) if kept.startswith('"') else kept
 
 
 def _answers(client: SyncPrefectClient, run: FlowRun) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ def client() -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # files are small, and bars many
     uri = mlflow_uri()
     if uri.startswith("sqlite:///"):
         _create_database(uri)

@@ -1,6 +1,5 @@
 """Finished runs: found in MLflow, with the artifacts of their stages."""
 
-import os
 from pathlib import Path
 
 import yaml
@@ -55,7 +54,6 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
     paths = {stage.data.tags["stage"]: Path(stage.data.tags["artifact_path"]) for stage in stages}
     if not paths:
         raise ConfigError(f"run {run_id} has no finished stage: expected the id of a pipeline run, not of a stage")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for one small file
     recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
     wanted = {stage: path for stage, path in paths.items() if STAGES[stage].read_later}
     return PastRun(

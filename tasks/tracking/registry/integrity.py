@@ -1,7 +1,6 @@
 """Whether a version's files, and the weights that it needs, are what was registered."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ def fetch(name: str, version: Version, folder: Path) -> Files:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client()
     which = f"version {version.number} of {name}"
     try:

@@ -1,7 +1,6 @@
 """The files of a registered model, as MLflow's pyfunc lays them out: what loads it, and what it is checked by."""
 
 import importlib.metadata
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def write_package(candidate: Candidate, folder: Path) -> None:
     """
     import mlflow.pyfunc
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     scratch = folder.with_name(f"{folder.name}-parts")
     scratch.mkdir()
     write_json(scratch / RECIPE, candidate.recipe.model_dump(mode="json"))

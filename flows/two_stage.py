@@ -24,7 +24,7 @@ from flows.operation.slots import hold_slot, require_slot
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
 from flows.running.preparation import RunResult, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, diagnosis_of, finish, flow_run_id, run_name
-from flows.running.registration import register_model
+from flows.running.registration import describe_model, register_model
 from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
@@ -77,6 +77,8 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
             judged = None
             if settings.evaluation.judge is not None:
                 judged = judge(JudgeSpec(recipe=settings, data=data, evaluation=verdict), run)
+            made = {"validate": data, **models, "evaluate": verdict, "judge": judged}
+            card = describe_model(run, prepared.recipe, base, made)
             diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
-            register_model(run, settings, base, verdict, aligned or tuned)
+            register_model(run, settings, base, aligned or tuned, card)
             return finish(run, verdict, judged, aligned or tuned, diagnosis)

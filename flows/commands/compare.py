@@ -138,13 +138,17 @@ def _keep(report: dict[str, Any], files: list[Path], name: str) -> None:
     log_comparison(best, files)
     with own_server():
         quiet_prefect()
+        from prefect import flow
         from prefect.artifacts import create_table_artifact
 
         from tasks.runtime.reporting import artifact_key
 
-    create_table_artifact(
-        table_rows(report), key=f"{artifact_key(name)}-comparison", description=f"Runs of {name} compared"
-    )
+    @flow(name="compare", flow_run_name=f"compare-{artifact_key(name)}")
+    def leave_table() -> None:
+        text = f"Runs of {name} compared"
+        create_table_artifact(table_rows(report), key=f"{artifact_key(name)}-comparison", description=text)
+
+    leave_table()
 
 
 def _show(report: dict[str, Any], runs: "list[KeptRun]", page: Path) -> None:

@@ -4,51 +4,56 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from flows.running.summary import columns, legend, metric_rows, result_sentence
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
+from preflow.data.validated import REPORT
+from preflow.model_card import CardFacts, model_card
 from preflow.models.resolve import ModelRef
-from preflow.redaction import code_span
-from tasks.tracking.pipeline_run import PipelineRun, register
+from tasks.tracking.pipeline_run import PipelineRun, log_card, register
 from tasks.tracking.registry.package import Candidate
 
-_STAGES = {"sft": "SFT", "dpo": "DPO"}
+#: Characters of a description that every database of MLflow keeps.
+_LONGEST = 5000
 
 
-def register_model(
-    run: PipelineRun, recipe: Recipe, base: ModelRef, evaluation: Artifact, model: Artifact | None
-) -> None:
+def describe_model(run: PipelineRun, recipe: Recipe, base: ModelRef, made: Mapping[str, Artifact | None]) -> str:
+    """Leave the model card of what was made, and give it.
+
+    Args:
+        run: The run under way.
+        recipe: The resolved recipe, as the run has recorded it.
+        base: The base model.
+        made: Artifacts of the stages, by name, in their order; none of a stage that the recipe does not have.
+    """
+    there = {name: artifact for name, artifact in made.items() if artifact is not None}
+    facts = CardFacts(
+        recipe=recipe,
+        base_digest=base.digest,
+        stages={name: artifact.digest for name, artifact in there.items()},
+        data=there["validate"].load(REPORT),
+        evaluation=there["evaluate"].load("evaluation.json"),
+        judge=there["judge"].load("judge.json") if "judge" in there else None,
+    )
+    card = model_card(facts)
+    log_card(run, card)
+    return card
+
+
+def register_model(run: PipelineRun, recipe: Recipe, base: ModelRef, model: Artifact | None, card: str) -> None:
     """Register the model that a run made, once MLflow takes it; a run is finished without that."""
     assert model is not None, "every strategy trains a model"
     stage, _ = recipe.training_sections[-1]
-    text = version_description(recipe, base, model, evaluation.load("evaluation.json"))
-    name = recipe.registered_model
+    text, name = version_description(card), recipe.registered_model
     register(run, Candidate(name=name, stage=stage, artifact=model, recipe=recipe, base=base, description=text))
 
 
-def version_description(recipe: Recipe, base: ModelRef, model: Artifact, report: dict[str, Any]) -> str:
-    """What a registered version shows: what it is made of, by digests, and its measures, as Markdown."""
-    head = columns(report)
-    table = [head, ["---"] * len(head), *([row[column] for column in head] for row in metric_rows(report))]
-    stage = _STAGES[recipe.training_sections[-1][0]]
-    lines = [
-        f"# {recipe.name}",
-        "",
-        f"{stage} model, {recipe.tuning}, over {code_span(base.weights_name)}.",
-        "",
-        f"- {stage} artifact: {code_span(model.digest)}",
-        f"- base: {code_span(base.digest)}",
-        f"- recipe: {code_span(recipe.settings_digest())}",
-        "",
-        result_sentence(report),
-        "",
-        *(f"| {' | '.join(cells)} |" for cells in table),
-        "",
-        legend(report),
-        "",
-        *(f"- **Warning:** {text}" for text in report["warnings"]),
-    ]
-    return "\n".join([*lines, ""])
+def version_description(card: str) -> str:
+    """What a registered version shows: the model card without its front matter, which MLflow would print."""
+    from huggingface_hub import ModelCard
+
+    text = str(ModelCard(card).text).strip()
+    cut = "\n\n(The file model_card.md of the run has all of it.)"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - len(cut)] + cut
 
 
 def promotion_lines(recipe: Recipe, named: str, overrides: Mapping[str, Any], model: Artifact) -> list[tuple[str, str]]:

@@ -20,6 +20,9 @@ from tasks.tracking.delivery import Say, deliver_left_behind, delivering, delive
 from tasks.tracking.lineage import is_gone, lineage, parameters
 from tasks.tracking.registry.package import Candidate
 
+#: The file of the model card.
+CARD = "model_card.md"
+
 
 class PipelineRun(Frozen):
     """The MLflow run of one pipeline run, as a value that tasks can be given."""
@@ -196,6 +199,11 @@ def register(run: PipelineRun, candidate: Candidate) -> None:
 def log_summary(run: PipelineRun, markdown: str) -> None:
     """Log the run's summary as an artifact of the pipeline run."""
     delivery_of(run.run_id).put("text", name="summary.md", text=markdown)
+
+
+def log_card(run: PipelineRun, text: str) -> None:
+    """Log the model card of the run's result."""
+    delivery_of(run.run_id).put("text", name=CARD, text=text)
 
 
 def log_diagnosis(run: PipelineRun, description: str, findings: list[dict[str, Any]]) -> None:

@@ -60,7 +60,11 @@ def _gate(spec: Any, out: Path, observer: Observer) -> None:
     write_json(out / "metrics.json", {"data/pairs": 4.0})
     (out / "preferences.eval.jsonl").touch()
     write_json(
-        out / "report.json", {"verdict": "fit", "preferences": {"eval": 2, "train": 4, "findings": {}, "measures": {}}}
+        out / "report.json",
+        {
+            "verdict": "fit",
+            "preferences": {"rows_in": 6, "eval": 2, "train": 4, "set_aside": 0, "findings": {}, "measures": {}},
+        },
     )
 
 
@@ -114,9 +118,11 @@ def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
     observer.note("evaluating [not markup]")
     names = [n for n, there in (("base", True), ("sft", spec.sft), ("dpo", spec.dpo)) if there]
     accuracy = {"value": 0.7, "low": 0.6, "high": 0.8}
+    gain = {"value": 0.2, "low": 0.1, "high": 0.3}
     report = {
         "models": {name: {"preference_accuracy": accuracy} for name in names},
-        "comparison": {"preference_accuracy_gain": {"value": 0.2, "low": 0.1, "high": 0.3}},
+        "comparison": {"preference_accuracy_gain": {**gain, "p": 0.008, "test": "McNemar's exact test"}},
+        "reference": "sft" if spec.sft else "base",
         "n_pairs": 40,
         "power": {"prompts": 40, "visible_difference": 0.2215, "small_difference": 0.05, "prompts_needed": 785},
         "confidence": 0.95,

@@ -70,7 +70,7 @@ def a_run_leaves_everything_in_mlflow(pipeline: Pipeline) -> None:
     assert {"recipe_digest", "data_digest", "base_model_digest", "prefect_flow_run_id"} <= set(tags)
     assert tags["strategy"] == "two-stage"
     files = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
-    assert files == {"recipe.yaml", "summary.md", "diagnosis.json", "registered_model"}
+    assert files == {"recipe.yaml", "summary.md", "diagnosis.json", "model_card.md", "registered_model"}
     assert "## Diagnosis" in tags["mlflow.note.content"]
     assert {entry.dataset.name for entry in parent.inputs.dataset_inputs} == {
         "sft.jsonl",

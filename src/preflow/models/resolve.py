@@ -19,7 +19,7 @@ from preflow.errors import (
     ModelNotFoundError,
     UnsafeWeightsError,
 )
-from preflow.fingerprints.files import DigestCache, file_stamp, json_digest
+from preflow.fingerprints.files import DigestCache, file_digest, file_stamp, json_digest
 from preflow.models.base_checks import require_trainable
 from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
@@ -145,17 +145,25 @@ def _names_of_index(index: Path) -> list[str]:
     return sorted(names)
 
 
-def model_digest(folder: Path) -> str:
+def model_digest(folder: Path, *, remembered: bool = True) -> str:
     """Digest of the files that decide what a model computes, by relative name and contents.
+
+    Args:
+        folder: The model's.
+        remembered: Whether a file that was digested before, and was not changed since, is believed unread.
 
     Raises:
         UnsafeWeightsError: The folder holds no safetensors weights.
     """
-    return json_digest(model_files(folder))
+    return json_digest(model_files(folder, remembered=remembered))
 
 
-def model_files(folder: Path) -> dict[str, str]:
+def model_files(folder: Path, *, remembered: bool = True) -> dict[str, str]:
     """SHA-256 of the files that decide what a model computes, by relative name: weights, configuration, tokenizer.
+
+    Args:
+        folder: The model's.
+        remembered: Whether a file that was digested before, and was not changed since, is believed unread.
 
     Raises:
         UnsafeWeightsError: The folder holds no safetensors weights.
@@ -167,8 +175,8 @@ def model_files(folder: Path) -> dict[str, str]:
             f"{folder} holds no .safetensors weights (found: {', '.join(others) or 'nothing'}). Other formats can run "
             "code when loaded; convert them once with save_pretrained(..., safe_serialization=True)"
         )
-    cache = DigestCache(digests_folder())
-    return {name: cache.digest(folder / name) for name in sorted(names)}
+    digest = DigestCache(digests_folder()).digest if remembered else file_digest
+    return {name: digest(folder / name) for name in sorted(names)}
 
 
 @contextmanager

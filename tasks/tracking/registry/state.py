@@ -36,10 +36,11 @@ def read_state(name: str) -> State:
         recovered = recover(name)
         model, decisions = read_model(name), tuple(chain(name))
     state = State(model=model, decisions=decisions, recovered=tuple(recovered), remarks=tuple(_remarks(model)))
-    return state.model_copy(update={"problems": tuple(_problems(state))})
+    return state.model_copy(update={"problems": tuple(disagreements(state))})
 
 
-def _problems(state: State) -> list[str]:
+def disagreements(state: State) -> list[str]:
+    """Where the champion's alias, the versions and the decisions do not agree, each with its remedy."""
     model, last = state.model, state.deciding
     expected = last.chosen.version if last is not None and last.chosen is not None else None
     now = model.aliases.get(CHAMPION)

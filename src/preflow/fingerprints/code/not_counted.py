@@ -5,6 +5,8 @@
 NOT_COUNTED = {
     "preflow.config": "settings count by their values, their methods where code reads an attribute of that name",
     "preflow.comparison": "compares finished runs",
+    "preflow.model_card": "describes a finished run",
+    "preflow.verification": "checks finished runs",
     "preflow.specs": "specifications count by their values, their methods as those of settings",
     "preflow.errors": "classes without behaviour; their names and bases count where code names them",
     "preflow.estimates": "estimates are shown and decide nothing",

@@ -19,7 +19,7 @@ from preflow.config import recipe_schema
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
     *("compare", "decide", "deploy", "doctor", "explain", "export", "init", "models", "operate", "plan", "promote"),
-    *("rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui", "validate", "worker"),
+    *("rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui", "validate", "verify", "worker"),
 ]
 
 

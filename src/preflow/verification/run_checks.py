@@ -1,0 +1,164 @@
+"""The checks of a finished run, from its registry entry back to the raw rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from preflow.artifacts import MANIFEST, Artifact, verify
+from preflow.config import Recipe
+from preflow.environment import store_folder
+from preflow.errors import ArtifactError, ModelError
+from preflow.fingerprints.files import file_digest
+from preflow.model_card import ON_CARD, CardFacts, model_card
+from preflow.models.resolve import find_model, model_digest
+from preflow.observer import Silent
+from preflow.verification.check import Check, together
+from preflow.verification.numbers import recomputed
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What MLflow records of a finished pipeline run.
+
+    Attributes:
+        run_id: Its id.
+        tags: Its tags.
+        recipe: The text of ``recipe.yaml``; none where it is gone.
+        card: The text of its model card; none where it has none.
+        data: Path and digest of each file of rows.
+        stages: Tags of each stage's run, by the stage's name.
+    """
+
+    run_id: str
+    tags: Mapping[str, str]
+    recipe: str | None
+    card: str | None
+    data: Sequence[tuple[str, str]]
+    stages: Mapping[str, Mapping[str, str]]
+    found: dict[str, Artifact] = field(default_factory=dict)
+
+
+def verify_run(run: RecordedRun) -> Check:
+    """Check all that can be checked of a run; nothing is remembered from earlier checks."""
+    parts = [_recipe(run), together("data", *(_data_file(path, digest) for path, digest in run.data))]
+    parts.append(together("stages", *(_stage(run, name) for name in run.stages)))
+    recipe = parsed(run.recipe)
+    if recipe is not None:
+        parts += [_base(run, recipe), _numbers(run, recipe), _card(run, recipe)]
+    return together(f"run {run.run_id}", *parts)
+
+
+def verify_folder(folder: Path) -> Check:
+    """Check one artifact by its manifest."""
+    try:
+        verify(folder)
+    except ArtifactError as error:
+        return Check(str(folder), "changed", error.message)
+    return Check(str(folder), "ok")
+
+
+def parsed(text: str | None) -> Recipe | None:
+    """A recipe from its text; none where it is none any more."""
+    try:
+        return None if text is None else Recipe.model_validate(yaml.safe_load(text))
+    except (yaml.YAMLError, ValidationError):
+        return None
+
+
+def _recipe(run: RecordedRun) -> Check:
+    name = "recipe.yaml"
+    if run.recipe is None:
+        return Check(name, "missing", "MLflow has no such file of the run")
+    recipe = parsed(run.recipe)
+    if recipe is None:
+        return Check(name, "changed", "it is no recipe any more")
+    digest = recipe.settings_digest()
+    if digest != run.tags.get("recipe_digest"):
+        return Check(name, "changed", f"its digest is {digest}, the run's tag says {run.tags.get('recipe_digest')}")
+    if run.recipe != yaml.safe_dump(yaml.safe_load(run.recipe), indent=2, default_flow_style=False):
+        return Check(name, "changed", "its settings are the recorded ones, its text is not as it was written")
+    return Check(name, "ok")
+
+
+def _data_file(path: str, digest: str) -> Check:
+    if not Path(path).is_absolute():
+        return Check(path, "ok")  # of the hub: its digest is the commit, which names its contents
+    if not Path(path).is_file():
+        return Check(path, "not reachable", "no such file")
+    found = file_digest(Path(path))
+    return Check(path, "ok") if found == digest else Check(path, "changed", f"SHA-256 {found}, expected {digest}")
+
+
+def _stage(run: RecordedRun, name: str) -> Check:
+    tags = run.stages[name]
+    folder = place_of(tags["artifact_path"])
+    if not (folder / MANIFEST).is_file():
+        return Check(name, "not reachable", f"{folder} is not there")
+    try:
+        artifact = verify(folder)
+    except ArtifactError as error:
+        return Check(name, "changed", error.message)
+    run.found[name] = artifact
+    if artifact.digest != tags["artifact_digest"]:
+        detail = f"the tag artifact_digest says {tags['artifact_digest']}, the files have {artifact.digest}"
+        return Check(name, "changed", detail)
+    if "identity" in tags and folder.name != tags["identity"]:
+        return Check(name, "changed", f"the tag identity says {tags['identity']}, the folder is {folder.name}")
+    return Check(name, "ok")
+
+
+def place_of(path: str) -> Path:
+    """Where an artifact lies: where it was written, or at the same place of a store that was moved."""
+    written = Path(path)
+    return written if written.is_dir() else store_folder().joinpath(*written.parts[-2:])
+
+
+def _base(run: RecordedRun, recipe: Recipe) -> Check:
+    name, expected = "base model", run.tags.get("base_model_digest", "")
+    try:
+        base = find_model(recipe, Silent(), weights=False)
+        folders = [Path(base.path), *([Path(base.adapter)] if base.adapter else [])]
+        if not all(folder.is_dir() for folder in folders):
+            return Check(name, "not reachable", f"{base.path} is not there")
+        found = "+".join(model_digest(folder, remembered=False) for folder in folders)
+    except ModelError as error:
+        return Check(name, "not reachable", error.message)
+    if found != expected:
+        return Check(name, "changed", f"the weights at {base.path} have the digest {found}, expected {expected}")
+    return Check(name, "ok")
+
+
+def _numbers(run: RecordedRun, recipe: Recipe) -> Check:
+    name = "measures of evaluation.json, from the kept log-probs"
+    if "evaluate" not in run.found:
+        return Check(name, "not reachable", "the evaluation's files are not as they were")
+    artifact = run.found["evaluate"]
+    wrong = recomputed(recipe, artifact.load("pairs.json"), artifact.load("evaluation.json"))
+    return Check(name, "changed", "; ".join(wrong[:3])) if wrong else Check(name, "ok")
+
+
+def _card(run: RecordedRun, recipe: Recipe) -> Check:
+    name = "model card"
+    if run.card is None:
+        return Check(name, "missing", "MLflow has no model_card.md of the run")
+    if not {"evaluate", "validate"} <= run.found.keys():
+        return Check(name, "not reachable", "the files that it is made of are not as they were")
+    return Check(name, "ok") if run.card == rendered(run, recipe) else Check(
+        name, "changed", "it is not what the run's artifacts give"
+    )  # fmt: skip
+
+
+def rendered(run: RecordedRun, recipe: Recipe) -> str:
+    """The model card that the run's artifacts give now."""
+    facts: dict[str, Any] = {
+        "stages": {name: run.found[name].digest for name in ON_CARD if name in run.found},
+        "data": run.found["validate"].load("report.json"),
+        "evaluation": run.found["evaluate"].load("evaluation.json"),
+    }
+    if "judge" in run.found:
+        facts["judge"] = run.found["judge"].load("judge.json")
+    return model_card(CardFacts(recipe=recipe, base_digest=run.tags.get("base_model_digest", ""), **facts))

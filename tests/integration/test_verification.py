@@ -1,0 +1,99 @@
+"""A finished run is verified back to its raw rows, and one changed byte anywhere is found by name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.commands.app import make_app
+from flows.commands.verify import checked
+from preflow.verification.check import Check
+from tests.integration.conftest import Pipeline
+
+
+def flip(file: Path) -> bytes:
+    """Change one byte in the middle of a file; its contents before."""
+    before = file.read_bytes()
+    middle = len(before) // 2
+    file.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+    return before
+
+
+def one(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+@pytest.mark.slow
+def test_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
+    pipeline: Pipeline,
+    tiny_recipe_file: Callable[..., Path],
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tiny_recipe_file()
+    done = pipeline.start(str(file), module="flows.two_stage")
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("PREFLOW_HOME", str(pipeline.home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from tasks.tracking.client import client
+    from tasks.tracking.registry.checks import version_of
+    from tasks.tracking.registry.decisions import Draft, Place
+    from tasks.tracking.registry.moves import take
+
+    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
+    run_id = parent.info.run_id
+
+    (registered,) = [model.name for model in client().search_registered_models()]
+    version = version_of(registered, "challenger")
+    place = Place(version=version.number, artifact_digest=version.artifact_digest)
+    draft = Draft(model=registered, outcome="promoted", champion=None, chosen=place, reasons=("planted",))
+    take(draft, parent.info.experiment_id)
+
+    def verified() -> Check:
+        return checked(f"{registered}@champion")
+
+    assert not [(each.name, each.detail) for each in verified().failed()]
+
+    store, artifacts = pipeline.home / "store", pipeline.home / "mlflow" / "artifacts"
+    kept = artifacts / run_id / "artifacts"
+    raw = Path(json.loads(parent.inputs.dataset_inputs[0].dataset.source)["uri"])
+    planted = {
+        raw: str(raw),
+        one(store, "sft/*/model/adapter_model.safetensors"): "sft",
+        one(store, "dpo/*/model/adapter_model.safetensors"): "dpo",
+        one(store, "reference/*/train.parquet"): "reference",
+        one(store, "evaluate/*/evaluation.json"): "evaluate",
+        kept / "recipe.yaml": "recipe.yaml",
+        kept / "model_card.md": "model card",
+        tiny_folder / "model.safetensors": "base model",
+        one(artifacts, "*/artifacts/decision.json"): "decisions",
+        one(kept, "registered_model/artifacts/model/adapter_model.safetensors"): "files of version 1",
+    }
+    for changed, name in planted.items():
+        before = flip(changed)
+        failed = {each.name: each for each in verified().failed()}
+        changed.write_bytes(before)
+        assert failed[name].state == "changed", (changed, failed)
+        if name in {"sft", "dpo", "reference", "evaluate"}:
+            assert changed.name in failed[name].detail
+    stage = next(run for run in pipeline.runs() if run.data.tags.get("stage") == "dpo")
+    client().set_tag(stage.info.run_id, "artifact_digest", "0" * 64)
+    assert {each.name for each in verified().failed()} >= {"dpo", "files of version 1"}
+    client().set_tag(stage.info.run_id, "artifact_digest", stage.data.tags["artifact_digest"])
+
+    command = make_app()
+    moved = pipeline.home.rename(pipeline.folder / "moved")
+    monkeypatch.setenv("PREFLOW_HOME", str(moved))
+    shown = CliRunner().invoke(command, ["verify", run_id])
+    assert (shown.exit_code, "all is as it was" in shown.output) == (0, True), shown.output
+    raw.rename(raw.with_suffix(".gone"))
+    assert CliRunner().invoke(command, ["verify", run_id]).exit_code == 1
+    assert CliRunner().invoke(command, ["verify", run_id, "--allow-missing"]).exit_code == 0
+    assert CliRunner().invoke(command, ["verify", "no-such-run"]).exit_code == 2
+    folder = one(moved / "store", "dpo/*/model").parent
+    assert CliRunner().invoke(command, ["verify", str(folder)]).exit_code == 0
+    flip(folder / "training.json")
+    assert CliRunner().invoke(command, ["verify", str(folder)]).exit_code == 1

@@ -29,6 +29,8 @@ def judge_all(
     keys = [comparison.digest() for comparison in asked]
     distinct = dict(zip(keys, asked, strict=True))
     with closing(sqlite3.connect(file, timeout=_WAIT)) as store:
+        store.execute("pragma journal_mode = wal")  # a verdict is safe from a kill without a wait for the disk
+        store.execute("pragma synchronous = normal")
         with store:
             store.execute(_TABLE)
         known = {

@@ -11,6 +11,8 @@ from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_order
 from preflow.judges.verdict import Comparison, Outcome
 from tests.fixtures.judge_server import Behaviour, JudgeServer, always_first, flipped, longer_wins, oracle
 
+pytestmark = pytest.mark.slow  # each test asks a server for tens of verdicts
+
 KEY = "sk-planted-3141592653589793"
 
 

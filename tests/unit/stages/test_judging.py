@@ -15,6 +15,8 @@ from preflow.specs import JudgeSpec
 from preflow.stages.judging import run_judging
 from tests.fixtures.judge_server import JudgeServer, always_first, oracle
 
+pytestmark = pytest.mark.slow  # each test asks a server for tens of verdicts
+
 PAIRS, PROMPTS = 40, 20
 WINS, LOSSES = 15, 2
 

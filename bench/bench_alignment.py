@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.alignment_chain import Values, remembered, run_chain
+from bench.parts.alignment_chain import Values, remembered, run_chain
 from preflow.config import Recipe
 from preflow.environment import preflow_home
 from preflow.fingerprints.files import json_digest

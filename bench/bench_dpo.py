@@ -31,7 +31,7 @@ import torch
 import typer
 from transformers import LlamaConfig
 
-from bench.contenders import Apart, Contender, MatrixRate, plain_tokenizer, random_model
+from bench.parts.contenders import Apart, Contender, MatrixRate, plain_tokenizer, random_model
 from preflow.config import Recipe
 from preflow.config.training import DpoSettings
 from preflow.data.conversion import RowProblem, to_pair

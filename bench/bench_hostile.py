@@ -1,8 +1,8 @@
 """How data validation stands hostile input: how time grows with one text, and with many rows that are alike.
 
 ``python -m bench.bench_hostile [--rows N]`` measures the exponent of every function of data validation that takes text,
-on every kind of text in ``bench.growth``, and validates N rows of one prompt, of one prompt in which one word changes,
-and of one answer, against N ordinary rows. It prints the worst exponents and ratios, and one JSON line last.
+on every kind of text in ``bench.parts.growth``, and validates N rows of one prompt, of one prompt in which one word
+changes, and of one answer, against N ordinary rows. It prints the worst exponents and ratios, and one JSON line last.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.bench_validation import run_gate_apart
-from bench.growth import INPUTS, growth, text_functions
+from bench.parts.growth import INPUTS, growth, text_functions
 
 _WORST = 10
 

@@ -4,7 +4,7 @@
 the same token ids and weights, batch by batch in turn; then, for a sequence of changes, the rows that each computes
 and its seconds: TRL's shipped trainer on a JSON file, Preflow's reference stage on the same rows. TRL's seconds are
 those of its precompute alone, Preflow's those of the whole stage. Before that a store of ``--readback`` responses is
-read back into a training set (``bench/readback.py`` says what is measured). The last line is one JSON object.
+read back into a training set (``bench/parts/readback.py`` says what is measured). The last line is one JSON object.
 """
 
 import json
@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 from datasets import disable_progress_bars
 
-from bench.readback import measure
-from bench.reference_changes import BATCH, LIMIT, MORE, changes, trl_arguments
+from bench.parts.readback import measure
+from bench.parts.reference_changes import BATCH, LIMIT, MORE, changes, trl_arguments
 from preflow.config import Recipe
 from preflow.data.conversion import to_pair
 from preflow.data.files.reader import read_rows

@@ -23,7 +23,7 @@ import typer
 from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 
-from bench.contenders import Apart, Contender
+from bench.parts.contenders import Apart, Contender
 from preflow.config import Recipe
 from preflow.config.training import SftSettings
 from preflow.data.conversion import RowProblem, to_demonstration

@@ -22,7 +22,7 @@ import torch
 import typer
 from torch import Tensor
 
-from bench.start_check_rows import Tokens, draw
+from bench.parts.start_check_rows import Tokens, draw
 from preflow.config import Recipe
 from preflow.dpo.trainer import StoredReferenceTrainer, as_dataset, policy_scores
 from preflow.logprobs.scored_pairs import ScoredPair

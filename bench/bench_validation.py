@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from bench.process_watch import Watch, cpu_seconds, data_bytes
+from bench.parts.process_watch import Watch, cpu_seconds, data_bytes
 
 SIZES = (10_000, 100_000, 1_000_000)
 _WORDS = 20_000

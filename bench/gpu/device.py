@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from bench.contenders import MatrixRate
 from bench.gpu.workload import Workload
+from bench.parts.contenders import MatrixRate
 
 _PACKAGES = ("torch", "triton", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "bitsandbytes")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bench.contenders import plain_tokenizer, random_model
 from bench.gpu.workload import Workload
+from bench.parts.contenders import plain_tokenizer, random_model
 from preflow.evaluation.generation import generate
 
 

@@ -13,8 +13,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.bench_dpo import Tokens
-from bench.contenders import plain_tokenizer, random_model
 from bench.gpu.workload import Workload
+from bench.parts.contenders import plain_tokenizer, random_model
 from preflow.config import Recipe
 from preflow.dpo.trainer import make_trainer
 from preflow.estimates.fit import weights_precision

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from bench.contenders import plain_tokenizer, random_model
 from bench.gpu.workload import Workload
+from bench.parts.contenders import plain_tokenizer, random_model
 from preflow.dpo.trainer import IDS, StoredReferenceTrainer, as_dataset
 from preflow.logprobs.fill import fill
 from preflow.logprobs.identity import ReferenceIdentity

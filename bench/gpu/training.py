@@ -12,9 +12,9 @@ from statistics import median
 from typing import Any
 
 from bench import bench_dpo, bench_sft
-from bench.contenders import Apart, Contender, MatrixRate, plain_tokenizer, random_model
 from bench.gpu.processes import in_child
 from bench.gpu.workload import RowSet, Workload, demonstrations
+from bench.parts.contenders import Apart, Contender, MatrixRate, plain_tokenizer, random_model
 from preflow.config import Recipe
 from preflow.data.tokens.tokenize import TokenizedDemonstration
 from preflow.estimates.flops import shape_of

@@ -7,8 +7,8 @@ from typing import Any
 
 from preflow.artifacts import CARD, Artifact
 from preflow.config import Recipe
-from preflow.config.advice import advice
 from preflow.config.base import Frozen
+from preflow.config.checks.advice import advice
 from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe
 from preflow.data.files.sources import resolve_sources

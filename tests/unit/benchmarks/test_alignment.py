@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench import alignment_chain, bench_alignment
-from bench.alignment_chain import remembered, run_chain
+from bench import bench_alignment
 from bench.bench_alignment import PublicSet, recipe_of, report, summary
+from bench.parts import alignment_chain
+from bench.parts.alignment_chain import remembered, run_chain
 from tests.conftest import demonstration_rows, preference_rows, write_jsonl
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import bench_dpo, bench_sft
-from bench.contenders import Contender
+from bench.parts.contenders import Contender
 from preflow.data.rows import Source
 from preflow.data.tokens.tokenize import TokenizedDemonstration
 from preflow.estimates.flops import forward_flops, shape_of

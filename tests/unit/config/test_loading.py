@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from preflow.config.advice import advice
+from preflow.config.checks.advice import advice
 from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe, recipe_for_data
 from preflow.config.validation import Dataset

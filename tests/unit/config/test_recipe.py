@@ -11,8 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from preflow.config import Recipe, recipe_schema
-from preflow.config.advice import advice
 from preflow.config.base import numbers
+from preflow.config.checks.advice import advice
 from preflow.config.losses import LOSSES
 from preflow.config.training import DpoSettings
 from tests.unit.config.recipe_files import TWO_STAGE, load, refused

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.start_check_rows import Tokens, rows_of
+from bench.parts.start_check_rows import Tokens, rows_of
 from preflow.data.tokens.chat_template import Renderer
 from preflow.dpo import start_checks
 from preflow.dpo.trainer import StoredReferenceTrainer, make_trainer, policy_scores

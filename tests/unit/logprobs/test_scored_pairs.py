@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.readback import measure
+from bench.parts.readback import measure
 from preflow.errors import ArtifactError
 from preflow.logprobs.scored_pairs import PairTable, ScoredPair, read_pairs
 from tests.unit.support import write_pairs

@@ -50,7 +50,7 @@ def needed(distributions: set[str]) -> set[str]:
 @pytest.mark.slow
 def test_all_that_the_library_and_the_check_need_travels_or_is_there() -> None:
     files = [*ROOT.glob("src/preflow/**/*.py"), *ROOT.glob("bench/gpu/*.py"), ROOT / "bench/bench_dpo.py"]
-    files += [ROOT / "bench/contenders.py", ROOT / "tests/conftest.py", ROOT / "tests/unit/stages/test_gpu.py"]
+    files += [ROOT / "bench/parts/contenders.py", ROOT / "tests/conftest.py", ROOT / "tests/unit/stages/test_gpu.py"]
     there = {plain_name(name) for name in (*names(), *ON_MACHINE)}
     assert needed(imported(files)) - there == set()
     assert not {plain_name(name) for name in names()} & set(ON_MACHINE)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.growth import INPUTS, LIMIT, growth, text_functions
+from bench.parts.growth import INPUTS, LIMIT, growth, text_functions
 
 FUNCTIONS = text_functions()
 #: Functions that are measured together, so that each test takes some seconds.

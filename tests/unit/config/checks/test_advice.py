@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from preflow.config import Recipe
-from preflow.config.advice import advice, parameters_named
+from preflow.config.checks.advice import advice, parameters_named
 
 
 @pytest.mark.parametrize(

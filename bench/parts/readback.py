@@ -1,6 +1,6 @@
 """Stored rows back into a training set: seconds and memory, in processes of their own.
 
-``python -m bench.readback FOLDER ROWS`` writes a store of so many responses there, and a second process reads it
+``python -m bench.parts.readback FOLDER ROWS`` writes a store of so many responses there, and a second process reads it
 the way the stages do: store, ``train.parquet`` of the reference stage, training set of DPO. It prints one JSON object:
 
 - ``seconds``: from opening the store to the training set;
@@ -118,7 +118,7 @@ def stored_bytes(store: LogprobStore, pairs: PairTokens) -> int:
 def measure(folder: Path, rows: int) -> dict[str, float]:
     """Write and read in processes of their own."""
     folder = folder / "readback"
-    command = [sys.executable, "-m", "bench.readback", str(folder), str(rows)]
+    command = [sys.executable, "-m", "bench.parts.readback", str(folder), str(rows)]
     subprocess.run([*command, "write"], check=True)
     done = subprocess.run([*command, "read"], check=True, capture_output=True, text=True)
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -61,22 +61,24 @@ def model_card(facts: CardFacts) -> str:
     recipe = facts.recipe
     result = [name for name in _MODELS if name in facts.evaluation["models"]][-1]
     accuracy = facts.evaluation["models"][result].get("preference_accuracy")
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type="preferences",
-            dataset_name=f"held-out pairs of {recipe.name}",
-            metric_type="preference_accuracy",
-            metric_value=accuracy["value"],
-        )
-    ]
+    results = None
+    if accuracy is not None:  # a recipe of demonstrations alone has no pairs
+        results = [
+            EvalResult(
+                task_type="text-generation",
+                dataset_type="preferences",
+                dataset_name=f"held-out pairs of {recipe.name}",
+                metric_type="preference_accuracy",
+                metric_value=accuracy["value"],
+            )
+        ]
     data = ModelCardData(
         base_model=_short(str(recipe.model_name)),
         library_name="peft" if recipe.tuning == "lora" else "transformers",
         pipeline_tag="text-generation",
         tags=["preflow", *(stage for stage, _ in recipe.training_sections)],
         model_name=recipe.name,
-        eval_results=results if accuracy is not None else None,
+        eval_results=results,
     )
     body = "\n".join(_body(facts, result))
     return str(ModelCard.from_template(data, template_str=_TEMPLATE, body=body).content)

@@ -76,3 +76,13 @@ def test_the_model_card_says_what_the_judge_is_and_how_it_was_tested() -> None:
 def test_the_model_card_names_no_place() -> None:
     assert "/models" not in model_card(facts())
     assert model_card(facts()) == model_card(facts())
+
+
+def test_a_recipe_of_demonstrations_alone_has_a_card_without_a_preference_accuracy() -> None:
+    recipe = Recipe.model_validate({"strategy": "sft", "model_name": "/models/tiny", "dataset": "d"})
+    models = {"base": {"perplexity": 9.5}, "sft": {"perplexity": 4.5}}
+    report = {"models": models, "n_pairs": 0, "reference": "sft", "confidence": 0.95, "warnings": []}
+    card = ModelCard(model_card(CardFacts(recipe, "b" * 64, {"sft": "c" * 64}, {}, report)))
+    data: Any = card.data
+    assert data.eval_results is None
+    assert "| perplexity | 9.5 | 4.5 |" in card.content

@@ -78,7 +78,7 @@ def test_the_model_card_names_no_place() -> None:
     assert model_card(facts()) == model_card(facts())
 
 
-def test_a_recipe_of_demonstrations_alone_has_a_card_without_a_preference_accuracy() -> None:
+def test_the_model_card_of_demonstrations_alone_has_no_preference_accuracy() -> None:
     recipe = Recipe.model_validate({"strategy": "sft", "model_name": "/models/tiny", "dataset": "d"})
     models = {"base": {"perplexity": 9.5}, "sft": {"perplexity": 4.5}}
     report = {"models": models, "n_pairs": 0, "reference": "sft", "confidence": 0.95, "warnings": []}

@@ -47,6 +47,7 @@ def test_a_scatter_of_one_run_is_not_drawn() -> None:
 def test_points_are_within_their_figure() -> None:
     figure = scatter({"A": (1.0, 0.5, 0.4, 0.6), "B": (9.0, 0.7, 0.69, 0.71)}, "x", "y", "t")
     assert figure is not None
+    assert figure["points"], "there is something to draw"
     for point in figure["points"]:
         assert figure["left"] <= point["x"] <= figure["right"]
         assert 0 <= point["high"] <= point["y"] <= point["low"] <= figure["bottom"]

@@ -9,16 +9,15 @@ import hashlib
 import json
 import os
 import time
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 Messages = list[dict[str, Any]]
-
-warnings.filterwarnings("ignore", message=r".*[Tt]ype hint", category=UserWarning)  # messages have no fixed schema
 
 
 class ChatModel(PythonModel):
@@ -74,28 +73,29 @@ class ChatModel(PythonModel):
             model = PeftModel.from_pretrained(model, str(folder))
         return (model if self.settings["use_4bit"] else model.to("cuda" if on_gpu else "cpu")).eval()
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """Answer one conversation, or each of a table's.
 
         Args:
             context: MLflow's.
             model_input: ``{"messages": [...]}`` with ``max_tokens``, ``temperature`` and ``seed`` if wanted; a list of
-                messages; or a table with a column ``messages``.
+                messages; or a table with a column ``messages``. Its annotation tells MLflow that it has no schema.
             params: The same settings as beside the messages, which win.
 
         Returns:
             A chat completion, or a list of them for a table.
         """
-        if hasattr(model_input, "to_dict"):  # a table of pandas
-            return [self._answer(row, params or {}) for row in model_input.to_dict(orient="records")]
-        request = {"messages": model_input} if isinstance(model_input, list) else model_input
+        given: Any = model_input
+        if isinstance(given, pd.DataFrame):
+            return [self._answer(row, params or {}) for row in given.to_dict(orient="records")]
+        request = {"messages": given} if isinstance(given, list) else given
         return self._answer(request, params or {})
 
-    def _answer(self, request: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: Mapping[Any, Any], params: dict[str, Any]) -> dict[str, Any]:
         import torch
         from transformers import GenerationConfig
 
-        asked = {**params, **{name: value for name, value in request.items() if value is not None}}
+        asked = {name: value for part in (params, request) for name, value in part.items() if value is not None}
         prompt = prompt_ids(self.tokenizer, self.settings, [dict(message) for message in asked["messages"]])
         temperature = float(asked.get("temperature", 0.0))
         sampling: dict[str, Any] = {"do_sample": False}

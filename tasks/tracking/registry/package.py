@@ -1,14 +1,16 @@
 """The files of a registered model, as MLflow's pyfunc lays them out: what loads it, and what it is checked by."""
 
 import importlib.metadata
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflow.artifacts import MANIFEST, Artifact, write_json
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.models.resolve import ModelRef
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 #: Beside the model in every version: the whole recipe, by which Preflow itself can use it.
 RECIPE = "recipe.json"
@@ -57,15 +59,29 @@ def write_package(candidate: Candidate, folder: Path) -> None:
     if candidate.is_adapter:
         parts["model"] = candidate.artifact.file("model")
     libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    with warnings.catch_warnings():  # MLflow would have a signature, which a conversation of any length has not
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.pyfunc")
-        mlflow.pyfunc.save_model(
-            str(folder),
-            python_model=str(_CODE),
-            artifacts={name: str(path) for name, path in parts.items()},
-            model_config=_settings(candidate),
-            pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in libraries.items()],
-        )
+    mlflow.pyfunc.save_model(
+        str(folder),
+        python_model=str(_CODE),
+        artifacts={name: str(path) for name, path in parts.items()},
+        model_config=_settings(candidate),
+        pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in libraries.items()],
+        signature=_signature(),
+        input_example={"messages": [{"role": "user", "content": "Hello!"}]},
+    )
+
+
+def _signature() -> "ModelSignature":
+    """What a call may give beside the conversation, which can be of any form that the model takes."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec
+
+    types = {
+        "max_tokens": DataType.long,
+        "temperature": DataType.double,
+        "top_p": DataType.double,
+        "seed": DataType.long,
+    }
+    return ModelSignature(params=ParamSchema([ParamSpec(name, kind, None) for name, kind in types.items()]))
 
 
 def _settings(candidate: Candidate) -> dict[str, Any]:

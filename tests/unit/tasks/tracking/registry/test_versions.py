@@ -1,10 +1,12 @@
 """Finished models in MLflow's registry: registered once, loaded from anywhere, held to their digests."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 
 from preflow.artifacts import Artifact, build
@@ -87,6 +89,23 @@ def test_a_registered_adapter_answers_from_another_folder_and_over_a_moved_base(
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(ValueError, match=r"model\.safetensors is not the file that was registered"):
         answer("answers", base=str(moved))
+
+
+def test_registering_and_loading_warn_of_nothing_and_a_call_may_give_its_settings_as_params(
+    prepared: Run, run_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        register(run_id, candidate(prepared, "silent"))
+        model = mlflow.pyfunc.load_model(f"models:/silent@{CHALLENGER}")
+    assert not [str(each.message) for each in said if issubclass(each.category, UserWarning)]
+    asked = {"messages": QUESTION["messages"]}
+    (made,) = [model.predict(asked, params={"max_tokens": 2})]
+    (table,) = model.predict(pd.DataFrame([{**asked, "max_tokens": 2}]))
+    turns = model.predict(asked["messages"], params={"max_tokens": 2})
+    assert made["usage"]["completion_tokens"] <= 2
+    assert made["choices"] == table["choices"] == turns["choices"]
+    assert not [each for each in caplog.messages if "signature" in each or "params" in each]
 
 
 def expected(prepared: Run) -> str:

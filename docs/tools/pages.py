@@ -27,6 +27,7 @@ from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.judge import JudgeSettings
 from preflow.config.promotion import Guards, PromotionSettings
+from preflow.config.review import ReviewSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
 from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
@@ -54,6 +55,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "promotion": (PromotionSettings, None),
     "guards": (Guards, None),
     "judge": (JudgeSettings, None),
+    "review": (ReviewSettings, None),
 }
 _BOUNDS = {
     "ge": "at least {}",

@@ -28,6 +28,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   └── NothingTrainableError               no parameter would change
     ├── JudgeError (RuntimeError)               a judge that cannot be used
     │   └── JudgeUnreachableError               its address does not answer, or refuses
+    ├── ReviewError (RuntimeError)              a human review that cannot be opened or collected
     ├── MachineError (OSError)                  disk, folder or file handles are refused
     ├── TrackingError (RuntimeError)            MLflow does not answer
     ├── PromotionError (RuntimeError)           a registered model about which nothing can be decided as it is
@@ -160,6 +161,10 @@ class JudgeError(PreflowError, RuntimeError):
 
 class JudgeUnreachableError(JudgeError):
     """A judge's address does not answer, or refuses."""
+
+
+class ReviewError(PreflowError, RuntimeError):
+    """A human review that cannot be opened or collected: no answers, no key, a sheet that cannot be read."""
 
 
 class MachineError(PreflowError, OSError):

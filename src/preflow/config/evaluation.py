@@ -4,6 +4,7 @@ from pydantic import Field
 
 from preflow.config.base import COSMETIC, Frozen
 from preflow.config.judge import JudgeSettings
+from preflow.config.review import ReviewSettings
 
 
 class EvaluationSettings(Frozen):
@@ -28,3 +29,5 @@ class EvaluationSettings(Frozen):
     """Prompts answered by every model in the summary; held-out prompts fill up to three."""
     judge: JudgeSettings | None = Field(default=None, json_schema_extra=COSMETIC)
     """Who compares the models' answers; none: no win rate. A stage of its own: a change evaluates nothing again."""
+    review: ReviewSettings = Field(default=ReviewSettings(), json_schema_extra=COSMETIC)
+    """How people compare the models' answers; used by ``preflow review`` alone."""

@@ -21,7 +21,18 @@ def schema_settings() -> set[str]:
     found = set(schema["properties"])
     for section in schema["$defs"].values():
         found |= set(section.get("properties", {}))
-    return found - {"sft", "dpo", "reading", "validation", "evaluation", "launch", "promotion", "guards", "judge"}
+    return found - {
+        "sft",
+        "dpo",
+        "reading",
+        "validation",
+        "evaluation",
+        "launch",
+        "promotion",
+        "guards",
+        "judge",
+        "review",
+    }
 
 
 def test_every_setting_has_a_row_with_type_default_and_meaning() -> None:

@@ -5,6 +5,7 @@
 NOT_COUNTED = {
     "preflow.config": "settings count by their values, their methods where code reads an attribute of that name",
     "preflow.comparison": "compares finished runs",
+    "preflow.review": "asks people about finished models",
     "preflow.model_card": "describes a finished run",
     "preflow.verification": "checks finished runs",
     "preflow.specs": "specifications count by their values, their methods as those of settings",
@@ -37,6 +38,7 @@ NOT_REACHED = {
     "preflow.logprobs.cli": "shows and prunes the store",
     "preflow.logprobs.inventory": "lists what the store holds",
     "preflow.maths.paired": "compares finished models",
+    "preflow.maths.rater_agreement": "measures how far reviewers agree",
     "preflow.models.merge": "exports a finished model",
     "preflow.promotion.verdict": "says what the measures of two models mean for the champion",
     "preflow.stages.promotion": "measures finished models once more",

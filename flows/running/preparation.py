@@ -11,6 +11,7 @@ from preflow.config.base import Frozen
 from preflow.config.checks.advice import advice
 from preflow.config.checks.requirements import require_runnable
 from preflow.config.loading import load_recipe
+from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.sources import resolve_sources
 from preflow.diagnosis.finding import RunFinding
 from preflow.environment import quiet_quantization
@@ -109,12 +110,9 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
     Raises:
         DataFileError: A data file is absent or cannot be read.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, tuple[DataSource, ...]] = {}
     names = {"sft": "demonstrations", "dpo": "preferences"}
     for stage, section in recipe.training_sections:
         given[names[stage]] = resolve_sources(section.dataset or ())
         given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
-        given[f"{stage}_eval_split"] = section.eval_split
-        given[f"{stage}_validation_split"] = section.validation_split
-    benchmarks = resolve_sources(recipe.validation.benchmark_files)
-    return ValidateSpec(settings=recipe.validation, reading=recipe.reading, benchmarks=benchmarks, **given)
+    return ValidateSpec.of(recipe, benchmarks=resolve_sources(recipe.validation.benchmark_files), **given)

@@ -47,6 +47,15 @@ class ValidateSpec(Frozen):
     reading: ReadingSettings = ReadingSettings()
     """How rows are read where a file alone does not say it."""
 
+    @classmethod
+    def of(cls, recipe: Recipe, **sources: tuple[DataSource, ...]) -> "ValidateSpec":
+        """What a recipe asks of data validation, for these files."""
+        given: dict[str, Any] = dict(sources)
+        for stage, section in recipe.training_sections:
+            given[f"{stage}_eval_split"] = section.eval_split
+            given[f"{stage}_validation_split"] = section.validation_split
+        return cls(settings=recipe.validation, reading=recipe.reading, **given)
+
     def sources(self) -> tuple[DataSource, ...]:
         """Every file that is read."""
         return tuple(source for name in _FILES for source in getattr(self, name))

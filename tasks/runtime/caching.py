@@ -39,16 +39,19 @@ def identity(stage: str, spec: StageSpec) -> str:
         stage: A key of ``STAGES``.
         spec: What the stage is asked to do.
     """
-    return json_digest(
-        {
-            "stage": stage,
-            "inputs": spec.inputs(),
-            "options": spec.options(),
-            "code": code_digest(*roots(stage, launches=_launches(stage, spec)), packages=PACKAGES),
-            "versions": library_versions(stage, spec, launches=_launches(stage, spec)),
-            "precision": _precision(stage, spec),
-        }
-    )
+    return json_digest(specification(stage, spec))
+
+
+def specification(stage: str, spec: StageSpec) -> dict[str, Any]:
+    """All that can change a stage's result, as JSON; arguments as of ``identity``."""
+    return {
+        "stage": stage,
+        "inputs": spec.inputs(),
+        "options": spec.options(),
+        "code": code_digest(*roots(stage, launches=_launches(stage, spec)), packages=PACKAGES),
+        "versions": library_versions(stage, spec, launches=_launches(stage, spec)),
+        "precision": _precision(stage, spec),
+    }
 
 
 def _precision(stage: str, spec: StageSpec) -> str | None:

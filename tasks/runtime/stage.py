@@ -12,6 +12,7 @@ from prefect.context import TaskRunContext
 from preflow import artifacts
 from preflow.artifacts import Artifact
 from preflow.errors import DataDownloadError, DataUnfitError, KilledRankError, ModelDownloadError, PreflowError
+from preflow.fingerprints.files import json_digest
 from preflow.models.resolve import unchanged
 from preflow.observer import Observer
 from preflow.redaction import redacted_errors
@@ -80,6 +81,7 @@ def perform(
     ):
         artifact = artifacts.build(final, write)
         child.complete(artifact, final.name, computed=computed)
+        child.specified(caching.specification(stage, spec))
     return artifact
 
 
@@ -116,8 +118,9 @@ def note_if_cached(task: Any, task_run: Any, state: Any) -> None:
         return
     run, spec = context.parameters["run"], context.parameters["spec"]
     with stage_run(run, task.name, computing=False) as child:
-        identity = caching.identity(task.name, spec)
-        child.complete(state.result(), identity, computed=False)
+        asked = caching.specification(task.name, spec)
+        child.complete(state.result(), json_digest(asked), computed=False)
+        child.specified(asked)
     log_user(f"{task.name}: cached")
 
 

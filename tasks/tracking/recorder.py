@@ -169,8 +169,8 @@ class Recorder:
         """The run's model becomes a version in the registry, and the challenger."""
         versions.register(self._run_id, Candidate.model_validate(candidate))
 
-    def _text(self, name: str, text: str, at: int) -> None:
-        self._client.log_text(self._run_id, text, name)
+    def _text(self, name: str, text: str, at: int, stage: str | None = None) -> None:
+        self._client.log_text(self._run_id if stage is None else self.child(stage).run_id, text, name)
 
     def _end(self, stage: str | None, status: str, at: int) -> None:
         """A stage, or the whole run, has ended."""

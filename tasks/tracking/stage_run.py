@@ -1,9 +1,11 @@
 """The child run in MLflow: one for each stage of a pipeline run, with its metrics and files."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from preflow.artifacts import Artifact
 from tasks.tracking.client import ending
@@ -12,6 +14,8 @@ from tasks.tracking.lineage import process_tags
 from tasks.tracking.pipeline_run import PipelineRun
 from tasks.tracking.system_load import SystemLoad
 
+#: The file of a stage's run that has what its identity is the digest of.
+SPECIFICATION = "specification.json"
 #: Seconds for which metrics are collected before they become one event.
 _FLUSH_SECONDS = 0.5
 #: Metrics that are collected at most.
@@ -50,6 +54,11 @@ class StageRun:
         self.flush()
         made = artifact.model_dump(mode="json")
         self._delivery.put("complete", stage=self.stage, made=made, identity=identity, computed=computed)
+
+    def specified(self, specification: Mapping[str, Any]) -> None:
+        """Record all that the stage's identity is the digest of."""
+        text = json.dumps(specification, indent=1, sort_keys=True) + "\n"
+        self._delivery.put("text", stage=self.stage, name=SPECIFICATION, text=text)
 
     def keep(self, folder: Path) -> None:
         """Upload the files of a stage that failed, such as the report that gives the reason."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from preflow.config.base import COSMETIC, Frozen
 
 #: Measures on held-out rows by which one model is better than another.
-Primary = Literal["preference_accuracy"]
+Primary = Literal["preference_accuracy", "win_rate", "win_rate_lc"]
 
 
 class Guards(Frozen):
@@ -19,6 +19,8 @@ class Guards(Frozen):
     """Most times that the challenger's sampled responses are as long as the champion's, in tokens."""
     perplexity_ratio: float = Field(default=1.1, ge=1.0, json_schema_extra=COSMETIC)
     """Most times that the challenger's perplexity on held-out demonstrations is the champion's."""
+    win_rate: float | None = Field(default=None, gt=0.0, lt=1.0, json_schema_extra=COSMETIC)
+    """Win rate over the champion, by the judge, above which the lower bound of its interval must lie (0.45, say)."""
 
 
 class PromotionSettings(Frozen):
@@ -27,7 +29,9 @@ class PromotionSettings(Frozen):
     model_name: str | None = Field(default=None, pattern=r"^[\w][\w.\- ]*$", json_schema_extra=COSMETIC)
     """The registered model's name; the recipe's where not given. Recipes that share it compete for one champion."""
     primary: Primary = Field(default="preference_accuracy", json_schema_extra=COSMETIC)
-    """The measure by which the challenger must be better, on the same held-out rows as the champion."""
+    """The measure by which the challenger must be better, on the same held-out rows as the champion. ``win_rate`` and
+    ``win_rate_lc`` (at equal length) are those of ``evaluation.judge`` over the champion, and a gain is that above 0.5.
+    """
     min_gain: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Gain in the primary measure above which the whole interval must lie; with 0, any significant gain is enough."""
     alpha: float = Field(default=0.05, gt=0.0, le=0.5, json_schema_extra=COSMETIC)
@@ -37,3 +41,8 @@ class PromotionSettings(Frozen):
     approval: Literal["required", "none"] = Field(default="none", json_schema_extra=COSMETIC)
     """``required``: a person confirms each promotion, by ``preflow decide`` where a deployment promotes, else by
     ``preflow promote RECIPE --by NAME --reason TEXT``."""
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether a decision rests on a judge."""
+        return self.primary != "preference_accuracy" or self.guards.win_rate is not None

@@ -104,6 +104,11 @@ class Recipe(Frozen):
                 "dpo.learning_rate is 'auto' but launch starts several processes: the range test runs in one. Run "
                 "preflow tune on one device, and give the rate that it chooses"
             )
+        if self.promotion.asks_judge and self.evaluation.judge is None:
+            raise ValueError(
+                "promotion.primary or promotion.guards names a win rate, but there is no evaluation.judge that would "
+                "measure it: describe a judge, or use preference_accuracy"
+            )
         if self.use_4bit and self.tuning == "full":
             raise ValueError(
                 "use_4bit is true but tuning is 'full': 4-bit weights cannot be trained; use tuning: lora (QLoRA) "

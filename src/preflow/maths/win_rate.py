@@ -11,6 +11,8 @@ from preflow.maths.intervals import Interval
 from preflow.maths.significance import sign_test
 
 Scores = NDArray[np.float64]
+#: The win rate of two models that are equally good.
+HALF = 0.5
 #: Least share of prompts on each side of equal length from which the effect of length is estimated.
 LEAST_SHARE = 0.05
 #: A coefficient beyond this is no fit: the answers are separated by length, or one side wins all.
@@ -70,11 +72,13 @@ class LengthControlled:
         interval: The win rate with its interval; None where it cannot be estimated.
         reason: Why not; empty where there is one.
         slope: Effect of length on the log-odds of a win; None where it cannot be estimated.
+        p: Two-sided p value of the bootstrap that the win rate is 0.5; None where it cannot be estimated.
     """
 
     interval: Interval | None
     reason: str = ""
     slope: float | None = None
+    p: float | None = None
 
 
 def length_difference(new: NDArray[np.int64], old: NDArray[np.int64]) -> Scores:
@@ -140,4 +144,8 @@ def length_controlled(
     if np.isnan(drawn).mean() > _UNFIT_RESAMPLES:
         return LengthControlled(None, f"{np.isnan(drawn).mean():.0%} of the resamples have no finite fit")
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return LengthControlled(Interval(1 / (1 + math.exp(-fitted[0])), float(low), float(high)), slope=fitted[1])
+    made = drawn[~np.isnan(drawn)]
+    beyond = min(int((made <= HALF).sum()), int((made >= HALF).sum()))  # Davison and Hinkley 1997, equation 4.12
+    p = min(1.0, 2 * (1 + beyond) / (1 + made.size))
+    rate = Interval(1 / (1 + math.exp(-fitted[0])), float(low), float(high))
+    return LengthControlled(rate, slope=fitted[1], p=p)

@@ -1,6 +1,6 @@
 """The verdict on a challenger, from a paired comparison and guards; no model runs here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,12 +14,21 @@ _GUARDS = {
     "kl": "KL from the reference, nats per response",
     "length_ratio": "length of responses against the champion's",
     "perplexity_ratio": "perplexity against the champion's",
+    "win_rate": "lower bound of the win rate over the champion",
 }
+#: The primary measure and its gain, in the words of a verdict.
+_PRIMARY = {
+    "preference_accuracy": "gain",
+    "win_rate": "win rate {new:.3f}, above one half by",
+    "win_rate_lc": "win rate {new:.3f} at equal length, above one half by",
+}
+#: Guards whose measure must lie above the limit; that of the others must not exceed it.
+_FLOORS = frozenset({"win_rate"})
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """One measure that must stay below a limit.
+    """One measure that must keep to a limit.
 
     Attributes:
         name: Its setting below ``promotion.guards``.
@@ -34,7 +43,9 @@ class Guard:
     @property
     def holds(self) -> bool:
         """Whether the limit is kept; one that could not be measured breaks nothing."""
-        return self.value is None or self.value <= self.limit
+        if self.value is None:
+            return True
+        return self.value > self.limit if self.name in _FLOORS else self.value <= self.limit
 
     def __str__(self) -> str:
         """What was measured and the limit, in one sentence."""
@@ -58,9 +69,10 @@ class Verdict:
     p: float
 
 
-def guards_of(limits: Guards, measured: dict[str, float | None]) -> list[Guard]:
+def guards_of(limits: Guards, measured: Mapping[str, float | None]) -> list[Guard]:
     """What was measured for each of a recipe's limits."""
-    return [Guard(name, measured[name], getattr(limits, name)) for name in _GUARDS]
+    given = [(name, getattr(limits, name)) for name in _GUARDS]
+    return [Guard(name, measured.get(name), limit) for name, limit in given if limit is not None]
 
 
 def judge(
@@ -95,10 +107,11 @@ def _judge(
     found: PairedComparison, guards: Sequence[Guard], settings: PromotionSettings, nth: int, level: float, p: float
 ) -> Verdict:
     gain, margin = found.difference, settings.min_gain
+    what = _PRIMARY[settings.primary].format(new=found.new)
     test = (
-        f"gain {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {found.rows} held-out rows of {found.prompts} "
-        f"prompts: {found.better} better, {found.worse} worse, {found.equal} equal; {found.test}, p = {p:.3g}, level "
-        f"{level:.3g}, decision {nth} on these rows"
+        f"{what} {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {found.rows} held-out rows of "
+        f"{found.prompts} prompts: {found.better} better, {found.worse} worse, {found.equal} equal; {found.test}, "
+        f"p = {p:.3g}, level {level:.3g}, decision {nth} on these rows"
     )
     broken = [str(each) for each in guards if not each.holds]
     kept = [str(each) for each in guards if each.holds]

@@ -1,21 +1,28 @@
 """Challenger and champion measured now, on the same held-out rows and prompts: what a promotion rests on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from preflow.config import Recipe
 from preflow.data.rows import Pair, first_user_turn
 from preflow.data.splits import cluster_key
 from preflow.data.tokens.tokenize import tokenize_pairs
 from preflow.data.validated import load_pairs
+from preflow.environment import store_folder
+from preflow.errors import PromotionError
 from preflow.evaluation.generation import answer_report, held_out_prompts
 from preflow.evaluation.models import ModelSet
 from preflow.fingerprints.files import json_digest
+from preflow.judges.choose import judge_of
+from preflow.judges.report import Answer, human_pairs, judge_asked, kept_answers_of, tested
 from preflow.maths.paired import RowScores
 from preflow.maths.spread import evenly_spaced
 from preflow.models import scoring
 from preflow.observer import Observer
+from preflow.promotion.win_rates import PromptScores
 from preflow.specs import EvaluateSpec
 from preflow.stages.evaluation import add_perplexity
 
@@ -29,12 +36,33 @@ class Measured:
         response_tokens: Mean length of its sampled responses; None without prompts.
         perplexity: On held-out demonstrations; None without any.
         kl: From the reference of its run, nats per response; None where that was not asked for.
+        answers: Its sampled responses, as an evaluation's table of answers has them.
+        tokens: Tokens of the chosen and of the rejected response, by the content id of each row.
     """
 
     rows: RowScores
     response_tokens: float | None
     perplexity: float | None
     kl: float | None
+    answers: Sequence[Answer] = ()
+    tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAnswers:
+    """A challenger's answers against the champion's, by a judge that is fit.
+
+    Attributes:
+        judge: Its identity.
+        test: How it agrees with people, as ``judge.json`` has it.
+        scores: How the answers fared.
+        unreadable: Prompts of which a reply could not be read.
+    """
+
+    judge: dict[str, Any]
+    test: dict[str, Any]
+    scores: PromptScores
+    unreadable: int
 
 
 def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Observer) -> Measured:
@@ -47,7 +75,7 @@ def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Obse
         observer: Receives progress.
     """
     models, settings = ModelSet(spec), spec.recipe.evaluation
-    rows = _preferences(spec, models, name, observer)
+    rows, tokens = _preferences(spec, models, name, observer)
     models.keep([name] if reference is None else [reference, name])
     report: dict[str, Any] = {"models": {each: {} for each in models.names}, "warnings": []}
     add_perplexity(spec, models, report, observer)
@@ -60,7 +88,53 @@ def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Obse
         response_tokens=answers.get("response_tokens"),
         perplexity=report["models"][name].get("perplexity"),
         kl=None if divergence is None else float(divergence["value"]),
+        answers=models.answered.get(name, []),
+        tokens=tokens,
     )
+
+
+def judge_answers(
+    spec: EvaluateSpec, recipe: Recipe, new: Measured, old: Measured, left_out: Set[str], observer: Observer
+) -> JudgedAnswers:
+    """Let the recipe's judge compare a challenger's answers with the champion's, after its test on held-out pairs.
+
+    Args:
+        spec: The challenger's run, whose held-out rows are used.
+        recipe: The recipe, whose ``evaluation.judge`` judges.
+        new: The challenger.
+        old: The champion.
+        left_out: Content ids of prompts that the champion was trained on.
+        observer: Receives progress.
+
+    Raises:
+        PromotionError: The judge is unfit, or there is no answer to compare.
+        JudgeError: It cannot be used or reached.
+    """
+    settings, folder = recipe.evaluation.judge, store_folder() / "verdicts"
+    assert settings is not None, "a recipe whose promotion asks a judge names one"
+    judge = judge_of(settings)
+    fitness, _ = tested(judge, human_pairs(spec.data, new.tokens, settings.calibrate), recipe, folder, observer)
+    if not fitness.is_fit:
+        raise PromotionError(
+            f"no fit judge: {fitness.reason}. Describe another in evaluation.judge, or use promotion.primary: "
+            "preference_accuracy"
+        )
+    kept = [[row for row in table.answers if row["prompt_id"] not in left_out] for table in (new, old)]
+    answers = kept_answers_of(spec.data, *kept)
+    judged = judge_asked(judge, answers.asked, folder, observer, "judge: challenger against champion")
+    if not judged.readable.size:
+        raise PromotionError(
+            f"the judge gave no readable verdict on {len(answers.asked)} held-out prompts: raise evaluation.kl_prompts "
+            "where that is 0, else see what the judge replies"
+        )
+    rows = [answers.new[place] for place in judged.readable]
+    scores = PromptScores(
+        ids=[row["prompt_id"] for row in rows],
+        clusters=[row["cluster"] for row in rows],
+        values=judged.orders.scores,
+        lengths=answers.lengths()[judged.readable],
+    )
+    return JudgedAnswers(judge.identity, fitness.to_json(), scores, judged.unreadable)
 
 
 def held_out_digest(spec: EvaluateSpec) -> str:
@@ -68,7 +142,10 @@ def held_out_digest(spec: EvaluateSpec) -> str:
     return json_digest(sorted(row.id for row in load_pairs(spec.data, "eval")))
 
 
-def _preferences(spec: EvaluateSpec, models: ModelSet, name: str, observer: Observer) -> RowScores:
+def _preferences(
+    spec: EvaluateSpec, models: ModelSet, name: str, observer: Observer
+) -> tuple[RowScores, dict[str, tuple[int, int]]]:
+    """Which held-out pairs a model gets right, and how long their responses are."""
     settings = spec.recipe.dpo
     rows = {row.id: row for row in load_pairs(spec.data, "eval")}
     length, overlong = (settings.max_seq_length, settings.overlong_response) if settings else (2**31, "drop")
@@ -78,11 +155,12 @@ def _preferences(spec: EvaluateSpec, models: ModelSet, name: str, observer: Obse
     for done, (chosen, rejected) in enumerate(scoring.scores(models.use(name), groups, models.precision), start=1):
         right.append(float(chosen.double().mean()) > float(rejected.double().mean()))
         observer.progress(done, len(pairs), "promotion: held-out pairs")
-    return RowScores(
+    scores = RowScores(
         ids=[pair.id for pair in pairs],
         clusters=[_cluster(rows[pair.id]) for pair in pairs],
         values=np.array(right, dtype=np.float64),
     )
+    return scores, {pair.id: (len(pair.chosen_ids), len(pair.rejected_ids)) for pair in pairs}
 
 
 def _cluster(pair: Pair) -> str:

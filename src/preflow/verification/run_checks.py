@@ -1,5 +1,7 @@
 """The checks of a finished run, from its registry entry back to the raw rows."""
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +13,16 @@ from pydantic import ValidationError
 from preflow.artifacts import MANIFEST, Artifact, verify
 from preflow.config import Recipe
 from preflow.environment import store_folder
-from preflow.errors import ArtifactError, ModelError
+from preflow.errors import ArtifactError, JudgeError, ModelError
 from preflow.fingerprints.files import file_digest
+from preflow.judges.kept_verdicts import KeptVerdicts
+from preflow.judges.report import judge_report
 from preflow.model_card import ON_CARD, CardFacts, model_card
 from preflow.models.resolve import find_model, model_digest
 from preflow.observer import Silent
+from preflow.specs import JudgeSpec, StageSpec
 from preflow.verification.check import Check, together
+from preflow.verification.identities import specifications, wrong_identity, wrong_parts
 from preflow.verification.numbers import recomputed
 
 
@@ -31,6 +37,8 @@ class RecordedRun:
         card: The text of its model card; none where it has none.
         data: Path and digest of each file of rows.
         stages: Tags of each stage's run, by the stage's name.
+        specifications: What each stage's identity is the digest of, by its name; None where it was not recorded.
+        found: Artifacts of stages that are as they were; filled by the checks.
     """
 
     run_id: str
@@ -39,6 +47,7 @@ class RecordedRun:
     card: str | None
     data: Sequence[tuple[str, str]]
     stages: Mapping[str, Mapping[str, str]]
+    specifications: Mapping[str, Any] = field(default_factory=dict)
     found: dict[str, Artifact] = field(default_factory=dict)
 
 
@@ -48,7 +57,9 @@ def verify_run(run: RecordedRun) -> Check:
     parts.append(together("stages", *(_stage(run, name) for name in run.stages)))
     recipe = parsed(run.recipe)
     if recipe is not None:
-        parts += [_base(run, recipe), _numbers(run, recipe), _card(run, recipe)]
+        parts += [_identities(run, recipe), _base(run, recipe), _numbers(run, recipe)]
+        parts += [_judge(run, recipe)] if "judge" in run.stages else []
+        parts.append(_card(run, recipe))
     return together(f"run {run.run_id}", *parts)
 
 
@@ -138,6 +149,43 @@ def _numbers(run: RecordedRun, recipe: Recipe) -> Check:
         return Check(name, "not reachable", "the evaluation's files are not as they were")
     artifact = run.found["evaluate"]
     wrong = recomputed(recipe, artifact.load("pairs.json"), artifact.load("evaluation.json"))
+    return Check(name, "changed", "; ".join(wrong[:3])) if wrong else Check(name, "ok")
+
+
+def _identities(run: RecordedRun, recipe: Recipe) -> Check:
+    """The identity of each stage, from the specification that was recorded, and that from recipe and artifacts."""
+    specs = specifications(recipe, run.tags.get("base_model_digest", ""), run.found)
+    return together("identities", *(_identity(run, name, specs.get(name)) for name in run.stages))
+
+
+def _identity(run: RecordedRun, stage: str, spec: StageSpec | None) -> Check:
+    name, recorded = f"identity of {stage}", run.specifications.get(stage)
+    if recorded is None:
+        return Check(name, "not reachable", "the run recorded no specification.json of the stage")
+    wrong = wrong_identity(recorded, place_of(run.stages[stage]["artifact_path"]).name)
+    if wrong:
+        return Check(name, "changed", wrong)
+    if spec is None:
+        return Check(name, "not reachable", "the artifacts that the stage was given are not as they were")
+    parts = wrong_parts(recorded, spec, run.data)
+    return Check(name, "changed", "; ".join(parts[:3])) if parts else Check(name, "ok")
+
+
+def _judge(run: RecordedRun, recipe: Recipe) -> Check:
+    """The judge's test and win rates, from the verdicts that were kept on the answers that were kept."""
+    name = "numbers of judge.json, from the kept verdicts"
+    if not {"validate", "evaluate", "judge"} <= run.found.keys():
+        return Check(name, "not reachable", "the files that they are computed from are not as they were")
+    artifact = run.found["judge"]
+    kept = artifact.load("judge.json")
+    judge = KeptVerdicts(kept["judge"], artifact.load("verdicts.json"))
+    spec = JudgeSpec(recipe=recipe, data=run.found["validate"], evaluation=run.found["evaluate"])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = json.loads(json.dumps(judge_report(spec, judge, Path(folder), Silent()).values))
+    except JudgeError as error:
+        return Check(name, "changed", error.message)
+    wrong = [f"{key} is {kept.get(key)}, expected {value}" for key, value in made.items() if kept.get(key) != value]
     return Check(name, "changed", "; ".join(wrong[:3])) if wrong else Check(name, "ok")
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from preflow.config.base import Frozen
 from preflow.errors import PromotionError
 from tasks.tracking.client import client
+from tasks.tracking.run_files import read_text
 
 FILE = "decision.json"
 #: What a decision came to; of these, the first two move the champion.
@@ -118,13 +119,10 @@ def read(record: Record) -> Decision | None:
     Raises:
         PromotionError: The file is not what the record's digest says.
     """
-    store = client()
-    if FILE not in {each.path for each in store.list_artifacts(record.run_id)}:
+    text = read_text(client().get_run(record.run_id), FILE)
+    if text is None:
         return None
-    import mlflow.artifacts
-
-    text = str(mlflow.artifacts.load_text(f"runs:/{record.run_id}/{FILE}"))
-    if hashlib.sha256(text.encode()).hexdigest() != record.digest:
+    if hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest() != record.digest:
         raise PromotionError(
             f"decision {record.number} was changed: {FILE} of run {record.run_id} has another digest than its tag. "
             "Restore the file, or delete that run if it was not a decision"

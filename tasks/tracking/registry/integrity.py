@@ -13,9 +13,11 @@ from preflow.config.base import Frozen
 from preflow.environment import digests_folder
 from preflow.errors import PromotionError
 from preflow.fingerprints.files import DigestCache, json_digest
+from preflow.verification.run_checks import place_of
 from tasks.tracking.client import client
 from tasks.tracking.registry.package import RECIPE
-from tasks.tracking.registry.versions import Version
+from tasks.tracking.registry.versions import FOLDER, Version
+from tasks.tracking.run_files import local_folder
 
 
 class Files(Frozen):
@@ -31,23 +33,21 @@ class Files(Frozen):
 
 
 def fetch(name: str, version: Version, folder: Path) -> Files:
-    """Copy a version's files here, and hold each to its digest.
+    """Have a version's files on this machine, and hold each to its digest.
 
     Args:
         name: The registered model's name.
         version: The version.
-        folder: Where to.
+        folder: Where they are copied to, if they are elsewhere.
 
     Raises:
         PromotionError: A file is missing, or is not what was registered; names the first.
     """
-    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    client()
     which = f"version {version.number} of {name}"
     try:
-        place = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.number}", dst_path=str(folder)))
+        place = _place(name, version, folder)
         described = yaml.safe_load((place / "MLmodel").read_text(encoding="utf-8"))
         settings = described["flavors"]["python_function"]["config"]
         recipe = json.loads((place / "artifacts" / RECIPE).read_text(encoding="utf-8"))
@@ -58,10 +58,27 @@ def fetch(name: str, version: Version, folder: Path) -> Files:
         ) from None
     if json_digest(manifest) != version.artifact_digest:
         raise PromotionError(f"{which} was changed: its {MANIFEST} has another digest than its tag artifact_digest")
-    trained = place / "artifacts" / "model" if settings["weights"] is None else Path(settings["weights"])
+    trained = place / "artifacts" / "model" if settings["weights"] is None else _full_weights(settings["weights"])
     own = {n.removeprefix("model/"): entry["sha256"] for n, entry in manifest.items() if n.startswith("model/")}
     _require(which, own, trained)
     return Files(folder=str(place), recipe=Recipe.model_validate(recipe), settings=settings, trained=str(trained))
+
+
+def _place(name: str, version: Version, folder: Path) -> Path:
+    """The folder of a version's files: where they are on this machine, else a copy."""
+    import mlflow.artifacts
+
+    store = client()
+    if version.run_id:
+        there = local_folder(store.get_run(version.run_id))
+        if there is not None and (there / FOLDER).is_dir():
+            return there / FOLDER
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.number}", dst_path=str(folder)))
+
+
+def _full_weights(written: str) -> Path:
+    """The folder of full weights: ``model`` in an artifact of the store, which may have been moved."""
+    return place_of(str(Path(written).parent)) / Path(written).name
 
 
 def require_whole(name: str, version: Version) -> str | None:

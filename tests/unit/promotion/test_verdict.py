@@ -80,6 +80,19 @@ def test_what_cannot_be_measured_breaks_no_limit_and_is_said() -> None:
     assert Guard("kl", None, 1.0).holds
 
 
+@pytest.mark.parametrize(("low", "answer"), [(0.46, "promote"), (0.45, "refuse"), (None, "promote")])
+def test_the_win_rate_guard_is_a_floor_above_which_the_whole_interval_lies(low: float | None, answer: str) -> None:
+    found = verdict((20, 0, 0), measured={"win_rate": low}, guards={"win_rate": 0.45})
+    assert found.answer == answer
+    if answer == "refuse":
+        said = "guard win_rate: lower bound of the win rate over the champion is 0.45, limit 0.45"
+        assert found.reasons[0] == said
+
+
+def test_a_guard_that_the_recipe_does_not_set_is_not_spoken_of() -> None:
+    assert not [reason for reason in verdict((20, 0, 0)).reasons if "win_rate" in reason]
+
+
 def test_a_worse_challenger_is_refused() -> None:
     assert verdict((2, 15, 3)).reasons[0] == "the challenger is worse than the champion"
     assert verdict((2, 15, 3)).answer == "refuse"

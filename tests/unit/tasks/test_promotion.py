@@ -1,5 +1,6 @@
 """Challengers against the champion: what is decided on, how often a held-out set has served, and how a command ends."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import tasks.evidence
 import tasks.promotion
 from flows.commands.app import make_app
 from flows.promotion import Asked, settle
@@ -15,7 +17,9 @@ from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.errors import ChampionChangedError, ConfigError, PromotionError
 from preflow.maths.paired import RowScores
-from preflow.stages.promotion import Measured
+from preflow.promotion.win_rates import PromptScores
+from preflow.stages.promotion import JudgedAnswers, Measured
+from tasks.evidence import LeftOut, comparison_key
 from tasks.promotion import compare
 from tasks.tracking.client import client
 from tasks.tracking.past_runs import PastRun
@@ -74,14 +78,14 @@ def file(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, reques
         "past_run": past_run,
         "_measure_challenger": measured,
         "_measure_champion": champion,
-        "_trained_on": lambda version: set(),
+        "_trained_on": lambda version: LeftOut(),
         "load_pairs": lambda artifact, side: ["a pair"],
         "held_out_digest": lambda spec: "d" * 64,
         "require_whole": lambda name, version: None,
-        "evaluation_of": lambda run: type("Spec", (), {"dpo": 1, "sft": 1})(),
     }
     for name_of, value in replaced.items():
         monkeypatch.setattr(tasks.promotion, name_of, value)
+    monkeypatch.setattr(tasks.evidence, "evaluation_of", lambda run: type("Spec", (), {"dpo": 1, "sft": 1})())
     return recipe
 
 
@@ -139,6 +143,60 @@ def test_of_several_runs_the_best_is_promoted(promote: Callable[..., tuple[int, 
     code, said = promote(6, "--run", runs[1], "--run", runs[6])
     assert code == 0, said
     assert read_model(named(file)).aliases[CHAMPION] == 1
+
+
+JUDGE = ("--set", "evaluation.judge.kind=function", "--set", "evaluation.judge.model=judges:mine")
+
+
+def judged(number: int) -> JudgedAnswers:
+    better, worse, equal = COUNTS[number]
+    won = [1.0] * better + [0.0] * worse + [0.5] * equal
+    names = [str(place) for place in range(len(won))]
+    scores = PromptScores(names, names, np.array(won), np.zeros(len(won)))
+    return JudgedAnswers({"kind": "function"}, {"fit": True}, scores, 0)
+
+
+def test_the_win_rate_of_a_fit_judge_promotes_and_an_unfit_one_cannot(
+    promote: Callable[..., tuple[int, str]], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = (*JUDGE, "--set", "promotion.primary=win_rate")
+
+    def unfit(*given: object) -> JudgedAnswers:
+        raise PromotionError("no fit judge: it agrees with people on 0.50 of 100 held-out pairs")
+
+    monkeypatch.setattr(tasks.evidence, "judge_answers", unfit)
+    code, said = promote(1, *wanted)
+    assert (code, "no fit judge" in said) == (2, True)
+    assert not taken(named(file)), "what cannot be asked is no decision"
+    monkeypatch.setattr(tasks.evidence, "judge_answers", lambda *given: judged(1))
+    code, said = promote(1, *wanted)
+    assert (code, "win rate 0.825, above one half by +0.325" in said) == (0, True)
+    done = CliRunner().invoke(make_app(), ["models", named(file), "--json"])
+    (decision,) = json.loads(done.output)["decisions"]
+    (found,) = decision["evidence"]["challengers"]
+    assert found["comparison"]["new"] == pytest.approx(0.825)
+    assert found["judged"]["judge"] == {"kind": "function"}
+
+
+def test_a_win_rate_that_may_be_too_low_refuses_a_gain_in_accuracy(
+    promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 6 wins on 12 prompts and loses on 8: the lower bound of 0.6 lies below 0.5."""
+    monkeypatch.setattr(tasks.evidence, "judge_answers", lambda *given: judged(6))
+    code, said = promote(1, *JUDGE, "--set", "promotion.guards.win_rate=0.5")
+    assert (code, "guard win_rate: lower bound of the win rate over the champion is 0.3" in said) == (1, True)
+
+
+def test_another_judge_or_measure_is_another_look(file: Path) -> None:
+    model = read_model(named(file))
+    plain = Recipe.model_validate({"model_name": "m", "sft": {}, "dpo": {}})
+    judging = {"evaluation": {"judge": {"kind": "function", "model": "judges:mine"}}}
+    rated = Recipe.model_validate(
+        {"model_name": "m", "sft": {}, "dpo": {}, **judging, "promotion": {"primary": "win_rate"}}
+    )
+    keys = {comparison_key(recipe, [model.versions[0]], None) for recipe in (plain, rated)}
+    assert len(keys) == 2
+    assert comparison_key(rated, [model.versions[0]], None) in keys
 
 
 def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[int, str]], file: Path) -> None:

@@ -1,0 +1,226 @@
+"""What a decision rests on: challengers compared with the champion by the recipe's primary measure, and guards."""
+
+import math
+from collections.abc import Set
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from preflow.artifacts import Artifact
+from preflow.config import Recipe
+from preflow.config.base import Frozen
+from preflow.fingerprints.files import json_digest
+from preflow.maths.paired import PairedComparison, RowScores, compare_paired
+from preflow.maths.significance import spent_alpha
+from preflow.models.resolve import resolve_model
+from preflow.observer import Silent
+from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
+from preflow.promotion.win_rates import win_rate, win_rate_at_equal_length
+from preflow.specs import EvaluateSpec
+from preflow.stages.promotion import JudgedAnswers, Measured, judge_answers
+from tasks.tracking.past_runs import PastRun
+from tasks.tracking.registry.decisions import Draft, Outcome, Place, taken
+from tasks.tracking.registry.state import State
+from tasks.tracking.registry.versions import CHAMPION, Version
+
+_ANSWERS: dict[str, Outcome] = {"promote": "promoted", "refuse": "refused", "inconclusive": "inconclusive"}
+
+
+class Challenger(Frozen):
+    """A registered version with the run that made it."""
+
+    version: Version
+    run: PastRun
+
+    @property
+    def spec(self) -> EvaluateSpec:
+        """Its models and its data."""
+        return evaluation_of(self.run)
+
+
+def evaluation_of(run: PastRun) -> EvaluateSpec:
+    """A finished run's models and data, as its evaluation was given them."""
+    made = {name: run.artifacts[name] for name in ("sft", "dpo", "reference") if name in run.artifacts}
+    return EvaluateSpec(
+        recipe=run.recipe, base=resolve_model(run.recipe, Silent()), data=run.artifacts["validate"], **made
+    )
+
+
+def reference_of(spec: EvaluateSpec) -> str:
+    """The model that a run's result was trained from."""
+    return "sft" if spec.dpo is not None and spec.sft is not None else "base"
+
+
+def made_by(run: PastRun) -> tuple[str, Artifact]:
+    """The stage that made a run's model, and its artifact."""
+    stage = "dpo" if "dpo" in run.artifacts else "sft"
+    return stage, run.artifacts[stage]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What the champion was trained on, and so is not compared on.
+
+    Attributes:
+        rows: Content ids of pairs.
+        prompts: Content ids of prompts.
+        known: Whether the run of the champion is there, by which this is known.
+    """
+
+    rows: Set[str] = frozenset()
+    prompts: Set[str] = frozenset()
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One challenger against the champion.
+
+    Attributes:
+        primary: By the recipe's primary measure.
+        guards: The measures with limits, beside it.
+        judged: What the judge said; None where no judge was asked.
+    """
+
+    primary: PairedComparison
+    guards: list[Guard]
+    judged: JudgedAnswers | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpentLevel:
+    """What one decision on a held-out set may spend.
+
+    Attributes:
+        digest: The set's name.
+        comparison: The comparison's name; asked again, it spends nothing more.
+        nth: Which decision on the set it is, from 1.
+        level: What it may spend of ``promotion.alpha``.
+    """
+
+    digest: str
+    comparison: str
+    nth: int
+    level: float
+
+
+def draft_of(
+    recipe: Recipe, state: State, challengers: list[Challenger], measured: list[Measured], against: Measured,
+    left_out: LeftOut, digest: str,
+) -> Draft:  # fmt: skip
+    """What follows from what was measured, for the best of the challengers.
+
+    Args:
+        recipe: The recipe, whose ``promotion:`` decides.
+        state: The registered model.
+        challengers: The challengers.
+        measured: What was measured of each.
+        against: What was measured of the champion, or of the reference where there is none.
+        left_out: What the champion was trained on.
+        digest: Of the held-out set.
+
+    Raises:
+        PromotionError: A win rate is asked for, and there is no fit judge, or none can be estimated.
+    """
+    champion = state.model.aliased(CHAMPION)
+    versions = [each.version for each in challengers]
+    spent = _spent(recipe, state, versions, champion, digest)
+    found = [
+        _compared(recipe, challenger, new, against, left_out, spent)
+        for challenger, new in zip(challengers, measured, strict=True)
+    ]
+    compared = [each.primary for each in found]
+    verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)
+    chosen = best(verdicts, compared)
+    training_rows = len(left_out.rows & set(against.rows.ids)) if left_out.known else "unknown"
+    return Draft(
+        model=state.model.name,
+        outcome=_ANSWERS[verdicts[chosen].answer],
+        champion=None if champion is None else place_of(champion),
+        chosen=place_of(versions[chosen]),
+        reasons=verdicts[chosen].reasons,
+        evidence={
+            "held_out_digest": digest,
+            "comparison": spent.comparison,
+            "decision_on_these_rows": spent.nth,
+            "level": spent.level,
+            "primary": recipe.promotion.primary,
+            "against": "champion" if champion else f"{reference_of(challengers[0].spec)} model",
+            "training_rows_left_out": training_rows,
+            "challengers": [_recorded(*each) for each in zip(challengers, found, verdicts, strict=True)],
+        },
+    )
+
+
+def place_of(version: Version) -> Place:
+    """A version as decisions name it."""
+    return Place(version=version.number, artifact_digest=version.artifact_digest)
+
+
+def _spent(recipe: Recipe, state: State, versions: list[Version], champion: Version | None, digest: str) -> SpentLevel:
+    comparison = comparison_key(recipe, versions, champion)
+    nth = decision_on(state.model.name, digest, comparison)
+    return SpentLevel(digest, comparison, nth, spent_alpha(recipe.promotion.alpha, nth))
+
+
+def comparison_key(recipe: Recipe, challengers: list[Version], champion: Version | None) -> str:
+    """The name of a comparison: which models were compared with which, and by what. Asked again, it spends nothing."""
+    names: list[Any] = [sorted(each.artifact_digest for each in challengers), champion and champion.artifact_digest]
+    if recipe.promotion.asks_judge:
+        judged = recipe.evaluation.judge
+        names += [recipe.promotion.primary, judged and judged.model_dump(mode="json")]
+    return json_digest(names)[:32]
+
+
+def decision_on(model: str, digest: str, comparison: str) -> int:
+    """Which decision on a held-out set a comparison is, from 1; one that was decided on before keeps its number."""
+    seen = [each.tags.get("comparison") for each in taken(model) if each.tags.get("held_out_digest") == digest]
+    distinct = list(dict.fromkeys(seen))
+    return (distinct.index(comparison) if comparison in distinct else len(distinct)) + 1
+
+
+def _compared(
+    recipe: Recipe, challenger: Challenger, new: Measured, old: Measured, left_out: LeftOut, spent: SpentLevel
+) -> Compared:
+    settings = recipe.promotion
+    samples = max(recipe.evaluation.bootstrap_samples, math.ceil(20 / spent.level))
+    options: dict[str, Any] = {"alpha": spent.level, "samples": samples, "seed": recipe.seed}
+    measured = {
+        "kl": new.kl,
+        "length_ratio": _ratio(new.response_tokens, old.response_tokens),
+        "perplexity_ratio": _ratio(new.perplexity, old.perplexity),
+    }
+    judged = None
+    if settings.asks_judge:
+        judged = judge_answers(challenger.spec, recipe, new, old, left_out.prompts, Silent())
+        measured["win_rate"] = 0.5 + win_rate(judged.scores, **options).difference.low
+    if judged is None or settings.primary == "preference_accuracy":
+        primary = compare_paired(_without(new.rows, left_out.rows), _without(old.rows, left_out.rows), **options)
+    elif settings.primary == "win_rate":
+        primary = win_rate(judged.scores, **options)
+    else:
+        primary = win_rate_at_equal_length(judged.scores, **options)
+    return Compared(primary, guards_of(settings.guards, measured), judged)
+
+
+def _without(rows: RowScores, left_out: Set[str]) -> RowScores:
+    kept = [place for place, row in enumerate(rows.ids) if row not in left_out]
+    return RowScores([rows.ids[i] for i in kept], [rows.clusters[i] for i in kept], rows.values[kept])
+
+
+def _ratio(new: float | None, old: float | None) -> float | None:
+    return None if new is None or not old else new / old
+
+
+def _recorded(challenger: Challenger, found: Compared, verdict: Verdict) -> dict[str, Any]:
+    judged = found.judged
+    by = {} if judged is None else {"judge": judged.judge, "test": judged.test, "unreadable": judged.unreadable}
+    return {
+        "version": challenger.version.number,
+        "run": challenger.run.run_id,
+        "comparison": asdict(found.primary),
+        "guards": [asdict(each) for each in found.guards],
+        "answer": verdict.answer,
+        "reasons": list(verdict.reasons),
+        "p_adjusted": verdict.p,
+        **({"judged": by} if by else {}),
+    }

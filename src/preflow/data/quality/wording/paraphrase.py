@@ -103,9 +103,9 @@ def alignment(left: list[str], right: list[str]) -> float:
         right: The words of another text.
     """
     ours, theirs = (Counter(word for word in words if not any(map(str.isdigit, word))) for words in (left, right))
-    if not ours or not theirs:
+    if not ours or not theirs or max(len(ours), len(theirs)) > _MOST:
         return 0.0
-    likeness = _likeness(list(ours), list(theirs))
+    likeness = _likeness(ours, theirs)
     return min(_covered(ours, likeness.max(axis=1)), _covered(theirs, likeness.max(axis=0)))
 
 
@@ -117,10 +117,8 @@ def _covered(words: Counter[str], best: NDArray[np.float32]) -> float:
     return float((best * weight).sum() / weight.sum())
 
 
-def _likeness(left: list[str], right: list[str]) -> NDArray[np.float32]:
+def _likeness(left: Counter[str], right: Counter[str]) -> NDArray[np.float32]:
     """Likeness of each word to each, shape ``(len(left), len(right))``; by letters where the table lacks a word."""
-    if max(len(left), len(right)) > _MOST:
-        return np.zeros((len(left), len(right)), np.float32)
     rows, vectors, _ = _vectors()
     known = [np.array([word in rows for word in words]) for words in (left, right)]
     found = np.zeros((len(left), len(right)), np.float32)

@@ -109,7 +109,7 @@ class RowFacts:
         for start in range(0, len(self), block):
             rows = slice(start, min(start + block, len(self)))
             found = self.measured(rows) if extra is None else {name: values[rows] for name, values in extra.items()}
-            yield pd.DataFrame({"at": np.arange(rows.start, rows.stop), **found})
+            yield pd.DataFrame(found, index=pd.RangeIndex(rows.start, rows.stop))
 
 
 def read_kind(

@@ -66,7 +66,7 @@ def measure_set(facts: RowFacts, used: NDArray[np.bool_], train: NDArray[np.bool
         _measure_cues(facts, used, values, shown, rows)
         _measure_scores(facts, values, shown)
     shown["distributions"] = distributions(columns, used)
-    frame = pd.DataFrame({"at": [0], **{name: np.array([value], np.float64) for name, value in values.items()}})
+    frame = pd.DataFrame({name: np.array([value], np.float64) for name, value in values.items()})
     return SetMeasures(frame, shown, rows)
 
 

@@ -45,7 +45,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Sui
     """Validate frames of facts, each with one pass of one suite, and add their results up.
 
     Args:
-        frames: As ``expectations.row_facts.RowFacts.frames`` makes them; the column ``at`` names a row.
+        frames: As ``expectations.row_facts.RowFacts.frames`` makes them; the index names a row.
         suite: Every expectation carries its finding in ``meta``.
 
     Raises:
@@ -57,7 +57,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Sui
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     definition = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
     batches = definition.add_batch_definition_whole_dataframe("rows")
-    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["at"]}
+    form = {"result_format": "COMPLETE"}
     found: dict[str, list[NDArray[np.int64]]] = {}
     merged: list[dict[str, Any]] = []
     for frame in frames:
@@ -77,7 +77,7 @@ def run_suite(frames: Iterable[pd.DataFrame], suite: gx.ExpectationSuite) -> Sui
 def _rows(result: dict[str, Any]) -> NDArray[np.int64]:
     if _raised(result["exception_info"]):
         raise RuntimeError(f"Great Expectations failed on {result['expectation_config']}: {result}")
-    return np.array([entry["at"] for entry in result["result"].get("unexpected_index_list") or []], np.int64)
+    return np.array(result["result"].get("unexpected_index_list") or [], np.int64)
 
 
 def _raised(info: dict[str, Any]) -> bool:

@@ -48,7 +48,7 @@ BAD: dict[str, tuple[Any, Any]] = {
 
 
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame([{"at": place, **FINE, **row} for place, row in enumerate(rows)])
+    return pd.DataFrame([{**FINE, **row} for row in rows])
 
 
 def failing(*rows: dict[str, Any], settings: ValidationSettings = SETTINGS) -> dict[str, list[int]]:
@@ -98,7 +98,7 @@ def test_thresholds_come_from_the_recipe() -> None:
 def test_rows_are_named_without_a_cap_and_across_frames() -> None:
     bad = {"identical_answers": True}
     first, second = frame(*[bad] * 500), frame({}, *[bad] * 3)
-    second["at"] += 500
+    second.index += 500
     outcome = run_suite([first, second], preferences.rows_suite(SETTINGS))
     assert outcome.failing["identical_answers"].tolist() == [*range(500), 501, 502, 503]
     result = next(r for r in outcome.results if r["expectation_config"]["meta"]["finding"] == "identical_answers")
@@ -116,7 +116,7 @@ def test_too_few_rows_fail_and_an_empty_set_most_of_all(rows: int, minimum: int,
         "dominant_source",
         "low_diversity",
     )
-    line = pd.DataFrame({"at": [0], **{name: [np.nan] for name in names}, "too_few_rows": [float(rows)]})
+    line = pd.DataFrame({**{name: [np.nan] for name in names}, "too_few_rows": [float(rows)]})
     outcome = run_suite([line], demonstrations.set_suite(ValidationSettings(minimum_rows=minimum)))
     assert list(outcome.failing) == (["too_few_rows"] if fails else [])
 

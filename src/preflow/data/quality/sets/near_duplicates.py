@@ -11,6 +11,8 @@ from preflow.data.quality.sets.key_groups import Bools, Index, partitions, sorte
 
 #: Comparisons of texts of one row that may fail before it counts as like no other.
 _TRIES = 4
+#: Rows of a group that are compared before its others, and fewest of them alike for the others to be compared too.
+_FIRST, _FEWEST_ALIKE = 256, 32
 #: Similarity of rows a and b of two lists, shape ``(M,)``.
 Compare = Callable[[Index, Index], NDArray[np.float32]]
 
@@ -22,7 +24,9 @@ def near_rows(
 
     Rows that share a band of their MinHash signatures, and whose numbers are the same, are candidates: each is compared
     with the first and with the one before it in its group, so that large groups cost no more per row than small ones,
-    and with at most four rows whose signature is like its own but whose text is not.
+    and with at most four rows whose signature is like its own but whose text is not. A large group of whose first rows
+    hardly any are alike is one template with other words in it: rows of it that are nearly the same meet in bands of
+    those words.
 
     Args:
         columns: Where ``<name>_bands`` and ``<name>_slots`` lie.
@@ -88,12 +92,23 @@ def _candidates(
             rows, begins = sorted_groups(keys, part)
             if begins.all():
                 continue
-            later = np.flatnonzero(~begins)
             heads = np.flatnonzero(begins)[np.cumsum(begins) - 1]
-            wanted = later[partner[rows[later]] < 0]
-            yield from _blocks(rows[wanted], rows[heads[wanted]])
-            wanted = later[(partner[rows[later]] < 0) & (heads[later] != later - 1)]
-            yield from _blocks(rows[wanted], rows[wanted - 1])
+            for now in _in_turn(rows, begins, partner):
+                later = np.flatnonzero(now & ~begins)
+                wanted = later[partner[rows[later]] < 0]
+                yield from _blocks(rows[wanted], rows[heads[wanted]])
+                wanted = later[(partner[rows[later]] < 0) & (heads[later] != later - 1)]
+                yield from _blocks(rows[wanted], rows[wanted - 1])
+
+
+def _in_turn(rows: Index, begins: Bools, partner: Index) -> Iterator[Bools]:
+    """Which rows of sorted groups are compared first, and then which of the others, shape ``(M,)`` each."""
+    starts, group = np.flatnonzero(begins), np.cumsum(begins) - 1
+    first = np.arange(len(rows)) - starts[group] < _FIRST
+    yield first
+    if not first.all():
+        alike = np.add.reduceat(first & (partner[rows] >= 0), starts, dtype=np.int64)
+        yield ~first & (alike >= _FEWEST_ALIKE)[group]
 
 
 def _blocks(left: Index, right: Index, size: int = 1 << 16) -> Iterator[tuple[Index, Index]]:
@@ -125,8 +140,11 @@ def near_rows_of_another_set(
         here = np.flatnonzero(among & (partner < 0))
         ours = columns.get(column, number)[here]
         met = pd.Series(ours).isin(theirs).to_numpy()  # by hash: few meet, and only those are looked up in order
-        place = np.searchsorted(theirs[order], ours[met])
-        for left, right in _blocks(here[met], there[order[place]]):
+        rows, begins = sorted_groups(ours, np.flatnonzero(met))
+        place = np.searchsorted(theirs[order], ours[rows])
+        candidates = here[rows], there[order[place]]
+        turns = _in_turn(candidates[0], begins, partner) if len(rows) else ()
+        for left, right in (pair for now in turns for pair in _blocks(candidates[0][now], candidates[1][now])):
             same = (numbers[left] == other_numbers[right]) & tried.may_try(left, right)
             same[same] = signature_agreement(columns, "prompt", left[same], others, right[same]) >= agree
             tried.note(left[same], right[same])

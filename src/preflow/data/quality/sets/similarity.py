@@ -1,7 +1,9 @@
 """How alike the texts of two rows are: asked of few, after their signatures said that it may be so."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,17 +37,65 @@ def first_turn(values: dict[str, object]) -> str:
     return next(turn["content"] for turn in messages if turn["role"] == "user")
 
 
+class Wording:
+    """A text, and what a comparison with others asks of it, each made when it is first asked for."""
+
+    def __init__(self, text: str) -> None:
+        """Take the text as it is written."""
+        self.text = text
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Its words in their one form, in order."""
+        return folded_words(self.text)
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """Those of its words that hold a digit."""
+        return numbers_of(self.words)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How often each word is in it."""
+        return Counter(self.words)
+
+    @cached_property
+    def joined(self) -> str:
+        """The words in order, as one text."""
+        return " ".join(self.words)
+
+    @cached_property
+    def ordered(self) -> str:
+        """The words in the alphabet's order, as one text."""
+        return " ".join(sorted(self.words))
+
+
+class PromptWording(Wording):
+    """A prompt without the labels around it."""
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Its words in their one form, in order."""
+        return folded_words(unwrap(self.text))
+
+
 def text_similarity(left: str, right: str) -> float:
     """Similarity of two texts, 0 to 1, whatever the order of words, case and marks; 0 where their numbers differ."""
-    ours, theirs = folded_words(left), folded_words(right)
-    if numbers_of(ours) != numbers_of(theirs):
+    return wording_similarity(Wording(left), Wording(right))
+
+
+def wording_similarity(left: Wording, right: Wording, least: float = 0.0) -> float:
+    """As ``text_similarity``; less than ``least`` where it is less, though then perhaps not as much as there is."""
+    if left.numbers != right.numbers:
         return 0.0
-    if not ours or not theirs:  # marks or pictures alone
-        return float(normalise(left) == normalise(right))
-    found = ratio(" ".join(sorted(ours)), " ".join(sorted(theirs)))
-    if found < _SURELY and slips_between(ours, theirs) is not None:
+    if not left.words or not right.words:  # marks or pictures alone
+        return float(normalise(left.text) == normalise(right.text))
+    found = ratio(left.ordered, right.ordered)
+    if found < _SURELY:
         # A letter lost at a word's beginning moves the word among sorted ones.
-        found = max(found, ratio(" ".join(ours), " ".join(theirs)))
+        in_order = ratio(left.joined, right.joined)
+        if in_order > found and in_order >= 100 * least:
+            found = in_order if slips_between(left.counts, right.counts) is not None else found
     return found / 100
 
 
@@ -55,33 +105,55 @@ def prompt_similarity(left: str, right: str) -> float:
     Prompts made from one template are long and differ in a single word: they ask for different things. Words that
     differ must be the same up to one slip of the hand.
     """
-    ours, theirs = (folded_words(unwrap(text)) for text in (left, right))
-    if numbers_of(ours) != numbers_of(theirs):
+    return prompt_wording_similarity(PromptWording(left), PromptWording(right))
+
+
+def prompt_wording_similarity(left: PromptWording, right: PromptWording) -> float:
+    """As ``prompt_similarity``."""
+    if left.numbers != right.numbers:
         return 0.0
-    if not ours or not theirs:
-        return float(normalise(left) == normalise(right))
-    slips = slips_between(ours, theirs)
+    if not left.words or not right.words:
+        return float(normalise(left.text) == normalise(right.text))
+    slips = slips_between(left.counts, right.counts)
     if slips is None:
         return 0.0
-    return 1 - slips / max(len(" ".join(ours)), len(" ".join(theirs)))
+    return 1 - slips / max(len(left.joined), len(right.joined))
 
 
-def _texts(columns: Columns, rows: Index, of: Callable[[dict[str, object]], T]) -> Iterator[T]:
-    """What is compared of some rows, one after the other; a row that follows itself is read once."""
-    fresh = np.diff(rows, prepend=-1) != 0
-    values = columns.values(rows[fresh].tolist())
-    found: T
-    for is_fresh in fresh.tolist():
-        if is_fresh:
-            found = of(next(values))
-        yield found
+def _pairs(
+    columns: Columns, left: Index, others: Columns, right: Index, of: Callable[[dict[str, object]], T]
+) -> Iterator[tuple[T, T]]:
+    """What is compared of pairs of rows; a row of the pair before is not read again.
+
+    In a group of rows that are alike each is compared with its first and with the one before it.
+    """
+    same_set = columns is others
+    again = np.diff(right, prepend=-1) == 0
+    before = np.concatenate(([False], right[1:] == left[:-1])) if same_set else np.zeros(len(right), bool)
+    theirs = others.values(right[~again & ~before].tolist())
+    ours = columns.values(left.tolist())
+    one: Any = None
+    other: Any = None
+    for is_again, is_before in zip(again.tolist(), before.tolist(), strict=True):
+        if not is_again:
+            other = one if is_before else of(next(theirs))
+        one = of(next(ours))
+        yield one, other
 
 
-def _least(ours: list[str], theirs: list[str], least: float) -> float:
+def _row_wording(values: dict[str, object]) -> list[Wording]:
+    return [Wording(part) for part in parts_of(values)]
+
+
+def _prompt_wording(values: dict[str, object]) -> PromptWording:
+    return PromptWording(first_turn(values))
+
+
+def _least(ours: list[Wording], theirs: list[Wording], least: float) -> float:
     """The least similarity of two rows' parts; of parts after one that is too unlike, nothing is asked."""
     found = 1.0
     for left, right in zip(ours, theirs, strict=True):
-        found = min(found, 1.0 if left == right else text_similarity(left, right))
+        found = min(found, 1.0 if left.text == right.text else wording_similarity(left, right, least))
         if found < least:
             break
     return found
@@ -91,7 +163,7 @@ def rows_alike(columns: Columns, least: float) -> Callable[[Index, Index], NDArr
     """A comparison of whole rows: the least similarity of their parts, exact where it is ``least`` or more."""
 
     def compare(left: Index, right: Index) -> NDArray[np.float32]:
-        pairs = zip(_texts(columns, left, parts_of), _texts(columns, right, parts_of), strict=True)
+        pairs = _pairs(columns, left, columns, right, _row_wording)
         return np.fromiter((_least(ours, theirs, least) for ours, theirs in pairs), np.float32, len(left))
 
     return compare
@@ -101,7 +173,7 @@ def prompts_alike(columns: Columns, others: Columns) -> Callable[[Index, Index],
     """A comparison of first user turns of rows of two sets."""
 
     def compare(left: Index, right: Index) -> NDArray[np.float32]:
-        pairs = zip(_texts(columns, left, first_turn), _texts(others, right, first_turn), strict=True)
-        return np.fromiter((prompt_similarity(ours, theirs) for ours, theirs in pairs), np.float32, len(left))
+        pairs = _pairs(columns, left, others, right, _prompt_wording)
+        return np.fromiter((prompt_wording_similarity(ours, theirs) for ours, theirs in pairs), np.float32, len(left))
 
     return compare

@@ -42,11 +42,15 @@ _ECHO = frozenset("it is he she they that this are am do does i can you was were
 _ORDERED = frozenset("than to from before after by with over under not".split())  # noqa: SIM905
 #: Most words whose order makes no difference: "sunny and warm".
 _FEW = 3
+_DIGIT = re.compile("[0-9]")
 _BE = frozenset(("is", "are", "was", "were", "equals"))
 
 
 def numbers_of(words: Sequence[str]) -> list[str]:
     """The words that hold a digit, in order."""
+    whole = " ".join(words)
+    if whole.isascii() and _DIGIT.search(whole) is None:  # nearly every text
+        return []
     return [word for word in words if any(char.isdigit() for char in word)]
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 
 from rapidfuzz.distance import OSA, Levenshtein
 
@@ -45,16 +44,18 @@ def unwrap(text: str) -> str:
     return bare if bare.strip() else text
 
 
-def slips_between(left: Sequence[str], right: Sequence[str]) -> int | None:
-    """Letters lost, added, swapped or changed between two lists of words; none where a word is another.
+def slips_between(left: Counter[str], right: Counter[str]) -> int | None:
+    """Letters lost, added, swapped or changed between the words of two texts; none where a word is another.
 
     None also where more than a hundred words differ.
+
+    Args:
+        left: How often each word is in the one text, in the order of their first places.
+        right: The same of the other text.
     """
-    counts = Counter(left), Counter(right)
-    more, less = counts[0] - counts[1], counts[1] - counts[0]
-    if max(more.total(), less.total()) > _MOST_DIFFER:
+    ours, theirs = _surplus(left, right), _surplus(right, left)
+    if max(len(ours), len(theirs)) > _MOST_DIFFER:
         return None
-    ours, theirs = list(more.elements()), list(less.elements())
     total = _parted(ours, theirs) + _parted(theirs, ours)
     for word in list(ours):
         like = next((other for other in theirs if _slip(word, other)), None)
@@ -64,6 +65,12 @@ def slips_between(left: Sequence[str], right: Sequence[str]) -> int | None:
             total += 1
     rest = [*ours, *theirs]
     return total + sum(map(len, rest)) if set(rest) <= _FILLERS else None
+
+
+def _surplus(of: Counter[str], over: Counter[str]) -> list[str]:
+    """The words that one text has more often than the other, as often as it has them more."""
+    differ = {word for word, _ in of.items() - over.items()}
+    return [word for word in of if word in differ for _ in range(of[word] - over[word])] if differ else []
 
 
 def _parted(whole: list[str], parts: list[str]) -> int:

@@ -5,22 +5,26 @@ from collections.abc import Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen
+from preflow.errors import PromotionError
 from preflow.fingerprints.files import json_digest
 from preflow.maths.paired import PairedComparison, RowScores, compare_paired
 from preflow.maths.significance import spent_alpha
 from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
-from preflow.promotion.win_rates import win_rate, win_rate_at_equal_length
+from preflow.promotion.win_rates import PromptScores, win_rate, win_rate_at_equal_length
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import JudgedAnswers, Measured, judge_answers
 from tasks.tracking.past_runs import PastRun
 from tasks.tracking.registry.decisions import Draft, Outcome, Place, taken
 from tasks.tracking.registry.state import State
 from tasks.tracking.registry.versions import CHAMPION, Version
+from tasks.tracking.review.collected import human_review
 
 _ANSWERS: dict[str, Outcome] = {"promote": "promoted", "refuse": "refused", "inconclusive": "inconclusive"}
 
@@ -125,7 +129,7 @@ def draft_of(
     versions = [each.version for each in challengers]
     spent = _spent(recipe, state, versions, champion, digest)
     found = [
-        _compared(recipe, challenger, new, against, left_out, spent)
+        _compared(recipe, challenger, champion, (new, against), left_out, spent)
         for challenger, new in zip(challengers, measured, strict=True)
     ]
     compared = [each.primary for each in found]
@@ -165,7 +169,7 @@ def _spent(recipe: Recipe, state: State, versions: list[Version], champion: Vers
 def comparison_key(recipe: Recipe, challengers: list[Version], champion: Version | None) -> str:
     """The name of a comparison: which models were compared with which, and by what. Asked again, it spends nothing."""
     names: list[Any] = [sorted(each.artifact_digest for each in challengers), champion and champion.artifact_digest]
-    if recipe.promotion.asks_judge:
+    if recipe.promotion.asks_judge or recipe.promotion.asks_people:
         judged = recipe.evaluation.judge
         names += [recipe.promotion.primary, judged and judged.model_dump(mode="json")]
     return json_digest(names)[:32]
@@ -179,9 +183,10 @@ def decision_on(model: str, digest: str, comparison: str) -> int:
 
 
 def _compared(
-    recipe: Recipe, challenger: Challenger, new: Measured, old: Measured, left_out: LeftOut, spent: SpentLevel
-) -> Compared:
-    settings = recipe.promotion
+    recipe: Recipe, challenger: Challenger, champion: Version | None, measures: tuple[Measured, Measured],
+    left_out: LeftOut, spent: SpentLevel,
+) -> Compared:  # fmt: skip
+    settings, (new, old) = recipe.promotion, measures
     samples = max(recipe.evaluation.bootstrap_samples, math.ceil(20 / spent.level))
     options: dict[str, Any] = {"alpha": spent.level, "samples": samples, "seed": recipe.seed}
     measured = {
@@ -193,13 +198,48 @@ def _compared(
     if settings.asks_judge:
         judged = judge_answers(challenger.spec, recipe, new, old, left_out.prompts, Silent())
         measured["win_rate"] = 0.5 + win_rate(judged.scores, **options).difference.low
-    if judged is None or settings.primary == "preference_accuracy":
-        primary = compare_paired(_without(new.rows, left_out.rows), _without(old.rows, left_out.rows), **options)
-    elif settings.primary == "win_rate":
+    people = None
+    if settings.asks_people:
+        people = _reviewed(challenger, champion, left_out.prompts)
+        measured["human_win_rate"] = 0.5 + win_rate(people, **options).difference.low
+    if people is not None and settings.primary == "human_win_rate":
+        primary = win_rate(people, **options)
+    elif judged is not None and settings.primary == "win_rate":
         primary = win_rate(judged.scores, **options)
-    else:
+    elif judged is not None and settings.primary == "win_rate_lc":
         primary = win_rate_at_equal_length(judged.scores, **options)
+    else:
+        primary = compare_paired(_without(new.rows, left_out.rows), _without(old.rows, left_out.rows), **options)
     return Compared(primary, guards_of(settings.guards, measured), judged)
+
+
+def _reviewed(challenger: Challenger, champion: Version | None, left_out: Set[str]) -> PromptScores:
+    """What people said of the challenger's answers against the champion's, or the reference's where there is none.
+
+    Raises:
+        PromotionError: There is no such review, or the newest one does not count.
+    """
+    other = champion.artifact_digest if champion is not None else _reference_digest(challenger.spec)
+    found, number = human_review(challenger.run.run_id, other), challenger.version.number
+    if found is None:
+        against = "champion" if champion is not None else reference_of(challenger.spec)
+        raise PromotionError(
+            f"no human review compares version {number} with the {against}: preflow review open "
+            f"{challenger.run.run_id} --against {against}, then preflow review collect"
+        )
+    if not found.counts:
+        raise PromotionError(f"the human review {found.review} of version {number} does not count: {found.reason}")
+    kept = [place for place, prompt in enumerate(found.prompt_ids) if prompt not in left_out]
+    return PromptScores(
+        ids=[found.prompt_ids[place] for place in kept],
+        clusters=[found.clusters[place] for place in kept],
+        values=np.array([found.scores[place] for place in kept], dtype=np.float64),
+        lengths=np.zeros(len(kept)),
+    )
+
+
+def _reference_digest(spec: EvaluateSpec) -> str:
+    return spec.sft.digest if spec.dpo is not None and spec.sft is not None else spec.base.digest
 
 
 def _without(rows: RowScores, left_out: Set[str]) -> RowScores:

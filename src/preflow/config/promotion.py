@@ -7,7 +7,7 @@ from pydantic import Field
 from preflow.config.base import COSMETIC, Frozen
 
 #: Measures on held-out rows by which one model is better than another.
-Primary = Literal["preference_accuracy", "win_rate", "win_rate_lc"]
+Primary = Literal["preference_accuracy", "win_rate", "win_rate_lc", "human_win_rate"]
 
 
 class Guards(Frozen):
@@ -21,6 +21,8 @@ class Guards(Frozen):
     """Most times that the challenger's perplexity on held-out demonstrations is the champion's."""
     win_rate: float | None = Field(default=None, gt=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Win rate over the champion, by the judge, above which the lower bound of its interval must lie (0.45, say)."""
+    human_win_rate: float | None = Field(default=None, gt=0.0, lt=1.0, json_schema_extra=COSMETIC)
+    """The same of the win rate that people gave in the newest review (``preflow review``)."""
 
 
 class PromotionSettings(Frozen):
@@ -30,8 +32,8 @@ class PromotionSettings(Frozen):
     """The registered model's name; the recipe's where not given. Recipes that share it compete for one champion."""
     primary: Primary = Field(default="preference_accuracy", json_schema_extra=COSMETIC)
     """The measure by which the challenger must be better, on the same held-out rows as the champion. ``win_rate`` and
-    ``win_rate_lc`` (at equal length) are those of ``evaluation.judge`` over the champion, and a gain is that above 0.5.
-    """
+    ``win_rate_lc`` (at equal length) are those of ``evaluation.judge`` over the champion, ``human_win_rate`` that of
+    the newest review of the challenger's answers against the champion's; a gain is what lies above 0.5."""
     min_gain: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Gain in the primary measure above which the whole interval must lie; with 0, any significant gain is enough."""
     alpha: float = Field(default=0.05, gt=0.0, le=0.5, json_schema_extra=COSMETIC)
@@ -45,4 +47,9 @@ class PromotionSettings(Frozen):
     @property
     def asks_judge(self) -> bool:
         """Whether a decision rests on a judge."""
-        return self.primary != "preference_accuracy" or self.guards.win_rate is not None
+        return self.primary in ("win_rate", "win_rate_lc") or self.guards.win_rate is not None
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether a decision rests on a human review."""
+        return self.primary == "human_win_rate" or self.guards.human_win_rate is not None

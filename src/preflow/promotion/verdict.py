@@ -15,15 +15,17 @@ _GUARDS = {
     "length_ratio": "length of responses against the champion's",
     "perplexity_ratio": "perplexity against the champion's",
     "win_rate": "lower bound of the win rate over the champion",
+    "human_win_rate": "lower bound of the win rate over the champion that people gave",
 }
 #: The primary measure and its gain, in the words of a verdict.
 _PRIMARY = {
     "preference_accuracy": "gain",
     "win_rate": "win rate {new:.3f}, above one half by",
+    "human_win_rate": "win rate {new:.3f} in human review, above one half by",
     "win_rate_lc": "win rate {new:.3f} at equal length, above one half by",
 }
 #: Guards whose measure must lie above the limit; that of the others must not exceed it.
-_FLOORS = frozenset({"win_rate"})
+_FLOORS = frozenset({"win_rate", "human_win_rate"})
 
 
 @dataclass(frozen=True, slots=True)

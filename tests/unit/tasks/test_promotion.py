@@ -18,6 +18,7 @@ from preflow.config import Recipe
 from preflow.errors import ChampionChangedError, ConfigError, PromotionError
 from preflow.maths.paired import RowScores
 from preflow.promotion.win_rates import PromptScores
+from preflow.review.record import HumanReview
 from preflow.stages.promotion import JudgedAnswers, Measured
 from tasks.evidence import LeftOut, comparison_key
 from tasks.promotion import compare
@@ -185,6 +186,45 @@ def test_a_win_rate_that_may_be_too_low_refuses_a_gain_in_accuracy(
     monkeypatch.setattr(tasks.evidence, "judge_answers", lambda *given: judged(6))
     code, said = promote(1, *JUDGE, "--set", "promotion.guards.win_rate=0.5")
     assert (code, "guard win_rate: lower bound of the win rate over the champion is 0.3" in said) == (1, True)
+
+
+def review(better: int, worse: int, reason: str = "") -> HumanReview:
+    models = [{"name": "dpo", "run": "r", "digest": "1" * 64}, {"name": "sft", "run": "r", "digest": "s" * 64}]
+    rows = [
+        {"prompt_id": str(place), "cluster": str(place), "score": score}
+        for place, score in enumerate([1.0] * better + [0.0] * worse)
+    ]
+    found = {"review": 3, "against": "sft", "models": models, "rows": rows, "win_rate": None, "p": None}
+    return HumanReview.of({**found, "reason": reason, "warnings": []})
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "named"),
+    [
+        (review(20, 0), 0, "win rate 1.000 in human review, above one half by +0.500"),
+        (review(12, 8), 3, "held-out prompts would show a gain"),
+        (review(20, 0, "2 questions are open"), 2, "human review 3 of version 1 does not count: 2 questions are open"),
+        (None, 2, "no human review compares version 1 with the sft: preflow review open"),
+    ],
+)
+def test_a_human_review_promotes_where_it_counts(
+    promote: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    found: HumanReview | None,
+    code: int,
+    named: str,
+) -> None:
+    asked = []
+
+    def human_review(run_id: str, other: str) -> HumanReview | None:
+        asked.append(other)
+        return found
+
+    monkeypatch.setattr(tasks.evidence, "human_review", human_review)
+    monkeypatch.setattr(tasks.evidence, "_reference_digest", lambda spec: "s" * 64)
+    ended, said = promote(1, "--set", "promotion.primary=human_win_rate")
+    assert (ended, named in said) == (code, True), said
+    assert asked == ["s" * 64], "without a champion people compared it with its reference"
 
 
 def test_another_judge_or_measure_is_another_look(file: Path) -> None:

@@ -80,20 +80,35 @@ def _one(found: Sequence[Any], run_id: str, name: str) -> Any:
     return named[0]
 
 
+def stage_artifact(run_id: str, stage: str) -> Artifact | None:
+    """The artifact of a stage of a pipeline run; none where the run has no such stage, or it did not finish.
+
+    Raises:
+        ArtifactError: It is neither in the store nor in MLflow, or is damaged.
+    """
+    store = client()
+    found = _finished_stage(store, store.get_run(run_id), stage)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
+    return None if found is None else _stage(store, found)
+
+
+def _finished_stage(store: Any, run: Any, stage: str) -> Any:
+    mine = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.stage = '{stage}' and {_FINISHED}"
+    return next(iter(store.search_runs([run.info.experiment_id], mine, max_results=1)), None)
+
+
 def _kept(store: Any, run: Any) -> KeptRun:
-    run_id = str(run.info.run_id)
-    mine = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.stage = 'evaluate' and {_FINISHED}"
-    stages = store.search_runs([run.info.experiment_id], mine, max_results=1)
-    if not stages:
+    run_id, stage = str(run.info.run_id), _finished_stage(store, run, "evaluate")
+    if stage is None:
         raise ConfigError(f"run {run_id} has no finished evaluation: expected the id of a finished pipeline run")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
     recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
     name = run.data.tags.get("mlflow.runName", run_id)
-    return KeptRun.of(run_id, str(name), recipe, _evaluation(store, stages[0]))
+    return KeptRun.of(run_id, str(name), recipe, _stage(store, stage))
 
 
-def _evaluation(store: Any, stage: Any) -> Artifact:
-    """The artifact of an evaluation: from the store, else the copy in MLflow, held to its digest.
+def _stage(store: Any, stage: Any) -> Artifact:
+    """The artifact of a stage: from the store, else the copy in MLflow, held to its digest.
 
     Raises:
         ArtifactError: It is in neither, or is another.
@@ -106,7 +121,7 @@ def _evaluation(store: Any, stage: Any) -> Artifact:
     artifact = verify(folder)
     if artifact.digest != tags["artifact_digest"]:
         raise ArtifactError(
-            f"{folder} is not the evaluation that MLflow records: its digest is {artifact.digest}, expected "
+            f"{folder} is not what MLflow records of the stage: its digest is {artifact.digest}, expected "
             f"{tags['artifact_digest']}. Run the recipe again"
         )
     return artifact

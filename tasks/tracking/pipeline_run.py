@@ -73,7 +73,7 @@ def _open(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: 
     mlflow = client()
     tags = lineage(recipe, sources, flow_run_id)
     with FileLock(preflow_home() / "pipeline_run.lock"):  # two starts must not reopen the same run
-        experiment = _experiment(mlflow, recipe.name)
+        experiment = make_experiment(mlflow, recipe.name)
         run_id = _unfinished(mlflow, experiment, tags)
         if run_id is None:
             run_id = mlflow.create_run(experiment, tags=tags, run_name=name).info.run_id
@@ -86,7 +86,12 @@ def _open(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: 
     return PipelineRun(recipe=recipe.name, experiment_id=experiment, run_id=run_id), gone
 
 
-def _experiment(mlflow: Any, name: str) -> str:
+def make_experiment(mlflow: Any, name: str) -> str:
+    """MLflow's id of an experiment, made where it is missing.
+
+    Raises:
+        ConfigError: It was deleted in MLflow.
+    """
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         uri = mlflow_uri()

@@ -37,6 +37,11 @@ def human_review(run_id: str, other: str | None = None) -> HumanReview | None:
     return found[-1] if found else None
 
 
+def base_digest(run_id: str) -> str:
+    """Digest of the base weights of a pipeline run."""
+    return str(client().get_run(run_id).data.tags.get("base_model_digest", ""))
+
+
 def log_review(run_id: str, report: dict[str, Any], metrics: dict[str, float]) -> None:
     """Keep a collected review with its run, in place of what was collected of it before.
 

@@ -45,6 +45,8 @@ NOT_REACHED = {
     "preflow.promotion.win_rates": "compares finished models",
     "preflow.stages.promotion": "measures finished models once more",
     "tasks.evidence": "compares finished models, and keeps nothing in the store",
+    "preflow.stages.review": "gathers answers of finished models for people",
+    "tasks.review": "opens and collects reviews, and keeps nothing that a stage reads",
     "tasks.promotion": "compares finished models, and keeps nothing in the store",
     "tasks.fetch": "fetches the base model, whose digest is an input",
     "preflow.units": "says sizes and times to people",

@@ -157,7 +157,7 @@ def draft_of(
 
 def place_of(version: Version) -> Place:
     """A version as decisions name it."""
-    return Place(version=version.number, artifact_digest=version.artifact_digest)
+    return Place(version=version.number, artifact_digest=version.artifact_digest, run_id=version.run_id)
 
 
 def _spent(recipe: Recipe, state: State, versions: list[Version], champion: Version | None, digest: str) -> SpentLevel:

@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from preflow.artifacts import Artifact
+from preflow.card_sections import version_description
 from preflow.config import Recipe
 from preflow.data.validated import REPORT
 from preflow.model_card import CardFacts, model_card
 from preflow.models.resolve import ModelRef
 from tasks.tracking.pipeline_run import PipelineRun, log_card, register
 from tasks.tracking.registry.package import Candidate
-
-#: Characters of a description that every database of MLflow keeps.
-_LONGEST = 5000
 
 
 def describe_model(run: PipelineRun, recipe: Recipe, base: ModelRef, made: Mapping[str, Artifact | None]) -> str:
@@ -45,15 +43,6 @@ def register_model(run: PipelineRun, recipe: Recipe, base: ModelRef, model: Arti
     stage, _ = recipe.training_sections[-1]
     text, name = version_description(card), recipe.registered_model
     register(run, Candidate(name=name, stage=stage, artifact=model, recipe=recipe, base=base, description=text))
-
-
-def version_description(card: str) -> str:
-    """What a registered version shows: the model card without its front matter, which MLflow would print."""
-    from huggingface_hub import ModelCard
-
-    text = str(ModelCard(card).text).strip()
-    cut = "\n\n(The file model_card.md of the run has all of it.)"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - len(cut)] + cut
 
 
 def promotion_lines(recipe: Recipe, named: str, overrides: Mapping[str, Any], model: Artifact) -> list[tuple[str, str]]:

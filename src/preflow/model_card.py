@@ -100,11 +100,25 @@ def _body(facts: CardFacts, result: str) -> Iterable[str]:
     if facts.judge is not None:
         yield "\n## Judge\n"
         yield from _judge(facts.judge)
+    yield "\n## Promotion\n"
+    yield from _promotion(recipe)
     yield "\n## Limits\n"
     yield from (f"- {text}" for text in facts.evaluation["warnings"])
+    others = "took part" if facts.judge is not None else "and no judge took part"
     yield (
         "- Measured on held-out rows of the same kind of data as the training rows, and on nothing else: no benchmark "
-        f"and no human review took part{'' if facts.judge is not None else ', and no judge'}."
+        f"{others}. People's reviews and decisions follow where there are any."
+    )
+
+
+def _promotion(recipe: Recipe) -> Iterable[str]:
+    """By what the recipe lets its model become the champion."""
+    settings = recipe.promotion
+    guards = [f"{name} {limit:g}" for name, limit in settings.guards.model_dump().items() if limit is not None]
+    yield (
+        f"Registered as {recipe.registered_model}. Primary measure: {settings.primary.replace('_', ' ')}, alpha "
+        f"{settings.alpha:g}, least gain {settings.min_gain:g}. Guards: {', '.join(guards)}. Approval by a person: "
+        f"{settings.approval}."
     )
 
 
@@ -117,9 +131,15 @@ def _judge(report: Mapping[str, Any]) -> Iterable[str]:
         f"{judge['kind']} {judge.get('model', '')}: agrees with people on {agreement} of {test['pairs']} held-out "
         f"pairs, so it is {fit}."
     )
+    rows = [("consistency, both orders", "consistency"), ("verdicts for the answer shown first", "first_share")]
+    rows += [("effect of relative length on the log-odds", "length_slope"), ("unreadable pairs", "unreadable")]
+    yield ""
+    yield from _table(("test on human pairs", "value"), [(label, _value(test.get(key))) for label, key in rows])
     if "win_rate" in report:
         new, old = report["models"]
-        yield f"\nWin rate of {new} over {old}: {_value(report['win_rate'])}."
+        at_length = _value(report.get("win_rate_lc")) or f"none ({report.get('win_rate_lc_reason', '')})"
+        yield f"\nWin rate of {new} over {old}: {_value(report['win_rate'])} on {report['prompts']} prompts."
+        yield f"\nAt equal length: {at_length}."
 
 
 def _data(report: Mapping[str, Any]) -> Iterable[str]:

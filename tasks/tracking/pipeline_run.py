@@ -18,10 +18,8 @@ from preflow.specs import ValidateSpec
 from tasks.tracking.client import brief, client, ending, require_mlflow, set_tags
 from tasks.tracking.delivery import Say, deliver_left_behind, delivering, delivery_of, log_message
 from tasks.tracking.lineage import is_gone, lineage, parameters
+from tasks.tracking.registry.cards import CARD
 from tasks.tracking.registry.package import Candidate
-
-#: The file of the model card.
-CARD = "model_card.md"
 
 
 class PipelineRun(Frozen):

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-from preflow.errors import ConfigError
+from preflow.errors import ConfigError, PromotionError
 from preflow.specs import STAGES
-from preflow.verification.run_checks import RecordedRun
+from preflow.verification.recorded import RecordedRun
 from tasks.tracking.client import client
-from tasks.tracking.pipeline_run import CARD, find_run
+from tasks.tracking.pipeline_run import find_run
+from tasks.tracking.registry.cards import CARD, decisions_on, registered_name, sections_of
 from tasks.tracking.run_files import read_text
 from tasks.tracking.stage_run import SPECIFICATION
 
@@ -36,8 +37,19 @@ def recorded_run(run_id: str) -> RecordedRun:
         card=read_text(run, CARD),
         data=[(source["uri"], source["digest"]) for source in sources],
         stages={name: dict(children[name].data.tags) for name in stages},
+        later=_later(run),
         specifications={name: _specification(children[name]) for name in stages},
     )
+
+
+def _later(run: Any) -> str:
+    """What the run's card says of the time after it; nothing of decisions that are no chain, which is found by name."""
+    model = registered_name(run)
+    try:
+        decisions = [] if model is None else decisions_on(model)
+    except PromotionError:
+        decisions = []
+    return sections_of(run, decisions)
 
 
 def _specification(stage: Any) -> Any:

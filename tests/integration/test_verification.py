@@ -1,4 +1,4 @@
-"""A finished run is verified back to its raw rows, and one changed byte anywhere is found by name."""
+"""The nightly proposal really runs; its run is verified back to its raw rows, and one changed byte is found by name."""
 
 import json
 from collections.abc import Callable
@@ -27,30 +27,42 @@ def one(folder: Path, pattern: str) -> Path:
 
 
 @pytest.mark.slow
-def test_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
+def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
     pipeline: Pipeline,
     tiny_recipe_file: Callable[..., Path],
     tiny_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tiny_recipe_file()
-    done = pipeline.start(str(file), module="flows.two_stage")
+    done = pipeline.start(str(file), module="tests.integration.nightly")
     assert done.returncode == 0, done.stdout + done.stderr
     monkeypatch.setenv("PREFLOW_HOME", str(pipeline.home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from tasks.evidence import place_of
     from tasks.tracking.client import client
+    from tasks.tracking.registry.cards import decisions_on
     from tasks.tracking.registry.checks import version_of
-    from tasks.tracking.registry.decisions import Draft, Place
+    from tasks.tracking.registry.decisions import Draft
     from tasks.tracking.registry.moves import take
+    from tasks.tracking.registry.versions import read_model
 
     (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
     run_id = parent.info.run_id
 
     (registered,) = [model.name for model in client().search_registered_models()]
     version = version_of(registered, "challenger")
-    place = Place(version=version.number, artifact_digest=version.artifact_digest)
+    (proposed,) = decisions_on(registered)
+    assert proposed.outcome in ("eligible", "refused", "inconclusive"), "a proposal moves nothing"
+    assert proposed.outcome in done.stdout
+    assert proposed.chosen == place_of(version)
+    assert proposed.evidence["against"] == "sft model"
+    assert read_model(registered).aliases == {"challenger": version.number}
+    place = place_of(version)
     draft = Draft(model=registered, outcome="promoted", champion=None, chosen=place, reasons=("planted",))
     take(draft, parent.info.experiment_id)
+    card = client().get_model_version(registered, str(version.number)).description
+    assert "- Decision 2" in card
+    assert "planted" in card
 
     def verified() -> Check:
         return checked(f"{registered}@champion")
@@ -58,6 +70,11 @@ def test_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
     assert not [(each.name, each.detail) for each in verified().failed()]
 
     store, artifacts = pipeline.home / "store", pipeline.home / "mlflow" / "artifacts"
+
+    def stage_file(artifacts: Path, stage: str, name: str) -> Path:
+        (run,) = [each for each in pipeline.runs() if each.data.tags.get("stage") == stage]
+        return artifacts / str(run.info.run_id) / "artifacts" / name
+
     kept = artifacts / run_id / "artifacts"
     raw = Path(json.loads(parent.inputs.dataset_inputs[0].dataset.source)["uri"])
     planted = {
@@ -69,7 +86,8 @@ def test_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
         kept / "recipe.yaml": "recipe.yaml",
         kept / "model_card.md": "model card",
         tiny_folder / "model.safetensors": "base model",
-        one(artifacts, "*/artifacts/decision.json"): "decisions",
+        next(artifacts.glob("*/artifacts/decision.json")): "decisions",
+        stage_file(artifacts, "dpo", "specification.json"): "identity of dpo",
         one(kept, "registered_model/artifacts/model/adapter_model.safetensors"): "files of version 1",
     }
     for changed, name in planted.items():
@@ -87,8 +105,9 @@ def test_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
     command = make_app()
     moved = pipeline.home.rename(pipeline.folder / "moved")
     monkeypatch.setenv("PREFLOW_HOME", str(moved))
-    shown = CliRunner().invoke(command, ["verify", run_id])
-    assert (shown.exit_code, "all is as it was" in shown.output) == (0, True), shown.output
+    for named in (run_id, f"{registered}@champion"):
+        shown = CliRunner().invoke(command, ["verify", named])
+        assert (shown.exit_code, "all is as it was" in shown.output) == (0, True), shown.output
     raw.rename(raw.with_suffix(".gone"))
     assert CliRunner().invoke(command, ["verify", run_id]).exit_code == 1
     assert CliRunner().invoke(command, ["verify", run_id, "--allow-missing"]).exit_code == 0

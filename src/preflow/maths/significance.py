@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from preflow.maths.clusters import cluster_count, cluster_sums, clustered_standard_error
 
@@ -41,6 +40,8 @@ def sign_test(better: int, worse: int) -> float:
 
     ``p = min(1, 2 sum_{i <= min(b, c)} C(b + c, i) / 2^(b + c))``; ties count for neither side.
     """
+    from scipy import stats  # takes seconds to import, and a rollback needs none
+
     return float(stats.binomtest(better, better + worse, 0.5).pvalue) if better + worse else 1.0
 
 
@@ -69,6 +70,8 @@ def paired_significance(differences: NDArray[np.float64], clusters: NDArray[np.i
         one_row_each = count == differences.size and sizes.tolist() in ([], [1.0])
         test, p = MCNEMAR if one_row_each else SIGN_TEST, sign_test(better, worse)
     else:
+        from scipy import stats
+
         error = clustered_standard_error(differences, clusters) * math.sqrt(count / (count - 1))
         test, p = CLUSTERED_T_TEST, float(2 * stats.t.sf(abs(differences.mean()) / error, count - 1))
     return Significance(test, p, better, worse, count - better - worse)

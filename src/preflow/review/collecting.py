@@ -158,7 +158,9 @@ def majority(unit: Sequence[Choice | None]) -> tuple[Choice, float] | None:
     return (choice, count / counts.total()) if 2 * count > counts.total() else None
 
 
-def _reason_against(key: Key, answered: Answered, agreement: RaterAgreement, rows: Sequence[Any], accept_open: bool) -> str:
+def _reason_against(
+    key: Key, answered: Answered, agreement: RaterAgreement, rows: Sequence[Any], accept_open: bool
+) -> str:
     if answered.open and not accept_open:
         outside = f", {len(answered.invalid)} of them with an answer outside the options" if answered.invalid else ""
         return f"{len(answered.open)} of {len(key.questions)} questions are open{outside}"

@@ -2,17 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from preflow.artifacts import MANIFEST, Artifact, verify
+from preflow.artifacts import MANIFEST, verify
+from preflow.card_sections import with_sections
 from preflow.config import Recipe
-from preflow.environment import store_folder
 from preflow.errors import ArtifactError, JudgeError, ModelError
 from preflow.fingerprints.files import file_digest
 from preflow.judges.kept_verdicts import KeptVerdicts
@@ -24,31 +21,7 @@ from preflow.specs import JudgeSpec, StageSpec
 from preflow.verification.check import Check, together
 from preflow.verification.identities import specifications, wrong_identity, wrong_parts
 from preflow.verification.numbers import recomputed
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedRun:
-    """What MLflow records of a finished pipeline run.
-
-    Attributes:
-        run_id: Its id.
-        tags: Its tags.
-        recipe: The text of ``recipe.yaml``; none where it is gone.
-        card: The text of its model card; none where it has none.
-        data: Path and digest of each file of rows.
-        stages: Tags of each stage's run, by the stage's name.
-        specifications: What each stage's identity is the digest of, by its name; None where it was not recorded.
-        found: Artifacts of stages that are as they were; filled by the checks.
-    """
-
-    run_id: str
-    tags: Mapping[str, str]
-    recipe: str | None
-    card: str | None
-    data: Sequence[tuple[str, str]]
-    stages: Mapping[str, Mapping[str, str]]
-    specifications: Mapping[str, Any] = field(default_factory=dict)
-    found: dict[str, Artifact] = field(default_factory=dict)
+from preflow.verification.recorded import RecordedRun, parsed, place_of
 
 
 def verify_run(run: RecordedRun) -> Check:
@@ -70,14 +43,6 @@ def verify_folder(folder: Path) -> Check:
     except ArtifactError as error:
         return Check(str(folder), "changed", error.message)
     return Check(str(folder), "ok")
-
-
-def parsed(text: str | None) -> Recipe | None:
-    """A recipe from its text; none where it is none any more."""
-    try:
-        return None if text is None else Recipe.model_validate(yaml.safe_load(text))
-    except (yaml.YAMLError, ValidationError):
-        return None
 
 
 def _recipe(run: RecordedRun) -> Check:
@@ -120,12 +85,6 @@ def _stage(run: RecordedRun, name: str) -> Check:
     if "identity" in tags and folder.name != tags["identity"]:
         return Check(name, "changed", f"the tag identity says {tags['identity']}, the folder is {folder.name}")
     return Check(name, "ok")
-
-
-def place_of(path: str) -> Path:
-    """Where an artifact lies: where it was written, or at the same place of a store that was moved."""
-    written = Path(path)
-    return written if written.is_dir() else store_folder().joinpath(*written.parts[-2:])
 
 
 def _base(run: RecordedRun, recipe: Recipe) -> Check:
@@ -195,9 +154,10 @@ def _card(run: RecordedRun, recipe: Recipe) -> Check:
         return Check(name, "missing", "MLflow has no model_card.md of the run")
     if not {"evaluate", "validate"} <= run.found.keys():
         return Check(name, "not reachable", "the files that it is made of are not as they were")
-    return Check(name, "ok") if run.card == rendered(run, recipe) else Check(
-        name, "changed", "it is not what the run's artifacts give"
-    )  # fmt: skip
+    made = with_sections(rendered(run, recipe), run.later)
+    if run.card == made:
+        return Check(name, "ok")
+    return Check(name, "changed", "it is not what the run's artifacts, its reviews and the decisions on it give")
 
 
 def rendered(run: RecordedRun, recipe: Recipe) -> str:

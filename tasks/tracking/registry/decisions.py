@@ -26,6 +26,8 @@ class Place(Frozen):
 
     version: int
     artifact_digest: str
+    run_id: str = ""
+    """The pipeline run that registered it; empty in decisions of before, which no card names."""
 
 
 class Draft(Frozen):

@@ -13,7 +13,7 @@ from preflow.config.base import Frozen
 from preflow.environment import digests_folder
 from preflow.errors import PromotionError
 from preflow.fingerprints.files import DigestCache, json_digest
-from preflow.verification.run_checks import place_of
+from preflow.verification.recorded import place_of
 from tasks.tracking.client import client
 from tasks.tracking.registry.package import RECIPE
 from tasks.tracking.registry.versions import FOLDER, Version

@@ -17,6 +17,7 @@ from preflow.errors import ChampionChangedError
 from preflow.fingerprints.files import json_digest
 from tasks.tracking.client import client, set_tags
 from tasks.tracking.lineage import heartbeat_tags, is_gone, process_tags
+from tasks.tracking.registry.cards import renew_cards
 from tasks.tracking.registry.decisions import FILE, MOVING, Decision, Draft, Place, Record, read, records, taken
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, read_model
 
@@ -110,6 +111,7 @@ def _finish(decision: Decision, run_id: str) -> None:
                 f"the champion of {decision.model} was set to {_said(found)} by someone else while decision "
                 f"{decision.number} set it to version {decision.chosen.version}. Ask again"
             )
+    renew_cards(decision)
     store.set_terminated(run_id, "FINISHED")
 
 

@@ -33,12 +33,16 @@ def roll_back(name: str, to: int | None, by: str, reason: str) -> tuple[Decision
     draft = Draft(
         model=name,
         outcome="rolled_back",
-        champion=None if now is None else Place(version=now.number, artifact_digest=now.artifact_digest),
-        chosen=Place(version=target.number, artifact_digest=target.artifact_digest),
+        champion=None if now is None else _place(now),
+        chosen=_place(target),
         reasons=(f"version {target.number} becomes the champion: {reason}",),
     )
     experiment = client().get_run(target.run_id).info.experiment_id
     return take(signed(draft, by, reason), experiment), unchecked
+
+
+def _place(version: Version) -> Place:
+    return Place(version=version.number, artifact_digest=version.artifact_digest, run_id=version.run_id)
 
 
 def _target(state: State, to: int | None) -> Version:

@@ -13,6 +13,7 @@ from preflow.artifacts import write_json
 from preflow.environment import preflow_home
 from preflow.review.record import HUMAN_REVIEW, HumanReview, reviews_of, with_report
 from tasks.tracking.client import client
+from tasks.tracking.registry.cards import renew_card
 
 
 def human_reviews(run_id: str) -> list[HumanReview]:
@@ -59,6 +60,7 @@ def log_review(run_id: str, report: dict[str, Any], metrics: dict[str, float]) -
         store.log_artifact(run_id, str(file))
     now = int(time.time() * 1000)
     store.log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+    renew_card(run_id)
 
 
 def _kept(run_id: str) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from preflow.config import Recipe
 from preflow.evaluation.preferences import PairScores, compare, preference_report
 from preflow.verification.check import Check, together
 from preflow.verification.numbers import recomputed
-from preflow.verification.run_checks import RecordedRun, place_of, verify_run
+from preflow.verification.recorded import RecordedRun, place_of
+from preflow.verification.run_checks import verify_run
 
 RECIPE = Recipe.model_validate({"name": "r", "model_name": "m", "sft": {"dataset": "d"}, "dpo": {"dataset": "p"}})
 

@@ -7,6 +7,7 @@ NOT_COUNTED = {
     "preflow.comparison": "compares finished runs",
     "preflow.review": "asks people about finished models",
     "preflow.model_card": "describes a finished run",
+    "preflow.card_sections": "describes a finished run",
     "preflow.verification": "checks finished runs",
     "preflow.specs": "specifications count by their values, their methods as those of settings",
     "preflow.errors": "classes without behaviour; their names and bases count where code names them",

@@ -8,13 +8,18 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from preflow.artifacts import Artifact, build
 from preflow.errors import ArtifactError, PromotionError
 from preflow.models.resolve import ModelRef
 from tasks.tracking.client import client
+from tasks.tracking.registry.decisions import Draft, Place
 from tasks.tracking.registry.integrity import require_whole
+from tasks.tracking.registry.moves import take
 from tasks.tracking.registry.package import Candidate
+from tasks.tracking.registry.rollback import roll_back
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, Version, read_model, register
 from tests.fixtures.prepared_run import Run
 
@@ -53,8 +58,8 @@ def another(prepared: Run, folder: Path) -> Artifact:
     return build(folder / "another", write)
 
 
-def answer(name: str, **places: str) -> str:
-    model = mlflow.pyfunc.load_model(f"models:/{name}@{CHALLENGER}", model_config=places or None)
+def answer(name: str, alias: str = CHALLENGER, **places: str) -> str:
+    model = mlflow.pyfunc.load_model(f"models:/{name}@{alias}", model_config=places or None)
     (choice,) = model.predict(QUESTION)["choices"]
     assert choice["message"]["role"] == "assistant"
     return str(choice["message"]["content"])
@@ -119,6 +124,32 @@ def expected(prepared: Run) -> str:
     ids = models.renderer.prompt_ids([Message("user", "Where is order 3?")])
     (made,) = generate(models, "sft", [ids], 6, sample=False)
     return str(models.tokenizer.decode(made, skip_special_tokens=True)).strip()
+
+
+def test_after_a_rollback_the_champion_answers_the_same_bytes(prepared: Run, run_id: str, tmp_path: Path) -> None:
+    """Version 2 has the SFT adapter's shapes with weights drawn at random, so that its answers are others."""
+
+    def drawn(out: Path) -> None:
+        shutil.copytree(prepared.sft.path, out, dirs_exist_ok=True)
+        file = out / "model" / "adapter_model.safetensors"
+        torch.manual_seed(0)
+        save_file({name: torch.randn_like(value) for name, value in load_file(file).items()}, file)
+        (out / "manifest.json").unlink()
+
+    first = register(run_id, candidate(prepared, "back"))
+    experiment, before = client().get_run(run_id).info.experiment_id, None
+    another_run = client().create_run(experiment).info.run_id
+    second = register(another_run, candidate(prepared, "back", artifact=build(tmp_path / "drawn", drawn)))
+    answers = []
+    for version in (first, second):
+        place = Place(version=version.number, artifact_digest=version.artifact_digest)
+        take(Draft(model="back", outcome="promoted", champion=before, chosen=place), experiment)
+        before = place
+        answers.append(answer("back", CHAMPION).encode())
+    assert answers[0] != answers[1]
+    decision, unchecked = roll_back("back", None, "Ada", "wrong answers")
+    assert (decision.outcome, unchecked) == ("rolled_back", None)
+    assert answer("back", CHAMPION).encode() == answers[0]
 
 
 def test_full_weights_are_registered_by_place_and_digest(

@@ -33,6 +33,8 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "TOKENIZERS_PARALLELISM": "false",
+    # oneDNN keeps the code of a thousand products: for rows of many lengths a fifth of a gigabyte, not used again.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "24",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 

@@ -11,6 +11,8 @@ from preflow.config import Recipe
 _DEVICES = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
 #: Variables that may make products of float32 numbers coarser.
 _SETTINGS = ("TORCH_ALLOW_TF32", "ONEDNN", "DNNL", "NVIDIA_TF32")
+#: One of theirs that changes no number: how much compiled code oneDNN keeps.
+_HARMLESS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 def certain_label(recipe: Recipe) -> str | None:
@@ -19,7 +21,11 @@ def certain_label(recipe: Recipe) -> str | None:
     It is certain where torch, not imported yet, can be under no setting, and neither a device file nor a driver's
     library leads to a GPU.
     """
-    if "torch" in sys.modules or any(name.startswith(_SETTINGS) for name in os.environ) or _may_have_gpu():
+    if (
+        "torch" in sys.modules
+        or any(name.startswith(_SETTINGS) for name in os.environ.keys() - {_HARMLESS})
+        or _may_have_gpu()
+    ):
         return None
     compute = "bfloat16" if recipe.bf16 is True else "float32"
     return f"cpu/{'float32' if recipe.tuning == 'full' else compute}/{compute}"

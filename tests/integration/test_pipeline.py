@@ -112,7 +112,7 @@ def a_finished_run_is_cached(pipeline: Pipeline, start: Start) -> None:
     assert newest.data.metrics["dpo/loss"] == dpo.data.metrics["dpo/loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # Ctrl-C ends a run and its server on the same way each time
 def test_a_run_that_is_asked_to_end_takes_its_server_along(pipeline: Pipeline, recipe: Path) -> None:
     ended = pipeline.start(str(recipe), FAKE_TERMINATE="dpo")
     assert ended.returncode == 128 + signal.SIGTERM

@@ -47,7 +47,7 @@ RUN_FINDINGS = {
     "off_policy": "chosen responses are far rarer under the reference than what it says itself",
     "sft_memorised": "SFT learnt its demonstrations by heart",
     "sft_made_worse": "held-out demonstrations are less likely after SFT",
-    "memory_above_estimate": "a training took over a quarter more memory than was estimated",
+    "memory_above_estimate": "a training took over a quarter more memory than was estimated (on a CPU, over 60 %)",
 }
 
 

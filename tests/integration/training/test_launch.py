@@ -71,7 +71,7 @@ def uneven(out: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("stage", "budget", "forwards", "count"),
     [
-        pytest.param("sft", 40, 1, 21, marks=pytest.mark.slow),
+        pytest.param("sft", 40, 1, 21, marks=pytest.mark.nightly),
         pytest.param("dpo", None, 1, 21, marks=pytest.mark.nightly),
         pytest.param("dpo", 60, 1, 21, marks=pytest.mark.nightly),
         pytest.param("dpo", None, 2, 23, marks=pytest.mark.slow),

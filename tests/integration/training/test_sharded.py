@@ -115,7 +115,7 @@ def test_all_weights_from_demonstrations_to_the_best_step(prepared: Run, tmp_pat
     assert all(kept[name].equal(value) for name, value in saved.items())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # all weights, sharded and compared, are trained each time
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_an_adapter_and_going_on_from_a_checkpoint(prepared: Run, tmp_path: Path, sharding: str) -> None:
     one, two = (

@@ -206,6 +206,14 @@ def test_a_reward_that_follows_length_where_the_label_does_too_but_more_is_healt
     assert diagnose(run(pairs(moved, chosen_tokens=tokens + differs, rejected_tokens=tokens))) == []
 
 
+@pytest.mark.parametrize(("taken", "names"), [(0.93, []), (0.97, ["memory_above_estimate"])])
+def test_a_heap_on_the_cpu_may_hold_what_it_is_allowed_to(taken: float, names: list[str]) -> None:
+    """0.6 GiB estimated, 0.5 of them tensors: 0.6 times 1.6 is 0.96."""
+    estimate = {"sft/memory_predicted_gib": 0.6, "sft/memory_predicted_tensors_gib": 0.5}
+    found = diagnose(run(metrics={**estimate, "sft/memory_measured_gib": taken}))
+    assert [finding.name for finding in found] == names
+
+
 def test_the_rate_follows_the_square_law_of_the_divergence() -> None:
     """Measured on 551 human pairs: KL 0.05 at 2e-5, 1.15 at 1e-4, 3.99 at 2e-4."""
     assert fitting_rate(2e-5, 0.05, 1.15) == pytest.approx(1e-4, rel=0.05)

@@ -1,5 +1,8 @@
 """Judges without an address: functions and reward models."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +12,46 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from preflow.config.judge import JudgeSettings
 from preflow.errors import JudgeError
+from preflow.judges import packaged
 from preflow.judges.choose import judge_of
 from preflow.judges.classifier import ClassifierJudge
 from preflow.judges.function import FunctionJudge
 from preflow.judges.verdict import Comparison, Outcome
 from tests.conftest import make_tokenizer
 
+RECIPES = Path(__file__).parents[3] / "recipes"
+
 
 def function(name: str) -> JudgeSettings:
     return JudgeSettings(kind="function", model=name)
 
 
-def test_the_packaged_judge_of_courtesy_counts_its_words() -> None:
-    judge = judge_of(function("preflow.judges.packaged:courtesy"))
-    asked = [
-        Comparison("Where is it?", "Sorry, please wait.", "Wait for it."),
-        Comparison("Where is it?", "Wait for it.", "Sorry, please wait."),
-        Comparison("Where is it?", "Wait.", "Look."),
-    ]
-    assert [verdict.outcome for _, verdict in judge.verdicts(asked)] == [Outcome.FIRST, Outcome.SECOND, Outcome.TIE]
+def test_the_demos_judge_agrees_with_people_on_topics_that_it_was_not_trained_on() -> None:
+    """In both orders, on more than 0.7 of the demo's 220 held-out pairs. A text without a known word is worth 0."""
+    lines = (RECIPES / "demo" / "preferences_heldout.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    judge = judge_of(function("preflow.judges.packaged:concrete_help"))
+    asked = [Comparison(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+    right = [verdict.outcome is Outcome.FIRST for _, verdict in judge.verdicts(asked)]
+    swapped = [verdict.outcome is Outcome.SECOND for _, verdict in judge.verdicts([pair.swapped() for pair in asked])]
+    assert right == swapped
+    assert 0.7 < sum(right) / len(right) < 0.9
+    ((_, nothing),) = judge.verdicts([Comparison("", "...", "")])
+    assert nothing.outcome is Outcome.TIE
+
+
+@pytest.mark.slow
+def test_the_demos_judge_is_what_its_training_gives() -> None:
+    done = subprocess.run([sys.executable, str(RECIPES / "demo" / "judge.py"), "--check"], check=False)
+    assert done.returncode == 0
+
+
+def test_a_judge_whose_files_were_changed_judges_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "other.npz").write_bytes(packaged.WEIGHTS.read_bytes() + b" ")
+    monkeypatch.setattr(packaged, "WEIGHTS", tmp_path / "other.npz")
+    packaged._weights.cache_clear()
+    with pytest.raises(JudgeError, match=r"other\.npz is not the file that this judge was tested with"):
+        packaged.concrete_help("", "a", "b")
 
 
 def test_a_function_that_the_operator_does_not_name_is_not_called() -> None:

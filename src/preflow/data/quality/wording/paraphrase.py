@@ -53,7 +53,7 @@ _NAME = re.compile(r"(?<=[a-z,;] )[A-Z]\w+")
 
 
 @cache
-def _vectors() -> tuple[dict[str, int], NDArray[np.float32], NDArray[np.float32]]:
+def word_vectors() -> tuple[dict[str, int], NDArray[np.float32], NDArray[np.float32]]:
     """Each word's row, unit vectors ``(N, D)``, and weights ``(N,)`` (0 to 1)."""
     with np.load(TABLE) as table:
         vectors, weights = (table[name].astype(np.float32) for name in ("vectors", "weights"))
@@ -110,7 +110,7 @@ def alignment(left: list[str], right: list[str]) -> float:
 
 
 def _covered(words: Counter[str], best: NDArray[np.float32]) -> float:
-    rows, _, weights = _vectors()
+    rows, _, weights = word_vectors()
     if sum(word in rows for word in words) < _KNOWN * len(words):
         return 0.0
     weight = np.array([count * (weights[rows[word]] if word in rows else 1.0) for word, count in words.items()])
@@ -119,7 +119,7 @@ def _covered(words: Counter[str], best: NDArray[np.float32]) -> float:
 
 def _likeness(left: Counter[str], right: Counter[str]) -> NDArray[np.float32]:
     """Likeness of each word to each, shape ``(len(left), len(right))``; by letters where the table lacks a word."""
-    rows, vectors, _ = _vectors()
+    rows, vectors, _ = word_vectors()
     known = [np.array([word in rows for word in words]) for words in (left, right)]
     found = np.zeros((len(left), len(right)), np.float32)
     places = np.ix_(*known)

@@ -181,8 +181,8 @@ def _show_opened(key: "Key") -> None:
         "" if pairs >= key.asked_for else f" (of {key.asked_for} asked for; the others have no two different answers)"
     )
     typer.echo(
-        f"review {key.number}: {key.models[0].name} against {key.against}, {pairs} pairs{fewer}, {repeats} repeats and "
-        f"{gold} gold pairs for each of {', '.join(key.reviewers)}"
+        f"review {key.number}: {key.models[0].name} against {key.against}, {pairs} pairs{fewer}, repeated: {repeats}, "
+        f"gold: {gold}; for each of {', '.join(key.reviewers)}"
     )
 
 

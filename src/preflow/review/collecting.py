@@ -228,9 +228,9 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
     if sign_test(first, second) < _PLACE_LEVEL:
         found.append(f"chose A {first} times and B {second} times, though each model was A in half of the questions")
     consistency, gold = report["self_consistency"], report["gold_accuracy"]
-    if consistency["of"] and consistency["value"] < _LEAST_CONSISTENT:
+    if consistency["of"] > 1 and consistency["value"] < _LEAST_CONSISTENT:
         found.append(f"answered {consistency['right']:g} of {consistency['of']} repeated questions as before")
-    if gold["of"] and gold["value"] < _LEAST_GOLD:
+    if gold["of"] > 1 and gold["value"] < _LEAST_GOLD:
         found.append(f"agreed with {gold['right']:g} of {gold['of']} held-out human pairs")
     return found
 

@@ -27,19 +27,23 @@ from preflow.review.wording import answers_text, contained, prompt_text
 )
 def test_headings_rules_and_html_become_text(line: str) -> None:
     stripped = line.lstrip()
-    assert contained(f"before\n{line}\nafter") == f"before\n{line[: -len(stripped)]}\\{stripped}\nafter"
+    assert contained(f"before\n{line}\nafter") == f"before  \n{line[: -len(stripped)]}\\{stripped}  \nafter"
 
 
 @pytest.mark.parametrize("line", ["- a list", "#hashtag", "a --- b", "**bold**", "1. one", "    # code", "> quoted"])
 def test_other_markdown_stays(line: str) -> None:
-    assert contained(f"before\n{line}\nafter") == f"before\n{line}\nafter"
+    assert contained(f"before\n{line}\nafter") == f"before  \n{line}  \nafter"
+
+
+def test_lines_end_where_the_answer_ends_them() -> None:
+    assert contained("one\ntwo\n\nthree \n") == "one  \ntwo  \n\nthree"
 
 
 def test_code_blocks_stay_as_they_are_and_are_closed() -> None:
     code = "```python\n# a comment\n---\n```\n# out"
     assert contained(code) == "```python\n# a comment\n---\n```\n\\# out"
     assert contained("~~~~\n~~~\n# in") == "~~~~\n~~~\n# in\n~~~~"
-    assert contained("```inline``` and # no\n# out") == "```inline``` and # no\n\\# out"
+    assert contained("```inline``` and # no\n# out") == "```inline``` and # no  \n\\# out"
 
 
 def test_two_answers_have_two_headings_whatever_they_hold() -> None:

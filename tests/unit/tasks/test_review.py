@@ -9,20 +9,23 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import tasks.review
 import tasks.tracking.review.queues
 from flows.commands.app import make_app
+from preflow.data.rows import Pair, Source, content_id
 from preflow.review.key import KEY, OPTIONS, Key, keys_in
 from tasks.review import answers_of, open_review, reviews_folder, show
 from tasks.tracking.client import client
 from tasks.tracking.past_runs import past_run
 from tasks.tracking.review.collected import human_review
 from tasks.tracking.review.queues import experiment_name
-from tests.fixtures.reviewed_run import PROMPTS, SECRETS, answer, answered_by, finished_run, give, likes, trace_of
+from tests.fixtures.reviewed_run import PROMPTS, SECRETS, answer, answered_by, finished_run, give, likes, trace_of, turn
 from tests.unit.review.test_sheets import cells, save
 
 pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
 
 NAME = "mine-42"
+DEMO = Path(__file__).parents[3] / "recipes" / "demo" / "preferences.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +190,7 @@ def test_a_review_that_counts(home: Path, run: str) -> None:
     """Both prefer the new model on all 20 prompts that have two answers; so does the judge."""
     code, said = preflow("open", run, "--reviewers", "carla,dora", "--pairs", "60", "--csv", str(home / "sheets"))
     assert code == 0, said
-    assert "20 pairs (of 60 asked for; the others have no two different answers), 2 repeats and 1 gold pairs" in said
+    assert "20 pairs (of 60 asked for; the others have no two different answers), repeated: 2, gold: 1" in said
     key = newest()
     for name in ("carla", "dora"):
         fill(home / "sheets" / f"{name}.csv", answered_by(key, name, likes(lambda q: "new")))
@@ -202,6 +205,45 @@ def test_a_review_that_counts(home: Path, run: str) -> None:
     assert (kept.review, kept.counts, kept.models[1].digest, len(kept.scores)) == (key.number, True, sft, 20)
     metrics = client().get_run(run).data.metrics
     assert (metrics["human/win_rate"], metrics["human/self_consistency"], metrics["human/gold_accuracy"]) == (1, 1, 1)
+
+
+def test_answers_to_training_prompts_become_pairs_that_pass_the_gate_and_no_win_rate(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The models answer as the demo's pairs do; both reviewers prefer the new one but for two ties and one quarrel."""
+    values = [json.loads(line) for line in DEMO.read_text("utf-8").splitlines()[:40]]
+    texts = [[turn(row[side], "assistant") for side in ("chosen", "rejected")] for row in values]
+    rows = [
+        Pair(turn(row["prompt"]), *sides, Source("demo", n))
+        for n, (row, sides) in enumerate(zip(values, texts, strict=True))
+    ]
+    run = finished_run(home / "trained", "learning", train=rows)
+    said = {content_id(row.prompt): {"dpo": row.chosen[0].content, "sft": row.rejected[0].content} for row in rows}
+
+    def sampled(owner: Any, model: Any, prompts: Any, reviewed: Any) -> dict[str, str]:
+        return {prompt: said[prompt][model.name] for prompt in prompts}
+
+    monkeypatch.setattr(tasks.review, "_sampled", sampled)
+    sheets = ("--csv", str(home / "train sheets"))
+    assert preflow("open", run, "--reviewers", "anna,ben", "--pairs", "30", "--prompts", "train", *sheets)[0] == 0
+    (key,) = keys_in(reviews_folder("learning"))
+    assert {pair.prompt_id for pair in key.pairs} <= said.keys()
+    chosen = answered_by(key, "anna", likes(lambda q: "tie" if q.pair in (0, 1) else "new"))
+    fill(home / "train sheets" / "anna.csv", chosen)
+    chosen = answered_by(key, "ben", likes(lambda q: "tie" if q.pair in (0, 1) else "old" if q.pair == 2 else "new"))
+    fill(home / "train sheets" / "ben.csv", chosen)
+    file = home / "pairs.jsonl"
+    code, out = preflow("collect", run, *sheets, "--out", str(file))
+    assert (code, f"27 new pairs: {file}" in out) == (0, True), out
+    assert "win_rate" not in out
+    assert human_review(run) is None
+    assert not [name for name in client().get_run(run).data.metrics if name.startswith("human/")]
+    written = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert {(row["source"], row["run"], *row["reviewers"], row["agreement"]) for row in written} == {
+        ("human-review", run, "anna", "ben", 1.0)
+    }
+    checked = CliRunner().invoke(make_app(), ["validate", str(file), "--out", str(home / "checked"), "--json"])
+    assert (checked.exit_code, json.loads(checked.stdout)["preferences"]["rows_in"]) == (0, 27)
 
 
 def fill(file: Path, answers: dict[str, str]) -> None:

@@ -160,11 +160,14 @@ def _compared(run: PastRun, name: str) -> Compared:
 
 def _new_key(run: PastRun, settings: ReviewSettings, asked: Asked, against: str, other: PastRun) -> Key:
     evaluation, seed = run.recipe.evaluation, new_seed()
-    fit = fit_pairs(_answered(run, asked, other), asked.pairs)
+    answered = _answered(run, asked, other)
+    fit = fit_pairs(answered, asked.pairs)
     if not fit:
         raise ReviewError(
-            f"run {run.run_id} has no two answers that differ: raise evaluation.kl_prompts, which keeps answers, or "
-            "compare other models"
+            f"run {run.run_id} and the other model answer all {len(answered)} prompts alike: compare with another one "
+            "(--against)"
+            if answered
+            else f"run {run.run_id} kept no answers to compare: give the recipe evaluation.kl_prompts, and prompts"
         )
     held_out = load_pairs(run.artifacts["validate"], "eval")
     gold = gold_pairs(held_out, fit, share(settings.gold, len(fit)))

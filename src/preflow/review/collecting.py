@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from preflow.maths.clusters import cluster_numbers
-from preflow.maths.intervals import bootstrap_mean, wilson
+from preflow.maths.intervals import bootstrap_mean, share_interval, wilson
 from preflow.maths.rater_agreement import RaterAgreement, cohen_kappa, rater_agreement
 from preflow.maths.significance import paired_significance, sign_test
 from preflow.review.key import A_IS_BETTER, B_IS_BETTER, OPTIONS, Choice, Key, Kind
@@ -145,6 +145,7 @@ def metrics_of(report: Mapping[str, Any]) -> dict[str, float]:
         "human/judge_agreement": judge.get("observed"),
         "human/judge_kappa": judge.get("value"),
         "human/open": report["open"],
+        "human/counts": not report["reason"],
     }
     return {name: float(value) for name, value in given.items() if value is not None}
 
@@ -188,7 +189,11 @@ def _row(key: Key, pair: int, unit: Sequence[Choice | None]) -> dict[str, Any]:
 def _win_rate(key: Key, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over prompts of the mean over reviewers; prompts with one first user turn are resampled together."""
     scores, clusters = np.array([row["score"] for row in rows]), cluster_numbers(row["cluster"] for row in rows)
-    rate = bootstrap_mean(scores, key.confidence, key.bootstrap_samples, key.seed % 2**32, clusters)
+    options = (key.confidence, key.bootstrap_samples, key.seed % 2**32)
+    if np.ptp(scores) == 0 and scores[0] in (0, 1):  # every resample is the same, and says nothing of other prompts
+        rate = share_interval(scores == 1, clusters, *options)
+    else:
+        rate = bootstrap_mean(scores, *options, clusters)
     found = paired_significance(2 * scores - 1, clusters)
     return {
         "win_rate": rate.to_json(),

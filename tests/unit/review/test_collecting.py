@@ -34,6 +34,7 @@ def test_two_reviewers_with_known_answers() -> None:
         "human/self_consistency": 1,
         "human/gold_accuracy": 1,
         "human/open": 0,
+        "human/counts": 1,
     }
 
 
@@ -74,6 +75,7 @@ def test_agreement_below_the_minimum_gives_no_win_rate_and_no_pair() -> None:
     assert report["win_rate"] is None
     assert report["reason"] == "reviewers agree too little: kappa 0.00 on 20 pairs, expected at least 0.1"
     assert "human/win_rate" not in metrics_of(report)
+    assert metrics_of(report)["human/counts"] == 0
     lenient = key.model_copy(update={"settings": ReviewSettings(min_agreement=0)})
     assert collect(lenient, given(key, anna=anna, ben=ben))["win_rate"]["value"] == 0.5
 
@@ -82,6 +84,7 @@ def test_reviewers_who_all_prefer_one_model_agree() -> None:
     key = make_key(20)
     report = collect(key, given(key, anna=lambda q: "new", ben=lambda q: "new"))
     assert (report["reason"], report["win_rate"]["value"]) == ("", 1)
+    assert report["win_rate"]["low"] == pytest.approx(20 / (20 + 1.96**2), abs=1e-4), "Wilson's, of 20 prompts"
     assert (report["agreement"]["value"], report["agreement"]["observed"]) == (None, 1)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import tasks.review
 import tasks.tracking.review.queues
+import tests.fixtures.reviewed_run
 from flows.commands.app import make_app
 from preflow.data.rows import Pair, Source, content_id
 from preflow.review.key import KEY, OPTIONS, Key, keys_in
@@ -198,7 +199,7 @@ def test_a_review_that_counts(home: Path, run: str) -> None:
     assert preflow("status", run, "--csv", str(home / "sheets")) == (0, "carla: 23 of 23 done dora: 23 of 23 done")
     code, said = preflow("collect", run, "--csv", str(home / "sheets"))
     assert code == 0, said
-    assert "human/win_rate 1.000 [1.000, 1.000] of dpo against sft on 20 prompts: 20 better, 0 worse" in said
+    assert "human/win_rate 1.000 [0.839, 1.000] of dpo against sft on 20 prompts: 20 better, 0 worse" in said
     assert "judge and people: the same on 100% of 20 pairs" in said
     kept, sft = human_review(run), past_run(NAME).artifacts["sft"].digest
     assert kept is not None
@@ -212,10 +213,14 @@ def test_answers_to_training_prompts_become_pairs_that_pass_the_gate_and_no_win_
 ) -> None:
     """The models answer as the demo's pairs do; both reviewers prefer the new one but for two ties and one quarrel."""
     values = [json.loads(line) for line in DEMO.read_text("utf-8").splitlines()[:40]]
-    texts = [[turn(row[side], "assistant") for side in ("chosen", "rejected")] for row in values]
     rows = [
-        Pair(turn(row["prompt"]), *sides, Source("demo", n))
-        for n, (row, sides) in enumerate(zip(values, texts, strict=True))
+        Pair(
+            turn(row["prompt"]),
+            turn(row["chosen"], "assistant"),
+            turn(row["rejected"], "assistant"),
+            Source("demo", number),
+        )
+        for number, row in enumerate(values)
     ]
     run = finished_run(home / "trained", "learning", train=rows)
     said = {content_id(row.prompt): {"dpo": row.chosen[0].content, "sft": row.rejected[0].content} for row in rows}
@@ -249,6 +254,37 @@ def test_answers_to_training_prompts_become_pairs_that_pass_the_gate_and_no_win_
 def fill(file: Path, answers: dict[str, str]) -> None:
     head, *rows = cells(file)
     save(file, [head, *([*row[:4], answers[row[0]], ""] for row in rows)])
+
+
+def test_the_champion_is_asked_what_the_challenger_was(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = client()
+    old, new = (finished_run(home / "crowned", "crowned") for _ in range(2))
+    store.create_registered_model("crowned")
+    version = store.create_model_version("crowned", "file:///1", old, tags={"stage": "dpo"}).version
+    store.set_registered_model_alias("crowned", "champion", version)
+    asked: list[Any] = []
+
+    def sampled(owner: Any, model: Any, prompts: Any, reviewed: Any) -> dict[str, str]:
+        asked.append((owner.run_id, model.name, set(prompts), reviewed.run_id))
+        return dict.fromkeys(prompts, "a champion's answer")
+
+    monkeypatch.setattr(tasks.review, "_sampled", sampled)
+    code, said = preflow("open", new, "--reviewers", "anna", "--against", "champion", "--csv", str(home / "crowned"))
+    assert (code, "dpo against champion, 21 pairs" in said) == (0, True), said
+    (key,) = keys_in(reviews_folder("crowned"))
+    assert asked == [(old, "dpo", {pair.prompt_id for pair in key.pairs}, new)]
+    digests = [past_run("crowned", each).artifacts["dpo"].digest for each in (new, old)]
+    assert [(each.run, each.digest) for each in key.models] == list(zip((new, old), digests, strict=True))
+    assert {pair.old for pair in key.pairs} == {"a champion's answer"}
+    code, said = preflow("open", old, "--reviewers", "anna", "--against", "champion")
+    assert (code, "itself as its champion" in said) == (2, True)
+
+
+def test_two_models_that_answer_alike_have_nothing_to_compare(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tests.fixtures.reviewed_run, "answer", lambda model, number: "the same")
+    run = finished_run(home / "alike", "alike")
+    code, said = preflow("open", run, "--reviewers", "anna")
+    assert (code, f"answer all {PROMPTS} prompts alike: compare with another one" in said) == (2, True)
 
 
 def test_what_cannot_be_opened_or_collected_says_why(home: Path, run: str) -> None:

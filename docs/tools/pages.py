@@ -26,6 +26,7 @@ from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
 from preflow.config.judge import JudgeSettings
+from preflow.config.on_policy.augment import AugmentSettings
 from preflow.config.promotion import Guards, PromotionSettings
 from preflow.config.review import ReviewSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
@@ -52,6 +53,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "reading": (ReadingSettings, None),
     "validation": (ValidationSettings, None),
     "evaluation": (EvaluationSettings, None),
+    "augment": (AugmentSettings, None),
     "promotion": (PromotionSettings, None),
     "guards": (Guards, None),
     "judge": (JudgeSettings, None),

@@ -27,6 +27,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
     │   └── NothingTrainableError               no parameter would change
     ├── JudgeError (RuntimeError)               a judge that cannot be used
+    │   ├── UnfitJudgeError                     it does not agree with people, so it makes no pairs
     │   └── JudgeUnreachableError               its address does not answer, or refuses
     ├── ReviewError (RuntimeError)              a human review that cannot be opened or collected
     ├── MachineError (OSError)                  disk, folder or file handles are refused
@@ -157,6 +158,10 @@ class NothingTrainableError(ProofError):
 
 class JudgeError(PreflowError, RuntimeError):
     """A judge that cannot be used."""
+
+
+class UnfitJudgeError(JudgeError):
+    """A judge that does not agree with people on held-out pairs, or changes its verdict with the order of answers."""
 
 
 class JudgeUnreachableError(JudgeError):

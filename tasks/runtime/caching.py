@@ -83,7 +83,12 @@ def roots(stage: str, *, launches: bool) -> tuple[str, ...]:
     """
     info = STAGES[stage]
     in_ranks = (f"preflow.stages.ranks:{info.rank}", "preflow.stages.worker:main", "tasks.runtime.launcher:run_ranks")
-    return (f"tasks.{stage}:{stage}", f"{info.module}:{info.function}", *GIVEN, *(in_ranks if launches else ()))
+    return (
+        f"{info.tasks or f'tasks.{stage}'}:{stage}",
+        f"{info.module}:{info.function}",
+        *GIVEN,
+        *(in_ranks if launches else ()),
+    )
 
 
 def place(stage: str, spec: StageSpec) -> Path:

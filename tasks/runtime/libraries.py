@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from preflow.config.checks.requirements import distribution, optional_packages
-from preflow.specs import JudgeSpec, LengthsSpec, StageSpec, ValidateSpec
+from preflow.specs import JudgeAnswersSpec, JudgeSpec, LengthsSpec, PairSpec, StageSpec, ValidateSpec
 
 _TOKENS = ("transformers", "tokenizers", "jinja2")
 _FORWARD = ("torch", "accelerate", "peft")
@@ -24,6 +24,9 @@ LIBRARIES = {
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "evaluate": (*_TOKENS, *_FORWARD, "numpy", "scipy"),
     "judge": ("torch", "numpy", "scipy"),
+    "sample": (*_TOKENS, *_FORWARD, "numpy", "orjson"),
+    "judge_answers": ("transformers", "tokenizers", "torch", "numpy", "scipy"),
+    "pair": (),
 }
 _PERSONAL_DATA = ("detect-secrets", "phonenumbers")
 _LAUNCHED = ("deepspeed",)
@@ -72,7 +75,7 @@ def _chosen(stage: str, spec: StageSpec) -> Iterator[str]:
         judge = spec.recipe.evaluation.judge
         yield from _TOKENS if judge is not None and judge.kind == "classifier" else ()
         return
-    if isinstance(spec, LengthsSpec):
+    if isinstance(spec, LengthsSpec | JudgeAnswersSpec | PairSpec):
         return
     for package, setting, _ in optional_packages(spec.recipe):
         if ".optim" not in setting or setting.startswith(f"{stage}."):

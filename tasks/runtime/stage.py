@@ -19,9 +19,12 @@ from preflow.redaction import redacted_errors
 from preflow.specs import (
     DpoSpec,
     EvaluateSpec,
+    JudgeAnswersSpec,
     JudgeSpec,
     LengthsSpec,
+    PairSpec,
     ReferenceSpec,
+    SampleSpec,
     SftSpec,
     StageSpec,
     TuneSpec,
@@ -39,7 +42,20 @@ DAY = 24 * HOUR
 #: Seconds before each retry, in which a full disk or a failed network can recover.
 PAUSES = [10.0, 60.0]
 
-Spec = TypeVar("Spec", ValidateSpec, LengthsSpec, SftSpec, ReferenceSpec, TuneSpec, DpoSpec, EvaluateSpec, JudgeSpec)
+Spec = TypeVar(
+    "Spec",
+    ValidateSpec,
+    LengthsSpec,
+    SftSpec,
+    ReferenceSpec,
+    TuneSpec,
+    DpoSpec,
+    EvaluateSpec,
+    JudgeSpec,
+    SampleSpec,
+    JudgeAnswersSpec,
+    PairSpec,
+)
 
 
 def perform(

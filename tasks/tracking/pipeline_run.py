@@ -29,6 +29,12 @@ class PipelineRun(Frozen):
     """The recipe's name, which is the experiment's."""
     experiment_id: str
     run_id: str
+    part: str = ""
+    """Before the names of stages that run several times in one pipeline run: ``round-1``."""
+
+    def part_of(self, part: str) -> "PipelineRun":
+        """The same run for stages that run once more in it, under names of their own."""
+        return self.model_copy(update={"recipe": f"{self.recipe}-{part}", "part": part})
 
 
 @contextmanager
@@ -39,6 +45,7 @@ def pipeline_run(
     name: str,
     say: Say = log_message,
     dead: Callable[[set[str]], None] = lambda ids: None,
+    kind: str = "pipeline",
 ) -> Iterator[PipelineRun]:
     """The parent run: an unfinished one of the same recipe and data is reopened, else a new one is created.
 
@@ -49,6 +56,7 @@ def pipeline_run(
         name: Name of a new run.
         say: Tells the user that MLflow is away, and what was delivered late.
         dead: Given Prefect's ids of flow runs whose process is gone.
+        kind: Its tag: a ``pipeline`` makes and evaluates a model, and is what commands find by a recipe's name.
 
     Raises:
         ConfigError: The experiment was deleted in MLflow.
@@ -57,7 +65,7 @@ def pipeline_run(
     with redacted_errors():
         require_mlflow()
         deliver_left_behind(say)
-        run, gone = _open(recipe, sources, flow_run_id, name)
+        run, gone = _open(recipe, sources, flow_run_id, name, kind)
         dead(gone)
         with (
             delivering(run.experiment_id, run.run_id, say) as delivery,
@@ -66,10 +74,12 @@ def pipeline_run(
             yield run
 
 
-def _open(recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: str) -> tuple[PipelineRun, set[str]]:
+def _open(
+    recipe: Recipe, sources: ValidateSpec, flow_run_id: str | None, name: str, kind: str
+) -> tuple[PipelineRun, set[str]]:
     """Reopen or create the run, and close those of dead processes; Prefect's ids of the flow runs of those."""
     mlflow = client()
-    tags = lineage(recipe, sources, flow_run_id)
+    tags = {**lineage(recipe, sources, flow_run_id), "kind": kind}
     with FileLock(preflow_home() / "pipeline_run.lock"):  # two starts must not reopen the same run
         experiment = make_experiment(mlflow, recipe.name)
         run_id = _unfinished(mlflow, experiment, tags)
@@ -106,7 +116,7 @@ def make_experiment(mlflow: Any, name: str) -> str:
 
 def _unfinished(mlflow: Any, experiment: str, tags: Mapping[str, str]) -> str | None:
     """The run to reopen: a retry's own, or one whose process is gone."""
-    same = f"tags.kind = 'pipeline' and tags.recipe_digest = '{tags['recipe_digest']}'"
+    same = f"tags.kind = '{tags['kind']}' and tags.recipe_digest = '{tags['recipe_digest']}'"
     same += f" and tags.data_digest = '{tags['data_digest']}'"
     for run in mlflow.search_runs([experiment], same, order_by=["attributes.start_time DESC"]):
         flow_run = tags.get("prefect_flow_run_id")

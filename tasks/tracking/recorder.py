@@ -121,7 +121,8 @@ class Recorder:
         """A stage has its artifact: final metrics on its run and on the parent, and its files or their paths."""
         artifact, child = Artifact.model_validate(made), self.child(stage)
         if computed and artifact.file(_LOG).is_file():  # steps that a killed attempt had not written
-            log = [(f"{stage}/{k}", v, e["step"]) for e in artifact.load(_LOG) for k, v in e.items() if k != "step"]
+            name = stage.rpartition("/")[2]
+            log = [(f"{name}/{k}", v, e["step"]) for e in artifact.load(_LOG) for k, v in e.items() if k != "step"]
             self._metrics(stage, log, at)
         tags = {"artifact_path": artifact.path, "artifact_digest": artifact.digest}
         computer: str | None = child.run_id
@@ -144,7 +145,7 @@ class Recorder:
     def _memory_of(self, stage: str, run_id: str | None) -> dict[str, float]:
         """Estimated and measured memory of the stage, from the run that computed it; no file has them."""
         found = {} if run_id is None else self._client.get_run(run_id).data.metrics
-        return {name: value for name, value in found.items() if name.startswith(f"{stage}/memory_")}
+        return {name: value for name, value in found.items() if name.startswith(f"{stage.rpartition('/')[2]}/memory_")}
 
     def _headline(self, values: Mapping[str, float], at: int) -> None:
         from mlflow.entities import Metric

@@ -85,6 +85,7 @@ def stage_run(run: PipelineRun, stage: str, *, computing: bool = True) -> Iterat
         computing: Whether to record system metrics.
     """
     delivery = delivery_of(run.run_id)
+    stage = f"{run.part}/{stage}" if run.part else stage
     delivery.put("stage", stage=stage, tags=process_tags())
     child = StageRun(stage, delivery)
     with ending(child.end):

@@ -34,6 +34,9 @@ def install(real: frozenset[str] = frozenset()) -> None:
         "preflow.stages.tune": ("run_tune", _tune),
         "preflow.stages.dpo": ("run_dpo", _training("dpo")),
         "preflow.stages.evaluation": ("run_evaluation", _evaluation),
+        "preflow.stages.sampling": ("run_sampling", _sampling),
+        "preflow.stages.judging_answers": ("run_judging_answers", _judging_answers),
+        "preflow.stages.pairing": ("run_pairing", _pairing),
     }
     for name in stages.keys() - real:
         function, fake = stages[name]
@@ -58,7 +61,11 @@ def _package(candidate: Any, folder: Path) -> None:
 def _gate(spec: Any, out: Path, observer: Observer) -> None:
     _called("validate")
     write_json(out / "metrics.json", {"data/pairs": 4.0})
-    (out / "preferences.eval.jsonl").touch()
+    for name in ("preferences.eval.jsonl", "quarantine.jsonl"):
+        (out / name).touch()
+    new = [source for source in spec.preferences if "pairs-round" in source.path]
+    rows = [_trained(Path(source.path).name) for source in new]
+    (out / "preferences.train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_json(
         out / "report.json",
         {
@@ -66,6 +73,11 @@ def _gate(spec: Any, out: Path, observer: Observer) -> None:
             "preferences": {"rows_in": 6, "eval": 2, "train": 4, "set_aside": 0, "findings": {}, "measures": {}},
         },
     )
+
+
+def _trained(file: str) -> dict[str, Any]:
+    turns = {name: [{"role": role, "content": "a"}] for name, role in (("prompt", "user"), ("chosen", "assistant"))}
+    return {**turns, "rejected": [{"role": "assistant", "content": "b"}], "file": file, "row": 1}
 
 
 def _lengths(spec: Any, out: Path, observer: Observer) -> None:
@@ -135,6 +147,43 @@ def _evaluation(spec: Any, out: Path, observer: Observer) -> None:
     (out / "figures").mkdir(exist_ok=True)
     (out / "figures" / "rewards.png").write_bytes(b"png")
     write_json(out / "metrics.json", {"eval/preference_accuracy": 0.7})
+
+
+def _sampling(spec: Any, out: Path, observer: Observer) -> None:
+    _called("sample")
+    _die_if_asked("sample")
+    prompts = {"held_out": ["asked.jsonl:3"], "too_long": [], "unreadable": {}}
+    write_json(out / "report.json", {"policy": spec.policy.digest if spec.policy else "base", "prompts": prompts})
+    write_json(out / "metrics.json", {"sample/prompts": 4.0})
+
+
+def _judging_answers(spec: Any, out: Path, observer: Observer) -> None:
+    _called("judge_answers")
+    write_json(out / "metrics.json", {"judge_answers/judge_fit": 1.0})
+
+
+def _pairing(spec: Any, out: Path, observer: Observer) -> None:
+    _called("pair")
+    accuracy = {"value": 0.9, "low": 0.8, "high": 1.0}
+    test = {"accuracy": accuracy, "pairs": 40, "consistency": 1.0, "first_share": 0.5}
+    report = {
+        "round": spec.round,
+        "judge": {"name": "judge-1", "test": test},
+        "prompts": 4,
+        "pairs": 1,
+        "dropped": {"unfinished": 2, "tie": 1, "order": 0},
+        "answers": 16,
+        "answer_tokens": 20.0,
+        "cut_share": 0.5,
+        "identical_share": 0.0,
+        "length_difference": 3.0,
+        "chosen_longer_share": 1.0,
+    }
+    write_json(out / "report.json", report)
+    (out / f"pairs-round-{spec.round}.jsonl").write_text(
+        json.dumps({"prompt": f"p{spec.round}", "chosen": "a", "rejected": "b"}) + "\n"
+    )
+    write_json(out / "metrics.json", {"augment/pairs": 1.0})
 
 
 def _called(stage: str) -> None:

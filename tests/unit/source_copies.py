@@ -30,7 +30,7 @@ class SourceCopy:
             shutil.copytree(own, self.folders[name], ignore=shutil.ignore_patterns("__pycache__"))
 
     def file(self, name: str) -> Path:
-        """A file by its path from the folder that holds the packages: ``preflow/specs.py``."""
+        """A file by its path from the folder that holds the packages: ``preflow/specs/__init__.py``."""
         package, _, rest = name.partition("/")
         return self.folders[package] / rest
 

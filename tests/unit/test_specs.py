@@ -24,7 +24,7 @@ def test_every_stage_of_the_table_has_its_place_in_the_types() -> None:
 def test_every_stage_of_the_table_has_its_function_and_its_task(name: str) -> None:
     info = STAGES[name]
     assert callable(getattr(import_module(info.module), info.function))
-    assert callable(getattr(import_module(f"tasks.{name}"), name))
+    assert callable(getattr(import_module(info.tasks or f"tasks.{name}"), name))
 
 
 def _identity(folder: Path, **said: Any) -> Any:

@@ -20,7 +20,7 @@ from preflow.formats import DATA_SUFFIXES
 from preflow.redaction import quoted
 
 #: Settings that are paths, wherever they are given.
-_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "config", "chat_template"})
+_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "prompts", "config", "chat_template"})
 #: Settings of a stage that name data.
 _DATA = ("dataset", "eval_dataset")
 
@@ -160,6 +160,9 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     files = tuple(_resolve_entry(folder, entry) for entry in recipe.validation.benchmark_files)
     if files:
         changes["validation"] = recipe.validation.model_copy(update={"benchmark_files": files})
+    if recipe.augment.prompts is not None:
+        prompts = tuple(_resolve_entry(folder, entry) for entry in recipe.augment.prompts)
+        changes["augment"] = recipe.augment.model_copy(update={"prompts": prompts})
     if recipe.launch.config is not None:
         config = str((folder / Path(recipe.launch.config).expanduser()).resolve())
         changes["launch"] = recipe.launch.model_copy(update={"config": config})

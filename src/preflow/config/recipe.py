@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, model_validator
 from preflow.config.base import COSMETIC, Frozen, Rendering, SystemTurn, Template, numbers
 from preflow.config.evaluation import EvaluationSettings
 from preflow.config.launch import Launch
+from preflow.config.on_policy.augment import AugmentSettings
 from preflow.config.promotion import PromotionSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
@@ -83,6 +84,8 @@ class Recipe(Frozen):
     """Data validation."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """The evaluation."""
+    augment: AugmentSettings = Field(default=AugmentSettings(), json_schema_extra=COSMETIC)
+    """New pairs from the model itself (``preflow augment``, ``preflow iterate``)."""
     promotion: PromotionSettings = PromotionSettings()
     """The promotion of the finished model to champion."""
 

@@ -123,7 +123,7 @@ def human_pairs(data: Artifact, tokens: Mapping[str, tuple[int, int]], most: int
     """
     pairs = [pair for pair in evenly_spaced(list(load_pairs(data, "eval")), most) if pair.id in tokens]
     return HumanPairs(
-        asked=[Comparison(_text(pair.prompt), _text(pair.chosen), _text(pair.rejected)) for pair in pairs],
+        asked=[Comparison(as_text(pair.prompt), as_text(pair.chosen), as_text(pair.rejected)) for pair in pairs],
         prompt_ids=[content_id(pair.prompt) for pair in pairs],
         lengths=[tokens[pair.id] for pair in pairs],
     )
@@ -152,7 +152,7 @@ def kept_answers_of(data: Artifact, new: Sequence[Answer], old: Sequence[Answer]
         new: The new model's table of answers.
         old: The other model's.
     """
-    texts = {content_id(pair.prompt): _text(pair.prompt) for pair in load_pairs(data, "eval")}
+    texts = {content_id(pair.prompt): as_text(pair.prompt) for pair in load_pairs(data, "eval")}
     tables = [{row["prompt_id"]: row for row in table if row["seed"] is not None} for table in (new, old)]
     shared = [prompt for prompt in tables[0] if prompt in tables[1]]
     rows = [[table[prompt] for prompt in shared] for table in tables]
@@ -209,7 +209,7 @@ def _rows(asked: Sequence[Comparison], judged: Judged) -> list[dict[str, Any]]:
     ]
 
 
-def _text(turns: Sequence[Message]) -> str:
+def as_text(turns: Sequence[Message]) -> str:
     """A conversation as text: a single turn as it is, several with their roles."""
     if len(turns) == 1:
         return turns[0].content

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from preflow.fingerprints.files import json_digest
 
@@ -50,7 +50,7 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """One kind of judge."""
+    """One kind of judge; one that scores each answer alone is a ``ScoringJudge`` too."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -59,4 +59,13 @@ class Judge(Protocol):
 
     def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
         """Each comparison's number and verdict, as soon as it is there, in any order."""
+        ...
+
+
+@runtime_checkable
+class ScoringJudge(Protocol):
+    """A judge that scores each answer alone, so that scores of several answers order them."""
+
+    def scores(self, texts: Sequence[tuple[str, str]]) -> list[float]:
+        """The score of each prompt with its answer, N of them."""
         ...

@@ -4,11 +4,15 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from preflow.fingerprints.files import json_digest
-from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
+from preflow.judges.verdict import Comparison, Judge, Outcome, ScoringJudge, Verdict
 
 _TABLE = "create table if not exists verdict (comparison text primary key, outcome text, reason text)"
+_SCORES = "create table if not exists score (text text primary key, score real)"
+#: Answers that are scored before they are stored.
+_SCORED_AT_ONCE = 16
 #: Seconds to wait for another process that writes.
 _WAIT = 60.0
 
@@ -44,5 +48,40 @@ def judge_all(
             with store:
                 store.execute("insert or replace into verdict values (?, ?, ?)", (key, verdict.outcome, verdict.reason))
             known[key] = verdict
+            progress(len(known), len(distinct))
+    return [known[key] for key in keys]
+
+
+def score_all(
+    judge: ScoringJudge,
+    identity: dict[str, Any],
+    texts: Sequence[tuple[str, str]],
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> list[float]:
+    """A score for each prompt with its answer: stored ones are read, the others computed once each, and stored.
+
+    Args:
+        judge: Who scores.
+        identity: The judge's.
+        texts: N prompts with an answer each.
+        folder: Where scores are kept, in the file of the judge's verdicts.
+        progress: Told how many of how many distinct answers have their score.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [json_digest(list(text)) for text in texts]
+    distinct = dict(zip(keys, texts, strict=True))
+    with closing(sqlite3.connect(folder / f"{json_digest(identity)}.sqlite", timeout=_WAIT)) as store:
+        store.execute("pragma journal_mode = wal")
+        with store:
+            store.execute(_SCORES)
+        known = {key: score for key, score in store.execute("select text, score from score") if key in distinct}
+        missing = [key for key in distinct if key not in known]
+        for begin in range(0, len(missing), _SCORED_AT_ONCE):
+            part = missing[begin : begin + _SCORED_AT_ONCE]
+            found = dict(zip(part, judge.scores([distinct[key] for key in part]), strict=True))
+            with store:
+                store.executemany("insert or replace into score values (?, ?)", found.items())
+            known.update(found)
             progress(len(known), len(distinct))
     return [known[key] for key in keys]

@@ -28,6 +28,7 @@ def schema_settings() -> set[str]:
         "validation",
         "evaluation",
         "launch",
+        "augment",
         "promotion",
         "guards",
         "judge",

@@ -18,7 +18,20 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("compare", "decide", "deploy", "doctor", "explain", "export", "init", "models", "operate", "plan", "promote"),
+    *(
+        "augment",
+        "compare",
+        "decide",
+        "deploy",
+        "doctor",
+        "explain",
+        "export",
+        "init",
+        "models",
+        "operate",
+        "plan",
+        "promote",
+    ),
     *("rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui", "validate", "verify", "worker"),
 ]
 

@@ -9,8 +9,8 @@ from preflow.specs import STAGES
 from tests.unit.source_copies import LAUNCHED, STORE, SourceCopy
 
 TRAINING = {"sft", "tune", "dpo", "launched sft", "launched dpo"}
-#: What computes log-probs with a model, and the store of these.
-SCORING = {"reference", "launched reference", "evaluate", STORE}
+#: What computes log-probs with a model, and the store of these; answers are kept under the same identity of a model.
+SCORING = {"reference", "launched reference", "evaluate", "sample", STORE}
 MODEL = TRAINING | SCORING
 DPO = {"dpo", "launched dpo"}
 #: DPO and the range test of its learning rate, which trains alike but keeps nothing.
@@ -89,22 +89,22 @@ MISSES = {
         "preflow/maths",
         "(1 + confidence) / 2)",
         "(1 + confidence) / 3)",
-        {"validate", "evaluate", "judge"},
+        {"validate", "evaluate", "judge", "judge_answers"},
     ),
     "a comparison of a test": ("preflow/maths", "return beta * ", "return 2 * beta * ", {"evaluate"}),
     "a row that is read": (
         "preflow/data/files",
         "def from_quarantine",
         "@str\ndef from_quarantine",
-        {"validate"},
+        {"validate", "sample"},
     ),
     "a spelling of a prompt": (  # decides which rows are one prompt: one split, and one cluster of an interval
         "preflow/data/text.py",
         '" ".join(text.lower().split())',
         "text.lower()",
-        {"validate", "evaluate"},
+        {"validate", "evaluate", "sample"},
     ),
-    "the split": ("preflow/data", "_BITS = 52", "_BITS = 48", {"validate"}),
+    "the split": ("preflow/data", "_BITS = 52", "_BITS = 48", {"validate", "sample"}),
     "a table of words": (
         "preflow/data/quality/wording",
         "not no never none",
@@ -125,10 +125,10 @@ MISSES = {
         "preflow/data/tokens",
         "add_special_tokens=False",
         "add_special_tokens=True",
-        {"validate", "lengths", "evaluate"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "sample"} | SFT | REFERENCE | DPO,
     ),
     "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
-    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - PAIRS - {STORE}),
+    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - PAIRS - {STORE, "pair"}),
     "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL),
     "a precision": (
         "preflow/models/precision.py",
@@ -163,7 +163,12 @@ MISSES = {
         PAIRS | REFERENCE | {"evaluate"},
     ),
     "the sum of a stored value": ("preflow/logprobs/fill.py", "[sum(row) for", "[max(row) for", SCORING | DPO),
-    "the key of a stored value": ("preflow/logprobs", '"inference_mode", ', "", REFERENCE | DPO | {"evaluate"}),
+    "the key of a stored value": (
+        "preflow/logprobs",
+        '"inference_mode", ',
+        "",
+        REFERENCE | DPO | {"evaluate", "sample"},
+    ),
     "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
     "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
     "a measure": ("preflow/evaluation", "<= share * longer", "< share * longer", {"evaluate"}),
@@ -189,7 +194,7 @@ MISSES = {
         "preflow/errors.py",
         "TemplateError(DataError)",
         "TemplateError(PreflowError)",
-        {"validate", "lengths", "evaluate"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "sample"} | SFT | REFERENCE | DPO,
     ),
     "what a rank that trains does": (
         "preflow/stages/ranks.py",

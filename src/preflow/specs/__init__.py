@@ -19,7 +19,26 @@ from preflow.data.validated import Split, rows_file
 from preflow.formats import file_format
 from preflow.models.resolve import ModelRef
 from preflow.observer import Observer
+from preflow.specs.pairs import JudgeAnswersSpec, PairSpec, SampleSpec
 
+__all__ = [
+    "STAGES",
+    "DpoSpec",
+    "EvaluateSpec",
+    "JudgeAnswersSpec",
+    "JudgeSpec",
+    "LengthsSpec",
+    "PairSpec",
+    "ReferenceSpec",
+    "SampleSpec",
+    "SftSpec",
+    "StageInfo",
+    "StageSpec",
+    "TuneSpec",
+    "ValidateSpec",
+    "rank_function",
+    "stage_function",
+]
 #: The fields of ``ValidateSpec`` that name files.
 _FILES = ("demonstrations", "demonstrations_eval", "preferences", "preferences_eval", "benchmarks")
 
@@ -253,7 +272,19 @@ def _lengths(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-StageSpec = ValidateSpec | LengthsSpec | SftSpec | ReferenceSpec | TuneSpec | DpoSpec | EvaluateSpec | JudgeSpec
+StageSpec = (
+    ValidateSpec
+    | LengthsSpec
+    | SftSpec
+    | ReferenceSpec
+    | TuneSpec
+    | DpoSpec
+    | EvaluateSpec
+    | JudgeSpec
+    | SampleSpec
+    | JudgeAnswersSpec
+    | PairSpec
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +298,7 @@ class StageInfo:
         uses_model: Whether it runs a model, so that device and dtypes are part of the identity.
         rank: The function of ``preflow.stages.ranks`` that each rank of a launch calls, where it can run in several.
         read_later: Whether a command reads its artifact after the run has ended.
+        tasks: The module of its task, where that has another name than the stage.
     """
 
     spec: type[StageSpec]
@@ -275,6 +307,7 @@ class StageInfo:
     uses_model: bool = True
     rank: str | None = None
     read_later: bool = False
+    tasks: str | None = None
 
     @property
     def launches(self) -> bool:
@@ -282,7 +315,9 @@ class StageInfo:
         return self.rank is not None
 
 
-#: Every stage by name, in the order in which they run.
+#: The module of the tasks that make new pairs.
+_NEW_PAIRS = "tasks.new_pairs"
+#: Every stage by name, in the order in which they run; the last three make new pairs (``preflow augment``).
 STAGES = {
     "validate": StageInfo(ValidateSpec, "expectations.gate", "run_gate", uses_model=False, read_later=True),
     "lengths": StageInfo(LengthsSpec, "preflow.stages.lengths", "run_lengths", uses_model=False),
@@ -292,6 +327,11 @@ STAGES = {
     "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", rank="train", read_later=True),
     "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
     "judge": StageInfo(JudgeSpec, "preflow.stages.judging", "run_judging", uses_model=False),
+    "sample": StageInfo(SampleSpec, "preflow.stages.sampling", "run_sampling", tasks=_NEW_PAIRS),
+    "judge_answers": StageInfo(
+        JudgeAnswersSpec, "preflow.stages.judging_answers", "run_judging_answers", uses_model=False, tasks=_NEW_PAIRS
+    ),
+    "pair": StageInfo(PairSpec, "preflow.stages.pairing", "run_pairing", uses_model=False, tasks=_NEW_PAIRS),
 }
 
 

@@ -1,0 +1,47 @@
+"""``preflow augment`` around its stages: order, kills, cache, what MLflow and the terminal have."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Pipeline
+
+JUDGE = ("--set", "evaluation.judge={kind: function, model: 'a:b'}")
+AUGMENT = ["validate", "lengths", "sft", "sample", "judge_answers", "pair", "validate"]
+
+
+def stages_of(pipeline: Pipeline, kind: str) -> dict[str, Any]:
+    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == kind]
+    mine = [run for run in pipeline.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return {run.data.tags["stage"]: run for run in mine}
+
+
+@pytest.mark.slow
+def test_new_pairs_are_made_once_whatever_is_killed(pipeline: Pipeline, recipe: Path) -> None:
+    killed = pipeline.start(str(recipe), *JUDGE, FAKE_COMMAND="on_policy.augment", FAKE_KILL="sample")
+    assert killed.returncode == -signal.SIGKILL
+    done = pipeline.start(str(recipe), *JUDGE, FAKE_COMMAND="on_policy.augment")
+    assert done.returncode == 0, done.stderr
+    assert pipeline.calls == [*AUGMENT[:4], *AUGMENT[3:]], "what was killed alone runs again"
+    stages = stages_of(pipeline, "augment")
+    assert stages.keys() == {*AUGMENT, "union/validate"}
+    assert {run.info.status for run in stages.values()} == {"FINISHED"}
+    assert stages["sample"].data.metrics["sample/prompts"] == 4
+    said = " ".join(done.stdout.split())
+    assert "1 are held out and were not (asked.jsonl:3)" in said
+    assert "1 of 4 prompts (25%); without one: 2 unfinished, 1 tie" in said
+    assert "warning: 50% of the answers were cut: raise augment.max_new_tokens" in said
+    assert f"--set 'dpo.dataset=[{recipe.parent}/dpo.jsonl, " in said
+    again = pipeline.start(str(recipe), *JUDGE, FAKE_COMMAND="on_policy.augment")
+    assert len(pipeline.calls) == len(AUGMENT) + 1
+    assert again.stderr.count(": cached") == len(AUGMENT)
+
+
+@pytest.mark.slow
+def test_without_a_judge_nothing_is_started(pipeline: Pipeline, recipe: Path) -> None:
+    refused = pipeline.start(str(recipe), FAKE_COMMAND="on_policy.augment")
+    assert refused.returncode == 2
+    assert "no judge is named" in " ".join(refused.stderr.split())
+    assert pipeline.calls == []

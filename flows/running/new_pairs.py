@@ -161,4 +161,5 @@ def _left_out(prompts: dict[str, Any]) -> str:
 
 
 def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items() if count) or "none"
+    most_first = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in most_first if count) or "none"

@@ -1,6 +1,7 @@
 """A Prefect server, an MLflow server and a worker on this machine, together: what ``preflow serve`` runs."""
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -105,7 +106,25 @@ def environment(started: list[Service], own: Mapping[str, str]) -> dict[str, str
     if prefect.program:
         found = {**prefect_defaults(prefect.port), **found, "PREFECT_API_URL": f"{prefect.address}/api"}
         found.setdefault("PREFECT_UI_STATIC_DIRECTORY", str(preflow_home() / "prefect" / "ui"))
+        found["PREFECT_API_AUTH_STRING"] = found.get("PREFECT_SERVER_API_AUTH_STRING") or own_login()
+        found["PREFECT_SERVER_API_AUTH_STRING"] = found["PREFECT_API_AUTH_STRING"]
     return found
+
+
+def own_login() -> str:
+    """``NAME:PASSWORD`` of the Prefect server of this home folder, made once; its file is this user's alone.
+
+    A page of another name that is led to this machine's address, or another user of it, could start runs otherwise.
+    """
+    file = preflow_home() / "prefect" / "login"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return file.read_text(encoding="utf-8").strip()
+    with os.fdopen(made, "w", encoding="utf-8") as handle:
+        handle.write(f"preflow:{secrets.token_urlsafe(24)}\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ makes no folder, so that a command's help leaves nothing behind; ``make_home()``
 Everything is a default: a variable that the user has set is left alone.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -64,6 +65,11 @@ def logprobs_url() -> str:
     return os.environ.get("PREFLOW_LOGPROBS") or str(store_folder() / "logprobs")
 
 
+def login_file() -> Path:
+    """Holds ``NAME:PASSWORD`` of the Prefect server: ``PREFLOW_PREFECT_LOGIN``, or what ``preflow serve`` made here."""
+    return Path(os.environ.get("PREFLOW_PREFECT_LOGIN") or preflow_home() / "prefect" / "login")
+
+
 def mlflow_uri() -> str:
     """``MLFLOW_TRACKING_URI`` if set, else an SQLite database under the home folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{preflow_home() / 'mlflow' / 'mlflow.db'}"
@@ -88,8 +94,19 @@ def activate() -> Path:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     _take_login_out_of_address()
+    _know_prefects_login()
     quiet_quantization()
     return home
+
+
+def _know_prefects_login() -> None:
+    """Call a Prefect server by the login in its file, if it is one of this machine or the file is named."""
+    is_local = urlsplit(os.environ.get("PREFECT_API_URL", "")).hostname in {"127.0.0.1", "localhost"}
+    if not is_local and "PREFLOW_PREFECT_LOGIN" not in os.environ:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        login = login_file().read_text(encoding="utf-8").strip()
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", login)
 
 
 def _take_login_out_of_address() -> None:

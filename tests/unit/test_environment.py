@@ -47,6 +47,37 @@ def test_what_bitsandbytes_says_of_4_bit_is_for_those_who_ask_for_it(caplog: pyt
     environment.activate()
 
 
+@pytest.mark.parametrize(
+    ("address", "named", "known"),
+    [
+        ("http://127.0.0.1:4200/api", False, True),
+        ("http://localhost:4200/api", False, True),
+        ("http://prefect.example:4200/api", False, False),
+        ("http://prefect:4200/api", True, True),
+    ],
+)
+def test_the_login_of_this_machines_prefect_is_read_from_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, named: bool, known: bool
+) -> None:
+    """No other machine's server receives it, unless the file is named."""
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "restored after the test")
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING")
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    environment.activate()
+    assert "PREFECT_API_AUTH_STRING" not in os.environ, "there is no file"
+    file = tmp_path / "elsewhere" if named else tmp_path / "prefect" / "login"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("preflow:p4ss\n")
+    if named:
+        monkeypatch.setenv("PREFLOW_PREFECT_LOGIN", str(file))
+    environment.activate()
+    assert os.environ.get("PREFECT_API_AUTH_STRING") == ("preflow:p4ss" if known else None)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ada:own")
+    environment.activate()
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "ada:own"
+
+
 def test_the_login_of_mlflows_address_goes_where_mlflow_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "other")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "other")

@@ -1,5 +1,7 @@
 """``preflow serve``: a Prefect server, an MLflow server and a worker on this machine, until Ctrl-C."""
 
+import os
+import shlex
 import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +10,7 @@ import typer
 
 from flows.running.addresses import MLFLOW_PORT, PREFECT_PORT
 from flows.running.terminal import clear_errors
-from preflow.environment import make_home
+from preflow.environment import login_file, make_home
 
 if TYPE_CHECKING:
     from flows.operation.local_servers import Service
@@ -62,6 +64,12 @@ def _present(mlflow: "Service", prefect: "Service", pool: str) -> None:
         typer.echo(f"{service.name:<8} {service.address}", err=True)
     typer.echo(f"a worker of the pool {pool} waits for runs; in other terminals:", err=True)
     typer.echo(f"    export PREFECT_API_URL={prefect.address}/api MLFLOW_TRACKING_URI={mlflow.address}", err=True)
+    if prefect.program and "PREFECT_SERVER_API_AUTH_STRING" not in os.environ:
+        file = shlex.quote(str(login_file()))
+        typer.echo(
+            f"Prefect's page asks for the text in {file}, which preflow reads; Prefect's commands need", err=True
+        )
+        typer.echo(f'    export PREFECT_API_AUTH_STRING="$(cat {file})"', err=True)
     typer.echo("Ctrl-C stops", err=True)
 
 

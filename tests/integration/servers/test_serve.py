@@ -50,7 +50,7 @@ def training(pipeline: Pipeline, tiny_recipe_file: Callable[..., Path]) -> Itera
     command = [*PREFLOW, "serve", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     with running([*command, "--worker-port", str(worker)], own, log) as process:
         wait_until(lambda: "Ctrl-C stops" in log.read_text(), _PATIENCE, f"see {log}")
-        (printed,) = [line for line in log.read_text().splitlines() if "export" in line]
+        (printed,) = [line for line in log.read_text().splitlines() if "export PREFECT_API_URL" in line]
         client = {**own, **dict(each.split("=") for each in printed.split()[1:])}
         recipe = tiny_recipe_file()
         preflow(client, "deploy", str(recipe))
@@ -68,6 +68,7 @@ def test_both_servers_and_the_worker_end_in_order_with_their_training_handed_bac
     mlflow, prefect, _ = training.ports
     assert training.client["PREFECT_API_URL"] == f"http://127.0.0.1:{prefect}/api"
     assert training.client["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{mlflow}"
+    assert httpx.get(f"{training.client['PREFECT_API_URL']}/admin/version", timeout=30).status_code == 401
     page = httpx.get(f"http://127.0.0.1:{prefect}/dashboard", timeout=30, headers={"Accept": "text/html"})
     assert "<title>Prefect Server</title>" in page.text
     os.kill(training.process.pid, signal.SIGINT)

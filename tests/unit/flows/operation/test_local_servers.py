@@ -1,6 +1,8 @@
 """What ``preflow serve`` starts, with which settings; what the environment names elsewhere is used and not started."""
 
+import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,20 @@ def test_each_finds_the_others_and_the_users_settings_win() -> None:
     assert found["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem"), "slots outlive a restart"
     assert (found["PREFECT_WORKER_WEBSERVER_HOST"], found["PREFECT_WORKER_WEBSERVER_PORT"]) == ("127.0.0.1", "8081")
     assert own.items() <= found.items()
+
+
+def test_prefects_server_asks_for_a_login_that_this_user_alone_can_read(home: Path) -> None:
+    started = services(5001, 4201, 8081, "pool", 1)
+    found = [environment(started, {}) for _ in range(2)]
+    login = found[0]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert re.fullmatch(r"preflow:[\w-]{32}", login)
+    assert found[0]["PREFECT_API_AUTH_STRING"] == login
+    assert found[1] == found[0], "the same at the next start"
+    file = home / "prefect" / "login"
+    assert file.read_text() == f"{login}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    chosen = environment(started, {"PREFECT_SERVER_API_AUTH_STRING": "ada:chosen"})
+    assert chosen["PREFECT_SERVER_API_AUTH_STRING"] == chosen["PREFECT_API_AUTH_STRING"] == "ada:chosen"
 
 
 def test_servers_that_are_named_elsewhere_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

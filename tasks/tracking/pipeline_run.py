@@ -214,6 +214,11 @@ def log_summary(run: PipelineRun, markdown: str) -> None:
     delivery_of(run.run_id).put("text", name="summary.md", text=markdown)
 
 
+def log_round(run: PipelineRun, values: Mapping[str, float], number: int) -> None:
+    """Log the measures of one round on the pipeline run; the step is the round."""
+    delivery_of(run.run_id).put("round", values=dict(values), step=number)
+
+
 def log_card(run: PipelineRun, text: str) -> None:
     """Log the model card of the run's result."""
     delivery_of(run.run_id).put("text", name=CARD, text=text)

@@ -154,6 +154,16 @@ class Recorder:
         new = [Metric(name, value, at, 0) for name, value in values.items() if there.get(name) != value]
         self._send(self._run_id, new)
 
+    def _round(self, values: dict[str, float], step: int, at: int) -> None:
+        """Measures of a round on the parent; a round that was recorded before is not recorded twice."""
+        from mlflow.entities import Metric
+
+        new = [Metric(name, value, at, step) for name, value in values.items() if step not in self._steps(name)]
+        self._send(self._run_id, new)
+
+    def _steps(self, name: str) -> set[int]:
+        return {point.step for point in self._client.get_metric_history(self._run_id, name)}
+
     def _files(self, stage: str, folder: str, at: int) -> None:
         """The files of a stage that failed, such as the report that gives the reason."""
         run_id = self.child(stage).run_id

@@ -104,7 +104,7 @@ def _training(stage: str) -> Any:
         log = [{"step": step, "loss": 1 / step, "grad_norm": 1.0} for step in range(1, STEPS + 1)]
         write_json(out / "training.json", log)
         (out / "model").mkdir(exist_ok=True)
-        (out / "model" / "weights.txt").write_text(f"{stage} {spec.options()}")
+        (out / "model" / "weights.txt").write_text(f"{stage} {spec.options()} {spec.inputs()}")
         write_json(out / "metrics.json", {f"{stage}/loss": 1 / STEPS})
 
     return run
@@ -113,6 +113,7 @@ def _training(stage: str) -> Any:
 def _reference(spec: Any, out: Path, observer: Observer, *, filled: bool) -> None:
     _called("reference")
     observer.metrics({"scoring/rows": 4.0}, 0)
+    write_json(out / "values.json", spec.inputs())  # other pairs, other values
     write_json(out / "metrics.json", {"reference/rows": 4.0})
 
 

@@ -45,3 +45,27 @@ def test_without_a_judge_nothing_is_started(pipeline: Pipeline, recipe: Path) ->
     assert refused.returncode == 2
     assert "no judge is named" in " ".join(refused.stderr.split())
     assert pipeline.calls == []
+
+
+ROUND = ["sample", "judge_answers", "pair", "validate", "reference", "dpo", "evaluate"]
+
+
+@pytest.mark.slow
+def test_rounds_go_on_after_a_kill_and_are_measured_against_the_first_model(pipeline: Pipeline, recipe: Path) -> None:
+    two = ("--set", "augment.iterations=2", *JUDGE)
+    killed = pipeline.start(str(recipe), *two, FAKE_COMMAND="on_policy.iterate", FAKE_KILL="dpo")
+    assert killed.returncode == -signal.SIGKILL
+    done = pipeline.start(str(recipe), *two, FAKE_COMMAND="on_policy.iterate")
+    assert done.returncode == 0, done.stderr
+    before = ["validate", "lengths", "sft", "reference"]
+    assert pipeline.calls == [*before, *ROUND[:6], "dpo", "evaluate", *ROUND]
+    stages = stages_of(pipeline, "iterate")
+    assert stages.keys() == {*before, *(f"round-{n}/{stage}" for n in (1, 2) for stage in ROUND)}
+    assert {run.info.status for run in stages.values()} == {"FINISHED"}
+    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "iterate"]
+    assert pipeline.steps(parent.info.run_id, "iterate/accuracy") == [1, 2]
+    said = " ".join(done.stdout.split())
+    assert "All 2 rounds ran. The model of round 2 is kept." in said
+    again = pipeline.start(str(recipe), *two, FAKE_COMMAND="on_policy.iterate")
+    assert len(pipeline.calls) == len(before) + 2 * len(ROUND) + 1, "a rerun computes nothing"
+    assert again.returncode == 0

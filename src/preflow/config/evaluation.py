@@ -18,7 +18,8 @@ class EvaluationSettings(Frozen):
     """Prompts generated together."""
     kl_limit: float = Field(default=10.0, gt=0)
     """KL of the finished model from the reference, on responses that it samples itself, in nats per response, above
-    which the summary warns. It stops nothing; ``dpo.kl_limit`` is the limit of KL early stopping."""
+    which the summary warns. It stops nothing but the rounds of ``preflow iterate``; ``dpo.kl_limit`` is the
+    limit of KL early stopping."""
     bootstrap_samples: int = Field(default=2000, ge=100)
     """Resamples of the bootstrap intervals (Efron 1979)."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

@@ -18,9 +18,9 @@ from preflow.config import recipe_schema
 
 ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
-    *("augment", "compare", "decide", "deploy", "doctor", "explain", "export", "init", "models", "operate", "plan"),
-    *("promote", "review", "rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui", "validate"),
-    *("verify", "worker"),
+    *("augment", "compare", "decide", "deploy", "doctor", "explain", "export", "init", "iterate", "models", "operate"),
+    *("plan", "promote", "review", "rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui"),
+    *("validate", "verify", "worker"),
 ]
 
 

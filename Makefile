@@ -163,7 +163,7 @@ constraints: python-found ## constraints.txt, from a fresh install of the newest
 	@rm -rf build/constraints
 	@"$(PYTHON)" -m venv build/constraints
 	@. build/constraints/bin/activate && $(PIP_INSTALL) "$(TORCH)" setuptools \
-		&& $(PIP_INSTALL) "$(TORCH)" --no-build-isolation -e '.[$(EXTRAS)]'
+		&& $(PIP_INSTALL) "$(TORCH)" --no-build-isolation -e '.[$(EXTRAS),bench]'
 	@sed -n '/^#/p' constraints.txt > build/constraints.txt
 	@. build/constraints/bin/activate && python -m pip list --format=freeze --exclude pip --exclude preflow \
 		> build/constraints/listed

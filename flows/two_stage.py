@@ -22,10 +22,11 @@ from prefect import flow
 from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
-from flows.running.preparation import RunResult, prepare_run
+from flows.running.preparation import RunResult, benchmark_spec, prepare_run
 from flows.running.publish import advise, announce, close_dead_runs, diagnosis_of, finish, flow_run_id, run_name
 from flows.running.registration import describe_model, register_model
 from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
+from tasks.benchmarks import benchmarks
 from tasks.dpo import dpo
 from tasks.evaluate import evaluate
 from tasks.fetch import fetch
@@ -74,11 +75,14 @@ def _run_stages(recipe: str, overrides: dict[str, Any] | None) -> RunResult:
                 aligned = dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
             models = {"sft": tuned, "reference": stored, "dpo": aligned}
             verdict = evaluate(EvaluateSpec(recipe=settings, base=base, data=data, **models), run)
+            benchmarked = None
+            if settings.evaluation.benchmarks is not None:
+                benchmarked = benchmarks(benchmark_spec(settings, base, data, sft=tuned, dpo=aligned), run)
             judged = None
             if settings.evaluation.judge is not None:
                 judged = judge(JudgeSpec(recipe=settings, data=data, evaluation=verdict), run)
-            made = {"validate": data, **models, "evaluate": verdict, "judge": judged}
+            made = {"validate": data, **models, "evaluate": verdict, "benchmarks": benchmarked, "judge": judged}
             card = describe_model(run, prepared.recipe, base, made)
             diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
             register_model(run, settings, base, aligned or tuned, card)
-            return finish(run, verdict, judged, aligned or tuned, diagnosis)
+            return finish(run, made, aligned or tuned, diagnosis)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from preflow.artifacts import Artifact
+from preflow.benchmarks.scores import compare_results, largest_loss
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.errors import PromotionError
@@ -83,11 +84,13 @@ class Compared:
         primary: By the recipe's primary measure.
         guards: The measures with limits, beside it.
         judged: What the judge said; None where no judge was asked.
+        benchmarks: By each task of the recipe's benchmarks.
     """
 
     primary: PairedComparison
     guards: list[Guard]
     judged: JudgedAnswers | None
+    benchmarks: dict[str, PairedComparison]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,9 @@ def _compared(
         "length_ratio": _ratio(new.response_tokens, old.response_tokens),
         "perplexity_ratio": _ratio(new.perplexity, old.perplexity),
     }
+    tasks = compare_results(new.benchmarks, old.benchmarks, **options)
+    if tasks:
+        measured["benchmark_margin"] = largest_loss(tasks)
     judged = None
     if settings.asks_judge:
         judged = judge_answers(challenger.spec, recipe, new, old, left_out.prompts, Silent())
@@ -210,7 +216,7 @@ def _compared(
         primary = win_rate_at_equal_length(judged.scores, **options)
     else:
         primary = compare_paired(_without(new.rows, left_out.rows), _without(old.rows, left_out.rows), **options)
-    return Compared(primary, guards_of(settings.guards, measured), judged)
+    return Compared(primary, guards_of(settings.guards, measured), judged, tasks)
 
 
 def _reviewed(challenger: Challenger, champion: Version | None, left_out: Set[str]) -> PromptScores:
@@ -263,4 +269,5 @@ def _recorded(challenger: Challenger, found: Compared, verdict: Verdict) -> dict
         "reasons": list(verdict.reasons),
         "p_adjusted": verdict.p,
         **({"judged": by} if by else {}),
+        **({"benchmarks": {name: asdict(each) for name, each in found.benchmarks.items()}} if found.benchmarks else {}),
     }

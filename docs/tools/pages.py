@@ -25,6 +25,7 @@ from flows.commands.explain import PAGE
 from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
+from preflow.config.benchmarks import BenchmarkSettings
 from preflow.config.judge import JudgeSettings
 from preflow.config.on_policy.augment import AugmentSettings
 from preflow.config.promotion import Guards, PromotionSettings
@@ -57,6 +58,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "promotion": (PromotionSettings, None),
     "guards": (Guards, None),
     "judge": (JudgeSettings, None),
+    "benchmarks": (BenchmarkSettings, None),
     "review": (ReviewSettings, None),
 }
 _BOUNDS = {

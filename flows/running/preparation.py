@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import CARD, Artifact
+from preflow.benchmarks.tasks import tasks_of
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.config.checks.advice import advice
@@ -15,8 +16,10 @@ from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.sources import resolve_sources
 from preflow.diagnosis.finding import RunFinding
 from preflow.environment import quiet_quantization
+from preflow.fingerprints.files import file_digest
 from preflow.models.base_checks import require_trainable
-from preflow.specs import ValidateSpec
+from preflow.models.resolve import ModelRef
+from preflow.specs import BenchmarkSpec, ValidateSpec
 
 #: Beside the packages, in a checkout as in an installed wheel; ``recipes/demo`` holds the demo's data.
 PACKAGED_RECIPES = Path(__file__).parents[2] / "recipes"
@@ -51,6 +54,8 @@ class RunResult(Frozen):
     mlflow_run_id: str
     prefect_run_id: str
     evaluation: Artifact
+    benchmarked: Artifact | None = None
+    """What came of benchmarks, where the recipe names some."""
     judged: Artifact | None = None
     """What a judge said, where the recipe names one."""
     model: Artifact
@@ -115,4 +120,16 @@ def data_sources(recipe: Recipe) -> ValidateSpec:
     for stage, section in recipe.training_sections:
         given[names[stage]] = resolve_sources(section.dataset or ())
         given[f"{names[stage]}_eval"] = resolve_sources(section.eval_dataset or ())
-    return ValidateSpec.of(recipe, benchmarks=resolve_sources(recipe.validation.benchmark_files), **given)
+    asked = recipe.evaluation.benchmarks
+    documents = [str(file) for task in tasks_of(asked.tasks) for file in task.documents] if asked is not None else []
+    checked = resolve_sources((*recipe.validation.benchmark_files, *documents))
+    return ValidateSpec.of(recipe, benchmarks=checked, **given)
+
+
+def benchmark_spec(recipe: Recipe, base: ModelRef, data: Artifact, **models: Artifact | None) -> BenchmarkSpec:
+    """What is asked of the stage of benchmarks, with the digests of the tasks' files as they are now."""
+    asked = recipe.evaluation.benchmarks
+    assert asked is not None, "asked where a recipe names tasks"
+    files = tuple(file_digest(file) for task in tasks_of(asked.tasks) for file in task.files)
+    given: dict[str, Any] = {"base": base, "data": data, "files": files, **models}
+    return BenchmarkSpec(recipe=recipe, **given)

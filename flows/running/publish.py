@@ -106,11 +106,13 @@ def diagnosis_of(
 
 
 def finish(
-    run: PipelineRun, evaluation: Artifact, judged: Artifact | None, model: Artifact | None, diagnosis: Diagnosis
+    run: PipelineRun, made: Mapping[str, Artifact | None], model: Artifact | None, diagnosis: Diagnosis
 ) -> RunResult:
     """Leave the summary, the table of metrics and the link to MLflow, and name what was made."""
     assert model is not None, "every strategy trains a model"
-    report, samples = report_of(evaluation, judged), evaluation.load("samples.json")
+    evaluation, judged, benchmarked = made["evaluate"], made["judge"], made["benchmarks"]
+    assert evaluation is not None, "every run evaluates"
+    report, samples = report_of(evaluation, judged, benchmarked), evaluation.load("samples.json")
     text = markdown(run.recipe, report, samples, str(model.file("model")), diagnosis)
     key = artifact_key(run.recipe)
     create_markdown_artifact(text, key=f"{key}-summary", description="What this run made")
@@ -123,6 +125,7 @@ def finish(
         mlflow_run_id=run.run_id,
         prefect_run_id=flow_run_id(),
         evaluation=evaluation,
+        benchmarked=benchmarked,
         judged=judged,
         model=model,
         diagnosis=diagnosis,

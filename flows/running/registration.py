@@ -31,6 +31,7 @@ def describe_model(run: PipelineRun, recipe: Recipe, base: ModelRef, made: Mappi
         data=there["validate"].load(REPORT),
         evaluation=there["evaluate"].load("evaluation.json"),
         judge=there["judge"].load("judge.json") if "judge" in there else None,
+        benchmarks=there["benchmarks"].load("benchmarks.json") if "benchmarks" in there else None,
     )
     card = model_card(facts)
     log_card(run, card)

@@ -51,10 +51,25 @@ _SAMPLES = 3
 HEALTHY = "No measurement of this run lies where something is known to be wrong."
 
 
-def report_of(evaluation: Artifact, judged: Artifact | None) -> dict[str, Any]:
-    """The evaluation's report, with what a judge said where there is one."""
+def report_of(evaluation: Artifact, judged: Artifact | None, benchmarked: Artifact | None = None) -> dict[str, Any]:
+    """The evaluation's report, with what a judge said and what came of benchmarks where there are any."""
     report: dict[str, Any] = evaluation.load("evaluation.json")
+    if benchmarked is not None:
+        report["benchmarks"] = benchmarked.load("benchmarks.json")
     return report if judged is None else {**report, "judge": judged.load("judge.json")}
+
+
+def benchmark_sentences(report: dict[str, Any]) -> list[str]:
+    """Every model's mean on each benchmark, and the last one's difference to the one that it was trained from."""
+    lines = []
+    for task, found in report.get("benchmarks", {}).items():
+        models = ", ".join(f"{name} {_interval(share)}" for name, share in found["models"].items())
+        line = f"Benchmark {task}, {found['metric']} on {found['documents']} documents: {models}"
+        if "delta" in found:
+            delta = found["delta"]
+            line += f"; difference {_interval(delta['difference'])}, p = {delta['adjusted_p']:.3g} (Holm)"
+        lines.append(f"{line}.")
+    return lines
 
 
 def columns(report: dict[str, Any]) -> list[str]:
@@ -158,7 +173,7 @@ def markdown(
     head = columns(report)
     body = [[row[column] for column in head] for row in metric_rows(report)]
     table = [head, ["---"] * len(head), *body]
-    lines = [f"# {recipe}", "", _found(report), "", *judge_sentences(report), ""]
+    lines = [f"# {recipe}", "", _found(report), "", *judge_sentences(report), *benchmark_sentences(report), ""]
     lines += [f"| {' | '.join(cells)} |" for cells in table]
     lines += ["", legend(report), "", *(f"- **Warning:** {text}" for text in report["warnings"])]
     lines += _diagnosis_lines(diagnosis or Diagnosis())
@@ -187,12 +202,12 @@ def _diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
 def print_summary(result: RunResult, console: Console | None = None) -> None:
     """Print the summary: the table, three prompts with every model's answer, and where to look on."""
     console = console or TextConsole()
-    report = report_of(result.evaluation, result.judged)
+    report = report_of(result.evaluation, result.judged, result.benchmarked)
     console.print()
     console.print(_table(result.recipe, report))
     console.print(legend(report), style="dim", markup=False)
     console.print(_found(report), style="bold", markup=False)
-    for line in judge_sentences(report):
+    for line in (*judge_sentences(report), *benchmark_sentences(report)):
         console.print(line, style="bold", markup=False)
     for text in report["warnings"]:
         console.print(f"warning: {text}", style="yellow", markup=False)

@@ -23,7 +23,7 @@ _MEASURES = {
     "cut_share": "cut at the limit",
 }
 #: Stages whose artifacts it names, in their order.
-ON_CARD = ("validate", "sft", "reference", "dpo", "evaluate", "judge")
+ON_CARD = ("validate", "sft", "reference", "dpo", "evaluate", "benchmarks", "judge")
 _MODELS = ("base", "sft", "dpo")
 _TEMPLATE = """---
 {{ card_data }}
@@ -44,6 +44,7 @@ class CardFacts:
         data: The contents of ``report.json`` of data validation.
         evaluation: The contents of ``evaluation.json``.
         judge: Those of ``judge.json``; none where the recipe names no judge.
+        benchmarks: Those of ``benchmarks.json``; none where the recipe names no benchmarks.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class CardFacts:
     data: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     judge: Mapping[str, Any] | None = None
+    benchmarks: Mapping[str, Any] | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -97,6 +99,9 @@ def _body(facts: CardFacts, result: str) -> Iterable[str]:
     yield from _table(("stage", "digest of its artifact"), [(n, f"`{d}`") for n, d in facts.stages.items()])
     yield "\n## Measures on held-out rows\n"
     yield from _measures(facts.evaluation)
+    if facts.benchmarks is not None:
+        yield "\n## Benchmarks\n"
+        yield from _benchmarks(facts.benchmarks)
     if facts.judge is not None:
         yield "\n## Judge\n"
         yield from _judge(facts.judge)
@@ -104,11 +109,26 @@ def _body(facts: CardFacts, result: str) -> Iterable[str]:
     yield from _promotion(recipe)
     yield "\n## Limits\n"
     yield from (f"- {text}" for text in facts.evaluation["warnings"])
-    others = "took part" if facts.judge is not None else "and no judge took part"
+    there = {"benchmark": facts.benchmarks, "judge": facts.judge}
+    others = [f"no {name}" for name, found in there.items() if found is None]
+    nothing_else = f", and on nothing else: {' and '.join(others)} took part" if others else ""
     yield (
-        "- Measured on held-out rows of the same kind of data as the training rows, and on nothing else: no benchmark "
-        f"{others}. People's reviews and decisions follow where there are any."
+        f"- Measured on held-out rows of the same kind of data as the training rows{nothing_else}. Reviews by people "
+        "and decisions follow where there are any."
     )
+
+
+def _benchmarks(report: Mapping[str, Any]) -> Iterable[str]:
+    """Every model's mean on each task, and the last one's paired difference to the one that it was trained from."""
+    rows = []
+    for task, found in report.items():
+        delta = found.get("delta")
+        gain = (
+            "" if delta is None else f"{_value(delta['difference'])}, p = {delta['adjusted_p']:.3g} ({delta['test']})"
+        )
+        models = "; ".join(f"{name} {_value(share)}" for name, share in found["models"].items())
+        rows.append((task, found["metric"], str(found["documents"]), models, gain))
+    yield from _table(("task", "metric", "documents", "models", "difference, Holm over tasks"), rows)
 
 
 def _promotion(recipe: Recipe) -> Iterable[str]:

@@ -23,6 +23,7 @@ LIBRARIES = {
     "tune": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "dpo": ("transformers", "tokenizers", *_FORWARD, "trl"),
     "evaluate": (*_TOKENS, *_FORWARD, "numpy", "scipy"),
+    "benchmarks": (*_TOKENS, *_FORWARD, "numpy", "scipy", "lm-eval"),
     "judge": ("torch", "numpy", "scipy"),
     "sample": (*_TOKENS, *_FORWARD, "numpy", "orjson"),
     "judge_answers": ("transformers", "tokenizers", "torch", "numpy", "scipy"),

@@ -17,6 +17,7 @@ from preflow.models.resolve import unchanged
 from preflow.observer import Observer
 from preflow.redaction import redacted_errors
 from preflow.specs import (
+    BenchmarkSpec,
     DpoSpec,
     EvaluateSpec,
     JudgeAnswersSpec,
@@ -51,6 +52,7 @@ Spec = TypeVar(
     TuneSpec,
     DpoSpec,
     EvaluateSpec,
+    BenchmarkSpec,
     JudgeSpec,
     SampleSpec,
     JudgeAnswersSpec,

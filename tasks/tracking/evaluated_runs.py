@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from preflow.environment import mlflow_uri
 from preflow.errors import ArtifactError, ConfigError
 from preflow.redaction import without_login
 from tasks.tracking.client import client
+from tasks.tracking.registry.cards import decisions_on, registered_name, sections_of
 
 CHAMPION = "champion"
 _FINISHED = "attributes.status = 'FINISHED'"
@@ -104,7 +106,17 @@ def _kept(store: Any, run: Any) -> KeptRun:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
     recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
     name = run.data.tags.get("mlflow.runName", run_id)
-    return KeptRun.of(run_id, str(name), recipe, _stage(store, stage))
+    kept = KeptRun.of(run_id, str(name), recipe, _stage(store, stage))
+    others = {name: _finished_stage(store, run, name) for name in ("judge", "benchmarks")}
+    read = {name: found and _stage(store, found).load(f"{name}.json") for name, found in others.items()}
+    return replace(kept, **read, later=_later(run))
+
+
+def _later(run: Any) -> tuple[str, ...]:
+    """Reviews of a run and decisions on its model, each in a sentence."""
+    model = registered_name(run)
+    sections = sections_of(run, [] if model is None else decisions_on(model))
+    return tuple(line.removeprefix("- ") for line in sections.splitlines() if line.startswith("- "))
 
 
 def _stage(store: Any, stage: Any) -> Artifact:

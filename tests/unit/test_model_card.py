@@ -73,7 +73,10 @@ def test_the_model_card_says_what_the_judge_is_and_how_it_was_tested() -> None:
     assert "Win rate of dpo over sft: 0.7500 [0.6900, 0.8000] on 64 prompts." in text
     assert "At equal length: none (it is always longer)." in text
     assert "| consistency, both orders | 0.875 |" in text
-    assert "Guards: kl 10, length_ratio 1.3, perplexity_ratio 1.1. Approval by a person: none." in text
+    assert (
+        "Guards: kl 10, length_ratio 1.3, perplexity_ratio 1.1, benchmark_margin 0.02. Approval by a person: none."
+        in text
+    )
     assert "and no judge" not in text
 
 

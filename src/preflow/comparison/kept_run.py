@@ -25,6 +25,9 @@ class KeptRun:
         evaluation: The contents of ``evaluation.json``.
         pairs: Those of ``pairs.json``.
         answers: Those of its result's table of answers; empty where none were kept.
+        judge: The contents of ``judge.json``; none where no judge was asked.
+        benchmarks: Those of ``benchmarks.json``; none where the recipe names none.
+        later: Human reviews and decisions on its model in sentences, oldest first.
     """
 
     run_id: str
@@ -33,6 +36,9 @@ class KeptRun:
     evaluation: dict[str, Any]
     pairs: list[dict[str, Any]]
     answers: list[dict[str, Any]]
+    judge: dict[str, Any] | None = None
+    benchmarks: dict[str, Any] | None = None
+    later: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run_id: str, name: str, recipe: dict[str, Any], artifact: Artifact) -> Self:
@@ -47,6 +53,24 @@ class KeptRun:
         """The measures of the run's result, by name."""
         found: dict[str, Any] = self.evaluation["models"][result_of(self.evaluation)]
         return found
+
+    @property
+    def judged(self) -> dict[str, Any] | None:
+        """Who judged, how it agrees with people, and the win rates or why there are none; none without a judge."""
+        if self.judge is None:
+            return None
+        of, test = self.judge["judge"], self.judge["test"]
+        new, old = self.judge["models"]
+        return {
+            "judge": f"{of['kind']} {of.get('model', '')}".strip(),
+            "fit": test["fit"],
+            "accuracy": test["accuracy"],
+            "pairs": test["pairs"],
+            "of": f"{new} over {old}",
+            "win_rate": self.judge.get("win_rate"),
+            "win_rate_lc": self.judge.get("win_rate_lc"),
+            "reason": test["reason"] or self.judge.get("win_rate_lc_reason", ""),
+        }
 
     @property
     def held_out_digest(self) -> str:

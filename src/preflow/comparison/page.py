@@ -61,11 +61,49 @@ def page(report: Mapping[str, Any], recipe: str) -> str:
         letters=letters,
         names=names,
         shown=[name for name in MEASURES if any(name[0] in run["measures"] for run in runs)],
+        said=said(runs),
         cell=cell,
         forest=forest(runs, letters, report["baseline"]),
         figures=[figure for figure in figures if figure is not None],
         level=f"{1 - report['alpha']:.0%}",
     )
+
+
+def said(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Rows of what judges, people and decisions say of each run, those that say something of one."""
+    rows: list[tuple[str, list[str]]] = [
+        ("win rate", [_judged(run, "win_rate") for run in runs]),
+        ("win rate at equal length", [_judged(run, "win_rate_lc") for run in runs]),
+        ("judge", [run["judged"]["judge"] if run.get("judged") else "" for run in runs]),
+        ("the judge's test", [_test(run.get("judged")) for run in runs]),
+    ]
+    tasks = dict.fromkeys(task for run in runs for task in run.get("benchmarks") or {})
+    rows += [(f"benchmark {task}", [_benchmark(run.get("benchmarks") or {}, task) for run in runs]) for task in tasks]
+    guards = dict.fromkeys(name for run in runs for name in run.get("guards") or {})
+    rows += [(f"guard {name}", [(run.get("guards") or {}).get(name, "") for run in runs]) for name in guards]
+    rows.append(("reviews and decisions", ["; ".join(run.get("later") or ()) for run in runs]))
+    return [(label, cells) for label, cells in rows if any(cells)]
+
+
+def _judged(run: Mapping[str, Any], name: str) -> str:
+    judged = run.get("judged")
+    if not judged:
+        return ""
+    return f"{cell(judged[name])} ({judged['of']})" if judged[name] else f"none: {judged['reason']}"
+
+
+def _test(judged: Mapping[str, Any] | None) -> str:
+    if not judged:
+        return ""
+    fit = "fit" if judged["fit"] else "unfit"
+    return f"{fit}: agrees with people on {cell(judged['accuracy'])} of {judged['pairs']} pairs"
+
+
+def _benchmark(report: Mapping[str, Any], task: str) -> str:
+    if task not in report:
+        return ""
+    *_, last = report[task]["models"].values()
+    return f"{cell(last)} {report[task]['metric']}, {report[task]['documents']} documents"
 
 
 def cell(value: Any) -> str:

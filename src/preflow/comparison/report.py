@@ -61,6 +61,7 @@ def compare_runs(
     kept = [run for run in runs if run in kept]
     adjusted = dict(zip(differences, holm([each.p for each in differences.values()]), strict=True))
     groups = _groups(kept, alpha, seed)
+    guards = {run.run_id: _guards(run) for run in kept}
     settings = [name for name in differing(kept) if name not in _NAMES]
     return {
         "baseline": baseline,
@@ -76,6 +77,10 @@ def compare_runs(
                 "settings": {name: run.settings.get(name, "none") for name in settings},
                 "held_out": {"pairs": len(run.pairs), "digest": run.held_out_digest},
                 "measures": run.measures,
+                "judged": run.judged,
+                "benchmarks": run.benchmarks,
+                "guards": guards[run.run_id],
+                "later": list(run.later),
                 "groups": [place for place, group in enumerate(groups) if run.run_id in group],
                 "difference": _shown(differences.get(run.run_id), adjusted.get(run.run_id), alpha),
             }
@@ -97,6 +102,15 @@ def _difference(run: KeptRun, baseline: KeptRun, alpha: float, seed: int) -> Pai
     except IncomparableError as error:
         raise IncomparableError(f"{error.message} (held-out rows: {digests})") from error
     return found
+
+
+def _guards(run: KeptRun) -> dict[str, str]:
+    """The limits of the recipe's promotion that a run's own measures can be held to, with both numbers."""
+    kl = run.measures.get("kl_sft", run.measures.get("kl_base"))
+    limit = run.settings.get("promotion.guards.kl")
+    if kl is None or limit is None:
+        return {}
+    return {"kl": f"{kl['value']:.3g}, limit {limit}{'' if kl['value'] <= float(limit) else ': broken'}"}
 
 
 def _shown(found: PairedComparison | None, adjusted: float | None, alpha: float) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from preflow.config.base import COSMETIC, Frozen
+from preflow.config.benchmarks import BenchmarkSettings
 from preflow.config.judge import JudgeSettings
 from preflow.config.review import ReviewSettings
 
@@ -32,3 +33,5 @@ class EvaluationSettings(Frozen):
     """Who compares the models' answers; none: no win rate. A stage of its own: a change evaluates nothing again."""
     review: ReviewSettings = Field(default=ReviewSettings(), json_schema_extra=COSMETIC)
     """How people compare the models' answers; used by ``preflow review`` alone."""
+    benchmarks: BenchmarkSettings | None = Field(default=None, json_schema_extra=COSMETIC)
+    """Tasks that every model does, in a stage of its own; none: no benchmarks."""

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from ruamel.yaml.error import YAMLError
 
 from preflow.chat_templates.families import template_text
+from preflow.config.benchmarks import TASK_SUFFIXES
 from preflow.config.checks.requirements import require_validation_packages
+from preflow.config.evaluation import EvaluationSettings
 from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings, read_yaml, reason
 from preflow.config.recipe import Recipe, TrainingStage
@@ -20,7 +22,9 @@ from preflow.formats import DATA_SUFFIXES
 from preflow.redaction import quoted
 
 #: Settings that are paths, wherever they are given.
-_PATHS = frozenset({"model_name", "dataset", "eval_dataset", "benchmark_files", "prompts", "config", "chat_template"})
+_PATHS = frozenset(
+    {"model_name", "dataset", "eval_dataset", "benchmark_files", "prompts", "config", "chat_template", "tasks"}
+)
 #: Settings of a stage that name data.
 _DATA = ("dataset", "eval_dataset")
 
@@ -163,6 +167,8 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.augment.prompts is not None:
         prompts = tuple(_resolve_entry(folder, entry) for entry in recipe.augment.prompts)
         changes["augment"] = recipe.augment.model_copy(update={"prompts": prompts})
+    if recipe.evaluation.benchmarks is not None:
+        changes["evaluation"] = _with_task_files(recipe.evaluation, folder)
     if recipe.launch.config is not None:
         config = str((folder / Path(recipe.launch.config).expanduser()).resolve())
         changes["launch"] = recipe.launch.model_copy(update={"config": config})
@@ -171,6 +177,16 @@ def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.chat_template is not None:  # as text, so that what a run uses is what its identity says
         changes["chat_template"] = template_text(recipe.chat_template, folder)
     return recipe.model_copy(update=changes)
+
+
+def _with_task_files(settings: EvaluationSettings, folder: Path) -> EvaluationSettings:
+    asked = settings.benchmarks
+    assert asked is not None, "asked where a recipe names tasks"
+    tasks = tuple(
+        str((folder / Path(name).expanduser()).resolve()) if name.endswith(TASK_SUFFIXES) else name
+        for name in asked.tasks
+    )
+    return settings.model_copy(update={"benchmarks": asked.model_copy(update={"tasks": tasks})})
 
 
 def _resolve_entry(folder: Path, entry: str | Dataset) -> str | Dataset:

@@ -19,6 +19,9 @@ class Guards(Frozen):
     """Most times that the challenger's sampled responses are as long as the champion's, in tokens."""
     perplexity_ratio: float = Field(default=1.1, ge=1.0, json_schema_extra=COSMETIC)
     """Most times that the challenger's perplexity on held-out demonstrations is the champion's."""
+    benchmark_margin: float = Field(default=0.02, ge=0.0, lt=1.0, json_schema_extra=COSMETIC)
+    """Loss in each benchmark of the recipe that must be ruled out: the lower bound of the paired difference to the
+    champion must lie above minus this."""
     win_rate: float | None = Field(default=None, gt=0.0, lt=1.0, json_schema_extra=COSMETIC)
     """Win rate over the champion, by the judge, above which the lower bound of its interval must lie (0.45, say)."""
     human_win_rate: float | None = Field(default=None, gt=0.0, lt=1.0, json_schema_extra=COSMETIC)

@@ -14,6 +14,7 @@ _GUARDS = {
     "kl": "KL from the reference, nats per response",
     "length_ratio": "length of responses against the champion's",
     "perplexity_ratio": "perplexity against the champion's",
+    "benchmark_margin": "largest loss in a benchmark that its interval allows",
     "win_rate": "lower bound of the win rate over the champion",
     "human_win_rate": "lower bound of the win rate over the champion that people gave",
 }
@@ -47,6 +48,8 @@ class Guard:
         """Whether the limit is kept; one that could not be measured breaks nothing."""
         if self.value is None:
             return True
+        if self.name == "benchmark_margin":  # non-inferiority: the lower bound lies above minus the margin
+            return self.value < self.limit
         return self.value > self.limit if self.name in _FLOORS else self.value <= self.limit
 
     def __str__(self) -> str:
@@ -72,9 +75,9 @@ class Verdict:
 
 
 def guards_of(limits: Guards, measured: Mapping[str, float | None]) -> list[Guard]:
-    """What was measured for each of a recipe's limits."""
-    given = [(name, getattr(limits, name)) for name in _GUARDS]
-    return [Guard(name, measured.get(name), limit) for name, limit in given if limit is not None]
+    """What was measured for each of a recipe's limits, of those for which a measure was asked for."""
+    given = [(name, getattr(limits, name)) for name in _GUARDS if name in measured]
+    return [Guard(name, measured[name], limit) for name, limit in given if limit is not None]
 
 
 def judge(

@@ -19,10 +19,12 @@ from preflow.data.validated import Split, rows_file
 from preflow.formats import file_format
 from preflow.models.resolve import ModelRef
 from preflow.observer import Observer
+from preflow.specs.benchmarks import BenchmarkSpec
 from preflow.specs.pairs import JudgeAnswersSpec, PairSpec, SampleSpec
 
 __all__ = [
     "STAGES",
+    "BenchmarkSpec",
     "DpoSpec",
     "EvaluateSpec",
     "JudgeAnswersSpec",
@@ -280,6 +282,7 @@ StageSpec = (
     | TuneSpec
     | DpoSpec
     | EvaluateSpec
+    | BenchmarkSpec
     | JudgeSpec
     | SampleSpec
     | JudgeAnswersSpec
@@ -326,6 +329,7 @@ STAGES = {
     "tune": StageInfo(TuneSpec, "preflow.stages.tune", "run_tune"),
     "dpo": StageInfo(DpoSpec, "preflow.stages.dpo", "run_dpo", rank="train", read_later=True),
     "evaluate": StageInfo(EvaluateSpec, "preflow.stages.evaluation", "run_evaluation"),
+    "benchmarks": StageInfo(BenchmarkSpec, "preflow.stages.benchmarks", "run_benchmarks"),
     "judge": StageInfo(JudgeSpec, "preflow.stages.judging", "run_judging", uses_model=False),
     "sample": StageInfo(SampleSpec, "preflow.stages.sampling", "run_sampling", tasks=_NEW_PAIRS),
     "judge_answers": StageInfo(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from preflow.benchmarks.scores import Results
 from preflow.config import Recipe
 from preflow.data.rows import Pair, first_user_turn
 from preflow.data.splits import cluster_key
@@ -24,6 +25,7 @@ from preflow.models import scoring
 from preflow.observer import Observer
 from preflow.promotion.win_rates import PromptScores
 from preflow.specs import EvaluateSpec
+from preflow.stages.benchmarks import do_tasks, runner
 from preflow.stages.evaluation import add_perplexity
 
 
@@ -38,6 +40,7 @@ class Measured:
         kl: From the reference of its run, nats per response; None where that was not asked for.
         answers: Its sampled responses, as an evaluation's table of answers has them.
         tokens: Tokens of the chosen and of the rejected response, by the content id of each row.
+        benchmarks: What came of the documents of the recipe's benchmarks, by task; empty without any.
     """
 
     rows: RowScores
@@ -46,6 +49,7 @@ class Measured:
     kl: float | None
     answers: Sequence[Answer] = ()
     tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    benchmarks: Results = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Obse
     prompts, _ = held_out_prompts(spec, models)
     asked = evenly_spaced(prompts, settings.kl_prompts)
     answers = answer_report(models, asked, settings, spec.recipe.seed, observer)[name]
+    asked_tasks = settings.benchmarks
+    done = {} if asked_tasks is None else do_tasks(models, name, asked_tasks, runner())
     divergence = answers.get(f"kl_{reference}")
     return Measured(
         rows=rows,
@@ -90,6 +96,7 @@ def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Obse
         kl=None if divergence is None else float(divergence["value"]),
         answers=models.answered.get(name, []),
         tokens=tokens,
+        benchmarks=done,
     )
 
 

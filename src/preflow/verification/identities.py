@@ -12,6 +12,7 @@ from preflow.config import Recipe
 from preflow.fingerprints.files import json_digest
 from preflow.models.resolve import ModelRef
 from preflow.specs import (
+    BenchmarkSpec,
     DpoSpec,
     EvaluateSpec,
     JudgeSpec,
@@ -22,6 +23,9 @@ from preflow.specs import (
     TuneSpec,
     ValidateSpec,
 )
+
+#: Stages whose specification is rebuilt from a run's recipe and artifacts.
+REBUILT = ("validate", "lengths", "sft", "reference", "tune", "dpo", "evaluate", "benchmarks", "judge")
 
 
 def wrong_identity(specification: Any, expected: str) -> str:
@@ -58,13 +62,16 @@ def _differences(what: str, made: Mapping[str, Any], recorded: Mapping[str, Any]
     ]
 
 
-def specifications(recipe: Recipe, base_digest: str, made: Mapping[str, Artifact]) -> dict[str, StageSpec]:
+def specifications(
+    recipe: Recipe, base_digest: str, made: Mapping[str, Artifact], task_files: Sequence[str] = ()
+) -> dict[str, StageSpec]:
     """What the stages of a run were asked, those whose inputs are there.
 
     Args:
         recipe: The run's recipe.
         base_digest: Digest of the base model, as the run recorded it.
         made: The artifacts of its stages that are as they were.
+        task_files: Digests of the files of its benchmarks, as they are now.
     """
     found: dict[str, StageSpec] = {"validate": ValidateSpec.of(recipe)}
     if "validate" not in made:
@@ -80,6 +87,10 @@ def specifications(recipe: Recipe, base_digest: str, made: Mapping[str, Artifact
         found["dpo"] = DpoSpec(recipe=chosen, sft=sft, reference=reference, **shared)
     models: dict[str, Any] = {"sft": sft, "dpo": made.get("dpo"), "reference": reference}
     found["evaluate"] = EvaluateSpec(recipe=chosen, **shared, **models)
+    asked = recipe.evaluation.benchmarks
+    if asked is not None:
+        given: dict[str, Any] = {"sft": sft, "dpo": made.get("dpo"), "files": task_files}
+        found["benchmarks"] = BenchmarkSpec(recipe=chosen, **shared, **given)
     if "evaluate" in made:
         found["judge"] = JudgeSpec(recipe=chosen, data=made["validate"], evaluation=made["evaluate"])
     return found

@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from preflow.artifacts import MANIFEST, verify
+from preflow.benchmarks.tasks import tasks_of
 from preflow.card_sections import with_sections
 from preflow.config import Recipe
-from preflow.errors import ArtifactError, JudgeError, ModelError
+from preflow.errors import ArtifactError, ConfigError, JudgeError, ModelError
 from preflow.fingerprints.files import file_digest
 from preflow.judges.kept_verdicts import KeptVerdicts
 from preflow.judges.report import judge_report
@@ -19,7 +20,7 @@ from preflow.models.resolve import find_model, model_digest
 from preflow.observer import Silent
 from preflow.specs import JudgeSpec, StageSpec
 from preflow.verification.check import Check, together
-from preflow.verification.identities import specifications, wrong_identity, wrong_parts
+from preflow.verification.identities import REBUILT, specifications, wrong_identity, wrong_parts
 from preflow.verification.numbers import recomputed
 from preflow.verification.recorded import RecordedRun, parsed, place_of
 
@@ -113,8 +114,18 @@ def _numbers(run: RecordedRun, recipe: Recipe) -> Check:
 
 def _identities(run: RecordedRun, recipe: Recipe) -> Check:
     """The identity of each stage, from the specification that was recorded, and that from recipe and artifacts."""
-    specs = specifications(recipe, run.tags.get("base_model_digest", ""), run.found)
+    specs = specifications(recipe, run.tags.get("base_model_digest", ""), run.found, _task_files(recipe))
     return together("identities", *(_identity(run, name, specs.get(name)) for name in run.stages))
+
+
+def _task_files(recipe: Recipe) -> list[str]:
+    """Digests of the files of a recipe's benchmarks; empty where one is gone, so that another identity comes out."""
+    asked = recipe.evaluation.benchmarks
+    try:
+        tasks = [] if asked is None else tasks_of(asked.tasks)
+    except ConfigError:
+        return []
+    return [file_digest(file) for task in tasks for file in task.files]
 
 
 def _identity(run: RecordedRun, stage: str, spec: StageSpec | None) -> Check:
@@ -124,6 +135,8 @@ def _identity(run: RecordedRun, stage: str, spec: StageSpec | None) -> Check:
     wrong = wrong_identity(recorded, place_of(run.stages[stage]["artifact_path"]).name)
     if wrong:
         return Check(name, "changed", wrong)
+    if stage not in REBUILT:
+        return Check(name, "ok", "its inputs are another command's, so they were not computed anew")
     if spec is None:
         return Check(name, "not reachable", "the artifacts that the stage was given are not as they were")
     parts = wrong_parts(recorded, spec, run.data)
@@ -167,6 +180,8 @@ def rendered(run: RecordedRun, recipe: Recipe) -> str:
         "data": run.found["validate"].load("report.json"),
         "evaluation": run.found["evaluate"].load("evaluation.json"),
     }
+    if "benchmarks" in run.found:
+        facts["benchmarks"] = run.found["benchmarks"].load("benchmarks.json")
     if "judge" in run.found:
         facts["judge"] = run.found["judge"].load("judge.json")
     return model_card(CardFacts(recipe=recipe, base_digest=run.tags.get("base_model_digest", ""), **facts))

@@ -1,6 +1,7 @@
 """The page holds what the report says, escaped, and needs nothing else."""
 
 import re
+from dataclasses import replace
 
 from preflow.comparison.kept_run import KeptRun, flat
 from preflow.comparison.page import cell, page, scatter
@@ -33,6 +34,38 @@ def test_the_page_has_differences_groups_settings_measures_and_answers() -> None
     assert "0.750 [0.700, 0.800]" in text
     assert "It is on its way, says c. <small>9 tokens, cut</small>" in text
     assert text.count("<svg") == 3
+
+
+def test_the_page_says_who_judged_what_people_said_and_what_was_decided() -> None:
+    """A fit judge, an unfit one, and none; the limit of the KL, kept at 1.5 and broken at 2.5."""
+    share = {"value": 0.825, "low": 0.7, "high": 0.9}
+    test = {"fit": True, "accuracy": share, "pairs": 40, "reason": ""}
+    fit = {"judge": {"kind": "endpoint", "model": "m-7"}, "test": test, "models": ["dpo", "sft"], "win_rate": share}
+    unfit = {**fit, "test": {**test, "fit": False, "reason": "it agrees too seldom"}, "win_rate": None}
+    tasks = {"tone": {"metric": "acc", "documents": 12, "models": {"sft": share, "dpo": {**share, "value": 0.75}}}}
+    first, second, third = planted()
+    runs = [
+        replace(first, judge={**fit, "win_rate_lc_reason": "always longer"}, benchmarks=tasks),
+        replace(second, judge=unfit, later=("Decision 1, 2026-11-30: version 1 promoted",)),
+        third,
+    ]
+    runs = [replace(run, settings={**run.settings, "promotion.guards.kl": "2"}) for run in runs]
+    report = compare_runs(runs, "base")
+    text = page(report, "demo")
+    for shown in (
+        "0.825 [0.700, 0.900] (dpo over sft)",
+        "none: always longer",
+        "none: it agrees too seldom",
+        "unfit: agrees with people on 0.825 [0.700, 0.900] of 40 pairs",
+        "endpoint m-7",
+        "0.750 [0.700, 0.900] acc, 12 documents",
+        "2.5, limit 2: broken",
+        "1.5, limit 2<",
+        "Decision 1, 2026-11-30: version 1 promoted",
+    ):
+        assert shown in text, shown
+    assert report["runs"][2]["judged"] is None
+    assert "Judge, people" not in page(compare_runs(planted(), "base"), "demo"), "nothing was said"
 
 
 def test_a_run_that_is_left_out_is_named_with_its_reason() -> None:

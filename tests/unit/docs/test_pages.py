@@ -32,6 +32,7 @@ def schema_settings() -> set[str]:
         "promotion",
         "guards",
         "judge",
+        "benchmarks",
         "review",
     }
 

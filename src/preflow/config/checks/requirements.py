@@ -64,6 +64,7 @@ def require_runnable(recipe: Recipe) -> None:
     require_own_code_allowed(recipe)
     require_launchable(recipe)
     require_packages(recipe)
+    _require_harness(recipe)
     for stage, section in recipe.training_sections:
         _require_optimizer(f"{stage}.optim", section.optim)
 
@@ -112,6 +113,14 @@ def require_packages(recipe: Recipe) -> None:
                 f"recipe '{recipe.name}' has {setting}, but the package {name} is not installed: pip install "
                 f"{name}, or use {instead}"
             )
+
+
+def _require_harness(recipe: Recipe) -> None:
+    if recipe.evaluation.benchmarks is not None and importlib.util.find_spec("lm_eval") is None:
+        raise MissingDependencyError(
+            f"recipe '{recipe.name}' has evaluation.benchmarks, but lm-evaluation-harness is not installed: pip "
+            "install 'preflow[bench]', or leave the section out"
+        )
 
 
 def require_validation_packages(recipe: Recipe) -> None:

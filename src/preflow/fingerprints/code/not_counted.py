@@ -38,7 +38,6 @@ NOT_REACHED = {
     "preflow.data.quality.wording.paraphrase_vectors": "makes the table of word vectors, which counts as a data file",
     "preflow.logprobs.cli": "shows and prunes the store",
     "preflow.logprobs.inventory": "lists what the store holds",
-    "preflow.maths.paired": "compares finished models",
     "preflow.maths.rater_agreement": "measures how far reviewers agree",
     "preflow.models.merge": "exports a finished model",
     "preflow.judges.kept_verdicts": "repeats kept verdicts, so that a finished run can be checked",

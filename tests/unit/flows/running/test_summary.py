@@ -7,7 +7,15 @@ from rich.console import Console
 
 from flows.running import summary
 from flows.running.preparation import Diagnosis
-from flows.running.summary import description, judge_sentences, legend, markdown, metric_rows, result_sentence
+from flows.running.summary import (
+    benchmark_sentences,
+    description,
+    judge_sentences,
+    legend,
+    markdown,
+    metric_rows,
+    result_sentence,
+)
 from preflow.diagnosis.finding import RunFinding
 
 ACCURACY = {"value": 0.7, "low": 0.6, "high": 0.8}
@@ -147,3 +155,13 @@ def test_an_unfit_judge_is_named_with_its_reason_and_gives_no_win_rate() -> None
     (line,) = judge_sentences({**REPORT, "judge": unfit})
     assert line == "Judge judge-1 is unfit, so there is no win rate: it agrees with people on 0.50 of 100 pairs."
     assert judge_sentences(REPORT) == []
+
+
+def test_benchmarks_are_said_with_every_model_and_the_paired_difference() -> None:
+    share = {"value": 0.5, "low": 0.25, "high": 0.75}
+    delta = {"difference": {"value": 0.25, "low": 0.0, "high": 0.5}, "adjusted_p": 0.0625}
+    task = {"metric": "acc", "documents": 12, "models": {"sft": share, "dpo": share}, "delta": delta}
+    (line,) = benchmark_sentences({"benchmarks": {"tone": task}})
+    assert line.startswith("Benchmark tone, acc on 12 documents: sft 0.50")
+    assert line.endswith("p = 0.0625 (Holm).")
+    assert benchmark_sentences({}) == []

@@ -160,6 +160,19 @@ def test_the_newest_answer_of_a_person_counts(opened: Key) -> None:
     assert answers_of(opened, None)[question.id].answer == "B is better"
 
 
+def test_a_declined_question_is_no_answer_until_there_is_one(opened: Key) -> None:
+    from mlflow.genai import review_queues
+
+    question = opened.of("ben")[1]
+    experiment = client().get_experiment_by_name(experiment_name(NAME)).experiment_id
+    queue = review_queues.get_review_queue(name="ben 1", experiment_id=experiment).queue_id
+    trace_id = trace_of(opened, question.id).info.trace_id
+    review_queues.set_review_queue_item_status(queue, item_id=trace_id, status="declined", completed_by="ben")
+    assert answers_of(opened, None)[question.id].answer is None
+    give(trace_id, "Tie")
+    assert answers_of(opened, None)[question.id].answer == "Tie"
+
+
 def test_answers_become_a_win_rate_in_the_run(opened: Key, run: str) -> None:
     """Anna prefers the new model on all four prompts, Ben on three, a purple answer is none.
 

@@ -5,6 +5,7 @@ import importlib.util
 import re
 
 from preflow.config.checks.launch import require_launchable
+from preflow.config.checks.unsloth import require_unsloth
 from preflow.config.recipe import Recipe
 from preflow.environment import remote_code_allowed
 from preflow.errors import ConfigError, MissingDependencyError
@@ -103,9 +104,10 @@ def require_packages(recipe: Recipe) -> None:
     """Check that the optional packages that the recipe asks for are installed.
 
     Raises:
-        MissingDependencyError: ``provider: unsloth`` without unsloth; ``use_4bit``, or an 8-bit or paged optimizer,
-            without bitsandbytes; another optimizer without its package.
+        MissingDependencyError: ``provider: unsloth`` without unsloth, or beside versions that it does not take;
+            ``use_4bit``, or an 8-bit or paged optimizer, without bitsandbytes; another optimizer without its package.
     """
+    require_unsloth(recipe)
     for package, setting, instead in optional_packages(recipe):
         if importlib.util.find_spec(package) is None:
             name = distribution(package)

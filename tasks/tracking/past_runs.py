@@ -55,7 +55,7 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
     if not paths:
         raise ConfigError(f"run {run_id} has no finished stage: expected the id of a pipeline run, not of a stage")
     recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
-    wanted = {stage: path for stage, path in paths.items() if STAGES[stage].read_later}
+    wanted = {stage: path for stage, path in paths.items() if stage in STAGES and STAGES[stage].read_later}
     return PastRun(
         run_id=run_id,
         recipe=Recipe.model_validate(recipe),

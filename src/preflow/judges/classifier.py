@@ -68,19 +68,25 @@ class ClassifierJudge:
         texts = list(
             dict.fromkeys(text for one in asked for text in ((one.prompt, one.first), (one.prompt, one.second)))
         )
-        if not self._proven and texts:
-            self._prove(texts[:_PROOF_ROWS])
-        scores: dict[tuple[str, str], float] = {}
-        for begin in range(0, len(texts), self._batch):
-            part = texts[begin : begin + self._batch]
-            scores.update(zip(part, self.scores(part), strict=True))
+        scores = dict(zip(texts, self.scores(texts), strict=True))
         for number, one in enumerate(asked):
             first, second = scores[one.prompt, one.first], scores[one.prompt, one.second]
             outcome = Outcome.TIE if first == second else Outcome.FIRST if first > second else Outcome.SECOND
             yield number, Verdict(outcome, f"{first:.4f} against {second:.4f}")
 
     def scores(self, texts: Sequence[tuple[str, str]]) -> list[float]:
-        """The score of each prompt with its answer, N of them, in logits."""
+        """The score of each prompt with its answer, N of them, in logits.
+
+        Raises:
+            JudgeError: The model scores a row differently in a batch than alone.
+        """
+        if not self._proven and texts:
+            self._prove(texts[:_PROOF_ROWS])
+        parts = (texts[begin : begin + self._batch] for begin in range(0, len(texts), self._batch))
+        return [score for part in parts for score in self._score(part)]
+
+    def _score(self, texts: Sequence[tuple[str, str]]) -> list[float]:
+        """The same of one batch."""
         batch = self._tokenizer(
             [self._rendered(*text) for text in texts],
             padding=True,
@@ -99,7 +105,7 @@ class ClassifierJudge:
         return str(self._tokenizer.apply_chat_template(chat, tokenize=False))
 
     def _prove(self, texts: Sequence[tuple[str, str]]) -> None:
-        together, alone = self.scores(texts), [self.scores([text])[0] for text in texts]
+        together, alone = self._score(texts), [self._score([text])[0] for text in texts]
         worst = max(abs(a - b) for a, b in zip(together, alone, strict=True))
         if worst > _TOLERANCE:
             raise JudgeError(

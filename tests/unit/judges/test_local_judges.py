@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from preflow.judges.choose import judge_of
 from preflow.judges.classifier import ClassifierJudge
 from preflow.judges.function import FunctionJudge
 from preflow.judges.verdict import Comparison, Outcome
+from preflow.judges.verdict_store import score_all
 from tests.conftest import make_tokenizer
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -111,6 +113,32 @@ def classifier(folder: Path, **changes: Any) -> ClassifierJudge:
 def test_scores_are_the_same_alone_and_in_a_batch(reward_model: Path) -> None:
     judge = classifier(reward_model)
     assert judge.scores(texts(6)) == pytest.approx([judge.scores([text])[0] for text in texts(6)], abs=1e-5)
+
+
+def test_scores_are_kept_and_computed_once(reward_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = classifier(reward_model)
+    found = score_all(judge, judge.identity, texts(3), tmp_path, lambda done, of: None)
+    assert found == pytest.approx(judge.scores(texts(3)), abs=1e-5)
+    asked: list[int] = []
+    own = judge.scores
+
+    def counted(some: Sequence[tuple[str, str]]) -> list[float]:
+        asked.append(len(some))
+        return own(some)
+
+    monkeypatch.setattr(judge, "scores", counted)
+    again = score_all(judge, judge.identity, texts(5)[::-1], tmp_path, lambda done, of: None)
+    assert asked == [2], "two of five are new"
+    assert again[::-1][:3] == found
+    score_all(judge, {"another": "judge"}, texts(3), tmp_path, lambda done, of: None)
+    assert asked == [2, 3]
+
+
+def test_scores_are_proven_where_no_verdict_was_asked_before(reward_model: Path) -> None:
+    judge = classifier(reward_model)
+    judge._model.config.pad_token_id = 5
+    with pytest.raises(JudgeError, match="differently in a batch than alone"):
+        judge.scores(texts(6))
 
 
 def test_the_higher_score_wins_in_both_orders(reward_model: Path) -> None:

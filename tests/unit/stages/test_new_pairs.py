@@ -1,7 +1,7 @@
 """From training prompts to pairs with a tiny model: sampled, judged, paired, each once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import content_id
 from preflow.data.validated import load_pairs
 from preflow.errors import UnfitJudgeError
+from preflow.judges.verdict import Comparison, Outcome, Verdict
 from preflow.observer import Silent
 from preflow.on_policy.answers import load_answers
 from preflow.sampling import decode
@@ -186,6 +187,34 @@ def test_an_unfit_judge_makes_no_pairs(prepared: Run, tmp_path: Path, monkeypatc
     monkeypatch.setattr(judging_answers, "load_answers", None)  # it is asked about no answer
     with pytest.raises(UnfitJudgeError, match="makes no pairs"):
         paired(prepared, recipe_of(prepared, judge=judge), answers, tmp_path)
+
+
+class Scorer:
+    """A reward model that counts letters: people chose the longer answer, ``Of course``."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "classifier", "weights": "w" * 64}
+
+    def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
+        for number, one in enumerate(asked):
+            first = len(one.first) > len(one.second)
+            yield number, Verdict(Outcome.FIRST if first else Outcome.SECOND)
+
+    def scores(self, texts: Sequence[tuple[str, str]]) -> list[float]:
+        return [float(len(answer)) for _, answer in texts]
+
+
+def test_a_reward_model_scores_each_answer_once_and_its_scores_are_in_the_pair(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging_answers, "judge_of", lambda settings: Scorer())
+    given = [[("bbb", True), ("a", True), ("ccccc", True)], [("aa", True), ("bb", True)]]
+    answers = written(tmp_path / "answers", ["pair", "tie"], given)
+    made = paired(prepared, recipe_of(prepared), answers, tmp_path)
+    (row,) = [json.loads(line) for line in made.file("pairs-round-1.jsonl").read_text().splitlines()]
+    assert (row["chosen_score"], row["rejected_score"], row["judge"]) == (5.0, 1.0, "classifier:wwwwwwwwwwww")
+    assert made.load("report.json")["dropped"]["tie"] == 1
 
 
 def test_a_file_of_prompts_is_in_the_identity_of_the_answers(prepared: Run, tmp_path: Path) -> None:

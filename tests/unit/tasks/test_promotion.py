@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tasks.promotion
 from flows.commands.app import make_app
 from flows.promotion import Asked, settle
 from preflow.artifacts import Artifact
+from preflow.benchmarks.harness import DocumentResult
 from preflow.config import Recipe
 from preflow.errors import ChampionChangedError, ConfigError, PromotionError
 from preflow.maths.paired import RowScores
@@ -225,6 +227,34 @@ def test_a_human_review_promotes_where_it_counts(
     ended, said = promote(1, "--set", "promotion.primary=human_win_rate")
     assert (ended, named in said) == (code, True), said
     assert asked == ["s" * 64], "without a champion people compared it with its reference"
+
+
+def test_a_loss_in_a_benchmark_that_cannot_be_ruled_out_refuses_a_gain(
+    promote: Callable[..., tuple[int, str]], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 documents the challenger gets one less right than the champion: a loss beyond 0.02 is possible."""
+
+    def doing(real: Callable[..., Measured], right: int) -> Callable[..., Measured]:
+        documents = [DocumentResult(str(place), "acc", float(place < right)) for place in range(40)]
+        return lambda *given: replace(real(*given), benchmarks={"tone": documents})
+
+    monkeypatch.setattr(tasks.promotion, "_measure_champion", doing(vars(tasks.promotion)["_measure_champion"], 31))
+    measure = vars(tasks.promotion)["_measure_challenger"]
+    monkeypatch.setattr(tasks.promotion, "_measure_challenger", doing(measure, 30))
+    code, said = promote(1)
+    assert (code, "guard benchmark_margin: largest loss in a benchmark that its interval allows is" in said) == (
+        1,
+        True,
+    )
+    monkeypatch.setattr(tasks.promotion, "_measure_challenger", doing(measure, 31))
+    code, said = promote(2)
+    assert (code, "guard benchmark_margin: largest loss in a benchmark that its interval allows is 0" in said) == (
+        0,
+        True,
+    )
+    done = CliRunner().invoke(make_app(), ["models", named(file), "--json"])
+    (found,) = json.loads(done.output)["decisions"][-1]["evidence"]["challengers"]
+    assert found["benchmarks"]["tone"]["rows"] == 40
 
 
 def test_another_judge_or_measure_is_another_look(file: Path) -> None:

@@ -69,13 +69,16 @@ def show(key: Key, progress: Callable[[int, int], None]) -> dict[str, str]:
 
     experiment = make_experiment(client(), experiment_name(key.recipe))
     mlflow.flush_trace_async_logging()  # what an interrupted call in this process has not sent yet
-    there = {name for name, _ in _traces(experiment, key)}
+    there = _usable(experiment, key)
+    broken = [trace.info.trace_id for name, trace in _traces(experiment, key) if name not in there]
+    if broken:
+        client().delete_traces(experiment, trace_ids=broken)
     missing = [question for question in key.questions if question.id not in there]
     for done, question in enumerate(missing, start=len(key.questions) - len(missing) + 1):
         _make_trace(experiment, key, question)
         progress(done, len(key.questions))
     mlflow.flush_trace_async_logging()
-    traces = {name: trace.info.trace_id for name, trace in _traces(experiment, key)}
+    traces = _usable(experiment, key)
     lost = [question.id for question in key.questions if question.id not in traces]
     if lost:
         raise ReviewError(
@@ -115,8 +118,18 @@ def _age(assessment: Any) -> tuple[int, int]:
     return assessment.last_update_time_ms or 0, assessment.create_time_ms or 0
 
 
-def _traces(experiment: str, key: Key) -> Iterator[tuple[str, Any]]:
-    """A review's traces without their texts, each with the name of its question."""
+def _usable(experiment: str, key: Key) -> dict[str, str]:
+    """Traces by question: those that show their texts, and those that have an answer.
+
+    MLflow writes a trace and its texts apart: a kill in between leaves a question that shows nothing.
+    """
+    whole = {trace.info.trace_id for _, trace in _traces(experiment, key, whole=True)}
+    found = {name: trace.info for name, trace in _traces(experiment, key)}
+    return {name: info.trace_id for name, info in found.items() if info.trace_id in whole or info.assessments}
+
+
+def _traces(experiment: str, key: Key, *, whole: bool = False) -> Iterator[tuple[str, Any]]:
+    """A review's traces, each with the name of its question; with their texts, and those alone that have some."""
     token, wanted = None, {question.id for question in key.questions}
     while True:
         page = client().search_traces(
@@ -124,7 +137,7 @@ def _traces(experiment: str, key: Key) -> Iterator[tuple[str, Any]]:
             filter_string=f"tags.{_REVIEW} = '{key.number}'",
             max_results=_PAGE,
             page_token=token,
-            include_spans=False,
+            include_spans=whole,
         )
         for trace in page:
             if trace.info.tags.get(_QUESTION) in wanted:

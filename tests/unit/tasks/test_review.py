@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,19 @@ def test_opening_again_after_a_kill_adds_nothing_twice(opened: Key) -> None:
     assert addresses["anna"].endswith(queues["anna 1"])
     items = {item.item_id for item in review_queues.list_review_queue_items(queues["anna 1"])}
     assert items == {trace_of(opened, question.id).info.trace_id for question in opened.of("anna")}
+
+
+def test_a_question_that_mlflow_had_half_written_is_made_anew(opened: Key, home: Path) -> None:
+    question = opened.of("anna")[-1].id
+    trace_id = trace_of(opened, question).info.trace_id
+    with sqlite3.connect(home / "mlflow" / "mlflow.db") as database:
+        assert database.execute("delete from spans where trace_id = ?", (trace_id,)).rowcount == 1
+    made: list[int] = []
+    show(opened, lambda done, of: made.append(done))
+    assert made == [12]
+    again = trace_of(opened, question)
+    assert again.info.trace_id != trace_id
+    assert again.data.spans
 
 
 def test_no_field_of_a_trace_tells_the_model_the_run_or_who_opened(opened: Key, home: Path) -> None:

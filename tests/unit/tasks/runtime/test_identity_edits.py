@@ -10,7 +10,7 @@ from tests.unit.source_copies import LAUNCHED, STORE, SourceCopy
 
 TRAINING = {"sft", "tune", "dpo", "launched sft", "launched dpo"}
 #: What computes log-probs with a model, and the store of these; answers are kept under the same identity of a model.
-SCORING = {"reference", "launched reference", "evaluate", "sample", STORE}
+SCORING = {"reference", "launched reference", "evaluate", "benchmarks", "sample", STORE}
 MODEL = TRAINING | SCORING
 DPO = {"dpo", "launched dpo"}
 #: DPO and the range test of its learning rate, which trains alike but keeps nothing.
@@ -89,7 +89,7 @@ MISSES = {
         "preflow/maths",
         "(1 + confidence) / 2)",
         "(1 + confidence) / 3)",
-        {"validate", "evaluate", "judge", "judge_answers"},
+        {"validate", "evaluate", "benchmarks", "judge", "judge_answers"},
     ),
     "a comparison of a test": ("preflow/maths", "return beta * ", "return 2 * beta * ", {"evaluate"}),
     "a row that is read": (
@@ -125,10 +125,15 @@ MISSES = {
         "preflow/data/tokens",
         "add_special_tokens=False",
         "add_special_tokens=True",
-        {"validate", "lengths", "evaluate", "sample"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO,
     ),
     "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
-    "where rows are read": ("preflow/data/validated.py", '.jsonl"', '.rows"', ALL - PAIRS - {STORE, "pair"}),
+    "where rows are read": (
+        "preflow/data/validated.py",
+        '.jsonl"',
+        '.rows"',
+        ALL - PAIRS - {STORE, "benchmarks", "pair"},
+    ),
     "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL),
     "a precision": (
         "preflow/models/precision.py",
@@ -167,7 +172,7 @@ MISSES = {
         "preflow/logprobs",
         '"inference_mode", ',
         "",
-        REFERENCE | DPO | {"evaluate", "sample"},
+        REFERENCE | DPO | {"evaluate", "benchmarks", "sample"},
     ),
     "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
     "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
@@ -194,7 +199,7 @@ MISSES = {
         "preflow/errors.py",
         "TemplateError(DataError)",
         "TemplateError(PreflowError)",
-        {"validate", "lengths", "evaluate", "sample"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO,
     ),
     "what a rank that trains does": (
         "preflow/stages/ranks.py",
@@ -310,11 +315,11 @@ def test_a_data_file_counts_where_modules_beside_it_do(copy: SourceCopy, before:
     table = copy.file("preflow/data/quality/wording/meaning_table.npz")
     own = table.read_bytes()
     table.write_bytes(own[:-1] + bytes([own[-1] ^ 1]))
-    assert changed(before, copy.digests()) == {"validate"}
+    assert changed(before, copy.digests()) == {"validate", "judge", "judge_answers"}
     table.write_bytes(own)
     new = copy.file("preflow/data/quality/wording/more_words.txt")
     new.write_text("some")
-    assert changed(before, copy.digests()) == {"validate"}
+    assert changed(before, copy.digests()) == {"validate", "judge", "judge_answers"}
     new.unlink()
     mark = copy.file("preflow/py.typed")
     mark.write_text("partial\n")

@@ -11,37 +11,28 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.operation.process_records import process_recorded
-from flows.operation.slots import hold_slot, require_slot
-from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
+from flows.opening import OpenedRun, opened_run
 from flows.running.new_pairs import NewPairs, as_markdown, with_new_pairs
-from flows.running.preparation import PreparedRun, prepare_run
-from flows.running.publish import advise, announce, close_dead_runs, flow_run_id, run_name
+from flows.running.preparation import PreparedRun
+from flows.running.publish import run_name
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.checks.augment import require_augmentable
 from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.sources import resolve_sources
-from preflow.models.resolve import ModelRef
 from preflow.specs import (
     DpoSpec,
     JudgeAnswersSpec,
-    LengthsSpec,
     PairSpec,
     ReferenceSpec,
     SampleSpec,
-    SftSpec,
     TuneSpec,
 )
 from tasks.dpo import dpo
-from tasks.fetch import fetch
-from tasks.lengths import lengths
 from tasks.new_pairs import judge_answers, pair, sample
 from tasks.reference import reference
-from tasks.runtime.lost_output import outlive_readers
-from tasks.runtime.reporting import artifact_key, log_user
-from tasks.sft import sft
-from tasks.tracking.pipeline_run import PipelineRun, log_summary, pipeline_run
+from tasks.runtime.reporting import artifact_key
+from tasks.tracking.pipeline_run import PipelineRun, log_summary
 from tasks.tune import with_chosen_rate
 from tasks.validate import validate
 
@@ -54,33 +45,15 @@ def augment(recipe: str, overrides: dict[str, Any] | None = None) -> NewPairs:
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name.
     """
-    outlive_readers()
-    with clear_machine_errors(), process_recorded(flow_run_id()):
-        ask_for_file_handles()
-        return _augment(recipe, overrides)
-
-
-def _augment(recipe: str, overrides: dict[str, Any] | None) -> NewPairs:
-    prepared = prepare_run(recipe, overrides)
-    settings, tuned, policy = prepared.recipe, None, None
-    require_augmentable(settings)
-    prompts = resolve_sources(settings.augment.prompts or ())
-    require_slot(settings.slot)
-    announce(prepared)
-    given = (settings, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs, "augment")
-    with pipeline_run(*given) as run:
-        data = validate(prepared.sources, run)
-        advise(prepared, data)
-        with hold_slot(settings.slot, flow_run_id(), log_user):
-            base = fetch(settings, run)
-            lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
-            if prepared.runs("sft") and settings.augment.policy != "base":
-                policy = tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
-            if settings.augment.policy == "dpo":
-                policy = aligned(ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned), run)
-            sampled, judged, paired = new_pairs(settings, base, data, policy, prompts, 1, run)
-            union = validated_union(prepared, [paired], run.part_of("union"))
-            return _finish(prepared, run, sampled, judged, paired, union)
+    with opened_run(recipe, overrides, "augment", prompts_of) as opened:
+        settings, run = opened.recipe, opened.run
+        prompts = prompts_of(settings)
+        tuned = policy = None if settings.augment.policy == "base" else opened.fine_tuned()
+        if settings.augment.policy == "dpo":
+            policy = aligned(opened.to_score(tuned), run)
+        sampled, judged, paired = new_pairs(opened, policy, prompts, 1, run)
+        union = validated_union(opened.prepared, [paired], run.part_of("union"))
+        return _finish(opened.prepared, run, sampled, judged, paired, union)
 
 
 def aligned(given: ReferenceSpec, run: PipelineRun) -> Artifact:
@@ -90,29 +63,33 @@ def aligned(given: ReferenceSpec, run: PipelineRun) -> Artifact:
     return dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
 
 
+def prompts_of(recipe: Recipe) -> tuple[DataSource, ...]:
+    """Files of prompts; none for those of the training pairs.
+
+    Raises:
+        ConfigError: The recipe cannot make new pairs.
+        DataFileError: A file is not there.
+    """
+    require_augmentable(recipe)
+    return resolve_sources(recipe.augment.prompts or ())
+
+
 def new_pairs(
-    settings: Recipe,
-    base: ModelRef,
-    data: Artifact,
-    policy: Artifact | None,
-    prompts: tuple[DataSource, ...],
-    number: int,
-    run: PipelineRun,
+    opened: OpenedRun, policy: Artifact | None, prompts: tuple[DataSource, ...], number: int, run: PipelineRun
 ) -> tuple[Artifact, Artifact, Artifact]:
     """Sampled answers, what the judge said of them, and the pairs that they make.
 
     Args:
-        settings: The recipe.
-        base: Its base model.
-        data: The validated data of the recipe alone.
+        opened: The run, with the validated data of the recipe alone.
         policy: The model that answers; none where the base does.
-        prompts: Files of prompts; none for those of the training pairs.
+        prompts: As of ``prompts_of``.
         number: Of the round.
-        run: The pipeline run.
+        run: The part of the run that the round is.
     """
-    sampled = sample(SampleSpec(recipe=settings, base=base, data=data, policy=policy, prompts=prompts), run)
-    judged = judge_answers(JudgeAnswersSpec(recipe=settings, base=base, data=data, answers=sampled), run)
-    return sampled, judged, pair(PairSpec(recipe=settings, answers=sampled, judged=judged, round=number), run)
+    given: dict[str, Any] = {"recipe": opened.recipe, "base": opened.base, "data": opened.data}
+    sampled = sample(SampleSpec(**given, policy=policy, prompts=prompts), run)
+    judged = judge_answers(JudgeAnswersSpec(**given, answers=sampled), run)
+    return sampled, judged, pair(PairSpec(recipe=opened.recipe, answers=sampled, judged=judged, round=number), run)
 
 
 def validated_union(prepared: PreparedRun, made: list[Artifact], run: PipelineRun) -> Artifact | None:

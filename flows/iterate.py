@@ -13,30 +13,21 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.augment import aligned, new_pairs, validated_union
-from flows.operation.process_records import process_recorded
-from flows.operation.slots import hold_slot, require_slot
-from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
-from flows.running.preparation import PreparedRun, prepare_run
-from flows.running.publish import advise, announce, close_dead_runs, flow_run_id, run_name
+from flows.augment import aligned, new_pairs, prompts_of, validated_union
+from flows.opening import OpenedRun, opened_run
+from flows.running.preparation import PreparedRun
+from flows.running.publish import run_name
 from flows.running.rounds import Rounds, as_markdown, table_rows
 from preflow.artifacts import Artifact
-from preflow.config.checks.augment import require_augmentable
 from preflow.data.files.raw_rows import DataSource
-from preflow.data.files.sources import resolve_sources
 from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
 from preflow.on_policy.rounds import Round, kept_round, round_of, stop_reason
-from preflow.specs import EvaluateSpec, LengthsSpec, ReferenceSpec, SftSpec
+from preflow.specs import EvaluateSpec, ReferenceSpec
 from tasks.evaluate import evaluate
-from tasks.fetch import fetch
-from tasks.lengths import lengths
 from tasks.reference import reference
-from tasks.runtime.lost_output import outlive_readers
-from tasks.runtime.reporting import artifact_key, log_user
-from tasks.sft import sft
-from tasks.tracking.pipeline_run import PipelineRun, log_round, log_summary, pipeline_run
-from tasks.validate import validate
+from tasks.runtime.reporting import artifact_key
+from tasks.tracking.pipeline_run import PipelineRun, log_round, log_summary
 
 
 @flow(name="iterate", flow_run_name=run_name)
@@ -47,31 +38,10 @@ def iterate(recipe: str, overrides: dict[str, Any] | None = None) -> Rounds:
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name.
     """
-    outlive_readers()
-    with clear_machine_errors(), process_recorded(flow_run_id()):
-        ask_for_file_handles()
-        return _iterate(recipe, overrides)
-
-
-def _iterate(recipe: str, overrides: dict[str, Any] | None) -> Rounds:
-    prepared = prepare_run(recipe, overrides)
-    settings, tuned = prepared.recipe, None
-    require_augmentable(settings)
-    prompts = resolve_sources(settings.augment.prompts or ())
-    require_slot(settings.slot)
-    announce(prepared)
-    given = (settings, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs, "iterate")
-    with pipeline_run(*given) as run:
-        data = validate(prepared.sources, run)
-        advise(prepared, data)
-        with hold_slot(settings.slot, flow_run_id(), log_user):
-            base = fetch(settings, run)
-            lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
-            if prepared.runs("sft"):
-                tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
-            start = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
-            chain = _Chain(prepared, start, reference(start, run), prompts, run)
-            return _finish(prepared, run, chain, chain.run())
+    with opened_run(recipe, overrides, "iterate", prompts_of) as opened:
+        start = opened.to_score(opened.fine_tuned())
+        chain = _Chain(opened, start, reference(start, opened.run), prompts_of(opened.recipe))
+        return _finish(opened.prepared, opened.run, chain, chain.run())
 
 
 @dataclass
@@ -79,18 +49,16 @@ class _Chain:
     """The rounds of one run.
 
     Attributes:
-        prepared: The recipe and its data.
+        opened: The run.
         start: The model that the first round starts from, and the recipe's own data.
         stored: Log-probs of the recipe's pairs under that model.
         prompts: Files of prompts; none for those of the training pairs.
-        tracked: The pipeline run.
     """
 
-    prepared: PreparedRun
+    opened: OpenedRun
     start: ReferenceSpec
     stored: Artifact
     prompts: tuple[DataSource, ...]
-    tracked: PipelineRun
 
     def __post_init__(self) -> None:
         """Nothing was made yet."""
@@ -100,25 +68,25 @@ class _Chain:
 
     def run(self) -> str:
         """Run rounds until the recipe's number is reached, or one of them is a reason to stop; why it stopped."""
-        recipe = self.prepared.recipe
+        recipe = self.opened.recipe
         for number in range(1, recipe.augment.iterations + 1):
-            if not self._round(number, self.tracked.part_of(f"round-{number}")):
+            if not self._round(number, self.opened.run.part_of(f"round-{number}")):
                 return f"round {number} made no pair"
-            log_round(self.tracked, self.rounds[-1].metrics(), number)
+            log_round(self.opened.run, self.rounds[-1].metrics(), number)
             if why := stop_reason(self.rounds, recipe):
                 return why
         return ""
 
     def _round(self, number: int, run: PipelineRun) -> bool:
         """One round; false where it made no pair."""
-        recipe, start = self.prepared.recipe, self.start
+        recipe, start = self.opened.recipe, self.start
         policy = self.models[-1] if self.models else self._first_policy()
-        _, _, paired = new_pairs(recipe, start.base, start.data, policy, self.prompts, number, run)
+        _, _, paired = new_pairs(self.opened, policy, self.prompts, number, run)
         fixed = recipe.augment.reference == "fixed"
         self.made = [*self.made, paired] if fixed else [paired]
         if not paired.load("report.json")["pairs"]:
             return False
-        union = validated_union(self.prepared, self.made, run)
+        union = validated_union(self.opened.prepared, self.made, run)
         assert union is not None, "this round made pairs"
         begin: dict[str, Any] = {"base": start.base, "sft": start.sft}
         if not fixed and self.models:
@@ -133,13 +101,13 @@ class _Chain:
         return True
 
     def _first_policy(self) -> Artifact | None:
-        if self.prepared.recipe.augment.policy == "dpo":
-            return aligned(self.start, self.tracked)
-        return None if self.prepared.recipe.augment.policy == "base" else self.start.sft
+        if self.opened.recipe.augment.policy == "dpo":
+            return aligned(self.start, self.opened.run)
+        return None if self.opened.recipe.augment.policy == "base" else self.start.sft
 
     def _as_base(self, model: Artifact) -> ModelRef:
         """A round's model as that from which the next one goes on: named on purpose, it may be aligned further."""
-        named = self.prepared.recipe.model_copy(update={"model_name": str(model.file("model"))})
+        named = self.opened.recipe.model_copy(update={"model_name": str(model.file("model"))})
         return resolve_model(named, Silent())
 
 

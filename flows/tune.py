@@ -10,23 +10,14 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 # isort: split
 from prefect import flow
 
-from flows.operation.process_records import process_recorded
-from flows.operation.slots import hold_slot, require_slot
-from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
-from flows.running.preparation import prepare_run
-from flows.running.publish import advise, announce, close_dead_runs, flow_run_id, run_name
+from flows.opening import opened_run
+from flows.running.publish import run_name
 from preflow.artifacts import Artifact
+from preflow.config import Recipe
 from preflow.errors import ConfigError
-from preflow.specs import LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
-from tasks.fetch import fetch
-from tasks.lengths import lengths
+from preflow.specs import TuneSpec
 from tasks.reference import reference
-from tasks.runtime.lost_output import outlive_readers
-from tasks.runtime.reporting import log_user
-from tasks.sft import sft
-from tasks.tracking.pipeline_run import pipeline_run
 from tasks.tune import tune
-from tasks.validate import validate
 
 
 @flow(name="tune", flow_run_name=run_name)
@@ -40,28 +31,13 @@ def tune_rate(recipe: str, overrides: dict[str, Any] | None = None) -> Artifact:
     Returns:
         The artifact with the choice, what was measured at each rate, and the picture.
     """
-    outlive_readers()
-    with clear_machine_errors(), process_recorded(flow_run_id()):
-        ask_for_file_handles()
-        return _choose(recipe, overrides)
+    with opened_run(recipe, overrides, require=_require_dpo) as opened:
+        given = opened.to_score(opened.fine_tuned())
+        return tune(TuneSpec(**dict(given), reference=reference(given, opened.run)), opened.run)
 
 
-def _choose(recipe: str, overrides: dict[str, Any] | None) -> Artifact:
-    prepared = prepare_run(recipe, overrides)
-    settings, tuned = prepared.recipe, None
-    if not prepared.runs("dpo"):
+def _require_dpo(recipe: Recipe) -> None:
+    if "dpo" not in Recipe.stages[recipe.strategy]:
         raise ConfigError(
-            f"strategy is '{settings.strategy}', which runs no DPO stage: its learning rate is what tune chooses"
+            f"strategy is '{recipe.strategy}', which runs no DPO stage: its learning rate is what tune chooses"
         )
-    require_slot(settings.slot)
-    announce(prepared)
-    with pipeline_run(settings, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs) as run:
-        data = validate(prepared.sources, run)
-        advise(prepared, data)
-        with hold_slot(settings.slot, flow_run_id(), log_user):
-            base = fetch(settings, run)
-            lengths(LengthsSpec(recipe=settings, base=base, data=data), run)
-            if prepared.runs("sft"):
-                tuned = sft(SftSpec(recipe=settings, base=base, data=data), run)
-            given = ReferenceSpec(recipe=settings, base=base, data=data, sft=tuned)
-            return tune(TuneSpec(**dict(given), reference=reference(given, run)), run)

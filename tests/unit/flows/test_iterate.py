@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows import iterate
+from flows.opening import OpenedRun
 from flows.running.preparation import PreparedRun
 from preflow.artifacts import Artifact, build, write_json
 from preflow.config import Recipe
@@ -49,8 +50,8 @@ def run_rounds(
     rooms, seen = Rooms(tmp_path), Seen()
     data, sft, stored = (rooms.make(name, "x.json", {"of": name}) for name in ("data", "sft", "stored"))
 
-    def new_pairs(_: Recipe, base: ModelRef, given: Artifact, policy: Any, prompts: Any, number: int, run: Any) -> Any:
-        assert (base, given) == (BASE, data), "answers are to prompts of the recipe's own data"
+    def new_pairs(opened: OpenedRun, policy: Any, prompts: Any, number: int, run: Any) -> Any:
+        assert (opened.base, opened.data) == (BASE, data), "answers are to prompts of the recipe's own data"
         seen.policies.append(policy)
         names = ("identical_share", "cut_share", "length_difference", "chosen_longer_share")
         report = {"round": number, "prompts": 4, "pairs": pairs, "dropped": {}, **dict.fromkeys(names, 0.0)}
@@ -81,7 +82,9 @@ def run_rounds(
         monkeypatch.setattr(iterate, name, stage)
     start = ReferenceSpec(recipe=recipe, base=BASE, data=data, sft=sft)
     run = PipelineRun(recipe="tiny", experiment_id="0", run_id="1")
-    chain = iterate._Chain(PreparedRun(recipe=recipe, sources=ValidateSpec()), start, stored, (), run)
+    chain = iterate._Chain(
+        OpenedRun(PreparedRun(recipe=recipe, sources=ValidateSpec()), run, data, BASE), start, stored, ()
+    )
     return seen, chain, chain.run()
 
 

@@ -81,6 +81,7 @@ def a_run_leaves_everything_in_mlflow(pipeline: Pipeline) -> None:
         "figures",
         "evaluation.json",
         "samples.json",
+        "specification.json",
         "pairs.json",
         "metrics.json",
         "manifest.json",

@@ -85,7 +85,6 @@ def a_run_leaves_everything_in_mlflow(pipeline: Pipeline) -> None:
         "pairs.json",
         "metrics.json",
         "manifest.json",
-        "specification.json",
     }
     assert pipeline.steps(stages["sft"].info.run_id, "sft/grad_norm") == [1, 2, 3, 4, 5, 6]
 

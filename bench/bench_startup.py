@@ -24,7 +24,7 @@ import typer
 PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
     "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "serve",
-    "operate", "decide", "tune", "compare", "promote", "rollback", "models", "verify",
+    "operate", "decide", "tune", "augment", "iterate", "compare", "review", "promote", "rollback", "models", "verify",
     "schema", "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"

@@ -177,15 +177,16 @@ def state(environment: dict[str, str], run: str) -> dict[str, Any]:
 
 
 BEFORE = """
-import sys
+import os, sys
 from prefect.client.orchestration import get_client
 from flows.operation.decisions import decide
 from preflow.errors import ConfigError
 from tests.integration.servers.asking_flow import asks
 with get_client(sync_client=True) as client:
     made = client.create_deployment(
-        client.create_flow(asks), "asks", path=".", pull_steps=[],
-        entrypoint="tests.integration.servers.asking_flow.asks",
+        client.create_flow(asks), "asks", path=".", entrypoint="tests.integration.servers.asking_flow.asks",
+        # As preflow deploy: without a step Prefect copies the whole folder, environment and all, for each start.
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": os.getcwd()}}],
     )
     run = str(client.create_flow_run_from_deployment(made, parameters={"book": sys.argv[1]}).id)
 try:

@@ -14,7 +14,7 @@ from bench.gpu.wheels import ON_MACHINE, names, pinned, plain_name, slim
 
 ROOT = Path(__file__).parents[4]
 #: Named by a recipe, an extra, or a model that is fetched: imported where they are used, and not by the check.
-OPTIONAL = {"deepspeed", "unsloth", "detect_secrets", "phonenumbers"}
+OPTIONAL = {"deepspeed", "unsloth", "detect_secrets", "phonenumbers", "lm_eval"}
 WHERE = {"python_version": "3.12", "python_full_version": "3.12.3", "extra": ""}
 
 

@@ -17,7 +17,7 @@ from tasks.tracking.pipeline_run import PipelineRun
 )
 def sample(spec: SampleSpec, run: PipelineRun) -> Artifact:
     """Sample several answers to each training prompt."""
-    from preflow.stages.sampling import run_sampling
+    from preflow.stages.on_policy.sampling import run_sampling
 
     return perform("sample", spec, run, run_sampling)
 
@@ -31,7 +31,7 @@ def sample(spec: SampleSpec, run: PipelineRun) -> Artifact:
 )
 def judge_answers(spec: JudgeAnswersSpec, run: PipelineRun) -> Artifact:
     """Test the judge on held-out pairs, then let it rank the sampled answers."""
-    from preflow.stages.judging_answers import run_judging_answers
+    from preflow.stages.on_policy.judging import run_judging_answers
 
     return perform("judge_answers", spec, run, run_judging_answers)
 
@@ -45,6 +45,6 @@ def judge_answers(spec: JudgeAnswersSpec, run: PipelineRun) -> Artifact:
 )
 def pair(spec: PairSpec, run: PipelineRun) -> Artifact:
     """Make preference pairs of the judged answers."""
-    from preflow.stages.pairing import run_pairing
+    from preflow.stages.on_policy.pairing import run_pairing
 
     return perform("pair", spec, run, run_pairing)

@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.data.validated import load_pairs
 from preflow.environment import store_folder
 from preflow.errors import ReviewError

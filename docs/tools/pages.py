@@ -25,11 +25,11 @@ from flows.commands.explain import PAGE
 from preflow.chat_templates.families import FAMILIES
 from preflow.config import EvaluationSettings, Launch, Recipe
 from preflow.config.base import COSMETIC
-from preflow.config.benchmarks import BenchmarkSettings
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
+from preflow.config.evaluation.judge import JudgeSettings
+from preflow.config.evaluation.promotion import Guards, PromotionSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.config.on_policy.augment import AugmentSettings
-from preflow.config.promotion import Guards, PromotionSettings
-from preflow.config.review import ReviewSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
 from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES

@@ -68,7 +68,7 @@ def test_a_run_outlives_a_stopped_worker_and_outages_of_both_servers_and_then_it
             assert records.flow_run(run)["state"]["name"] == "AwaitingRetry"
             site.start()
             with held_inside(recording, "reference", _PATIENCE):
-                site.prefect.stop()
+                site.prefect.stop(seconds=20)
             time.sleep(_AWAY)
             site.start()
             with held_inside(recording, "dpo", _PATIENCE):

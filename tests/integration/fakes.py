@@ -34,9 +34,9 @@ def install(real: frozenset[str] = frozenset()) -> None:
         "preflow.stages.tune": ("run_tune", _tune),
         "preflow.stages.dpo": ("run_dpo", _training("dpo")),
         "preflow.stages.evaluation": ("run_evaluation", _evaluation),
-        "preflow.stages.sampling": ("run_sampling", _sampling),
-        "preflow.stages.judging_answers": ("run_judging_answers", _judging_answers),
-        "preflow.stages.pairing": ("run_pairing", _pairing),
+        "preflow.stages.on_policy.sampling": ("run_sampling", _sampling),
+        "preflow.stages.on_policy.judging": ("run_judging_answers", _judging_answers),
+        "preflow.stages.on_policy.pairing": ("run_pairing", _pairing),
     }
     for name in stages.keys() - real:
         function, fake = stages[name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from preflow.benchmarks.tasks import Task
-from preflow.config.benchmarks import BenchmarkSettings
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preflow.config.benchmarks import TASK_SUFFIXES
+from preflow.config.evaluation.benchmarks import TASK_SUFFIXES
 from preflow.config.files import read_settings
 from preflow.errors import ConfigError
 

@@ -4,7 +4,7 @@ A setting, its checks and the reading of recipe files belong here; what computes
 package loads no torch.
 """
 
-from preflow.config.evaluation import EvaluationSettings
+from preflow.config.evaluation.measures import EvaluationSettings
 from preflow.config.launch import Launch
 from preflow.config.recipe import Recipe, recipe_schema
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ValidationError
 
-from preflow.config.evaluation import EvaluationSettings
+from preflow.config.evaluation.measures import EvaluationSettings
+from preflow.config.evaluation.promotion import PromotionSettings
 from preflow.config.launch import Launch
-from preflow.config.promotion import PromotionSettings
 from preflow.config.recipe import Recipe
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings

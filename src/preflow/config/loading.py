@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from ruamel.yaml.error import YAMLError
 
 from preflow.chat_templates.families import template_text
-from preflow.config.benchmarks import TASK_SUFFIXES
 from preflow.config.checks.requirements import require_validation_packages
-from preflow.config.evaluation import EvaluationSettings
+from preflow.config.evaluation.benchmarks import TASK_SUFFIXES
+from preflow.config.evaluation.measures import EvaluationSettings
 from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings, read_yaml, reason
 from preflow.config.recipe import Recipe, TrainingStage

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from preflow.config.base import COSMETIC, Frozen, Rendering, SystemTurn, Template, numbers
-from preflow.config.evaluation import EvaluationSettings
+from preflow.config.evaluation.measures import EvaluationSettings
+from preflow.config.evaluation.promotion import PromotionSettings
 from preflow.config.launch import Launch
 from preflow.config.on_policy.augment import AugmentSettings
-from preflow.config.promotion import PromotionSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.fingerprints.files import json_digest

@@ -1,6 +1,6 @@
 """The judge that a recipe names."""
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.judges.verdict import Judge
 
 

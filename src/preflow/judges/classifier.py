@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.errors import JudgeError
 from preflow.fingerprints.files import file_digest, json_digest
 from preflow.judges.verdict import Comparison, Outcome, Verdict

@@ -10,7 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.errors import JudgeError, JudgeUnreachableError
 from preflow.fingerprints.files import json_digest
 from preflow.judges.verdict import Comparison, Verdict

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
 from preflow.judges.verdict_store import judge_all
 from preflow.maths.intervals import Interval, wilson

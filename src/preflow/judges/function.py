@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.environment import trusted_judges
 from preflow.errors import JudgeError
 from preflow.fingerprints.files import json_digest

@@ -9,7 +9,7 @@ import numpy as np
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.data.rows import Message, content_id
 from preflow.data.validated import load_pairs
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders

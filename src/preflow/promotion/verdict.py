@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from preflow.config.promotion import Guards, PromotionSettings
+from preflow.config.evaluation.promotion import Guards, PromotionSettings
 from preflow.maths.paired import PairedComparison
 from preflow.maths.significance import holm
 

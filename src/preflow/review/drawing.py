@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.data.rows import Pair, content_id, first_user_turn
 from preflow.data.splits import cluster_key
 from preflow.maths.spread import evenly_spaced

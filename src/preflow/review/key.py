@@ -7,7 +7,7 @@ from typing import Literal
 
 from preflow.artifacts import Artifact, build, find, write_json
 from preflow.config.base import Frozen
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.data.rows import Message, from_json, to_json
 from preflow.errors import ReviewError
 from preflow.review.record import Compared, Prompts

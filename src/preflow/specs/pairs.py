@@ -5,7 +5,7 @@ from typing import Any, get_args
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
 from preflow.config.base import Frozen, numbers
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.data.files.raw_rows import DataSource
 from preflow.data.validated import Split, rows_file
 from preflow.models.resolve import ModelRef

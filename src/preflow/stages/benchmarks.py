@@ -8,7 +8,7 @@ from preflow.artifacts import write_json
 from preflow.benchmarks.harness import DocumentResult, Harness, Runner
 from preflow.benchmarks.scores import Results, benchmark_report
 from preflow.benchmarks.tasks import tasks_of
-from preflow.config.benchmarks import BenchmarkSettings
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.evaluation.models import ModelSet
 from preflow.observer import Observer
 from preflow.specs import BenchmarkSpec, EvaluateSpec

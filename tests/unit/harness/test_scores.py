@@ -4,7 +4,7 @@ import pytest
 
 from preflow.benchmarks.harness import DocumentResult
 from preflow.benchmarks.scores import benchmark_report, compare_results, largest_loss
-from preflow.config.promotion import Guards
+from preflow.config.evaluation.promotion import Guards
 from preflow.maths.significance import MCNEMAR
 from preflow.promotion.verdict import guards_of
 

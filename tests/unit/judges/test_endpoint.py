@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.errors import JudgeError, JudgeUnreachableError
 from preflow.judges.endpoint import EndpointJudge
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preflow.config.promotion import Guards, PromotionSettings
+from preflow.config.evaluation.promotion import Guards, PromotionSettings
 from preflow.maths.paired import PairedComparison, RowScores, compare_paired
 from preflow.maths.significance import spent_alpha
 from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge

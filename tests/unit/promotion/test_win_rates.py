@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preflow.config.promotion import PromotionSettings
+from preflow.config.evaluation.promotion import PromotionSettings
 from preflow.errors import PromotionError
 from preflow.maths.paired import PairedComparison
 from preflow.maths.significance import SIGN_TEST, spent_alpha

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.review.collecting import Given
 from preflow.review.drawing import draw_questions
 from preflow.review.key import A_IS_BETTER, B_IS_BETTER, BOTH_ARE_BAD, TIE, Choice, Key, Question, ReviewPair

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.review.collecting import Given, checked, collect, majority, metrics_of
 from preflow.review.key import Choice
 from preflow.review.new_pairs import new_pairs

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.review import ReviewSettings
 from preflow.data.rows import Message, Pair, Source, content_id
 from preflow.review.drawing import draw_questions, fit_pairs, gold_pairs, share
 from preflow.review.key import ReviewPair

@@ -10,7 +10,7 @@ import pytest
 from flows.running.preparation import PACKAGED_RECIPES, benchmark_spec
 from preflow.benchmarks.harness import DocumentResult, Harness
 from preflow.benchmarks.tasks import Task
-from preflow.config.benchmarks import BenchmarkSettings
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.observer import Silent
 from preflow.specs import BenchmarkSpec
 from preflow.stages import benchmarks

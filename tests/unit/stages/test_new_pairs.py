@@ -18,10 +18,10 @@ from preflow.observer import Silent
 from preflow.on_policy.answers import load_answers
 from preflow.sampling import decode
 from preflow.specs import JudgeAnswersSpec, PairSpec, SampleSpec
-from preflow.stages import judging_answers, sampling
-from preflow.stages.judging_answers import run_judging_answers
-from preflow.stages.pairing import run_pairing
-from preflow.stages.sampling import run_sampling
+from preflow.stages.on_policy import judging, sampling
+from preflow.stages.on_policy.judging import run_judging_answers
+from preflow.stages.on_policy.pairing import run_pairing
+from preflow.stages.on_policy.sampling import run_sampling
 from tests.fixtures.prepared_run import Run
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -184,7 +184,7 @@ def test_every_prompt_is_a_pair_or_dropped_by_a_reason(prepared: Run, tmp_path: 
 def test_an_unfit_judge_makes_no_pairs(prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = {"kind": "function", "model": FIRST, "calibrate": 10}
     answers = written(tmp_path / "answers", ["p"], [[("a", True), ("b", True)]])
-    monkeypatch.setattr(judging_answers, "load_answers", None)  # it is asked about no answer
+    monkeypatch.setattr(judging, "load_answers", None)  # it is asked about no answer
     with pytest.raises(UnfitJudgeError, match="makes no pairs"):
         paired(prepared, recipe_of(prepared, judge=judge), answers, tmp_path)
 
@@ -208,7 +208,7 @@ class Scorer:
 def test_a_reward_model_scores_each_answer_once_and_its_scores_are_in_the_pair(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging_answers, "judge_of", lambda settings: Scorer())
+    monkeypatch.setattr(judging, "judge_of", lambda settings: Scorer())
     given = [[("bbb", True), ("a", True), ("ccccc", True)], [("aa", True), ("bb", True)]]
     answers = written(tmp_path / "answers", ["pair", "tie"], given)
     made = paired(prepared, recipe_of(prepared), answers, tmp_path)

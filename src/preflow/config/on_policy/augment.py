@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from preflow.config.base import COSMETIC, Frozen
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.config.validation import Datasets
 
 _TRAIN = "train"

@@ -3,9 +3,9 @@
 from pydantic import Field
 
 from preflow.config.base import COSMETIC, Frozen
-from preflow.config.benchmarks import BenchmarkSettings
-from preflow.config.judge import JudgeSettings
-from preflow.config.review import ReviewSettings
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
+from preflow.config.evaluation.judge import JudgeSettings
+from preflow.config.evaluation.review import ReviewSettings
 
 
 class EvaluationSettings(Frozen):

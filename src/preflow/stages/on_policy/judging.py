@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import write_json
-from preflow.config.judge import JudgeSettings
+from preflow.config.evaluation.judge import JudgeSettings
 from preflow.data.rows import Message, from_json
 from preflow.data.validated import load_pairs
 from preflow.environment import store_folder

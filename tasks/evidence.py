@@ -231,7 +231,8 @@ def _reviewed(challenger: Challenger, champion: Version | None, left_out: Set[st
         against = "champion" if champion is not None else reference_of(challenger.spec)
         raise PromotionError(
             f"no human review compares version {number} with the {against}: preflow review open "
-            f"{challenger.run.run_id} --against {against}, then preflow review collect"
+            f"{challenger.run.run_id} --reviewers NAME,NAME --against {against}, then preflow review collect "
+            f"{challenger.run.run_id}"
         )
     if not found.counts:
         raise PromotionError(f"the human review {found.review} of version {number} does not count: {found.reason}")

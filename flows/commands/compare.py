@@ -10,6 +10,8 @@ from flows.running.terminal import RecipeName, clear_errors
 if TYPE_CHECKING:
     from preflow.comparison.kept_run import KeptRun
 
+#: What the page says of judges, people and decisions that has a column in the table, where a run has it.
+_JUDGED = ("win rate", "win rate at equal length", "reviews and decisions")
 #: The word for a registered model's champion.
 CHAMPION = "champion"
 _RUNS_HELP = "MLflow ids of the runs, separated by commas; the last ones otherwise."
@@ -84,18 +86,20 @@ def write(report: dict[str, Any], recipe: str, folder: Path) -> list[Path]:
 
 
 def table_rows(report: dict[str, Any]) -> list[dict[str, str]]:
-    """One row per run: what differs in its settings, its accuracy, and its difference to the baseline."""
-    from preflow.comparison.page import cell
+    """One row per run: what differs in its settings, its accuracy and win rates, and its difference to the baseline."""
+    from preflow.comparison.page import cell, said
 
+    judged = [(label, cells) for label, cells in said(report["runs"]) if label in _JUDGED]
     return [
         {
             "run": run["name"],
             **run["settings"],
             "preference accuracy": cell(run["measures"].get("preference_accuracy")),
+            **{label: cells[place] for label, cells in judged},
             "difference, points": _points(run["difference"]),
             "p (Holm)": f"{run['difference']['adjusted_p']:.3g}" if run["difference"] else "",
         }
-        for run in report["runs"]
+        for place, run in enumerate(report["runs"])
     ]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows.running.terminal import clear_errors
+from flows.running.terminal import Overrides, clear_errors, parse_overrides
 
 if TYPE_CHECKING:
     from preflow.review.key import Key
@@ -39,11 +39,14 @@ def open_(
     sheets: Annotated[
         Path | None, typer.Option("--csv", help="Write a sheet NAME.csv for each reviewer here, and no queue.")
     ] = None,
+    changes: Overrides = None,
 ) -> None:
     """Ask reviewers which of two answers is better; the same command again goes on and adds nothing twice."""
     with clear_errors():
-        named = _named(what)
+        overrides = parse_overrides(changes)
+        named = _named(what, overrides)
         from flows.running.addresses import mlflow_address
+        from preflow.config.loading import changed_recipe
         from preflow.errors import ReviewError
         from tasks.review import open_review, write_sheets
         from tasks.review import show as show_in_mlflow
@@ -54,7 +57,7 @@ def open_(
             raise ReviewError(f"--prompts {prompts}: expected test or train")
         with away_is_a_tracking_error():
             run = past_run(named.recipe, named.run)
-            settings = named.settings or run.recipe.evaluation.review
+            settings = named.settings or changed_recipe(run.recipe, overrides).evaluation.review
             key = open_review(
                 run, settings, reviewers.split(","), pairs, "train" if prompts == "train" else "test", against
             )
@@ -150,8 +153,8 @@ def lines(report: dict[str, Any]) -> list[str]:
     return [*found, *(f"warning: {each}" for each in report["warnings"])]
 
 
-def _named(what: str) -> _Named:
-    """The recipe or the run that an argument names."""
+def _named(what: str, overrides: dict[str, Any] | None = None) -> _Named:
+    """The recipe or the run that an argument names; overrides change a recipe's settings."""
     from flows.running.preparation import find_recipe
     from preflow.config.loading import load_recipe
     from preflow.environment import make_home
@@ -163,7 +166,7 @@ def _named(what: str) -> _Named:
         from tasks.tracking.pipeline_run import find_run
 
         return _Named(find_run(what).recipe, what, None)
-    recipe = load_recipe(find_recipe(what), {})
+    recipe = load_recipe(find_recipe(what), overrides or {})
     return _Named(recipe.name, None, recipe.evaluation.review)
 
 

@@ -28,6 +28,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   └── NothingTrainableError               no parameter would change
     ├── JudgeError (RuntimeError)               a judge that cannot be used
     │   ├── UnfitJudgeError                     it does not agree with people, so it makes no pairs
+    │   ├── JudgeChangedError                   its address gives other verdicts than before
     │   └── JudgeUnreachableError               its address does not answer, or refuses
     ├── ReviewError (RuntimeError)              a human review that cannot be opened or collected
     ├── MachineError (OSError)                  disk, folder or file handles are refused
@@ -162,6 +163,10 @@ class JudgeError(PreflowError, RuntimeError):
 
 class UnfitJudgeError(JudgeError):
     """A judge that does not agree with people on held-out pairs, or changes its verdict with the order of answers."""
+
+
+class JudgeChangedError(JudgeError):
+    """A judge's address gives other verdicts than before, so stored ones are not its own any more."""
 
 
 class JudgeUnreachableError(JudgeError):

@@ -1,6 +1,7 @@
 """The harness as it is used here: models in memory, one result for each document, no figures of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,16 +52,17 @@ class Harness:
 
         named = [task.name for task in tasks if isinstance(task.settings, str)]
         try:
-            found = simple_evaluate(
-                model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
-                tasks=[task.settings for task in tasks],
-                num_fewshot=settings.num_fewshot,
-                limit=settings.limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                apply_chat_template=settings.chat and tokenizer.chat_template is not None,
-                task_manager=TaskManager(include_defaults=bool(named)),
-            )
+            with no_progress_bars():
+                found = simple_evaluate(
+                    model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
+                    tasks=[task.settings for task in tasks],
+                    num_fewshot=settings.num_fewshot,
+                    limit=settings.limit,
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    apply_chat_template=settings.chat and tokenizer.chat_template is not None,
+                    task_manager=TaskManager(include_defaults=bool(named)),
+                )
         except (ConnectionError, KeyError, ValueError) as error:
             if not named:
                 raise
@@ -69,6 +71,23 @@ class Harness:
                 "task with local documents as a file"
             ) from error
         return {task.name: _results(found["samples"][task.name]) for task in tasks}
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep the harness's own bars out of a run's output; most of them have no setting for it."""
+    from tqdm import tqdm
+
+    own = tqdm.__init__
+
+    def silent(self: Any, *args: Any, **options: Any) -> None:
+        own(self, *args, **{**options, "disable": True})
+
+    tqdm.__init__ = silent
+    try:
+        yield
+    finally:
+        tqdm.__init__ = own
 
 
 def _results(samples: Sequence[Mapping[str, Any]]) -> list[DocumentResult]:

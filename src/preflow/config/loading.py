@@ -51,6 +51,17 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
 
 
+def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """A resolved recipe, as a run records it, with overrides.
+
+    Raises:
+        ConfigError: An override is unknown or has a wrong value.
+    """
+    raw = recipe.model_dump(mode="json")
+    _apply(overrides, raw)
+    return _validated(raw, f"the settings given cannot be used with the recipe of {recipe.name}")
+
+
 def recipe_for_data(
     data: Mapping[TrainingStage, Sequence[str | Dataset]], overrides: Mapping[str, Any] | None = None
 ) -> Recipe:

@@ -25,8 +25,12 @@ _TOLERANCE = 1e-3
 class ClassifierJudge:
     """Scores prompt and answer under the model's own chat template; the higher score wins."""
 
-    def __init__(self, settings: JudgeSettings) -> None:
+    def __init__(self, settings: JudgeSettings, section: str = "evaluation.judge") -> None:
         """Load the model in float32 from a folder with safetensors.
+
+        Args:
+            settings: The judge.
+            section: Where the recipe describes it, which errors name.
 
         Raises:
             JudgeError: The folder holds no such model.
@@ -35,8 +39,7 @@ class ClassifierJudge:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise JudgeError(
-                f"evaluation.judge.model is {settings.model}: expected a folder with a sequence classifier in "
-                "safetensors"
+                f"{section}.model is {settings.model}: expected a folder with a sequence classifier in safetensors"
             )
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(

@@ -24,20 +24,24 @@ _KEY_REFUSED = (401, 403)
 class EndpointJudge:
     """Asks a chat model for each verdict, some at a time, greedily."""
 
-    def __init__(self, settings: JudgeSettings) -> None:
+    def __init__(self, settings: JudgeSettings, section: str = "evaluation.judge") -> None:
         """Take the settings; the key is read from the environment.
+
+        Args:
+            settings: The judge.
+            section: Where the recipe describes it, which errors name.
 
         Raises:
             JudgeError: The variable that ``api_key_env`` names is empty.
         """
-        self._settings = settings
+        self._settings, self.section, self.canaries = settings, section, settings.canaries
         self._url = f"{str(settings.base_url).rstrip('/')}/chat/completions"
         self._session = requests.Session()
         if settings.api_key_env is not None:
             key = os.environ.get(settings.api_key_env, "")
             if not key:
                 raise JudgeError(
-                    f"evaluation.judge.api_key_env names {settings.api_key_env}, which is empty: set it in the "
+                    f"{section}.api_key_env names {settings.api_key_env}, which is empty: set it in the "
                     "environment of the process that runs the recipe"
                 )
             self._session.headers["Authorization"] = f"Bearer {key}"
@@ -55,13 +59,14 @@ class EndpointJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Address, model, what it is asked, and how it decodes; a remote model may change all the same."""
+        """Address, model, what it is asked, and how it decodes; canaries tell where the model changed all the same."""
         return {
             "kind": "endpoint",
             "base_url": str(self._settings.base_url).rstrip("/"),
             "model": self._settings.model,
             "told": json_digest([SYSTEM, self._settings.criteria]),
             "max_tokens": self._settings.max_tokens,
+            **({"revision": self._settings.revision} if self._settings.revision else {}),
         }
 
     def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
@@ -90,13 +95,14 @@ class EndpointJudge:
         except requests.RequestException as error:
             raise JudgeUnreachableError(
                 f"the judge at {self._place()} does not answer ({type(error).__name__}): check "
-                "evaluation.judge.base_url and that the server runs; verdicts that are there are kept"
+                f"{self.section}.base_url and that the server runs; verdicts that are there are kept"
             ) from error
         if not answer.ok:
-            remedy = "evaluation.judge.api_key_env" if answer.status_code in _KEY_REFUSED else "evaluation.judge.model"
+            setting = "api_key_env" if answer.status_code in _KEY_REFUSED else "model"
             raise JudgeUnreachableError(
                 f"the judge at {self._place()} answered {answer.status_code} after {self._settings.retries} retries "
-                f"where they can help: check {remedy} and the server's log; verdicts that are there are kept"
+                f"where they can help: check {self.section}.{setting} and the server's log; verdicts that are there "
+                "are kept"
             )
         return read_reply(_content(answer))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from preflow.config.evaluation.judge import JudgeSettings
 from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
-from preflow.judges.verdict_store import judge_all
+from preflow.judges.verdict_store import judge_all, unheard
 from preflow.maths.intervals import Interval, wilson
 from preflow.maths.win_rate import BothOrders, fit_length, length_difference
 
@@ -37,11 +37,15 @@ class Judged:
 
 
 def judge_both_orders(
-    judge: Judge, asked: Sequence[Comparison], folder: Path, progress: Callable[[int, int], None]
+    judge: Judge,
+    asked: Sequence[Comparison],
+    folder: Path,
+    progress: Callable[[int, int], None],
+    note: Callable[[str], None] = unheard,
 ) -> Judged:
     """Judge every comparison as it is and swapped; arguments as of ``judge_all``."""
     swapped = [comparison.swapped() for comparison in asked]
-    verdicts = judge_all(judge, [*asked, *swapped], folder, progress)
+    verdicts = judge_all(judge, [*asked, *swapped], folder, progress, note)
     both = list(zip(verdicts[: len(asked)], verdicts[len(asked) :], strict=True))
     readable = [n for n, pair in enumerate(both) if all(v.outcome is not Outcome.UNREADABLE for v in pair)]
     first = [_VALUES[both[n][0].outcome] for n in readable]

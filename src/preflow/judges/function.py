@@ -18,8 +18,12 @@ _OWN = "preflow.judges.packaged:"
 class FunctionJudge:
     """Calls ``name(prompt, first, second)``, which returns ``first``, ``second`` or ``tie``."""
 
-    def __init__(self, settings: JudgeSettings) -> None:
+    def __init__(self, settings: JudgeSettings, section: str = "evaluation.judge") -> None:
         """Import the function, which the process's environment must name as trusted.
+
+        Args:
+            settings: The judge.
+            section: Where the recipe describes it, which errors name.
 
         Raises:
             JudgeError: It is not trusted, or there is none of that name.
@@ -27,14 +31,14 @@ class FunctionJudge:
         self._name = settings.model
         if not settings.model.startswith(_OWN) and settings.model not in trusted_judges():
             raise JudgeError(
-                f"evaluation.judge.model is the function {settings.model}, which would run here: who runs this process "
+                f"{section}.model is the function {settings.model}, which would run here: who runs this process "
                 f"trusts it by PREFLOW_TRUSTED_JUDGES={settings.model} in its environment"
             )
         try:
             self._function: Callable[[str, str, str], str] = pkgutil.resolve_name(settings.model)
         except (ImportError, AttributeError) as error:
             raise JudgeError(
-                f"evaluation.judge.model is {settings.model!r}, which cannot be imported ({error}): expected "
+                f"{section}.model is {settings.model!r}, which cannot be imported ({error}): expected "
                 "module:name of a function that is installed in the environment of the process that runs the recipe"
             ) from error
 

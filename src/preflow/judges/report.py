@@ -141,7 +141,7 @@ def judge_asked(judge: Judge, asked: Sequence[Comparison], folder: Path, observe
     def progress(done: int, of: int) -> None:
         observer.progress(done, of, what)
 
-    return judge_both_orders(judge, asked, folder, progress)
+    return judge_both_orders(judge, asked, folder, progress, observer.note)
 
 
 def kept_answers_of(data: Artifact, new: Sequence[Answer], old: Sequence[Answer]) -> Answers:

@@ -63,6 +63,19 @@ class Judge(Protocol):
 
 
 @runtime_checkable
+class RemoteJudge(Judge, Protocol):
+    """A judge elsewhere, which may change without a sign.
+
+    Attributes:
+        section: Where the recipe describes it.
+        canaries: How many stored verdicts are asked for again before the next new one; 0 once they were.
+    """
+
+    section: str
+    canaries: int
+
+
+@runtime_checkable
 class ScoringJudge(Protocol):
     """A judge that scores each answer alone, so that scores of several answers order them."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from preflow.fingerprints.files import json_digest
-from preflow.judges.verdict import Comparison, Judge, Outcome, ScoringJudge, Verdict
+from preflow.judges.canaries import check_canaries, keep_canaries
+from preflow.judges.verdict import Comparison, Judge, Outcome, RemoteJudge, ScoringJudge, Verdict
 
 _TABLE = "create table if not exists verdict (comparison text primary key, outcome text, reason text)"
 _SCORES = "create table if not exists score (text text primary key, score real)"
@@ -17,16 +18,30 @@ _SCORED_AT_ONCE = 16
 _WAIT = 60.0
 
 
+def unheard(text: str) -> None:
+    """Take a note of which nothing is made."""
+
+
 def judge_all(
-    judge: Judge, asked: Sequence[Comparison], folder: Path, progress: Callable[[int, int], None]
+    judge: Judge,
+    asked: Sequence[Comparison],
+    folder: Path,
+    progress: Callable[[int, int], None],
+    note: Callable[[str], None] = unheard,
 ) -> list[Verdict]:
     """A verdict for each comparison: stored ones are read, the others asked for once each, and stored.
+
+    A remote judge is asked for some stored verdicts again before the first new one.
 
     Args:
         judge: Who is asked.
         asked: N comparisons.
         folder: Where verdicts are kept, one file for each judge.
         progress: Told how many of how many distinct comparisons have their verdict.
+        note: Told where a remote judge's verdicts differ from stored ones.
+
+    Raises:
+        JudgeChangedError: They differ on too many.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{json_digest(judge.identity)}.sqlite"
@@ -43,6 +58,10 @@ def judge_all(
             if key in distinct
         }
         missing = [key for key in distinct if key not in known]
+        if missing and isinstance(judge, RemoteJudge) and judge.canaries:
+            wanted = judge.canaries
+            check_canaries(judge, store, note)
+            keep_canaries(store, [distinct[key] for key in missing], wanted)
         for number, verdict in judge.verdicts([distinct[key] for key in missing]):
             key = missing[number]
             with store:

@@ -1,6 +1,7 @@
 """Loading weights: safetensors alone, in the recipe's precision, with the right adapter over the right base."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ _DROPS = ("dropout", "pdrop", "layerdrop")
 _MEDIA = ("image", "video", "audio", "vision")
 #: Ways of scaling rotary positions whose configuration does not count them among ``max_position_embeddings``.
 _STRETCHED = frozenset({"linear", "dynamic", "yarn"})
+# PEFT and TRL use a setting's old name, which transformers 5.23 warns about.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def load_tokenizer(base: ModelRef, recipe: Recipe) -> PreTrainedTokenizerBase:

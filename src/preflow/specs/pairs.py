@@ -19,6 +19,11 @@ def judge_of_answers(recipe: Recipe) -> JudgeSettings | None:
     return recipe.augment.judge or recipe.evaluation.judge
 
 
+def section_of_judge(recipe: Recipe) -> str:
+    """Where the recipe describes who ranks sampled answers."""
+    return "evaluation.judge" if recipe.augment.judge is None else "augment.judge"
+
+
 class SampleSpec(Frozen):
     """Sample answers of a model to training prompts."""
 

@@ -1,6 +1,5 @@
 """What a trainer is made with: transformers' arguments as a recipe fixes them, and weights that it must not change."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,6 @@ from preflow.config.training import TrainingSettings
 from preflow.models.adapters import trainable_parameters
 from preflow.models.loading import LanguageModel
 from preflow.models.precision import Precision
-
-# TRL 1.16 itself sets the setting's old name, which transformers 5.23 warns about.
-warnings.filterwarnings("ignore", message=".*gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def training_arguments(recipe: Recipe, settings: TrainingSettings, precision: Precision, out: Path) -> dict[str, Any]:

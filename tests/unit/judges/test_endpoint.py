@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from preflow.config.evaluation.judge import JudgeSettings
-from preflow.errors import JudgeError, JudgeUnreachableError
+from preflow.errors import JudgeChangedError, JudgeError, JudgeUnreachableError
 from preflow.judges.endpoint import EndpointJudge
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
 from preflow.judges.verdict import Comparison, Outcome
@@ -107,12 +107,48 @@ def test_nothing_is_asked_twice_and_new_prompts_cost_two_calls_each(tmp_path: Pa
         assert server.calls == 40
         judged(server, tmp_path, 20)
         assert server.calls == 40
-        judged(server, tmp_path, 23)
+        judged(server, tmp_path, 23, canaries=0)
         assert server.calls == 46
         judged(server, tmp_path, 23, criteria="Which is kinder?")
         assert server.calls == 92, "another question is another judge"
         judged(server, tmp_path, 23, concurrency=2, timeout=5)
         assert server.calls == 92, "how it is asked changes no verdict"
+
+
+def test_stored_verdicts_are_asked_for_again_before_new_ones(tmp_path: Path) -> None:
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 20)
+        judged(server, tmp_path, 20)
+        assert server.calls == 40, "nothing is new"
+        judged(server, tmp_path, 23)
+        assert server.calls == 40 + 10 + 6
+
+
+def test_a_judge_that_changed_under_its_name_is_reported_and_nothing_is_mixed(tmp_path: Path) -> None:
+    """It prefers the other answer now; under another revision everything is asked anew."""
+    with JudgeServer(oracle).running() as server:
+        before = judged(server, tmp_path, 20)
+        server.behaviour = lambda first, second: {"A": "B", "B": "A"}[oracle(first, second)]
+        for _ in range(2):
+            with pytest.raises(JudgeChangedError, match=r"10 of 10 questions .* Set evaluation\.judge\.revision"):
+                judged(server, tmp_path, 23)
+        assert server.calls == 40 + 2 * 10, "nothing new was asked"
+        assert judged(server, tmp_path, 20).verdicts == before.verdicts, "stored verdicts are those of the former model"
+        renewed = judged(server, tmp_path, 23, revision="2")
+        assert server.calls == 60 + 46
+        assert renewed.orders.scores.tolist() == [0.0] * 23
+
+
+def test_one_canary_of_ten_may_differ_and_is_noted(tmp_path: Path) -> None:
+    """Of 40 questions in two orders, ten spread evenly: the first is the first pair's."""
+    notes: list[str] = []
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 20)
+        server.behaviour = lambda first, second: "TIE" if first == pairs(1)[0].first else oracle(first, second)
+        judge = EndpointJudge(settings(server.address))
+        judge_both_orders(judge, pairs(21), tmp_path, lambda done, of: None, notes.append)
+    assert server.calls == 40 + 10 + 2
+    assert notes == ["judge: of 10 stored verdicts that were asked for again, 1 came out differently"]
 
 
 def test_what_was_judged_before_the_server_went_away_is_kept(tmp_path: Path) -> None:
@@ -121,7 +157,7 @@ def test_what_was_judged_before_the_server_went_away_is_kept(tmp_path: Path) -> 
         with pytest.raises(JudgeUnreachableError, match=r"answered 500 .* verdicts that are there are kept"):
             judged(server, tmp_path, 20, retries=0, concurrency=1)
         server.dies_after = None
-        judged(server, tmp_path, 20)
+        judged(server, tmp_path, 20, canaries=0)
     assert server.calls == 40
 
 
@@ -153,8 +189,14 @@ def test_the_key_is_sent_and_is_written_nowhere(tmp_path: Path, monkeypatch: pyt
 
 def test_a_key_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
-    with pytest.raises(JudgeError, match="api_key_env names JUDGE_KEY, which is empty"):
+    with pytest.raises(JudgeError, match=r"evaluation\.judge\.api_key_env names JUDGE_KEY, which is empty"):
         EndpointJudge(settings("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"))
+
+
+def test_an_error_names_the_section_that_describes_the_judge(tmp_path: Path) -> None:
+    judge = EndpointJudge(settings("http://127.0.0.1:9/v1", retries=0), "augment.judge")
+    with pytest.raises(JudgeUnreachableError, match=r"check augment\.judge\.base_url"):
+        judge_both_orders(judge, pairs(1), tmp_path, lambda done, of: None)
 
 
 def test_it_decodes_greedily(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_a_function_that_the_operator_does_not_name_is_not_called() -> None:
         FunctionJudge(function("os:system"))
 
 
+def test_an_error_names_the_section_that_describes_the_judge(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match=r"^augment\.judge\.model is the function os:system"):
+        judge_of(function("os:system"), "augment.judge")
+    with pytest.raises(JudgeError, match=r"^augment\.judge\.model is .*: expected a folder"):
+        judge_of(JudgeSettings(kind="classifier", model=str(tmp_path)), "augment.judge")
+
+
 def test_a_function_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOW_TRUSTED_JUDGES", "textwrap:absent, no_such_module:judge")
     for name in ("textwrap:absent", "no_such_module:judge"):

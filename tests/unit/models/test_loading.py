@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,21 @@ def test_weights_that_were_stored_in_4_bits_compute_in_the_recipes_precision(tmp
     assert dtypes == {torch.float32}
     ids = torch.tensor([[3, 4, 5]])
     assert torch.equal(stored(input_ids=ids).logits, plain(input_ids=ids).logits)
+
+
+@pytest.mark.slow  # a process of its own, as pytest has filters of its own
+def test_an_old_name_that_a_library_uses_of_another_one_gives_no_warning(tiny_folder: Path) -> None:
+    """PEFT asks for ``is_gradient_checkpointing`` when an adapter is put on a model; no trainer is imported."""
+    code = (
+        "import sys\n"
+        "from preflow.config import Recipe\n"
+        "from preflow.models.adapters import new_adapter\n"
+        "from preflow.models.loading import load_weights\n"
+        "from preflow.models.precision import choose_precision\n"
+        "recipe = Recipe(strategy='dpo', model_name='m')\n"
+        "new_adapter(load_weights(sys.argv[1], recipe, choose_precision(recipe)), recipe.dpo, 0)\n"
+        "assert 'preflow.training.arguments' not in sys.modules\n"
+    )
+    command = [sys.executable, "-W", "error::FutureWarning", "-c", code, str(tiny_folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, "FutureWarning" in done.stderr) == (0, False), done.stderr

@@ -82,7 +82,7 @@ def test_another_document_or_batch_size_is_another_identity_and_another_folder_i
 
 
 def test_the_harness_does_the_shipped_task_with_models_in_memory(
-    spec: BenchmarkSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: BenchmarkSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lm_eval", reason="the extra preflow[bench] is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -90,6 +90,7 @@ def test_the_harness_does_the_shipped_task_with_models_in_memory(
     for folder in (tmp_path / "first", tmp_path / "again"):
         folder.mkdir()
         run_benchmarks(spec, folder, Silent())
+    assert "it/s]" not in capfd.readouterr().err, "no bar of the harness's own"
     first, again = ((tmp_path / name / "documents.json").read_bytes() for name in ("first", "again"))
     assert first == again
     found = json.loads(first)

@@ -12,7 +12,7 @@ from preflow.config import Recipe
 from preflow.data.files.sources import resolve_sources
 from preflow.data.rows import content_id
 from preflow.data.validated import load_pairs
-from preflow.errors import UnfitJudgeError
+from preflow.errors import JudgeError, UnfitJudgeError
 from preflow.judges.verdict import Comparison, Outcome, Verdict
 from preflow.observer import Silent
 from preflow.on_policy.answers import load_answers
@@ -189,6 +189,13 @@ def test_an_unfit_judge_makes_no_pairs(prepared: Run, tmp_path: Path, monkeypatc
         paired(prepared, recipe_of(prepared, judge=judge), answers, tmp_path)
 
 
+def test_an_error_about_the_judge_names_its_section(prepared: Run, tmp_path: Path) -> None:
+    judge = {"kind": "function", "model": "os:system"}
+    answers = written(tmp_path / "answers", ["p"], [[("a", True), ("b", True)]])
+    with pytest.raises(JudgeError, match=r"^augment\.judge\.model is the function os:system"):
+        paired(prepared, recipe_of(prepared, judge=judge), answers, tmp_path)
+
+
 class Scorer:
     """A reward model that counts letters: people chose the longer answer, ``Of course``."""
 
@@ -208,7 +215,7 @@ class Scorer:
 def test_a_reward_model_scores_each_answer_once_and_its_scores_are_in_the_pair(
     prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "judge_of", lambda settings: Scorer())
+    monkeypatch.setattr(judging, "judge_of", lambda settings, section: Scorer())
     given = [[("bbb", True), ("a", True), ("ccccc", True)], [("aa", True), ("bb", True)]]
     answers = written(tmp_path / "answers", ["pair", "tie"], given)
     made = paired(prepared, recipe_of(prepared), answers, tmp_path)

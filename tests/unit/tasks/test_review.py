@@ -278,6 +278,16 @@ def test_answers_to_training_prompts_become_pairs_that_pass_the_gate_and_no_win_
     assert (checked.exit_code, json.loads(checked.stdout)["preferences"]["rows_in"]) == (0, 27)
 
 
+def test_a_review_is_opened_with_settings_of_the_command(home: Path, run: str) -> None:
+    """Half of 4 pairs once more, where the recipe says a tenth."""
+    sheets = ("--csv", str(home / "set sheets"))
+    half = ("--set", "evaluation.review.repeats=0.5")
+    code, said = preflow("open", run, "--reviewers", "emil", "--pairs", "4", *sheets, *half)
+    assert (code, "4 pairs, repeated: 2, gold: 1" in said) == (0, True), said
+    code, said = preflow("open", run, "--reviewers", "emil", *sheets, "--set", "evaluation.review.repeat=1")
+    assert (code, "repeats" in said) == (2, True), said
+
+
 def fill(file: Path, answers: dict[str, str]) -> None:
     head, *rows = cells(file)
     save(file, [head, *([*row[:4], answers[row[0]], ""] for row in rows)])

@@ -1,6 +1,6 @@
 """A judge ranks the sampled answers to each prompt, after a test on held-out pairs that people judged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from preflow.data.validated import load_pairs
 from preflow.environment import store_folder
 from preflow.errors import UnfitJudgeError
 from preflow.judges.choose import judge_of
-from preflow.judges.fitness import Fitness, fitness_of, judge_both_orders
+from preflow.judges.fitness import Fitness, fitness_of
 from preflow.judges.report import as_text, human_pairs, judge_asked
 from preflow.judges.verdict import Comparison, Judge, Outcome, ScoringJudge
 from preflow.judges.verdict_store import score_all
@@ -21,7 +21,10 @@ from preflow.observer import Observer
 from preflow.on_policy.answers import ANSWERS, JUDGED, Row, load_answers
 from preflow.on_policy.ranking import usable_answers
 from preflow.specs import JudgeAnswersSpec
-from preflow.specs.pairs import judge_of_answers
+from preflow.specs.pairs import judge_of_answers, section_of_judge
+
+#: What a terminal shows while answers are judged.
+_PROGRESS = "judge: sampled answers"
 
 
 def run_judging_answers(spec: JudgeAnswersSpec, out: Path, observer: Observer) -> None:
@@ -36,7 +39,7 @@ def run_judging_answers(spec: JudgeAnswersSpec, out: Path, observer: Observer) -
     """
     settings = judge_of_answers(spec.recipe)
     assert settings is not None, "the stage runs where a recipe names a judge"
-    judge = judge_of(settings)
+    judge = judge_of(settings, section_of_judge(spec.recipe))
     fitness = _test(spec, settings, judge, observer)
     if not fitness.is_fit:
         raise UnfitJudgeError(
@@ -45,12 +48,8 @@ def run_judging_answers(spec: JudgeAnswersSpec, out: Path, observer: Observer) -
         )
     rows = load_answers(spec.answers.file(ANSWERS))
     usable = {n: found for n, row in enumerate(rows) if isinstance(found := usable_answers(row["answers"]), list)}
-
-    def progress(done: int, of: int) -> None:
-        observer.progress(done, of, "judge: sampled answers")
-
     scored = isinstance(judge, ScoringJudge)
-    judged = _scores(judge, rows, usable, progress) if scored else _comparisons(judge, rows, usable, progress)
+    judged = _scores(judge, rows, usable, observer) if scored else _comparisons(judge, rows, usable, observer)
     write_json(out / JUDGED, judged)
     write_json(out / "judge.json", {"judge": judge.identity, "name": _name(judge), "test": fitness.to_json()})
     unreadable = [
@@ -87,9 +86,10 @@ def _prompt(row: Row) -> str:
     return as_text(from_json(row["prompt"]))
 
 
-def _scores(
-    judge: Any, rows: list[Row], usable: dict[int, list[int]], progress: Callable[[int, int], None]
-) -> list[Row]:
+def _scores(judge: Any, rows: list[Row], usable: dict[int, list[int]], observer: Observer) -> list[Row]:
+    def progress(done: int, of: int) -> None:
+        observer.progress(done, of, _PROGRESS)
+
     places = [(n, number) for n, numbers in usable.items() for number in numbers]
     texts = [(_prompt(rows[n]), rows[n]["answers"][number]["text"]) for n, number in places]
     values = dict(
@@ -101,15 +101,13 @@ def _scores(
     ]
 
 
-def _comparisons(
-    judge: Judge, rows: list[Row], usable: dict[int, list[int]], progress: Callable[[int, int], None]
-) -> list[Row]:
+def _comparisons(judge: Judge, rows: list[Row], usable: dict[int, list[int]], observer: Observer) -> list[Row]:
     """Each two usable answers of a prompt, in both orders."""
     places = [(n, first, second) for n, numbers in usable.items() for first, second in combinations(numbers, 2)]
     asked = [
         Comparison(_prompt(rows[n]), *(rows[n]["answers"][number]["text"] for number in pair)) for n, *pair in places
     ]
-    judged = judge_both_orders(judge, asked, store_folder() / "verdicts", progress)
+    judged = judge_asked(judge, asked, store_folder() / "verdicts", observer, _PROGRESS)
     by_prompt: dict[int, list[Row]] = {}
     for (n, first, second), both in zip(places, judged.verdicts, strict=True):
         verdicts = [verdict.outcome for verdict in both]

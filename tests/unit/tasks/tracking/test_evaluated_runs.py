@@ -75,6 +75,18 @@ def test_the_newest_runs_are_compared_with_the_oldest_of_them(home: Path, runs: 
     assert kept == {"comparison/comparison.html", "comparison/comparison.json"}
     shown = table_rows(report)
     assert [row["difference, points"][:5] for row in shown] == ["+15.0", "basel"]
+    assert "win rate" not in shown[0], "no judge was asked"
+
+
+def test_the_table_of_a_comparison_has_the_win_rates(runs: list[str]) -> None:
+    report, _ = compared("mine", runs, 8, None)
+    rate = {"value": 0.825, "low": 0.65, "high": 0.95}
+    judged = {"judge": "endpoint j", "fit": True, "accuracy": rate, "pairs": 40, "of": "dpo over sft", "reason": ""}
+    report["runs"][0] |= {"judged": {**judged, "win_rate": rate, "win_rate_lc": None}, "later": ["review 1: 0.900"]}
+    new, old = table_rows(report)
+    assert new["win rate"] == "0.825 [0.650, 0.950] (dpo over sft)"
+    assert new["reviews and decisions"] == "review 1: 0.900"
+    assert old["win rate"] == ""
 
 
 def test_runs_are_named_by_the_beginning_of_their_ids(runs: list[str]) -> None:

@@ -47,6 +47,7 @@ DECIDES_NOTHING = {
     "pyarrow": "holds the tables of the store, which gives back what was put in",
     "requests": "carries prompts and replies of a judge, whose verdicts are kept",
     "safetensors": "holds weights, whose bytes it does not change",
+    "tqdm": "draws bars, which are silenced",
     "urllib3": "sends a request to a judge again",
 }
 #: Quantized weights name what computes with them; one that is not listed stands for all of these.

@@ -1,10 +1,10 @@
 """The command ``preflow``: one Typer application, one module of this folder per subcommand.
 
 A new subcommand is a new module here or in a folder of this one, and nothing else: every module but this one is a
-command of the module's name. It has either ``main``, a function with Typer's annotations whose docstring is the help,
-or ``app``, a ``typer.Typer`` with subcommands of its own (as ``store`` has). The first line of its docstring is its
-line in ``preflow --help``, which imports no module; a subcommand's own help imports that one, so what a command works
-with is imported inside its function.
+command of the module's name, with dashes for underscores. It has either ``main``, a function with Typer's annotations
+whose docstring is the help, or ``app``, a ``typer.Typer`` with subcommands of its own (as ``store`` has). The first
+line of its docstring is its line in ``preflow --help``, which imports no module; a subcommand's own help imports that
+one, so what a command works with is imported inside its function.
 """
 
 import ast
@@ -40,11 +40,15 @@ def modules() -> dict[str, str]:
     for each in pkgutil.iter_modules([folder]):
         if each.ispkg:
             group = pkgutil.iter_modules([str(Path(folder) / each.name)])
-            found.update({inner.name: f"{each.name}.{inner.name}" for inner in group})
+            found.update({_command(inner.name): f"{each.name}.{inner.name}" for inner in group})
         else:
-            found[each.name] = each.name
+            found[_command(each.name)] = each.name
     del found["app"]
     return dict(sorted(found.items()))
+
+
+def _command(module: str) -> str:
+    return module.replace("_", "-")
 
 
 def load(name: str) -> Any:

@@ -28,6 +28,7 @@ LIBRARIES = {
     "sample": (*_TOKENS, *_FORWARD, "numpy", "orjson"),
     "judge_answers": ("transformers", "tokenizers", "torch", "numpy", "scipy"),
     "pair": (),
+    "reward_model": (*_TOKENS, *_FORWARD, "trl", "numpy"),
 }
 _PERSONAL_DATA = ("detect-secrets", "phonenumbers")
 _LAUNCHED = ("deepspeed",)

@@ -25,6 +25,7 @@ from preflow.specs import (
     LengthsSpec,
     PairSpec,
     ReferenceSpec,
+    RewardModelSpec,
     SampleSpec,
     SftSpec,
     StageSpec,
@@ -57,6 +58,7 @@ Spec = TypeVar(
     SampleSpec,
     JudgeAnswersSpec,
     PairSpec,
+    RewardModelSpec,
 )
 
 

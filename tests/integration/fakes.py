@@ -37,6 +37,7 @@ def install(real: frozenset[str] = frozenset()) -> None:
         "preflow.stages.on_policy.sampling": ("run_sampling", _sampling),
         "preflow.stages.on_policy.judging": ("run_judging_answers", _judging_answers),
         "preflow.stages.on_policy.pairing": ("run_pairing", _pairing),
+        "preflow.stages.rlhf.reward_model": ("run_reward_model", _reward_model),
     }
     for name in stages.keys() - real:
         function, fake = stages[name]
@@ -185,6 +186,18 @@ def _pairing(spec: Any, out: Path, observer: Observer) -> None:
         json.dumps({"prompt": f"p{spec.round}", "chosen": "a", "rejected": "b"}) + "\n"
     )
     write_json(out / "metrics.json", {"augment/pairs": 1.0})
+
+
+def _reward_model(spec: Any, out: Path, observer: Observer) -> None:
+    _called("reward_model")
+    _die_if_asked("reward_model")
+    low = float(os.environ.get("FAKE_REWARD_LOW", "0.6"))
+    accuracy = {"value": 0.75, "low": low, "high": 0.86}
+    held_out = {"split": "eval", "pairs": 40, "prompts": 38, "accuracy": accuracy, "margin": 1.25}
+    (out / "model").mkdir(exist_ok=True)
+    (out / "model" / "weights.txt").write_text(f"{spec.options()} {spec.inputs()}")
+    write_json(out / "report.json", {"held_out": held_out})
+    write_json(out / "metrics.json", {"reward_model/accuracy": 0.75, "reward_model/accuracy_low": low})
 
 
 def _called(stage: str) -> None:

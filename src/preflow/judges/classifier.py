@@ -2,9 +2,11 @@
 
 It compares scores, so that the order of the answers changes nothing. Two traps are closed: where the model's pad token
 is not the tokenizer's, a batch reads the score at the wrong token without a warning, so the model is given the
-tokenizer's; and before the first score, some rows are scored alone and in a batch, and must agree.
+tokenizer's; and before the first score, some rows are scored alone and in a batch, and must agree. One that Preflow
+trained sees the tokens that it was trained on: the end of an answer is the last of them.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from preflow.config.base import Rendering
 from preflow.config.evaluation.judge import JudgeSettings
+from preflow.data.rows import Message
+from preflow.data.tokens.chat_template import Renderer
 from preflow.errors import JudgeError
 from preflow.fingerprints.files import file_digest, json_digest
 from preflow.judges.verdict import Comparison, Outcome, Verdict
@@ -20,6 +25,8 @@ from preflow.judges.verdict import Comparison, Outcome, Verdict
 _PROOF_ROWS = 8
 #: Largest difference of a score alone and in a batch, in logits.
 _TOLERANCE = 1e-3
+#: Beside a reward model that Preflow trained: how conversations became its tokens.
+RENDERING = "rendering.json"
 
 
 class ClassifierJudge:
@@ -53,14 +60,16 @@ class ClassifierJudge:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._renderer = self._trained_renderer(folder / RENDERING)
         self._batch = settings.batch_size
         self._digest = json_digest([[path.name, file_digest(path)] for path in weights])
         self._proven = False
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The digest of its weights and its chat template."""
-        return {"kind": "classifier", "weights": self._digest, "template": self._tokenizer.chat_template}
+        """The digest of its weights, and its chat template or the settings of its own rendering."""
+        template = self._tokenizer.chat_template if self._renderer is None else self._renderer.settings()
+        return {"kind": "classifier", "weights": self._digest, "template": template}
 
     def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
         """See ``Judge``.
@@ -90,7 +99,12 @@ class ClassifierJudge:
 
     def _score(self, texts: Sequence[tuple[str, str]]) -> list[float]:
         """The same of one batch."""
-        batch = self._tokenizer(
+        batch = self._tokenized(texts) if self._renderer is None else self._as_trained(self._renderer, texts)
+        with torch.inference_mode():
+            return [float(score) for score in self._model(**batch).logits[:, 0]]
+
+    def _tokenized(self, texts: Sequence[tuple[str, str]]) -> Any:
+        return self._tokenizer(
             [self._rendered(*text) for text in texts],
             padding=True,
             truncation=True,
@@ -98,8 +112,20 @@ class ClassifierJudge:
             return_tensors="pt",
             padding_side="right",
         )
-        with torch.inference_mode():
-            return [float(score) for score in self._model(**batch).logits[:, 0]]
+
+    def _as_trained(self, renderer: Renderer, texts: Sequence[tuple[str, str]]) -> Any:
+        """The tokens that training gave the model for such a prompt and answer, the end token last."""
+        rows = []
+        for prompt, answer in texts:
+            asked, said = (Message("user", prompt),), (Message("assistant", answer),)
+            ids = renderer.prompt_ids(asked)
+            rows.append({"input_ids": [*ids, *renderer.response_ids(asked, said, ids)]})
+        return self._tokenizer.pad(rows, padding=True, return_tensors="pt", padding_side="right")
+
+    def _trained_renderer(self, file: Path) -> Renderer | None:
+        if not file.is_file():
+            return None
+        return Renderer(self._tokenizer, Rendering.model_validate(json.loads(file.read_text(encoding="utf-8"))))
 
     def _rendered(self, prompt: str, answer: str) -> str:
         if not self._tokenizer.chat_template:

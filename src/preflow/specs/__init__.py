@@ -14,6 +14,7 @@ from preflow.specs.benchmarks import BenchmarkSpec
 from preflow.specs.data import LengthsSpec, ValidateSpec
 from preflow.specs.evaluation import EvaluateSpec, JudgeSpec
 from preflow.specs.pairs import JudgeAnswersSpec, PairSpec, SampleSpec
+from preflow.specs.rlhf import RewardModelSpec
 from preflow.specs.training import DpoSpec, ReferenceSpec, SftSpec, TuneSpec
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LengthsSpec",
     "PairSpec",
     "ReferenceSpec",
+    "RewardModelSpec",
     "SampleSpec",
     "SftSpec",
     "StageInfo",
@@ -48,6 +50,7 @@ StageSpec = (
     | SampleSpec
     | JudgeAnswersSpec
     | PairSpec
+    | RewardModelSpec
 )
 
 
@@ -81,7 +84,9 @@ class StageInfo:
 
 #: The module of the tasks that make new pairs.
 _NEW_PAIRS = "tasks.new_pairs"
-#: Every stage by name, in the order in which they run; the last three make new pairs (``preflow augment``).
+#: The module of the task that trains a reward model.
+_REWARD_MODEL = "tasks.rlhf.reward_model"
+#: Every stage by name, in the order in which they run; then those of new pairs (``preflow augment``) and of rewards.
 STAGES = {
     "validate": StageInfo(ValidateSpec, "expectations.gate", "run_gate", uses_model=False, read_later=True),
     "lengths": StageInfo(LengthsSpec, "preflow.stages.lengths", "run_lengths", uses_model=False),
@@ -97,6 +102,9 @@ STAGES = {
         JudgeAnswersSpec, "preflow.stages.on_policy.judging", "run_judging_answers", uses_model=False, tasks=_NEW_PAIRS
     ),
     "pair": StageInfo(PairSpec, "preflow.stages.on_policy.pairing", "run_pairing", uses_model=False, tasks=_NEW_PAIRS),
+    "reward_model": StageInfo(
+        RewardModelSpec, "preflow.stages.rlhf.reward_model", "run_reward_model", tasks=_REWARD_MODEL
+    ),
 }
 
 

@@ -29,6 +29,7 @@ def schema_settings() -> set[str]:
         "evaluation",
         "launch",
         "augment",
+        "reward_model",
         "promotion",
         "guards",
         "judge",

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
     *("augment", "compare", "decide", "deploy", "doctor", "explain", "export", "init", "iterate", "models", "operate"),
     *("plan", "promote", "review", "rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui"),
-    *("validate", "verify", "worker"),
+    *("reward-model", "validate", "verify", "worker"),
 ]
 
 
 def test_each_module_of_the_folder_is_a_subcommand() -> None:
     (folder,) = commands.__path__
-    modules = [file.stem for file in Path(folder).rglob("*.py") if file.name != "__init__.py"]
+    modules = [file.stem.replace("_", "-") for file in Path(folder).rglob("*.py") if file.name != "__init__.py"]
     assert sorted(modules) == sorted([*SUBCOMMANDS, "app"])
     assert sorted(application.modules()) == sorted(SUBCOMMANDS)
     shown = CliRunner().invoke(application.make_app(), ["--help"]).output

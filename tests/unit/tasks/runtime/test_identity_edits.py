@@ -17,6 +17,9 @@ DPO = {"dpo", "launched dpo"}
 PAIRS = DPO | {"tune"}
 SFT = {"sft", "launched sft"}
 REFERENCE = {"reference", "launched reference"}
+#: A classifier that Preflow trained is a judge, and sees the tokens of its training.
+JUDGES = {"judge", "judge_answers"}
+REWARDS = {"reward_model"}
 ALL = {*STAGES, *LAUNCHED, STORE}
 
 #: What changes, in which file, from what to what.
@@ -89,7 +92,7 @@ MISSES = {
         "preflow/maths",
         "(1 + confidence) / 2)",
         "(1 + confidence) / 3)",
-        {"validate", "evaluate", "benchmarks", "judge", "judge_answers"},
+        {"validate", "evaluate", "benchmarks"} | JUDGES | REWARDS,
     ),
     "a comparison of a test": ("preflow/maths", "return beta * ", "return 2 * beta * ", {"evaluate"}),
     "a row that is read": (
@@ -102,7 +105,7 @@ MISSES = {
         "preflow/data/text.py",
         '" ".join(text.lower().split())',
         "text.lower()",
-        {"validate", "evaluate", "sample"},
+        {"validate", "evaluate", "sample"} | REWARDS,
     ),
     "the split": ("preflow/data", "_BITS = 52", "_BITS = 48", {"validate", "sample"}),
     "a table of words": (
@@ -125,7 +128,7 @@ MISSES = {
         "preflow/data/tokens",
         "add_special_tokens=False",
         "add_special_tokens=True",
-        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS,
     ),
     "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
     "where rows are read": (
@@ -134,28 +137,33 @@ MISSES = {
         '.rows"',
         ALL - PAIRS - {STORE, "benchmarks", "pair"},
     ),
-    "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL),
+    "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL | REWARDS),
     "a precision": (
         "preflow/models/precision.py",
         "torch.bfloat16 if wants",
         "torch.float16 if wants",
-        MODEL - {STORE},
+        (MODEL | REWARDS) - {STORE},
     ),
-    "autocast": ("preflow/models/precision.py", "enabled=False", "enabled=True", MODEL),
+    "autocast": ("preflow/models/precision.py", "enabled=False", "enabled=True", MODEL | REWARDS),
     "a fresh adapter": ("preflow/models/adapters.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", TRAINING),
     "the packed layout": ("preflow/models/packed", ".tril(", ".triu(", MODEL),
     "packed attention": ("preflow/models/packed", '"longrope"', '"longer"', MODEL),
     "a kernel of the CPU": ("preflow/models/cpu", 'ending == "RMSNorm" or', "", TRAINING),
     "a backward of the CPU": ("preflow/models/cpu", "hidden.sum(-1)", "hidden.sum(0)", TRAINING),
     "a merged adapter": ("preflow/models/cpu/lora_linear.py", "return ", "return 2 * ", MODEL),
-    "a training's arguments": ("preflow/training", '"logging_nan_inf_filter": False', '"fp16": True', TRAINING),
+    "a training's arguments": (
+        "preflow/training",
+        '"logging_nan_inf_filter": False',
+        '"fp16": True',
+        TRAINING | REWARDS,
+    ),
     "the order of rows": ("preflow/training", "1_000_003", "1_000_033", TRAINING),
     "what makes memory smaller": ("preflow/training", "_FEW_TOKENS = 16", "_FEW_TOKENS = 8", TRAINING - {"tune"}),
     "what a number is ruined by": (
         "preflow/training",
         "_KNOWING = 0.9",
         "_KNOWING = 0.8",
-        TRAINING,
+        TRAINING | REWARDS,
     ),
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
     "what is measured of a training": ("preflow/dpo", "= 512", "= 256", PAIRS),
@@ -177,6 +185,7 @@ MISSES = {
     "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
     "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
     "a measure": ("preflow/evaluation", "<= share * longer", "< share * longer", {"evaluate"}),
+    "the reward of a row": ("preflow/rlhf", "found[part] = logits", "found[part] = -logits", REWARDS),
     "an artifact's form": ("preflow/artifacts.py", "indent=1", "indent=2", ALL - {STORE}),
     "what a stage's task does": ("tasks/sft.py", 'in_processes("sft", run_sft)', "run_sft", SFT),
     "what the task of validation does": ("tasks/validate.py", "run_gate(spec, out, observer)", "pass", {"validate"}),
@@ -199,7 +208,7 @@ MISSES = {
         "preflow/errors.py",
         "TemplateError(DataError)",
         "TemplateError(PreflowError)",
-        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS,
     ),
     "what a rank that trains does": (
         "preflow/stages/ranks.py",

@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ dpo: {dataset: dpo.jsonl}
 
 @dataclass
 class Pipeline:
-    """Starts the fake pipeline in processes that share one home folder."""
+    """Starts the fake pipeline in processes that share one home folder.
+
+    Attributes:
+        folder: Where the home folder is, and what is written beside it.
+        server: Address of the Prefect server that they use; each starts one of its own where none is given.
+    """
 
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    server: str | None = None
 
     @property
     def home(self) -> Path:
@@ -43,6 +48,8 @@ class Pipeline:
         command = [sys.executable, "-m", module, *arguments]
         out, err = self.folder / "out", self.folder / "err"
         own = {"PREFLOW_HOME": str(self.home), "FAKE_CALLS": str(self.folder / "calls"), "COLUMNS": "100"}
+        if self.server is not None:
+            own["PREFECT_API_URL"] = self.server
         with out.open("w") as stdout, err.open("w") as stderr:
             done = subprocess.run(
                 command,
@@ -119,8 +126,32 @@ def home_with_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipeline(tmp_path: Path, home_with_tables: Path) -> Pipeline:
+    """Each process starts the Prefect server that it needs."""
     shutil.copytree(home_with_tables, tmp_path / "home")
     return Pipeline(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, home_with_tables: Path) -> Iterator[str]:
+    """Address of a Prefect server for tests about something else: to start one takes as long as the rest of a run."""
+    from tests.fixtures.ports import free_port
+    from tests.integration.servers.commands import PREFECT, running, wait_for
+
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copytree(home_with_tables / "prefect", folder / "prefect")
+    port = free_port()
+    own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, {**clean_environment(), **own}, folder / "log"):
+        wait_for(f"http://127.0.0.1:{port}/api/health")
+        yield f"http://127.0.0.1:{port}/api"
+
+
+@pytest.fixture
+def served(pipeline: Pipeline, prefect_server: str) -> Pipeline:
+    """All processes use one Prefect server."""
+    pipeline.server = prefect_server
+    return pipeline
 
 
 @pytest.fixture

@@ -29,11 +29,12 @@ def parents(runs: list[Any]) -> list[Any]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_a_finished_one_is_cached(
-    pipeline: Pipeline, recipe: Path, start: Start, subtests: pytest.Subtests
+    pipeline: Pipeline, recipe: Path, start: Start, prefect_server: str, subtests: pytest.Subtests
 ) -> None:
     """One home folder through its life; each part begins with what the parts before it left, and fails by its name."""
     with subtests.test("a killed run goes on in the same MLflow run"):
         a_killed_run_goes_on(pipeline, recipe, start)
+    pipeline.server = prefect_server
     with subtests.test("it left everything in MLflow"):
         a_run_leaves_everything_in_mlflow(pipeline)
     with subtests.test("a finished run is cached, metrics and all, and loads nothing that computes"):
@@ -182,29 +183,29 @@ def killed_runs_of_other_recipes_are_marked(pipeline: Pipeline, recipe: Path, st
 
 
 @pytest.mark.slow
-def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(pipeline: Pipeline, recipe: Path) -> None:
-    done = pipeline.start(str(recipe), FAKE_LENGTHS="none fits")
+def test_pairs_that_do_not_fit_stop_the_run_before_anything_is_trained(served: Pipeline, recipe: Path) -> None:
+    done = served.start(str(recipe), FAKE_LENGTHS="none fits")
     assert done.returncode != 0
     assert "dpo: no training pair is left" in done.stderr
-    assert pipeline.calls == ["validate", "lengths"]
+    assert served.calls == ["validate", "lengths"]
 
 
 @pytest.mark.slow
-def test_tune_chooses_the_rate_that_an_automatic_run_then_takes(pipeline: Pipeline, recipe: Path) -> None:
+def test_tune_chooses_the_rate_that_an_automatic_run_then_takes(served: Pipeline, recipe: Path) -> None:
     auto = (str(recipe), "--set", "dpo.learning_rate=auto")
-    chosen = pipeline.start(*auto, FAKE_COMMAND="tune")
+    chosen = served.start(*auto, FAKE_COMMAND="tune")
     assert "dpo.learning_rate: 3e-05" in chosen.stdout, chosen.stderr
-    assert pipeline.calls == ["validate", "lengths", "sft", "reference", "tune"]
-    done = pipeline.start(*auto)
-    assert pipeline.calls == ["validate", "lengths", "sft", "reference", "tune", "dpo", "evaluate"], done.stderr
+    assert served.calls == ["validate", "lengths", "sft", "reference", "tune"]
+    done = served.start(*auto)
+    assert served.calls == ["validate", "lengths", "sft", "reference", "tune", "dpo", "evaluate"], done.stderr
     assert "the range test chose the learning rate 3e-05" in " ".join(done.stdout.split())
-    newest = parents(pipeline.runs())[-1]
+    newest = parents(served.runs())[-1]
     assert newest.data.metrics["tune/learning_rate"] == 3e-5
 
 
 @pytest.mark.slow
-def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path) -> None:
-    shutil.rmtree(pipeline.home)
+def test_a_wrong_recipe_ends_in_one_clear_text(tmp_path: Path, recipe: Path) -> None:
+    pipeline = Pipeline(tmp_path)
     done = pipeline.start(str(recipe), "--set", "dpo.betta=0.2")
     assert done.returncode == 2
     assert "did you mean 'beta'" in done.stderr
@@ -213,8 +214,8 @@ def test_a_wrong_recipe_ends_in_one_clear_text(pipeline: Pipeline, recipe: Path)
 
 
 @pytest.mark.slow
-def test_a_missing_data_file_is_named_before_anything_starts(pipeline: Pipeline, recipe: Path) -> None:
-    shutil.rmtree(pipeline.home)
+def test_a_missing_data_file_is_named_before_anything_starts(tmp_path: Path, recipe: Path) -> None:
+    pipeline = Pipeline(tmp_path)
     (recipe.parent / "dpo.jsonl").unlink()
     done = pipeline.start(str(recipe))
     assert done.returncode == 2

@@ -91,7 +91,7 @@ def test_another_home_gives_the_same_weights(
     ],
 )
 def test_one_stage_alone(
-    pipeline: Pipeline, real: Run, tmp_path: Path, tiny_folder: Path, strategy: str, names: set[str]
+    served: Pipeline, real: Run, tmp_path: Path, tiny_folder: Path, strategy: str, names: set[str]
 ) -> None:
     pairs = preference_rows(24)
     rows = {
@@ -104,7 +104,7 @@ def test_one_stage_alone(
     file = tmp_path / "alone.json"
     file.write_text(json.dumps({**recipe, **sizes}), encoding="utf-8")
     real(file)
-    assert set(report(pipeline)["models"]) == names
+    assert set(report(served)["models"]) == names
 
 
 def turns(row: dict[str, str], side: str) -> list[dict[str, str]]:

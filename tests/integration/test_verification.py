@@ -28,15 +28,15 @@ def one(folder: Path, pattern: str) -> Path:
 
 @pytest.mark.slow
 def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_moved_home_still_verifies(
-    pipeline: Pipeline,
+    served: Pipeline,
     tiny_recipe_file: Callable[..., Path],
     tiny_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tiny_recipe_file()
-    done = pipeline.start(str(file), module="tests.integration.nightly")
+    done = served.start(str(file), module="tests.integration.nightly")
     assert done.returncode == 0, done.stdout + done.stderr
-    monkeypatch.setenv("PREFLOW_HOME", str(pipeline.home))
+    monkeypatch.setenv("PREFLOW_HOME", str(served.home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     from tasks.evidence import place_of
     from tasks.tracking.client import client
@@ -46,7 +46,7 @@ def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_
     from tasks.tracking.registry.moves import take
     from tasks.tracking.registry.versions import read_model
 
-    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "pipeline"]
+    (parent,) = [run for run in served.runs() if run.data.tags.get("kind") == "pipeline"]
     run_id = parent.info.run_id
 
     (registered,) = [model.name for model in client().search_registered_models()]
@@ -69,10 +69,10 @@ def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_
 
     assert not [(each.name, each.detail) for each in verified().failed()]
 
-    store, artifacts = pipeline.home / "store", pipeline.home / "mlflow" / "artifacts"
+    store, artifacts = served.home / "store", served.home / "mlflow" / "artifacts"
 
     def stage_file(artifacts: Path, stage: str, name: str) -> Path:
-        (run,) = [each for each in pipeline.runs() if each.data.tags.get("stage") == stage]
+        (run,) = [each for each in served.runs() if each.data.tags.get("stage") == stage]
         return artifacts / str(run.info.run_id) / "artifacts" / name
 
     kept = artifacts / run_id / "artifacts"
@@ -97,13 +97,13 @@ def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_
         assert failed[name].state == "changed", (changed, failed)
         if name in {"sft", "dpo", "reference", "evaluate"}:
             assert changed.name in failed[name].detail
-    stage = next(run for run in pipeline.runs() if run.data.tags.get("stage") == "dpo")
+    stage = next(run for run in served.runs() if run.data.tags.get("stage") == "dpo")
     client().set_tag(stage.info.run_id, "artifact_digest", "0" * 64)
     assert {each.name for each in verified().failed()} >= {"dpo", "files of version 1"}
     client().set_tag(stage.info.run_id, "artifact_digest", stage.data.tags["artifact_digest"])
 
     command = make_app()
-    moved = pipeline.home.rename(pipeline.folder / "moved")
+    moved = served.home.rename(served.folder / "moved")
     monkeypatch.setenv("PREFLOW_HOME", str(moved))
     for named in (run_id, f"{registered}@champion"):
         shown = CliRunner().invoke(command, ["verify", named])

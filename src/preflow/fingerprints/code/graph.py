@@ -114,7 +114,7 @@ class CodeGraph:
             if reference in found:
                 continue
             found[reference] = resolved = self._resolve(reference)
-            waiting += resolved.references()
+            waiting += resolved.references
             waiting += self._run_by({reference.module, *resolved.imported}, touched)
         modules = frozenset(each.module for each in found) - {EVERYTHING}
         add_digests(self._digests, found)

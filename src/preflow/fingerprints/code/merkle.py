@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -29,9 +30,10 @@ class Resolved:
     imported: set[str] = field(default_factory=set)
     outside: set[str] = field(default_factory=set)
 
-    def references(self) -> set[Reference]:
-        """All of them."""
-        return self.also | {part for part in self.parts if isinstance(part, Reference)}
+    @cached_property
+    def references(self) -> frozenset[Reference]:
+        """All of them, once it is whole."""
+        return frozenset(self.also).union(part for part in self.parts if isinstance(part, Reference))
 
 
 def add_digests(digests: dict[Reference, str], found: Mapping[Reference, Resolved]) -> None:
@@ -77,7 +79,7 @@ def _groups(found: Mapping[Reference, Resolved], known: Container[Reference]) ->
     for start in sorted(found):
         if start in index or start in known:
             continue
-        path = [(start, iter(sorted(found[start].references())))]
+        path = [(start, iter(sorted(found[start].references)))]
         index[start] = low[start] = len(index)
         stack.append(start)
         open_ones.add(start)
@@ -99,5 +101,5 @@ def _groups(found: Mapping[Reference, Resolved], known: Container[Reference]) ->
                 index[target] = low[target] = len(index)
                 stack.append(target)
                 open_ones.add(target)
-                path.append((target, iter(sorted(found[target].references()))))
+                path.append((target, iter(sorted(found[target].references))))
     return groups

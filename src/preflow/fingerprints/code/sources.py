@@ -44,6 +44,7 @@ class SourceTree:
     folders: Mapping[str, Path]
     as_imported: bool = True
     _files: dict[str, Path | None] = field(default_factory=dict, repr=False, compare=False)
+    _data: dict[Path, list[Path]] = field(default_factory=dict, repr=False, compare=False)
 
     def file(self, module: str) -> Path | None:
         """The source file of a module; None where there is none of that name."""
@@ -79,7 +80,11 @@ class SourceTree:
     def data_files(self, module: str) -> list[Path]:
         """What is beside a module and is no code: its package's data, in folders that are no packages too."""
         path = self.file(module)
-        return [] if path is None else sorted(_data_below(path.parent))
+        if path is None:
+            return []
+        if path.parent not in self._data:
+            self._data[path.parent] = sorted(_data_below(path.parent))
+        return self._data[path.parent]
 
     def require_as_imported(self, path: Path) -> None:
         """As the function, for the files of a tree that must be as they were imported."""

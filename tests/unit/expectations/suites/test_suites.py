@@ -65,17 +65,17 @@ def test_clean_rows_pass() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finding", FORM)
-def test_every_finding_of_form_has_an_expectation_that_names_its_rows(finding: str) -> None:
-    bad = {"problem": PROBLEMS.index(finding)}
-    assert failing(bad, {}, bad) == {finding: [0, 2]}
+def test_every_finding_of_form_has_an_expectation_that_names_its_rows() -> None:
+    rows = [{"problem": PROBLEMS.index(finding)} for finding in FORM]
+    count = len(rows)
+    assert failing(*rows, {}, *rows) == {finding: [at, count + 1 + at] for at, finding in enumerate(FORM)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finding", BAD)
-def test_every_finding_of_a_row_has_an_expectation_with_its_threshold(finding: str) -> None:
-    bad, edge = BAD[finding]
-    assert failing({finding: edge}, {finding: bad}, {}, {finding: bad}) == {finding: [1, 3]}
+def test_every_finding_of_a_row_has_an_expectation_with_its_threshold() -> None:
+    """One value that fails and one at the edge that does not, each in a row of its own, among fine rows."""
+    rows = [{finding: value} for finding, (bad, edge) in BAD.items() for value in (edge, bad, FINE[finding], bad)]
+    assert failing(*rows) == {finding: [4 * at + 1, 4 * at + 3] for at, finding in enumerate(BAD)}
 
 
 @pytest.mark.slow

@@ -22,11 +22,12 @@ def main(
         if not reason.strip():
             raise PromotionError("a rollback needs a reason: give --reason TEXT")
         from preflow.environment import private_home
-        from tasks.tracking.client import away_is_a_tracking_error, require_mlflow
+        from tasks.tracking.client import away_is_a_tracking_error, require_mlflow, without_collections
 
         private_home()
         require_mlflow()
-        from tasks.tracking.registry.rollback import roll_back
+        with without_collections():
+            from tasks.tracking.registry.rollback import roll_back
 
         try:
             with away_is_a_tracking_error():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.running.addresses import HOST
+from flows.running.addresses import HOST, allowed_hosts
 from preflow.environment import preflow_home
 from preflow.errors import UiError
 
@@ -18,6 +18,8 @@ _POLL_SECONDS = 0.3
 START_SECONDS = 180
 #: MLflow would start four more processes, for jobs, and no job is ever submitted to it here.
 JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+#: Seconds that requests which are under way have when Prefect's server ends.
+_GRACE_SECONDS = 10
 #: Slots of running trainings outlive a restart of the server.
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
@@ -32,7 +34,8 @@ def mlflow_command(port: int, store: str) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST]
     command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
     # Names it answers to, and pages that may call it: its own.
-    command += ["--allowed-hosts", f"localhost:*,{HOST}:*", "--cors-allowed-origins", own_pages(port)]
+    names = ",".join(f"{name}:*" for name in allowed_hosts())
+    command += ["--allowed-hosts", names, "--cors-allowed-origins", own_pages(port)]
     return [*command, "--port", str(port), "--workers", "1"]
 
 
@@ -42,8 +45,14 @@ def own_pages(port: int) -> str:
 
 
 def prefect_command(port: int) -> list[str]:
-    """Prefect's server, whose database is the one that its settings name."""
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    """Prefect's server, whose database is the one that its settings name.
+
+    As ``prefect server start`` runs it, but for the names that it answers to, and that it does not wait for ever for
+    what its clients have left open when it ends.
+    """
+    command = [sys.executable, "-m", "uvicorn", "--factory", "flows.operation.prefect_app:create_app"]
+    command += ["--host", HOST, "--port", str(port), "--log-level", "info"]
+    return [*command, "--timeout-graceful-shutdown", str(_GRACE_SECONDS)]
 
 
 def prefect_defaults(port: int) -> dict[str, str]:

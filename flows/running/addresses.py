@@ -14,6 +14,15 @@ PREFECT_PORT = 4200
 _ANSWER_SECONDS = 30.0
 
 
+def allowed_hosts() -> list[str]:
+    """Names by which browsers and programs may ask the servers that run here.
+
+    Those of this machine, and of ``PREFLOW_ALLOWED_HOSTS`` (separated by commas), where a proxy passes on its own name.
+    """
+    named = os.environ.get("PREFLOW_ALLOWED_HOSTS", "").split(",")
+    return [HOST, "localhost", *(name.strip() for name in named if name.strip())]
+
+
 def mlflow_server() -> str | None:
     """The MLflow server that is configured; none where runs go to a local database."""
     uri = mlflow_uri()

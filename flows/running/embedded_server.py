@@ -36,7 +36,7 @@ _SETTINGS = {
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",  # it has no page
 }
-_APPLICATION = "prefect.server.api.server:create_app"
+_APPLICATION = "flows.operation.prefect_app:create_app"
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 5
 

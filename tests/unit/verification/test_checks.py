@@ -15,7 +15,10 @@ from preflow.verification.numbers import recomputed
 from preflow.verification.recorded import RecordedRun, place_of
 from preflow.verification.run_checks import verify_run
 
-RECIPE = Recipe.model_validate({"name": "r", "model_name": "m", "sft": {"dataset": "d"}, "dpo": {"dataset": "p"}})
+_SMALL = {"bootstrap_samples": 200}
+RECIPE = Recipe.model_validate(
+    {"name": "r", "model_name": "m", "sft": {"dataset": "d"}, "dpo": {"dataset": "p"}, "evaluation": _SMALL}
+)
 
 
 def test_a_check_has_the_state_of_its_worst_part() -> None:

@@ -1,5 +1,10 @@
 """Who may call the servers: their own pages, and programs of this machine; no page of the web."""
 
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from flows.operation.prefect_app import create_app
 from flows.operation.server_processes import mlflow_command, prefect_defaults
 from flows.running.embedded_server import _SETTINGS
 from preflow.environment import DEFAULTS
@@ -15,5 +20,30 @@ def test_prefects_server_lets_its_own_page_call_it_and_asks_for_a_token() -> Non
 
 def test_mlflows_server_answers_to_names_of_this_machine_and_to_its_own_page() -> None:
     command = mlflow_command(4321, "sqlite:///x.db")
-    assert command[command.index("--allowed-hosts") + 1] == "localhost:*,127.0.0.1:*"
+    assert command[command.index("--allowed-hosts") + 1] == "127.0.0.1:*,localhost:*"
     assert command[command.index("--cors-allowed-origins") + 1] == OWN
+
+
+def test_a_page_of_another_name_for_this_machine_is_answered_by_neither_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect.server.api.server.create_app", lambda **_: answering())
+    assert statuses(create_app()) == {"127.0.0.1:4200": 200, "localhost:4200": 200, "evil.test:4200": 400}
+
+
+def test_a_name_that_the_operator_gives_is_answered_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect.server.api.server.create_app", lambda **_: answering())
+    monkeypatch.setenv("PREFLOW_ALLOWED_HOSTS", "flows.example, evil.test")
+    assert statuses(create_app())["evil.test:4200"] == 200
+    command = mlflow_command(4321, "sqlite:///x.db")
+    assert command[command.index("--allowed-hosts") + 1].endswith(",flows.example:*,evil.test:*")
+
+
+def answering() -> FastAPI:
+    app = FastAPI()
+    app.get("/")(lambda: "there")
+    return app
+
+
+def statuses(app: FastAPI) -> dict[str, int]:
+    """The answer to each name in the request's Host."""
+    names = ("127.0.0.1:4200", "localhost:4200", "evil.test:4200")
+    return {name: TestClient(app, base_url=f"http://{name}").get("/").status_code for name in names}

@@ -39,18 +39,28 @@ def wrong_identity(specification: Any, expected: str) -> str:
 def wrong_parts(specification: Mapping[str, Any], spec: StageSpec, data: Sequence[tuple[str, str]]) -> list[str]:
     """Inputs and options that are recorded otherwise than recipe and artifacts give them, each named.
 
+    Settings that the record lacks came with a later Preflow; the record's own digest shows that none was taken out.
+
     Args:
         specification: As recorded.
         spec: As recipe and artifacts give it.
         data: Path and digest of each file of rows that the run recorded.
     """
-    wrong = _differences("options", spec.options(), specification.get("options", {}))
+    options = specification.get("options", {})
+    wrong = _differences("options", _known_then(spec.options(), options), options)
     inputs = specification.get("inputs", {})
     if not isinstance(spec, ValidateSpec):
         return wrong + _differences("inputs", spec.inputs(), inputs)
     read = sorted(entry[0] for name, entries in inputs.items() if name != "benchmarks" for entry in entries)
     recorded = sorted(digest for _, digest in data)
     return wrong if read == recorded else [*wrong, f"inputs have the files {read}, the run recorded {recorded}"]
+
+
+def _known_then(made: Any, recorded: Any) -> Any:
+    """Options without the settings that their record lacks, at every depth."""
+    if not (isinstance(made, Mapping) and isinstance(recorded, Mapping)):
+        return made
+    return {name: _known_then(value, recorded[name]) for name, value in made.items() if name in recorded}
 
 
 def _differences(what: str, made: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:

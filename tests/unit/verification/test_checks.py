@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from preflow.config import Recipe
 from preflow.evaluation.preferences import PairScores, compare, preference_report
+from preflow.fingerprints.files import json_digest
 from preflow.verification.check import Check, together
 from preflow.verification.numbers import recomputed
 from preflow.verification.recorded import RecordedRun, place_of
@@ -87,6 +89,22 @@ def test_data_that_are_gone_are_not_reachable_and_data_that_differ_are_changed(t
     run = RecordedRun(run_id="1", tags={}, recipe=None, card=None, data=[(str(file), digest)], stages={})
     failed = {each.name: each.state for each in verify_run(run).failed()}
     assert failed == {"recipe.yaml": "missing", str(file): "changed" if there else "not reachable"}
+
+
+def test_a_recipe_of_an_earlier_preflow_is_held_to_what_was_recorded() -> None:
+    """It lacks a setting that came later; an edit of one that it has is found."""
+    settings = RECIPE.model_dump(mode="json")
+    del settings["evaluation"]["confidence"]
+    tags = {"recipe_digest": json_digest(settings)}
+    for text, state in ((written(settings), "ok"), (written({**settings, "seed": 43}), "changed")):
+        run = RecordedRun(run_id="1", tags=tags, recipe=text, card=None, data=[], stages={})
+        assert verify_run(run).below[0].state == state
+    assert json_digest(yaml.safe_load(written(RECIPE.model_dump(mode="json")))) == RECIPE.settings_digest()
+
+
+def written(settings: dict[str, Any]) -> str:
+    """As MLflow writes it."""
+    return str(yaml.safe_dump(settings, indent=2, default_flow_style=False))
 
 
 def test_an_artifact_is_found_at_the_same_place_of_a_store_that_was_moved(

@@ -63,6 +63,18 @@ def test_another_setting_and_another_input_are_named(made: dict[str, Artifact]) 
     assert [each.partition(" is ")[0] for each in wrong_parts(found, other, [])] == ["options.dpo", "inputs.sft"]
 
 
+def test_a_setting_that_came_after_the_run_is_no_change_and_one_that_was_edited_is(made: dict[str, Artifact]) -> None:
+    found = recorded("dpo", specifications(recipe(), BASE, made)["dpo"])
+    spec = specifications(recipe(), BASE, made)["dpo"]
+    del found["options"]["dpo"]["weight_decay"]
+    later = next(name for name in found["options"] if name != "dpo")
+    del found["options"][later]
+    assert wrong_parts(found, spec, []) == []
+    found["options"]["dpo"]["beta"] = 0.2
+    (wrong,) = wrong_parts(found, spec, [])
+    assert wrong.startswith("options.dpo is recorded as")
+
+
 def test_a_rate_that_a_range_test_chose_counts(made: dict[str, Artifact], tmp_path: Path) -> None:
     choice = written(tmp_path / "tune", "choice.json", '{"learning_rate": 3e-5}')
     asked = recipe(dpo={"learning_rate": "auto"})

@@ -103,6 +103,7 @@ nightly: env ## The exhaustive rest: long repetitions, the time of each test, br
 	@echo "==> nightly tests"
 	@$(ACTIVATE) $(PYTEST) -n 2 $(SHARED) -m "nightly and not gpu" $(ARGS)
 	@$(MAKE) budget
+	@$(MAKE) fuzz
 	@$(MAKE) breaks
 
 .PHONY: budget
@@ -122,6 +123,11 @@ check-infra: env ## The Dockerfile by hadolint, compose.yaml by Compose (COMPOSE
 	@echo "==> compose"
 	@test -n "$(COMPOSE)" || { echo "Compose is missing: install Docker's plugin, or Debian's package docker-compose" >&2; exit 1; }
 	@$(COMPOSE) -f infra/compose.yaml config --quiet
+
+.PHONY: fuzz
+fuzz: env ## Read files of others, changed at random, for 30 minutes (ARGS="--minutes 5 --seed 7")
+	@echo "==> fuzzing"
+	@$(ACTIVATE) OMP_NUM_THREADS=1 python -m tests.fuzz $(ARGS)
 
 .PHONY: breaks
 breaks: env ## Break the source line by line; fails where no test notices (ARGS=... names breaks)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from preflow.chat_templates.limits import FAULTS, LARGEST_NUMBER, has_large_number, limited_time
 from preflow.errors import ConfigError
 from preflow.foreign_files import read_text
 from preflow.redaction import quoted
@@ -102,17 +103,26 @@ def _checked(text: str, what: str) -> str:
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    if has_large_number(text):
+        raise ConfigError(
+            f"{what} holds a number or a width above {LARGEST_NUMBER:,}: it could write a text of any length"
+        )
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
     failed = None
     for turns in (_ONE_TURN, parts):
         try:
-            render_jinja_template(
-                [turns], chat_template=text, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
-            )
+            with limited_time():
+                render_jinja_template(
+                    [turns], chat_template=text, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
+                )
         except jinja2.TemplateSyntaxError as error:
-            raise ConfigError(f"{what} does not compile: {error.message} (line {error.lineno})") from error
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+            raise ConfigError(
+                f"{what} does not compile: {quoted(error.message or '')} (line {error.lineno})"
+            ) from error
+        except (jinja2.TemplateError, *FAULTS) as error:
             failed = failed or error
+            if isinstance(error, TimeoutError):
+                break
         else:
             return text
-    raise ConfigError(f"{what} fails on one turn of the user: {failed}") from failed
+    raise ConfigError(f"{what} fails on one turn of the user: {quoted(str(failed))}") from failed

@@ -17,7 +17,7 @@ from preflow.config.explain import explain
 from preflow.config.files import expand_variables, read_settings, read_yaml, reason
 from preflow.config.recipe import Recipe, TrainingStage
 from preflow.config.validation import Dataset, path_of
-from preflow.errors import ConfigError
+from preflow.errors import ConfigError, PreflowError
 from preflow.formats import DATA_SUFFIXES
 from preflow.redaction import quoted
 
@@ -48,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     raw.setdefault("name", plain_name(path.stem))
     _apply(overrides, raw)
     raw = expand_variables(raw, _PATHS)
-    return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
+    return _with_absolute_paths(_validated(raw, f"{path} is not a valid recipe"), path)
 
 
 def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -159,6 +159,15 @@ def _as_mapping(child: Any, name: str) -> Any:
     if isinstance(entry, list | tuple):
         raise ConfigError(f"override {name}: there are {len(entry)} data sets; give the whole list")
     return {"path": entry} if isinstance(entry, str) else entry
+
+
+def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
+    try:
+        return _resolve_data_paths(recipe, path.resolve().parent)
+    except PreflowError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a zero byte, the home of a user who is not there
+        raise ConfigError(f"{path} holds a path that can be none: {quoted(str(error))}") from error
 
 
 def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:

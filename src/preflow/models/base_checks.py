@@ -7,6 +7,7 @@ from typing import Any
 
 from preflow.config import Recipe
 from preflow.errors import UnfitModelError
+from preflow.redaction import quoted
 
 #: Files of which every tokenizer has one.
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "*.model", "*.tiktoken", "*vocab*.json", "*vocab*.txt")
@@ -61,18 +62,30 @@ def require_trainable(name: str, folder: Path, recipe: Recipe) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.is_file():
         names = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise UnfitModelError(
             f"{folder} holds no config.json that can be read (found: {names}): expected the folder of a model of "
             "transformers, as save_pretrained writes it"
-        ) from error
-    except ValueError as error:
-        raise UnfitModelError(f"{path} is no JSON: {error}. Fetch the model's files again") from error
+        )
+    return json_settings(path)
+
+
+def json_settings(path: Path) -> dict[str, Any]:
+    """The settings that a model's folder holds as one JSON object.
+
+    Raises:
+        UnfitModelError: The file cannot be read, or holds anything else.
+    """
+    again = "Fetch the model's files again"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnfitModelError(f"{path} cannot be read: {error.strerror or error}. {again}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnfitModelError(f"{path} is no JSON: {quoted(str(error))}. {again}") from error
     if not isinstance(found, dict):
-        raise UnfitModelError(f"{path} holds {type(found).__name__}, expected an object. Fetch the model's files again")
+        raise UnfitModelError(f"{path} holds {type(found).__name__}, expected an object. {again}")
     return found
 
 

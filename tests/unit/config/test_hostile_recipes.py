@@ -89,3 +89,14 @@ def test_an_endless_link_as_data_set_leaves_the_recipe_readable(tmp_path: Path) 
 def test_a_key_with_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     message = refusal(tmp_path, '"\\e]0;PWNED\\a": 1\n')
     assert "\\x1b]0;PWNED\\x07: unknown setting" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [("model_name", "x" * 5000), ("dataset", "x" * 5000), ("dataset", "~no-such-user/a"), ("dataset", "a\\0b")],
+)
+def test_a_path_that_can_be_none_is_one_error(tmp_path: Path, setting: str, name: str) -> None:
+    settings = {"strategy": "sft", "model_name": "m", "dataset": "rows.jsonl", setting: name}
+    said = refusal(tmp_path, "".join(f'{key}: "{value}"\n' for key, value in settings.items()))
+    assert "holds a path that can be none" in said
+    assert len(said) < 1000

@@ -150,6 +150,24 @@ def test_an_adapter_of_another_kind_is_refused_by_name(tiny: ModelRef, tmp_path:
         resolve_model(recipe, Silent())
 
 
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[1]", "holds list, expected an object"),
+        ('{"peft_type": "LORA"}', "names no base model"),
+        ('{"base_model_name_or_path": 7}', "names no base model"),
+        (json.dumps({"base_model_name_or_path": "x" * 5000}), "can be no folder"),
+    ],
+)
+def test_an_adapter_whose_settings_are_none_is_one_error(tmp_path: Path, written: str, why: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(written)
+    with pytest.raises(ModelError, match=why) as raised:
+        resolve(tmp_path)
+    assert len(str(raised.value)) < 1000
+
+
 def test_saved_adapters_are_the_same_bytes(tiny: ModelRef, tmp_path: Path) -> None:
     """PEFT writes its list of modules in another order in every process; here the config is rewritten."""
     recipe = Recipe.model_validate({"strategy": "dpo", "model_name": tiny.path, "lora_r": 2})
@@ -204,6 +222,7 @@ def test_an_index_may_name_safetensors_files_in_the_models_folder_alone(tiny_fol
         ("evil.bin", r"\.safetensors files alone"),
         ("../evil.safetensors", "own folder"),
         (7, "no text"),
+        ("x" * 5000 + ".safetensors", "can be no file"),
     ):
         index.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
         with pytest.raises(UnsafeWeightsError, match=why):

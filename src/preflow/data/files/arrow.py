@@ -33,6 +33,7 @@ def read_arrow(path: Path, compression: str | None, name: str, memory: int) -> I
             batches = iter(pa.ipc.open_stream(source))
         packed = path.stat().st_size
         for batch in batches:
+            batch.validate(full=True)  # offsets of a damaged file would be followed to anywhere in memory
             if batch.nbytes > max(memory, MOST_UNPACKED * packed):
                 raise DataFileError(
                     f"{path} unpacks to {batch.nbytes:,} bytes in one batch, more than {memory >> 20:,} MiB "

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import jinja2.nodes
 
+from preflow.chat_templates.limits import FAULTS, LARGEST_NUMBER, has_large_number, limited_time
 from preflow.config.base import Rendering
 from preflow.data.rows import Message, to_json
 from preflow.data.tokens.reasoning import OPENED, close_thoughts, thoughts_of, without_block
-from preflow.data.tokens.time_limit import limited_time
 from preflow.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -26,23 +26,9 @@ if TYPE_CHECKING:
 PINNED_DATE = date(2024, 7, 26)
 _PROBE = (Message("user", "What is 7713?"), Message("assistant", "It is 3177."))
 _SYSTEM = Message("system", "Say 5291.")
-#: What a template may raise: Jinja's own errors, and those of Python's operators and methods on the values in it.
-_FAULTS = (
-    jinja2.TemplateError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-    TimeoutError,
-)
+_FAULTS = (jinja2.TemplateError, *FAULTS)
 #: Characters that a template may write for each character of a turn, and those that a turn counts for at least.
 _MOST_WRITTEN, _PER_TURN = 20, 10_000
-_EXTENSIONS = ("jinja2.ext.loopcontrols", "jinja2.ext.do")
-_LARGEST_NUMBER = 1_000_000
-_WIDE = re.compile(r"[%:<>^.*]\d{6}")
 _CLOCK = re.compile(r"strftime_now\(\s*(?:(['\"])([^'\"]*)\1\s*\))?")
 #: In place of the clock, which cannot be passed to a template: the dates of all formats that it asks for.
 _FIXED_CLOCK = "{% macro strftime_now(format) %}{{ preflow_dates[format] }}{% endmacro +%}"
@@ -96,15 +82,9 @@ class TemplateText:
         Raises:
             TemplateError: A number, or the width of a format, is larger than any template needs.
         """
-        try:
-            nodes = [*jinja2.Environment(extensions=_EXTENSIONS).parse(self._jinja).find_all(jinja2.nodes.Const)]
-        except (jinja2.TemplateError, RecursionError):  # of a block of its own; rendering says what is wrong
-            nodes = []
-        values = [node.value for node in nodes]
-        large = any(type(value) is int and abs(value) > _LARGEST_NUMBER for value in values)
-        if large or any(isinstance(value, str) and _WIDE.search(value) for value in values):
+        if has_large_number(self._jinja):
             raise TemplateError(
-                f"the chat template of {self.name} holds a number or a width above {_LARGEST_NUMBER:,}, with which it "
+                f"the chat template of {self.name} holds a number or a width above {LARGEST_NUMBER:,}, with which it "
                 "could write a text of any length: give another as `chat_template`"
             )
 

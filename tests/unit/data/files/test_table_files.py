@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from preflow.config.validation import Dataset as Named
 from preflow.data.files.reader import read_rows
 from preflow.data.files.sources import resolve_sources
+from preflow.errors import DataFileError
 from tests.unit.data.files.reading import read
 
 ROWS = [{"prompt": "Hi", "completion": "Hel\tlo"}, {"prompt": "Ho", "completion": '"What?"'}]
@@ -125,3 +127,16 @@ def test_of_the_clone_of_a_hub_data_set_training_alone_is_data(tmp_path: Path) -
     sources = resolve_sources([str(tmp_path)])
     assert [Path(source.path).relative_to(tmp_path).as_posix() for source in sources] == [*files[:2]]
     assert {source.left_out for source in sources} == {(files[2],)}
+
+
+def test_offsets_of_a_damaged_arrow_file_are_not_followed(tmp_path: Path) -> None:
+    """Read as they are, they end the process or give what is next to the file in memory."""
+    table = pa.table({"prompt": ["aa", "bbb", "c"], "completion": ["d", "e", "f"]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    whole = (tmp_path / "a.arrow").read_bytes()
+    offsets, wrong = struct.pack("<4i", 0, 2, 5, 6), struct.pack("<4i", 0, 2, 1 << 30, 6)
+    assert whole.count(offsets) == 1
+    (tmp_path / "a.arrow").write_bytes(whole.replace(offsets, wrong))
+    with pytest.raises(DataFileError, match="cannot be read"):
+        read(tmp_path / "a.arrow")

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from preflow.chat_templates.limits import limited_time
 from preflow.config.base import Rendering
 from preflow.data.tokens import template_text
 from preflow.data.tokens.template_text import TemplateText
-from preflow.data.tokens.time_limit import limited_time
 from preflow.errors import TemplateError
 from tests.unit.data.tokens.tokenizers import PLAIN, make_tokenizer
 

@@ -1,0 +1,75 @@
+"""Limits for what others wrote and this process runs: how long a chat template takes, what it raises and multiplies."""
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: What a template may raise beside Jinja's own errors: those of Python's operators and methods on the values in it, and
+#: of the code that Jinja makes of it.
+FAULTS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    NameError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    TimeoutError,
+)
+LARGEST_NUMBER = 1_000_000
+_WIDE = re.compile(r"[%:<>^.*]\d{6}")
+_EXTENSIONS = ("jinja2.ext.loopcontrols", "jinja2.ext.do")
+#: Seconds that one rendering may take; an ordinary one takes a thousandth.
+_SECONDS = 10.0
+
+
+@contextmanager
+def limited_time(seconds: float = _SECONDS) -> Iterator[None]:
+    """A block that may take so long, or less where a timer of the caller ends sooner.
+
+    In a thread other than the main one there is no limit, since no signal reaches it.
+
+    Raises:
+        TimeoutError: Its time is over.
+    """
+    left, begin = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
+    if threading.current_thread() is not threading.main_thread() or 0 < left <= seconds:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"it took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begin), 1e-3))
+
+
+def has_large_number(template: str) -> bool:
+    """Whether a template holds a number, or the width of a format, that is larger than any template needs.
+
+    With one it could write a text of any length in one step, where no limit of time takes hold.
+    """
+    import jinja2.nodes
+
+    try:
+        nodes = [*jinja2.Environment(extensions=_EXTENSIONS).parse(template).find_all(jinja2.nodes.Const)]
+    except (jinja2.TemplateError, RecursionError):  # of a block of its own; rendering says what is wrong
+        return False
+    except ValueError:  # more digits than Python reads
+        return True
+    values = [node.value for node in nodes]
+    large = any(type(value) is int and abs(value) > LARGEST_NUMBER for value in values)
+    return large or any(isinstance(value, str) and _WIDE.search(value) is not None for value in values)

@@ -26,28 +26,35 @@ def read_parquet(path: Path, compression: str | None, name: str, memory: int) ->
 
     number = 0
     with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=_rows_at_once(path, table.metadata, memory)):
+        for batch in table.iter_batches(batch_size=_rows_at_once(path, table, memory)):
             for values in batch_rows(batch):
                 number += 1
                 yield RawRow(name, number, values)
 
 
-def _rows_at_once(path: Path, metadata: Any, memory: int) -> int:
+def _rows_at_once(path: Path, table: Any, memory: int) -> int:
     """Rows of a batch that fit into an eighth of the memory even where every cell is the largest of its column."""
     largest = 1
-    for place in range(metadata.num_row_groups):
-        group = metadata.row_group(place)
+    for place in range(table.metadata.num_row_groups):
+        group = table.metadata.row_group(place)
+        _require_bounded(path, place, path.stat().st_size, group.total_byte_size, memory)
+        # Reading a row raises where what is said of a column is damaged; to ask for it would end the process.
+        next(table.iter_batches(batch_size=1, row_groups=[place]), None)
         columns = [group.column(number) for number in range(group.num_columns)]
         packed, unpacked = (
             sum(getattr(c, f"total_{kind}_size") for c in columns) for kind in ("compressed", "uncompressed")
         )
-        if unpacked > max(memory, MOST_UNPACKED * packed):
-            raise DataFileError(
-                f"{path}: row group {place} unpacks {packed:,} bytes to {unpacked:,}, more than {memory >> 20:,} MiB "
-                "(validation.memory_mb), as no rows do; write it again in smaller row groups if it is right"
-            )
+        _require_bounded(path, place, packed, unpacked, memory)
         largest = max(largest, sum(map(_largest_cell, columns)))
     return min(_BATCH, max(1 if largest > memory // 64 else _SMALL, memory // 8 // largest))
+
+
+def _require_bounded(path: Path, place: int, packed: int, unpacked: int, memory: int) -> None:
+    if unpacked > max(memory, MOST_UNPACKED * packed):
+        raise DataFileError(
+            f"{path}: row group {place} unpacks {packed:,} bytes to {unpacked:,}, more than {memory >> 20:,} MiB "
+            "(validation.memory_mb), as no rows do; write it again in smaller row groups if it is right"
+        )
 
 
 def _largest_cell(column: Any) -> int:

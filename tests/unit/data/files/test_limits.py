@@ -64,7 +64,7 @@ def test_a_large_value_of_every_row_of_a_parquet_file_is_copied_for_few_rows_at_
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"prompt": ["a" * 65_536] * 4096}), file, compression="zstd")
     with pq.ParquetFile(file) as table:
-        rows = _rows_at_once(file, table.metadata, MEMORY)
+        rows = _rows_at_once(file, table, MEMORY)
     assert rows * 65_536 <= MEMORY // 8
     assert sum(1 for _ in read_rows(source(file), memory=MEMORY)) == 4096
 

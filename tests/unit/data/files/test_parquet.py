@@ -24,3 +24,15 @@ def test_unused_times_that_python_cannot_hold_do_not_refuse_a_parquet_file(tmp_p
     pq.write_table(pa.table({"inside": pa.array([[2**62]], pa.list_(pa.timestamp("us")))}), tmp_path / "b.parquet")
     with pytest.raises(DataFileError, match=r"b\.parquet cannot be read"):
         read(tmp_path / "b.parquet")
+
+
+def test_a_column_of_which_damaged_things_are_said_is_one_clear_error(tmp_path: Path) -> None:
+    """Asked for what the footer says of that column, pyarrow ends the process."""
+    file = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "b"] * 6}), file)
+    whole = file.read_bytes()
+    histograms, wrong = b"\x19\x06\x19\x26", b"\x09\x06\x19\x26"
+    assert histograms in whole
+    file.write_bytes(whole.replace(histograms, wrong))
+    with pytest.raises(DataFileError, match="cannot be read: Definition level histogram size mismatch"):
+        read(file)

@@ -30,7 +30,7 @@ from preflow.config.evaluation.judge import JudgeSettings
 from preflow.config.evaluation.promotion import Guards, PromotionSettings
 from preflow.config.evaluation.review import ReviewSettings
 from preflow.config.on_policy.augment import AugmentSettings
-from preflow.config.rlhf import RewardModelSettings
+from preflow.config.rlhf import RewardModelSettings, RlooSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import Dataset, ReadingSettings, ValidationSettings
 from preflow.data.row_formats.examples import DEMONSTRATION_EXAMPLES, PREFERENCE_EXAMPLES, VERDICT_EXAMPLES
@@ -57,6 +57,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], type[BaseModel] | None]] = {
     "evaluation": (EvaluationSettings, None),
     "augment": (AugmentSettings, None),
     "reward_model": (RewardModelSettings, None),
+    "rloo": (RlooSettings, None),
     "promotion": (PromotionSettings, None),
     "guards": (Guards, None),
     "judge": (JudgeSettings, None),

@@ -15,6 +15,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     ├── CodeChangedError (RuntimeError)         Preflow's sources were edited during a run
     ├── ModelError (RuntimeError)               weights that cannot be loaded or used
     │   ├── UnfitModelError                     a model that cannot be trained
+    │   ├── UnfitRewardModelError               a reward model that is no better than chance
     │   ├── UnknownShapeError                   memory and FLOPs cannot be estimated
     │   ├── ModelNotFoundError (FileNotFoundError)  no folder, packaged model or hub model
     │   │   └── ModelDownloadError              another attempt may succeed
@@ -22,6 +23,7 @@ Each class also inherits from a class of the standard library, so ``except Value
     │   └── DpoCheckpointError                  a DPO checkpoint where an SFT model belongs
     ├── ProofError (RuntimeError)               the checks before the first DPO step failed
     │   ├── PolicyMismatchError                 the policy at step 0 is not the reference
+    │   ├── WrongReferenceError                 the reference of RLOO is not what training starts from
     │   ├── StoredValueError                    a stored log-prob is not what the SFT model gives
     │   ├── ForgottenSftError                   the reference is the base model, not the SFT model
     │   ├── AdapterDtypeError                   the adapter trains in another dtype than the reference
@@ -113,6 +115,10 @@ class UnfitModelError(ModelError):
     """No causal language model, one in a quantized format, or one whose tokenizer is absent or does not fit it."""
 
 
+class UnfitRewardModelError(ModelError):
+    """A reward model that agrees with held-out pairs no more often than chance."""
+
+
 class UnknownShapeError(ModelError):
     """A model whose memory and FLOPs cannot be estimated; it can train all the same."""
 
@@ -147,6 +153,10 @@ class StoredValueError(ProofError):
 
 class ForgottenSftError(ProofError):
     """The reference equals the base model: the SFT weights were lost or never trained."""
+
+
+class WrongReferenceError(ProofError):
+    """The reference that RLOO holds is not the model that training starts from."""
 
 
 class AdapterDtypeError(ProofError):

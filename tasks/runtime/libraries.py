@@ -29,6 +29,7 @@ LIBRARIES = {
     "judge_answers": ("transformers", "tokenizers", "torch", "numpy", "scipy"),
     "pair": (),
     "reward_model": (*_TOKENS, *_FORWARD, "trl", "numpy"),
+    "rloo": (*_TOKENS, *_FORWARD, "trl", "numpy"),
 }
 _PERSONAL_DATA = ("detect-secrets", "phonenumbers")
 _LAUNCHED = ("deepspeed",)

@@ -26,6 +26,7 @@ from preflow.specs import (
     PairSpec,
     ReferenceSpec,
     RewardModelSpec,
+    RlooSpec,
     SampleSpec,
     SftSpec,
     StageSpec,
@@ -59,6 +60,7 @@ Spec = TypeVar(
     JudgeAnswersSpec,
     PairSpec,
     RewardModelSpec,
+    RlooSpec,
 )
 
 

@@ -38,6 +38,7 @@ def install(real: frozenset[str] = frozenset()) -> None:
         "preflow.stages.on_policy.judging": ("run_judging_answers", _judging_answers),
         "preflow.stages.on_policy.pairing": ("run_pairing", _pairing),
         "preflow.stages.rlhf.reward_model": ("run_reward_model", _reward_model),
+        "preflow.stages.rlhf.rloo": ("run_rloo", _rloo),
     }
     for name in stages.keys() - real:
         function, fake = stages[name]
@@ -198,6 +199,18 @@ def _reward_model(spec: Any, out: Path, observer: Observer) -> None:
     (out / "model" / "weights.txt").write_text(f"{spec.options()} {spec.inputs()}")
     write_json(out / "report.json", {"held_out": held_out})
     write_json(out / "metrics.json", {"reward_model/accuracy": 0.75, "reward_model/accuracy_low": low})
+
+
+def _rloo(spec: Any, out: Path, observer: Observer) -> None:
+    _called("rloo")
+    _die_if_asked("rloo")
+    gain = {"value": 0.5, "low": 0.25, "high": 0.75}
+    held_out = {"prompts": 16, "reward_before": -1.25, "reward": -0.75, "answer_tokens": 24.5, "finished": 0.75}
+    write_json(out / "report.json", {"held_out": {**held_out, "reward_gain": gain}})
+    (out / "model").mkdir(exist_ok=True)
+    (out / "model" / "weights.txt").write_text(f"{spec.options()} {spec.inputs()}")
+    stopped = {"rloo/stopped_at_step": 40.0, "rloo/kept_step": 20.0}
+    write_json(out / "metrics.json", {"rloo/eval_kl": 0.125, "rloo/steps": 40.0, **stopped})
 
 
 def _called(stage: str) -> None:

@@ -9,7 +9,7 @@ from preflow.config.evaluation.measures import EvaluationSettings
 from preflow.config.evaluation.promotion import PromotionSettings
 from preflow.config.launch import Launch
 from preflow.config.recipe import Recipe
-from preflow.config.rlhf import RewardModelSettings
+from preflow.config.rlhf import RewardModelSettings, RlooSettings
 from preflow.config.training import DpoSettings, SftSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.redaction import as_written, cut, quoted
@@ -18,6 +18,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "sft": SftSettings,
     "dpo": DpoSettings,
     "reward_model": RewardModelSettings,
+    "rloo": RlooSettings,
     "validation": ValidationSettings,
     "reading": ReadingSettings,
     "evaluation": EvaluationSettings,

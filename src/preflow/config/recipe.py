@@ -18,7 +18,7 @@ from preflow.config.evaluation.measures import EvaluationSettings
 from preflow.config.evaluation.promotion import PromotionSettings
 from preflow.config.launch import Launch
 from preflow.config.on_policy.augment import AugmentSettings
-from preflow.config.rlhf import RewardModelSettings
+from preflow.config.rlhf import RewardModelSettings, RlooSettings
 from preflow.config.training import DpoSettings, SftSettings, TrainingSettings
 from preflow.config.validation import ReadingSettings, ValidationSettings
 from preflow.fingerprints.files import json_digest
@@ -89,6 +89,8 @@ class Recipe(Frozen):
     """New pairs from the model itself (``preflow augment``, ``preflow iterate``)."""
     reward_model: RewardModelSettings = Field(default=RewardModelSettings(), json_schema_extra=COSMETIC)
     """A reward model of the pairs (``preflow reward-model``)."""
+    rloo: RlooSettings = Field(default=RlooSettings(), json_schema_extra=COSMETIC)
+    """RLOO on rewards of the reward model (``preflow rlhf``)."""
     promotion: PromotionSettings = PromotionSettings()
     """The promotion of the finished model to champion."""
 

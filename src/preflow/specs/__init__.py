@@ -14,7 +14,7 @@ from preflow.specs.benchmarks import BenchmarkSpec
 from preflow.specs.data import LengthsSpec, ValidateSpec
 from preflow.specs.evaluation import EvaluateSpec, JudgeSpec
 from preflow.specs.pairs import JudgeAnswersSpec, PairSpec, SampleSpec
-from preflow.specs.rlhf import RewardModelSpec
+from preflow.specs.rlhf import RewardModelSpec, RlooSpec
 from preflow.specs.training import DpoSpec, ReferenceSpec, SftSpec, TuneSpec
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "PairSpec",
     "ReferenceSpec",
     "RewardModelSpec",
+    "RlooSpec",
     "SampleSpec",
     "SftSpec",
     "StageInfo",
@@ -51,6 +52,7 @@ StageSpec = (
     | JudgeAnswersSpec
     | PairSpec
     | RewardModelSpec
+    | RlooSpec
 )
 
 
@@ -105,6 +107,7 @@ STAGES = {
     "reward_model": StageInfo(
         RewardModelSpec, "preflow.stages.rlhf.reward_model", "run_reward_model", tasks=_REWARD_MODEL
     ),
+    "rloo": StageInfo(RlooSpec, "preflow.stages.rlhf.rloo", "run_rloo", tasks="tasks.rlhf.rloo"),
 }
 
 

@@ -30,6 +30,7 @@ def schema_settings() -> set[str]:
         "launch",
         "augment",
         "reward_model",
+        "rloo",
         "promotion",
         "guards",
         "judge",

@@ -1,4 +1,4 @@
-"""What a recipe needs for a reward model."""
+"""What a recipe needs for a reward model, and for RLOO on its rewards."""
 
 from preflow.config.recipe import Recipe
 from preflow.errors import ConfigError
@@ -29,4 +29,19 @@ def require_reward_model(recipe: Recipe) -> None:
     if recipe.provider == "unsloth":
         raise ConfigError(
             "provider is 'unsloth', whose models have no head for one output: use --set provider=huggingface"
+        )
+
+
+def require_rloo(recipe: Recipe) -> None:
+    """Check that a recipe can train by RLOO.
+
+    Raises:
+        ConfigError: It cannot train a reward model, or answers would be longer than rows may be.
+    """
+    require_reward_model(recipe)
+    assert recipe.dpo is not None, "a recipe with pairs"
+    if recipe.rloo.max_completion_length >= recipe.dpo.max_seq_length:
+        raise ConfigError(
+            f"rloo.max_completion_length is {recipe.rloo.max_completion_length} but dpo.max_seq_length "
+            f"{recipe.dpo.max_seq_length}, which leaves no token for a prompt: lower the one or raise the other"
         )

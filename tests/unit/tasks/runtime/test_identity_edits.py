@@ -20,6 +20,7 @@ REFERENCE = {"reference", "launched reference"}
 #: A classifier that Preflow trained is a judge, and sees the tokens of its training.
 JUDGES = {"judge", "judge_answers"}
 REWARDS = {"reward_model"}
+RLOO = {"rloo"}
 ALL = {*STAGES, *LAUNCHED, STORE}
 
 #: What changes, in which file, from what to what.
@@ -83,11 +84,16 @@ HITS = {
 }
 
 MISSES = {
-    "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING | DPO),
-    "a limit of the start-up checks": ("preflow/maths", "torch.float32: Limits(", "torch.float32: Limits(2 * ", DPO),
+    "the log-prob of a token": ("preflow/maths", "picked - torch.", "picked + torch.", SCORING | DPO | RLOO),
+    "a limit of the start-up checks": (
+        "preflow/maths",
+        "torch.float32: Limits(",
+        "torch.float32: Limits(2 * ",
+        DPO | RLOO,
+    ),
     "the KL of an evaluation": ("preflow/maths", "p * (log_p - log_q)", "p * log_p", {"evaluate"}),
-    "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", PAIRS),
-    "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", PAIRS),
+    "the KL of a training": ("preflow/maths", "log_p.exp() * (log_p", "log_p.exp() * (2 * log_p", PAIRS | RLOO),
+    "a helper's number": ("preflow/maths", "min=1e-7", "min=1e-6", PAIRS | RLOO),
     "an interval": (
         "preflow/maths",
         "(1 + confidence) / 2)",
@@ -105,7 +111,7 @@ MISSES = {
         "preflow/data/text.py",
         '" ".join(text.lower().split())',
         "text.lower()",
-        {"validate", "evaluate", "sample"} | REWARDS,
+        {"validate", "evaluate", "sample"} | REWARDS | RLOO,
     ),
     "the split": ("preflow/data", "_BITS = 52", "_BITS = 48", {"validate", "sample"}),
     "a table of words": (
@@ -128,7 +134,7 @@ MISSES = {
         "preflow/data/tokens",
         "add_special_tokens=False",
         "add_special_tokens=True",
-        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS | RLOO,
     ),
     "the pairs that are read": ("preflow/data/validated.py", "yield ", "yield 0 or ", REFERENCE),
     "where rows are read": (
@@ -137,25 +143,35 @@ MISSES = {
         '.rows"',
         ALL - PAIRS - {STORE, "benchmarks", "pair"},
     ),
-    "the loading of weights": ("preflow/models/loading.py", "return model.eval()", "return model", MODEL | REWARDS),
+    "the loading of weights": (
+        "preflow/models/loading.py",
+        "return model.eval()",
+        "return model",
+        MODEL | REWARDS | RLOO,
+    ),
     "a precision": (
         "preflow/models/precision.py",
         "torch.bfloat16 if wants",
         "torch.float16 if wants",
-        (MODEL | REWARDS) - {STORE},
+        (MODEL | REWARDS) - {STORE} | RLOO,
     ),
-    "autocast": ("preflow/models/precision.py", "enabled=False", "enabled=True", MODEL | REWARDS),
-    "a fresh adapter": ("preflow/models/adapters.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", TRAINING),
-    "the packed layout": ("preflow/models/packed", ".tril(", ".triu(", MODEL),
-    "packed attention": ("preflow/models/packed", '"longrope"', '"longer"', MODEL),
+    "autocast": ("preflow/models/precision.py", "enabled=False", "enabled=True", MODEL | REWARDS | RLOO),
+    "a fresh adapter": (
+        "preflow/models/adapters.py",
+        "torch.manual_seed(seed)",
+        "torch.manual_seed(0)",
+        TRAINING | RLOO,
+    ),
+    "the packed layout": ("preflow/models/packed", ".tril(", ".triu(", MODEL | RLOO),
+    "packed attention": ("preflow/models/packed", '"longrope"', '"longer"', MODEL | RLOO),
     "a kernel of the CPU": ("preflow/models/cpu", 'ending == "RMSNorm" or', "", TRAINING),
     "a backward of the CPU": ("preflow/models/cpu", "hidden.sum(-1)", "hidden.sum(0)", TRAINING),
-    "a merged adapter": ("preflow/models/cpu/lora_linear.py", "return ", "return 2 * ", MODEL),
+    "a merged adapter": ("preflow/models/cpu/lora_linear.py", "return ", "return 2 * ", MODEL | RLOO),
     "a training's arguments": (
         "preflow/training",
         '"logging_nan_inf_filter": False',
         '"fp16": True',
-        TRAINING | REWARDS,
+        TRAINING | REWARDS | RLOO,
     ),
     "the order of rows": ("preflow/training", "1_000_003", "1_000_033", TRAINING),
     "what makes memory smaller": ("preflow/training", "_FEW_TOKENS = 16", "_FEW_TOKENS = 8", TRAINING - {"tune"}),
@@ -166,26 +182,26 @@ MISSES = {
         TRAINING | REWARDS,
     ),
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
-    "what is measured of a training": ("preflow/dpo", "= 512", "= 256", PAIRS),
-    "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", PAIRS),
-    "the start-up checks": ("preflow/dpo", "used <= 1", "used <= 2", DPO),
+    "what is measured of a training": ("preflow/dpo", "= 512", "= 256", PAIRS | RLOO),
+    "how many pairs run together": ("preflow/config", "is None else 1\n", "is None else 2\n", PAIRS | RLOO),
+    "the start-up checks": ("preflow/dpo", "used <= 1", "used <= 2", DPO | RLOO),
     "the pairs that DPO reads": (
         "preflow/logprobs/scored_pairs.py",
         "pa.float32()",
         "pa.float16()",
-        PAIRS | REFERENCE | {"evaluate"},
+        PAIRS | REFERENCE | {"evaluate"} | RLOO,
     ),
-    "the sum of a stored value": ("preflow/logprobs/fill.py", "[sum(row) for", "[max(row) for", SCORING | DPO),
+    "the sum of a stored value": ("preflow/logprobs/fill.py", "[sum(row) for", "[max(row) for", SCORING | DPO | RLOO),
     "the key of a stored value": (
         "preflow/logprobs",
         '"inference_mode", ',
         "",
-        REFERENCE | DPO | {"evaluate", "benchmarks", "sample"},
+        REFERENCE | DPO | {"evaluate", "benchmarks", "sample"} | RLOO,
     ),
     "a figure": ("preflow/evaluation", "bins=24", "bins=25", {"evaluate"}),
     "an answer": ("preflow/evaluation", "_ANSWERS = 3", "_ANSWERS = 4", {"evaluate"}),
     "a measure": ("preflow/evaluation", "<= share * longer", "< share * longer", {"evaluate"}),
-    "the reward of a row": ("preflow/rlhf", "found[part] = logits", "found[part] = -logits", REWARDS),
+    "the reward of a row": ("preflow/rlhf", "found[part] = logits", "found[part] = -logits", REWARDS | RLOO),
     "an artifact's form": ("preflow/artifacts.py", "indent=1", "indent=2", ALL - {STORE}),
     "what a stage's task does": ("tasks/sft.py", 'in_processes("sft", run_sft)', "run_sft", SFT),
     "what the task of validation does": ("tasks/validate.py", "run_gate(spec, out, observer)", "pass", {"validate"}),
@@ -208,7 +224,7 @@ MISSES = {
         "preflow/errors.py",
         "TemplateError(DataError)",
         "TemplateError(PreflowError)",
-        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS,
+        {"validate", "lengths", "evaluate", "benchmarks", "sample"} | SFT | REFERENCE | DPO | JUDGES | REWARDS | RLOO,
     ),
     "what a rank that trains does": (
         "preflow/stages/ranks.py",

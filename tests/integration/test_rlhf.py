@@ -1,4 +1,4 @@
-"""``preflow reward-model`` around its stages: order, kills, cache, what MLflow and the terminal have."""
+"""``preflow reward-model`` and ``preflow rlhf`` around their stages: order, kills, cache, what is tracked and shown."""
 
 import signal
 from pathlib import Path
@@ -31,3 +31,27 @@ def test_a_reward_model_is_made_once_whatever_is_killed(pipeline: Pipeline, reci
     changed = pipeline.start(str(recipe), *other, **COMMAND, FAKE_REWARD_LOW="0.45")
     assert pipeline.calls == [*STAGES, "reward_model", "reward_model"], "another rate trains it alone anew"
     assert "no better than chance" in " ".join(changed.stdout.split())
+
+
+RLHF = ["validate", "lengths", "sft", "reference", "reward_model", "rloo"]
+
+
+@pytest.mark.slow
+def test_rlhf_shares_what_a_reward_model_took_and_goes_on_after_a_kill(pipeline: Pipeline, recipe: Path) -> None:
+    made = pipeline.start(str(recipe), **COMMAND)
+    assert made.returncode == 0, made.stderr
+    killed = pipeline.start(str(recipe), FAKE_COMMAND="rlhf.rlhf", FAKE_KILL="rloo")
+    assert killed.returncode == -signal.SIGKILL
+    done = pipeline.start(str(recipe), FAKE_COMMAND="rlhf.rlhf")
+    assert done.returncode == 0, done.stderr
+    assert pipeline.calls == [*STAGES, "reference", "rloo", "rloo"], "SFT and the reward model are there already"
+    said = " ".join(done.stdout.split())
+    assert "reward gain 0.500 [0.250, 0.750] on 16 held-out prompts" in said
+    assert "stopped at step 40, kept 20" in said
+    (parent,) = [run for run in pipeline.runs() if run.data.tags.get("kind") == "rlhf"]
+    mine = [run for run in pipeline.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.tags["stage"] for run in mine} == set(RLHF)
+    assert {run.info.status for run in mine} == {"FINISHED"}
+    refused = pipeline.start(str(recipe), "--set", "rloo.max_completion_length=5000", FAKE_COMMAND="rlhf.rlhf")
+    assert refused.returncode == 2
+    assert "leaves no token for a prompt" in " ".join(refused.stderr.split())

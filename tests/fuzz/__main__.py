@@ -95,10 +95,12 @@ def _follow(stream: IO[str], lines: "queue.Queue[dict[str, Any] | None]") -> Non
 
 def _keep(seed: int, names: list[str], faults: list[dict[str, Any]]) -> list[Path]:
     """Write the files that failed."""
+    if not faults:
+        return []
     folder = ROOT / "build" / "fuzz"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
-        everything = targets(Path(made)) if faults else {}
+        everything = targets(Path(made))
         chosen = {name: everything[name] for name in names or everything}
         paths = []
         for fault in faults:

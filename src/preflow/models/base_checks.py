@@ -31,6 +31,8 @@ _FORMATS = {
     "gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8", "fbgemm_fp8": "FP8", "finegrained_fp8": "FP8", "mxfp4": "MXFP4",
     "compressed-tensors": "compressed-tensors", "modelopt": "ModelOpt",
 }  # fmt: skip
+#: What of a configuration is looked into, and what it must be where it is given.
+_KINDS = {"architectures": list, "auto_map": dict, "model_type": str}
 _OWN_CODE = "trust_remote_code: true runs it, in a run alone and never in a plan"
 _UNQUANTIZED = "name the model that it was quantized from (use_4bit: true then loads that in 4 bits)"
 
@@ -68,7 +70,14 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{folder} holds no config.json that can be read (found: {names}): expected the folder of a model of "
             "transformers, as save_pretrained writes it"
         )
-    return json_settings(path)
+    found = json_settings(path)
+    for name, kind in _KINDS.items():
+        value = found.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise UnfitModelError(
+                f"{path}: {name} is {quoted(value)}, expected {kind.__name__}. Fetch the model's files again"
+            )
+    return found
 
 
 def json_settings(path: Path) -> dict[str, Any]:

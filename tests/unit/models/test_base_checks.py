@@ -102,6 +102,7 @@ def test_a_folder_without_a_tokenizer_or_a_configuration_is_refused(tmp_path: Pa
     (tmp_path / "empty").mkdir()
     assert "holds no config.json that can be read (found: nothing)" in found(tmp_path / "empty")
     assert "is no JSON" in found(folder_of(tmp_path / "broken", "{oops"))
+    assert "architectures is 7, expected list" in found(folder_of(tmp_path / "kinds", '{"architectures": 7}'))
     assert "holds list, expected an object" in found(folder_of(tmp_path / "list", "[]"))
 
 

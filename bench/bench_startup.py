@@ -25,7 +25,7 @@ PREFLOW = (sys.executable, "-m", "flows.commands.app")
 SUBCOMMANDS = (
     "init", "run", "validate", "plan", "export", "deploy", "submit", "worker", "doctor", "sync", "store", "ui", "serve",
     "operate", "decide", "tune", "augment", "iterate", "compare", "review", "promote", "rollback", "models", "verify",
-    "reward-model", "rlhf", "schema", "explain",
+    "reward-model", "rlhf", "compare-strategies", "schema", "explain",
 )  # fmt: skip
 VALIDATE, IMPORT, RERUN = "validate 20 rows", "import great_expectations", "rerun, nothing changed"
 _ROOT = Path(__file__).parents[1]

@@ -55,3 +55,27 @@ def test_rlhf_shares_what_a_reward_model_took_and_goes_on_after_a_kill(pipeline:
     refused = pipeline.start(str(recipe), "--set", "rloo.max_completion_length=5000", FAKE_COMMAND="rlhf.rlhf")
     assert refused.returncode == 2
     assert "leaves no token for a prompt" in " ".join(refused.stderr.split())
+
+
+STRATEGIES = ["validate", "lengths", "sft", "reference", "dpo", "reward_model", "rloo", "evaluate", "evaluate"]
+
+
+@pytest.mark.slow
+def test_strategies_are_compared_on_what_a_run_has_computed_already(served: Pipeline, recipe: Path) -> None:
+    run = served.start(str(recipe))
+    assert run.returncode == 0, run.stderr
+    command = {"FAKE_COMMAND": "rlhf.compare_strategies"}
+    killed = served.start(str(recipe), **command, FAKE_KILL="rloo")
+    assert killed.returncode == -signal.SIGKILL
+    done = served.start(str(recipe), **command)
+    assert done.returncode == 0, done.stderr
+    ran = ["validate", "lengths", "sft", "reference", "dpo", "evaluate"]
+    assert served.calls == [*ran, "reward_model", "rloo", "rloo", "evaluate"]
+    said = " ".join(done.stdout.split())
+    assert "base SFT DPO RLHF" in said
+    assert "the reward of RLHF's answers to 16 held-out prompts changed by 0.50 [0.25, 0.75]" in said
+    (parent,) = [run for run in served.runs() if run.data.tags.get("kind") == "compare-strategies"]
+    mine = [run for run in served.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.tags["stage"] for run in mine} == {*STRATEGIES, "rlhf/evaluate"}
+    assert {run.info.status for run in mine} == {"FINISHED"}
+    assert parent.data.metrics["strategies/preference_accuracy_rlhf"] == 0.7

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[4]
 SUBCOMMANDS = [
     *("augment", "compare", "decide", "deploy", "doctor", "explain", "export", "init", "iterate", "models", "operate"),
     *("plan", "promote", "review", "rollback", "run", "schema", "serve", "store", "submit", "sync", "tune", "ui"),
-    *("reward-model", "rlhf", "validate", "verify", "worker"),
+    *("compare-strategies", "reward-model", "rlhf", "validate", "verify", "worker"),
 ]
 
 

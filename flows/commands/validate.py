@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.running.machine_errors import clear_machine_errors
 from flows.running.terminal import USAGE_ERROR, parse_overrides
 from preflow.console import TextConsole
 from preflow.environment import preflow_home
@@ -61,9 +62,10 @@ def main(
             stream.reconfigure(errors="backslashreplace")
     console = TextConsole(stderr=True)
     try:
-        spec, name = _spec(what, kind, parse_overrides(changes), tokenizer, max_seq_length)
-        folder = out or preflow_home() / "validation" / name
-        _check(spec, folder, console, quiet=as_json)
+        with clear_machine_errors():
+            spec, name = _spec(what, kind, parse_overrides(changes), tokenizer, max_seq_length)
+            folder = out or preflow_home() / "validation" / name
+            _check(spec, folder, console, quiet=as_json)
     except PreflowError as error:
         _fail(error, as_json=as_json, console=console)
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))

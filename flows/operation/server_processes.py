@@ -1,6 +1,7 @@
 """How a Prefect and an MLflow server of this machine are started: commands, settings, ports, and when they answer."""
 
 import ctypes
+import os
 import signal
 import socket
 import sys
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.running.addresses import HOST, allowed_hosts
+from flows.running.addresses import HOST, allowed_hosts, proxy_names
 from preflow.environment import preflow_home
 from preflow.errors import UiError
 
@@ -18,6 +19,12 @@ _POLL_SECONDS = 0.3
 START_SECONDS = 180
 #: MLflow would start four more processes, for jobs, and no job is ever submitted to it here.
 JOBLESS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+#: Options of uvicorn, by Prefect's settings of them.
+_SERVER_OPTIONS = {
+    "--timeout-keep-alive": "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT",
+    "--ws-ping-interval": "PREFECT_SERVER_API_WEBSOCKET_PING_INTERVAL",
+    "--ws-ping-timeout": "PREFECT_SERVER_API_WEBSOCKET_PING_TIMEOUT",
+}
 #: Seconds that requests which are under way have when Prefect's server ends.
 _GRACE_SECONDS = 10
 #: Slots of running trainings outlive a restart of the server.
@@ -34,14 +41,15 @@ def mlflow_command(port: int, store: str) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST]
     command += ["--artifacts-destination", str(preflow_home() / "mlflow" / "artifacts")]
     # Names it answers to, and pages that may call it: its own.
-    names = ",".join(f"{name}:*" for name in allowed_hosts())
+    names = ",".join(f"{name},{name}:*" for name in allowed_hosts())  # a proxy passes on no port where it is the usual
     command += ["--allowed-hosts", names, "--cors-allowed-origins", own_pages(port)]
     return [*command, "--port", str(port), "--workers", "1"]
 
 
 def own_pages(port: int) -> str:
-    """The origins of a server's own page, which alone may call it from a browser."""
-    return f"http://{HOST}:{port},http://localhost:{port}"
+    """The origins of a server's own page, which alone may call it from a browser, also where a proxy serves it."""
+    proxies = [f"{scheme}://{name}" for name in proxy_names() for scheme in ("https", "http")]
+    return ",".join([f"http://{HOST}:{port}", f"http://localhost:{port}", *proxies])
 
 
 def prefect_command(port: int) -> list[str]:
@@ -52,6 +60,9 @@ def prefect_command(port: int) -> list[str]:
     """
     command = [sys.executable, "-m", "uvicorn", "--factory", "flows.operation.prefect_app:create_app"]
     command += ["--host", HOST, "--port", str(port), "--log-level", "info"]
+    for option, setting in _SERVER_OPTIONS.items():
+        if value := os.environ.get(setting):
+            command += [option, value]
     return [*command, "--timeout-graceful-shutdown", str(_GRACE_SECONDS)]
 
 

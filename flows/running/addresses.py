@@ -1,26 +1,40 @@
 """Where the two user interfaces are, or will be once ``preflow ui`` runs."""
 
 import os
+import re
 import ssl
 
 from preflow.environment import mlflow_uri
 from preflow.errors import ConfigError
-from preflow.redaction import without_login, without_secrets
+from preflow.redaction import quoted, without_login, without_secrets
 
 HOST = "127.0.0.1"
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 MLFLOW_PORT = 5000
 PREFECT_PORT = 4200
 #: A busy server takes its time; one that is not there refuses at once.
 _ANSWER_SECONDS = 30.0
 
 
-def allowed_hosts() -> list[str]:
-    """Names by which browsers and programs may ask the servers that run here.
+def proxy_names() -> list[str]:
+    """The names of ``PREFLOW_ALLOWED_HOSTS`` (separated by commas), by which a proxy passes requests on.
 
-    Those of this machine, and of ``PREFLOW_ALLOWED_HOSTS`` (separated by commas), where a proxy passes on its own name.
+    Raises:
+        ConfigError: One of them is no plain name.
     """
-    named = os.environ.get("PREFLOW_ALLOWED_HOSTS", "").split(",")
-    return [HOST, "localhost", *(name.strip() for name in named if name.strip())]
+    names = [name.strip() for name in os.environ.get("PREFLOW_ALLOWED_HOSTS", "").split(",") if name.strip()]
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise ConfigError(
+                f"PREFLOW_ALLOWED_HOSTS holds '{quoted(name)}': expected names such as runs.example.org, separated by "
+                "commas, without scheme, port or *"
+            )
+    return names
+
+
+def allowed_hosts() -> list[str]:
+    """Names by which browsers and programs may ask the servers that run here: those of this machine and of proxies."""
+    return [HOST, "localhost", *proxy_names()]
 
 
 def mlflow_server() -> str | None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from preflow.environment import preflow_home
 from preflow.errors import MachineError, PreflowError
+from preflow.redaction import quoted
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HANDLES = {errno.EMFILE, errno.ENFILE}
+_LONG = {errno.ENAMETOOLONG}
 #: How libraries that raise errors of their own (SQLite, safetensors, PyTorch) name the same.
 _TEXTS = {
     errno.ENOSPC: re.compile(
@@ -61,7 +63,7 @@ def machine_error(error: BaseException) -> MachineError | None:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         inside = error.errno not in _REFUSED or _place(error).is_relative_to(preflow_home())
-        return error.errno if error.errno in _FULL | _REFUSED | _HANDLES and inside else None
+        return error.errno if error.errno in _FULL | _REFUSED | _HANDLES | _LONG and inside else None
     return next((number for number, text in _TEXTS.items() if text.search(str(error))), None)
 
 
@@ -71,6 +73,8 @@ def _place(error: BaseException) -> Path:
 
 
 def _text(number: int, place: Path) -> str:
+    if number in _LONG:
+        return f"'{quoted(str(place))}' is longer than a file's name may be. Give a shorter path"
     folder = place if place.is_dir() else place.parent
     if number in _FULL:
         return f"the disk of {folder} is full. Free space there, or set PREFLOW_HOME to a folder on another disk"

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
 
 from tests.fuzz.targets import ROOT, targets
-from tests.fuzz.worker import case
+from tests.fuzz.worker import MOST_MEMORY, case
 
 SECONDS = 30.0
 START_SECONDS = 300.0
@@ -26,13 +27,14 @@ START_SECONDS = 300.0
 
 def main(
     minutes: Annotated[float, typer.Option(help="How long.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Of all cases.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of all cases; another each day where not given.")] = None,
     first: Annotated[int, typer.Option(help="The first case: one that failed, to see it again.")] = 0,
     target: Annotated[list[str] | None, typer.Option(help="Targets by name; all where not given.")] = None,
     most: Annotated[int, typer.Option(help="Faults after which it ends.")] = 50,
 ) -> None:
     """Read changed files until the time is over; exit code 1 where one failed."""
     end = time.monotonic() + 60 * minutes
+    seed = date.today().toordinal() if seed is None else seed
     found: dict[str, Any] = {"cases": 0, "outcomes": collections.Counter(), "longest_s": 0.0, "memory_mib": 0}
     faults: list[dict[str, Any]] = []
     number = first
@@ -81,6 +83,8 @@ def _one_worker(
             found["memory_mib"] = max(found["memory_mib"], round(line["memory"] / 2**20))
             if line["fault"]:
                 faults.append({**running, "fault": line["fault"]})
+            if line["fault"] and line["memory"] > MOST_MEMORY:
+                return int(running["case"]) + 1  # a process never gives its peak back
         return int(running["case"]) + 1
     finally:
         worker.kill()

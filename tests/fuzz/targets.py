@@ -27,6 +27,8 @@ from tests.conftest import demonstration_rows, make_model, make_tokenizer, prefe
 
 ROOT = Path(__file__).parents[2]
 MEMORY_MB = 64
+#: Settings of an adapter that a recipe says too, by their names there.
+_ADAPTER = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "target_modules": "target_modules"}
 #: What is read as the kind; everything else of a data file must be one clear error.
 KINDS: tuple[DataKind, ...] = ("preferences", "demonstrations")
 
@@ -51,11 +53,19 @@ def targets(models: Path) -> dict[str, Target]:
         models: Folder in which a tiny model is made.
     """
     model = make_model(models / "tiny")
+    adapter = {
+        "base_model_name_or_path": str(model),
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "lora_dropout": 0.0,
+        "target_modules": ["q_proj", "v_proj"],
+    }
     model_files = {
         "config.json": (model / "config.json").read_bytes(),
         "tokenizer_config.json": (model / "tokenizer_config.json").read_bytes(),
         "model.safetensors.index.json": _json({"metadata": {}, "weight_map": {"a": "model.safetensors"}}),
-        "adapter_config.json": _json({"base_model_name_or_path": str(model), "peft_type": "LORA", "r": 2}),
+        "adapter_config.json": _json(adapter),
         "training.json": _json({"stage": "sft"}),
     }
     recipes = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
@@ -73,7 +83,8 @@ def targets(models: Path) -> dict[str, Target]:
         if name == "adapter_config.json":
             shutil.copy(copy / "model.safetensors", copy / "adapter_model.safetensors")
         (copy / name).write_bytes(data)
-        given: dict[str, Any] = {"model_name": str(copy), "sft": {"dataset": "rows.jsonl"}, "strategy": "sft"}
+        sft = {"dataset": "rows.jsonl", **{f"lora_{name}": adapter[key] for name, key in _ADAPTER.items()}}
+        given: dict[str, Any] = {"model_name": str(copy), "sft": sft, "strategy": "sft"}
         resolve_model(Recipe.model_validate(given), Silent())
 
     return {

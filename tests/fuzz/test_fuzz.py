@@ -9,7 +9,7 @@ import pytest
 
 from preflow.errors import ConfigError
 from tests.fuzz import worker
-from tests.fuzz.targets import Target
+from tests.fuzz.targets import Target, targets
 
 
 def reading(read: Callable[[bytes], None]) -> dict[str, Target]:
@@ -50,3 +50,14 @@ def test_an_error_of_preflow_is_a_refusal_and_any_other_a_fault(
 def test_memory_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = outcome(lambda data: None, monkeypatch, tmp_path, base=-(2 << 20))
     assert "MiB more than before its first case" in found["fault"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rows", "recipe", "template", "model"])
+def test_every_file_is_read_where_nothing_is_changed(name: str, tmp_path: Path) -> None:
+    """What no change of a file could get past would hide what is behind it."""
+    found = targets(tmp_path)[name]
+    for number, (file, data) in enumerate(found.seeds.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found.read(file, data, folder)

@@ -134,15 +134,15 @@ def pipeline(tmp_path: Path, home_with_tables: Path) -> Pipeline:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory, home_with_tables: Path) -> Iterator[str]:
     """Address of a Prefect server for tests about something else: to start one takes as long as the rest of a run."""
+    from flows.operation.server_processes import prefect_command
     from tests.fixtures.ports import free_port
-    from tests.integration.servers.commands import PREFECT, running, wait_for
+    from tests.integration.servers.commands import running, wait_for
 
     folder = tmp_path_factory.mktemp("server")
     shutil.copytree(home_with_tables / "prefect", folder / "prefect")
     port = free_port()
     own = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, {**clean_environment(), **own}, folder / "log"):
+    with running(prefect_command(port), {**clean_environment(), **own}, folder / "log"):
         wait_for(f"http://127.0.0.1:{port}/api/health")
         yield f"http://127.0.0.1:{port}/api"
 

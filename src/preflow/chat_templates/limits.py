@@ -23,7 +23,8 @@ FAULTS = (
     TimeoutError,
 )
 LARGEST_NUMBER = 1_000_000
-_WIDE = re.compile(r"[%:<>^.*]\d{6}")
+#: The width of a format, in either of Python's ways to write one.
+_WIDE = re.compile(r"%[-+ #0]*\d*\.?\d{6}|\{[^{}]*:[^{}]*\d{6}")
 _EXTENSIONS = ("jinja2.ext.loopcontrols", "jinja2.ext.do")
 #: Seconds that one rendering may take; an ordinary one takes a thousandth.
 _SECONDS = 10.0
@@ -71,5 +72,13 @@ def has_large_number(template: str) -> bool:
     except ValueError:  # more digits than Python reads
         return True
     values = [node.value for node in nodes]
-    large = any(type(value) is int and abs(value) > LARGEST_NUMBER for value in values)
-    return large or any(isinstance(value, str) and _WIDE.search(value) is not None for value in values)
+    return any(_is_large(value) for value in values)
+
+
+def _is_large(value: object) -> bool:
+    """Of a constant: a number in digits is one, whether quoted or not; a width counts where a format has it."""
+    if isinstance(value, str):
+        digits = value.strip()
+        is_number = len(digits) > len(str(LARGEST_NUMBER)) and digits.replace("_", "").isdecimal()
+        return is_number or _WIDE.search(value) is not None
+    return type(value) in (int, float) and not abs(value) <= LARGEST_NUMBER  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     raw.setdefault("name", plain_name(path.stem))
     _apply(overrides, raw)
     raw = expand_variables(raw, _PATHS)
-    return _with_absolute_paths(_validated(raw, f"{path} is not a valid recipe"), path)
+    return _resolve_data_paths(_validated(raw, f"{path} is not a valid recipe"), path.resolve().parent)
 
 
 def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -161,16 +161,21 @@ def _as_mapping(child: Any, name: str) -> Any:
     return {"path": entry} if isinstance(entry, str) else entry
 
 
-def _with_absolute_paths(recipe: Recipe, path: Path) -> Recipe:
+def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """A recipe whose paths are absolute.
+
+    Raises:
+        ConfigError: One of them can be no path: it is too long, holds a zero byte, or names the home of no user.
+    """
     try:
-        return _resolve_data_paths(recipe, path.resolve().parent)
+        return _with_absolute_paths(recipe, folder)
     except PreflowError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a zero byte, the home of a user who is not there
-        raise ConfigError(f"{path} holds a path that can be none: {quoted(str(error))}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{recipe.name} names a path that can be none: {quoted(str(error))}") from error
 
 
-def _resolve_data_paths(recipe: Recipe, folder: Path) -> Recipe:
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     changes: dict[str, Any] = {}
     for stage in ("sft", "dpo"):
         section = getattr(recipe, stage)

@@ -109,7 +109,7 @@ tasks.runtime.processes.in_processes("sft", None)(spec, Path(sys.argv[2]), Told(
 @pytest.mark.slow
 def test_no_rank_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:
     """They would hold the GPUs until the next time that they write to a pipe whose reader has ended."""
-    config = str(Path(__file__).parents[2] / "infra" / "accelerate" / "cpu.yaml")
+    config = str(Path(__file__).parents[3] / "infra" / "accelerate" / "cpu.yaml")
     recipe = prepared.recipe.model_copy(update={"launch": Launch(num_processes=2, config=config)})
     spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
     (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")

@@ -108,7 +108,11 @@ def test_config_error_is_what_a_wrong_template_raises() -> None:
     ("text", "why"),
     [
         ("{{ 'a' * 9999999999 }}", "a number or a width above 1,000,000"),
-        ("{{ messages[0]['content'] + 1e999 }}", "fails on one turn of the user: name 'inf' is not defined"),
+        ("{{ 'a' * (9e9|int) }}", "a number or a width above 1,000,000"),
+        ("{{ 'a' * ('9999999999'|int) }}", "a number or a width above 1,000,000"),
+        ("{{ '%999999999d' % 1 }}", "a number or a width above 1,000,000"),
+        ("{{ '{:>999999999}'.format(1) }}", "a number or a width above 1,000,000"),
+        ("{{ messages[0]['content'] + 1e999 }}", "a number or a width above 1,000,000"),
         ("{{ messages.append.x.y }}", "fails on one turn"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it took more than 0.3 s"),
     ],
@@ -119,3 +123,8 @@ def test_a_template_that_would_take_for_ever_or_breaks_what_runs_it_is_one_error
     monkeypatch.setattr(families, "limited_time", lambda: limited_time(0.3))
     with pytest.raises(ConfigError, match=why):
         template_text(text, Path())
+
+
+def test_a_date_in_a_template_is_no_width() -> None:
+    text = "{{ 'Knowledge cutoff:20240601 ' }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert template_text(text, Path()) == text

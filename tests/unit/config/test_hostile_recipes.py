@@ -98,5 +98,5 @@ def test_a_key_with_an_escape_sequence_is_shown_and_not_obeyed(tmp_path: Path) -
 def test_a_path_that_can_be_none_is_one_error(tmp_path: Path, setting: str, name: str) -> None:
     settings = {"strategy": "sft", "model_name": "m", "dataset": "rows.jsonl", setting: name}
     said = refusal(tmp_path, "".join(f'{key}: "{value}"\n' for key, value in settings.items()))
-    assert "holds a path that can be none" in said
+    assert "names a path that can be none" in said
     assert len(said) < 1000

@@ -140,3 +140,13 @@ def test_offsets_of_a_damaged_arrow_file_are_not_followed(tmp_path: Path) -> Non
     (tmp_path / "a.arrow").write_bytes(whole.replace(offsets, wrong))
     with pytest.raises(DataFileError, match="cannot be read"):
         read(tmp_path / "a.arrow")
+
+
+def test_unused_days_and_hours_that_are_none_do_not_refuse_an_arrow_file(tmp_path: Path) -> None:
+    days = pa.Array.from_buffers(pa.date64(), 1, [None, pa.py_buffer(struct.pack("<q", 5))])
+    hours = pa.Array.from_buffers(pa.time32("s"), 1, [None, pa.py_buffer(struct.pack("<i", 90_000))])
+    batch = pa.record_batch({"prompt": ["a"], "completion": ["b"], "day": days, "hour": hours})
+    with pa.ipc.new_file(tmp_path / "a.arrow", batch.schema) as file:
+        file.write_batch(batch)
+    (row,) = read(tmp_path / "a.arrow")
+    assert (row.values["prompt"], row.values["completion"]) == ("a", "b")

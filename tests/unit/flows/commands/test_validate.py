@@ -316,3 +316,12 @@ def test_the_command_starts_no_server_and_loads_no_model_library() -> None:
     code += "print([m for m in ('torch', 'transformers', 'mlflow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".jsonl", "~no-such-user/a.jsonl"])
+def test_a_path_that_can_be_none_is_one_error_here_too(name: str) -> None:
+    app = typer.Typer()
+    app.command()(main)
+    done = CliRunner().invoke(app, [name])
+    assert (done.exit_code, done.exception.__class__) == (2, SystemExit), done.output
+    assert len(done.output) < 1000

@@ -87,3 +87,9 @@ def test_a_limit_that_stays_too_low_is_an_error_at_once(monkeypatch: pytest.Monk
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
     with pytest.raises(MachineError, match=r"64 open files are allowed, expected 256 at least. .*ulimit -n 4096"):
         ask_for_file_handles()
+
+
+def test_a_path_that_no_file_can_have_is_one_short_error() -> None:
+    with pytest.raises(MachineError, match="is longer than a file's name may be") as raised, clear_machine_errors():
+        Path("x" * 5000).stat()
+    assert len(str(raised.value)) < 500

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflow.config.base import Rendering
@@ -25,8 +26,15 @@ from preflow.judges.verdict import Comparison, Outcome, Verdict
 _PROOF_ROWS = 8
 #: Largest difference of a score alone and in a batch, in logits.
 _TOLERANCE = 1e-3
-#: Beside a reward model that Preflow trained: how conversations became its tokens.
+#: Beside a reward model that Preflow trained: how conversations became its tokens (``TrainedRendering``).
 RENDERING = "rendering.json"
+
+
+class TrainedRendering(Rendering):
+    """How conversations became the tokens of a reward model, and how many at most."""
+
+    max_seq_length: PositiveInt | None = None
+    """None in folders that were written before it was kept."""
 
 
 class ClassifierJudge:
@@ -40,7 +48,7 @@ class ClassifierJudge:
             section: Where the recipe describes it, which errors name.
 
         Raises:
-            JudgeError: The folder holds no such model.
+            JudgeError: The folder holds no such model, or its ``rendering.json`` cannot be read.
         """
         folder = Path(settings.model)
         weights = sorted(folder.glob("*.safetensors"))
@@ -60,16 +68,20 @@ class ClassifierJudge:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._renderer = self._trained_renderer(folder / RENDERING)
+        self._trained = _trained_rendering(folder / RENDERING)
+        self._renderer = None if self._trained is None else Renderer(self._tokenizer, self._trained)
         self._batch = settings.batch_size
         self._digest = json_digest([[path.name, file_digest(path)] for path in weights])
         self._proven = False
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The digest of its weights, and its chat template or the settings of its own rendering."""
+        """The digest of its weights, and its chat template or the settings of its own rendering with its length."""
         template = self._tokenizer.chat_template if self._renderer is None else self._renderer.settings()
-        return {"kind": "classifier", "weights": self._digest, "template": template}
+        found = {"kind": "classifier", "weights": self._digest, "template": template}
+        if self._trained is not None and self._trained.max_seq_length is not None:
+            found["max_seq_length"] = self._trained.max_seq_length
+        return found
 
     def verdicts(self, asked: Sequence[Comparison]) -> Iterator[tuple[int, Verdict]]:
         """See ``Judge``.
@@ -114,18 +126,23 @@ class ClassifierJudge:
         )
 
     def _as_trained(self, renderer: Renderer, texts: Sequence[tuple[str, str]]) -> Any:
-        """The tokens that training gave the model for such a prompt and answer, the end token last."""
-        rows = []
+        """The tokens that training gave the model for such a prompt and answer, the end token last where it fits."""
+        rows, limit = [], self._most_tokens()
         for prompt, answer in texts:
             asked, said = (Message("user", prompt),), (Message("assistant", answer),)
             ids = renderer.prompt_ids(asked)
-            rows.append({"input_ids": [*ids, *renderer.response_ids(asked, said, ids)]})
+            rows.append({"input_ids": _within(limit, ids, renderer.response_ids(asked, said, ids))})
         return self._tokenizer.pad(rows, padding=True, return_tensors="pt", padding_side="right")
 
-    def _trained_renderer(self, file: Path) -> Renderer | None:
-        if not file.is_file():
+    def _most_tokens(self) -> int | None:
+        """The length of training; where it is unknown, the positions of a model that has embeddings for them."""
+        if self._trained is not None and self._trained.max_seq_length is not None:
+            return self._trained.max_seq_length
+        config = self._model.config.get_text_config()
+        if getattr(config, "rope_parameters", None):
             return None
-        return Renderer(self._tokenizer, Rendering.model_validate(json.loads(file.read_text(encoding="utf-8"))))
+        limit: int | None = getattr(config, "max_position_embeddings", None)
+        return limit
 
     def _rendered(self, prompt: str, answer: str) -> str:
         if not self._tokenizer.chat_template:
@@ -142,3 +159,33 @@ class ClassifierJudge:
                 f"{_TOLERANCE:g}. Set pad_token_id of its configuration to its tokenizer's"
             )
         self._proven = True
+
+
+def _trained_rendering(file: Path) -> TrainedRendering | None:
+    """The rendering that is stored with a reward model that Preflow trained; None for any other model.
+
+    Raises:
+        JudgeError: It cannot be read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return TrainedRendering.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:  # bytes, JSON or settings
+        raise JudgeError(
+            f"{file} does not say how the reward model's tokens were made: {str(error).splitlines()[0]}. Train the "
+            "reward model again, or take the file from an undamaged copy"
+        ) from error
+
+
+def _within(limit: int | None, prompt: list[int], answer: list[int]) -> list[int]:
+    """Prompt and answer in at most so many tokens.
+
+    The whole answer with as much of the prompt's end as fits before it, since the score is taken at the answer's end.
+    An answer that does not fit alone loses its end, behind the prompt where that is shorter than the limit.
+    """
+    if limit is None or len(prompt) + len(answer) <= limit:
+        return [*prompt, *answer]
+    if len(answer) <= limit:
+        return [*prompt[len(prompt) + len(answer) - limit :], *answer]
+    return [*prompt, *answer][:limit] if len(prompt) < limit else answer[:limit]

@@ -27,8 +27,8 @@ class JudgeSettings(Frozen):
     """Any word. Another one is another judge, which is asked everything anew: for an endpoint whose model has changed
     under its name."""
     canaries: int = Field(default=10, ge=0, json_schema_extra=COSMETIC)
-    """Stored verdicts that an endpoint is asked for again before it is asked anything new. Where more than a tenth of
-    them, and more than one, differ, the model has changed and nothing is mixed. 0 asks for none."""
+    """Stored verdicts that an endpoint is asked for again before it is asked anything new. Where more of
+    them differ than noise explains (5 of 10), the model has changed and nothing is mixed. 0 asks for none."""
     calibrate: int = Field(default=100, ge=10)
     """Held-out human pairs, most, on which the judge is tested in both orders."""
     min_accuracy: float = Field(default=0.5, ge=0.5, lt=1.0)

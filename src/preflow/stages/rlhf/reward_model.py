@@ -58,7 +58,7 @@ def run_reward_model(spec: RewardModelSpec, out: Path, observer: Observer) -> No
     finished = trained.merge_and_unload() if recipe.tuning == "lora" else trained
     finished.save_pretrained(str(out / "model"), safe_serialization=True)
     tokenizer.save_pretrained(str(out / "model"))
-    write_json(out / "model" / RENDERING, numbers(recipe.rendering))
+    write_json(out / "model" / RENDERING, {**numbers(recipe.rendering), "max_seq_length": settings.max_seq_length})
     found = held_out_rewards(finished, held_out, pad_id, settings.per_device_train_batch_size, precision)
     rows = {"train": counts.to_json(), split: held_out_counts.to_json()}
     tested = _report(spec, found, clusters, split)

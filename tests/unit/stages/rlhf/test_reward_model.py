@@ -87,6 +87,8 @@ def test_its_pad_token_ends_no_response(made: Artifact, prepared: Run) -> None:
 @pytest.mark.slow
 def test_the_judge_reads_it_and_sees_the_tokens_of_training(made: Artifact, prepared: Run) -> None:
     judge = ClassifierJudge(JudgeSettings(kind="classifier", model=str(made.file("model"))))
+    assert prepared.recipe.dpo is not None
+    assert judge.identity["max_seq_length"] == prepared.recipe.dpo.max_seq_length
     pairs = load_pairs(prepared.data, "eval")
     texts = [(pair.prompt[0].content, side[0].content) for pair in pairs for side in (pair.chosen, pair.rejected)]
     scores = judge.scores(texts)

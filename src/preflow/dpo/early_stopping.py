@@ -146,21 +146,25 @@ class KlEarlyStopping(TrainerCallback):
         partial = self.scratch / "best.partial"
         save_file(weights, partial)
         partial.rename(self._file(step))
-        for old in self._unneeded(kept):
+        for old in unneeded_weights(self.scratch, kept):
             old.unlink()
 
     def _kept(self) -> dict[int, Path]:
         """Weights that are stored there, by step."""
         return {int(path.stem.partition("-")[2]): path for path in self.scratch.glob("best-*.safetensors")}
 
-    def _unneeded(self, kept: Sequence[Path]) -> list[Path]:
-        """Weights to which no kill can send training back: neither the start, nor the best of a checkpoint's time."""
-        steps = {int(path.stem.partition("-")[2]): path for path in kept}
-        checkpoints = [int(path.name.partition("-")[2]) for path in self.scratch.glob("checkpoint-*")]
-        needed = {
-            max(step for step in steps if step <= end) for end in (0, *checkpoints, max(steps, default=0)) if steps
-        }
-        return [path for step, path in steps.items() if step not in needed]
+
+def unneeded_weights(scratch: Path, kept: Sequence[Path]) -> list[Path]:
+    """Weights to which no kill can send training back: neither the start, nor the best of a checkpoint's time.
+
+    Args:
+        scratch: Where the checkpoints are.
+        kept: Weights of the best so far, each named ``best-STEP.safetensors``.
+    """
+    steps = {int(path.stem.partition("-")[2]): path for path in kept}
+    checkpoints = [int(path.name.partition("-")[2]) for path in scratch.glob("checkpoint-*")]
+    needed = {max(step for step in steps if step <= end) for end in (0, *checkpoints, max(steps, default=0)) if steps}
+    return [path for step, path in steps.items() if step not in needed]
 
 
 def _entries(metrics: HeldOutMetrics) -> dict[str, float]:

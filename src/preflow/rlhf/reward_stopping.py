@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from preflow.artifacts import write_json
 from preflow.config.training import DpoSettings
+from preflow.dpo.early_stopping import unneeded_weights
 from preflow.dpo.kl_monitor import HeldOutMetrics, HeldOutMonitor
 from preflow.models.loading import LanguageModel
 from preflow.models.sharding import put_back, trained_weights
@@ -140,9 +141,12 @@ class RewardStopping(TrainerCallback):
 
     def _keep(self, step: int) -> None:
         """Write the weights of a step; those of the start and of every checkpoint's time stay beside them."""
+        kept = list(self._kept().values())
         partial = self.scratch / "best.partial"
         save_file(trained_weights(self.model), partial)
         partial.rename(self._file(step))
+        for old in unneeded_weights(self.scratch, kept):
+            old.unlink()
 
     def _kept(self) -> dict[int, Path]:
         return {int(path.stem.partition("-")[2]): path for path in self.scratch.glob("best-*.safetensors")}

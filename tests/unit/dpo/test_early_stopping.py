@@ -14,7 +14,7 @@ from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH, Artifact
 from preflow.config import Recipe
-from preflow.dpo.early_stopping import KlEarlyStopping
+from preflow.dpo.early_stopping import KlEarlyStopping, unneeded_weights
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import kl_divergence, merged_kl
@@ -273,16 +273,14 @@ def test_the_luckiest_of_ten_measurements_is_not_the_best(prepared: Run, tmp_pat
     assert guard._best(noisy) == 30, "a rise beyond the error is one"
 
 
-def test_weights_stay_that_a_checkpoint_may_send_training_back_to(prepared: Run, tmp_path: Path) -> None:
+def test_weights_stay_that_a_checkpoint_may_send_training_back_to(tmp_path: Path) -> None:
     """Best at 0, 2, 3, 5 and 6, checkpoints of 4 and 8 whole or not: only 2 and 5 are of no use after 6."""
-    settings: Any = prepared.recipe.dpo
-    guard = KlEarlyStopping(None, tmp_path, settings, Silent())
     best = [tmp_path / f"best-{step}.safetensors" for step in (0, 2, 3, 5, 6)]
-    assert [path.name for path in guard._unneeded(best)] == [path.name for path in best[1:4]]
+    assert unneeded_weights(tmp_path, best) == best[1:4]
     for step in (4, 8):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert [path.name for path in guard._unneeded(best)] == ["best-2.safetensors", "best-5.safetensors"]
-    assert guard._unneeded([]) == []
+    assert [path.name for path in unneeded_weights(tmp_path, best)] == ["best-2.safetensors", "best-5.safetensors"]
+    assert unneeded_weights(tmp_path, []) == []
 
 
 def test_weights_of_a_try_that_was_cut_short_after_its_checkpoint_go(prepared: Run, tmp_path: Path) -> None:

@@ -61,15 +61,15 @@ def require_fit(reward_model: Artifact) -> None:
 def run_rloo(spec: RlooSpec, out: Path, observer: Observer) -> None:
     """Check policy and reference, then train with TRL's RLOOTrainer and write the model into ``out``.
 
-    Writes ``model/``, ``training.json``, ``report.json`` (the start-up checks; prompts used and left out; rewards on
-    held-out prompts before and after, with the interval of their difference) and ``metrics.json``. Resumes from the
-    last complete checkpoint under ``out``.
+    Writes ``model/``, ``training.json``, ``report.json`` (the start-up checks; prompts, those without room, and those
+    that each pass leaves out because they fill no step; rewards on held-out prompts before and after, with the interval
+    of their difference) and ``metrics.json``. Resumes from the last complete checkpoint under ``out``.
 
     Raises:
         UnfitRewardModelError: The reward model is no better than chance.
         ProofError: Policy or reference are not what they should be; its subclass names the cause.
-        DataUnfitError: No prompt leaves room for an answer.
-        NonFiniteLossError: The loss is NaN or infinite.
+        DataUnfitError: No prompt leaves room for an answer, or fewer do than one step takes.
+        NonFiniteLossError: Loss, gradients, weights or logits are NaN or infinite.
     """
     require_fit(spec.reward_model)
     recipe = spec.recipe
@@ -77,9 +77,11 @@ def run_rloo(spec: RlooSpec, out: Path, observer: Observer) -> None:
     settings, precision = recipe.rloo.applied_to(recipe.dpo), choose_precision(recipe)
     start = DpoSpec(**{name: getattr(spec, name) for name in ("recipe", "base", "data", "reference", "sft")})
     pairs = read_pairs(spec.reference.file("train.parquet"))
-    evidence, _ = prove_reference(start, settings, pairs, precision)
     tokenizer = load_tokenizer(spec.base, recipe)
     renderer = Renderer(tokenizer, recipe.rendering)
+    prompts, no_room = _prompts(spec, renderer, settings)
+    unfilled = _left_out_per_pass(len(prompts), settings, recipe.rloo.num_generations)
+    evidence, _ = prove_reference(start, settings, pairs, precision)
     reward_of = AnswerRewards(
         spec.reward_model.file("model"),
         renderer.end_ids,
@@ -87,8 +89,10 @@ def run_rloo(spec: RlooSpec, out: Path, observer: Observer) -> None:
         settings.per_device_train_batch_size,
         precision,
     )
-    prompts, left_out = _prompts(spec, renderer, settings)
-    observer.note(f"{STAGE}: {len(prompts)} prompts, {left_out} left out without room for an answer")
+    observer.note(
+        f"{STAGE}: {len(prompts)} prompts, {no_room} left out without room for an answer; each pass leaves out "
+        f"{unfilled} that fill no step"
+    )
     task = RlooTask(prompts, renderer.end_ids, reward_of, tokenizer)
     policy = load_start(start, settings, precision)
     trainer = make_rloo_trainer(recipe, settings, policy, task, precision, out, observer)
@@ -103,7 +107,7 @@ def run_rloo(spec: RlooSpec, out: Path, observer: Observer) -> None:
     save_model(trainer.model, tokenizer, spec.base, renderer.end_ids, out / "model")
     write_card(out / "model", spec.base, STAGE)
     held_out = _held_out(recipe, stopping.before, after, clusters)
-    rows = {"prompts": len(prompts), "no_room": left_out}
+    rows = {"prompts": len(prompts), "no_room": no_room, "left_out_per_pass": unfilled}
     write_json(out / "training.json", log)
     write_json(out / "report.json", {"proof": evidence, "model": size, "rows": rows, "held_out": held_out})
     proof = {f"{STAGE}/proof_{name}": value for name, value in evidence.items()}
@@ -142,6 +146,28 @@ def _prompts(spec: RlooSpec, renderer: Renderer, settings: DpoSettings) -> tuple
             f"{settings.max_seq_length}: raise the one or lower the other"
         )
     return [list(ids) for ids in found], len(left_out)
+
+
+def _left_out_per_pass(prompts: int, settings: DpoSettings, answers: int) -> int:
+    """How many prompts each pass leaves out: TRL takes steps that are full alone, from prompts in a new order.
+
+    Args:
+        prompts: How many there are.
+        settings: Of the training.
+        answers: To each prompt.
+
+    Raises:
+        DataUnfitError: They fill no step.
+    """
+    batch, batches = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    step = batch * batches // answers
+    if prompts < step:
+        raise DataUnfitError(
+            f"{STAGE}: there are {prompts} prompts, and a step takes {step} (rloo.per_device_train_batch_size {batch} "
+            f"times rloo.gradient_accumulation_steps {batches} answers, rloo.num_generations {answers} to a prompt): "
+            f"no step would be taken. Lower rloo.per_device_train_batch_size or rloo.gradient_accumulation_steps"
+        )
+    return prompts % step
 
 
 def _watch(

@@ -1,73 +1,35 @@
 """RLOO on a reward model's rewards: proven start, KL 0, rewards that rise, a limit, the same bytes after a kill."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from preflow.artifacts import Artifact, build, write_json
 from preflow.config import Recipe
 from preflow.config.checks.rlhf import require_rloo
-from preflow.errors import ConfigError, DataUnfitError, PolicyMismatchError, UnfitRewardModelError, WrongReferenceError
+from preflow.errors import (
+    ConfigError,
+    DataUnfitError,
+    PolicyMismatchError,
+    UnfitRewardModelError,
+    WrongReferenceError,
+)
 from preflow.logprobs.scored_pairs import PairTable, read_pairs
 from preflow.models.loading import load_policy, load_tokenizer
 from preflow.models.precision import choose_precision
 from preflow.observer import Silent
 from preflow.rlhf.answer_rewards import AnswerRewards
-from preflow.specs import ReferenceSpec, RewardModelSpec, RlooSpec
+from preflow.rlhf.reward_stopping import RewardStopping
+from preflow.specs import ReferenceSpec, RlooSpec
 from preflow.stages.reference import run_reference
 from preflow.stages.rlhf import rloo as stage
-from preflow.stages.rlhf.reward_model import run_reward_model
 from preflow.stages.rlhf.rloo import require_fit, run_rloo
 from tests.fixtures.prepared_run import Run
-from tests.unit.support import Notes, recipe_for
-
-SHORT = {
-    "max_completion_length": 6,
-    "max_steps": 4,
-    "learning_rate": 1e-2,
-    "lr_scheduler_type": "constant",
-    "warmup_ratio": 0.0,
-    "num_generations": 4,
-    "eval_prompts": 8,
-}
-
-
-def recipe(run: Run, **changes: Any) -> Recipe:
-    given = {"reward_model": {"learning_rate": 3e-3, "num_train_epochs": 4}, **changes}
-    return recipe_for(run.base, **{**given, "rloo": {**SHORT, **given.get("rloo", {})}})
-
-
-@pytest.fixture(scope="module")
-def judge(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    spec = RewardModelSpec(recipe=recipe(prepared), base=prepared.base, data=prepared.data, sft=prepared.sft)
-    return build(tmp_path_factory.mktemp("judge") / "made", lambda out: run_reward_model(spec, out, Silent()))
-
-
-def spec_of(run: Run, judge: Artifact, **changes: Any) -> RlooSpec:
-    made = {"base": run.base, "data": run.data, "reference": run.reference, "sft": run.sft}
-    return RlooSpec.model_validate({"recipe": recipe(run, **changes), "reward_model": judge, **made})
-
-
-class Worth:
-    """In place of a reward model: an answer is worth the share of its tokens that are even."""
-
-    def __init__(self, folder: Path, ends: Sequence[int], penalty: float, batch: int, precision: Any) -> None:
-        self.ends = frozenset(ends)
-
-    def __call__(self, answered: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Any:
-        return np.array([np.mean([token % 2 == 0 for token in answer]) for _, answer in answered])
-
-    def finished(self, answer: Sequence[int]) -> bool:
-        return answer[-1] in self.ends
-
-
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "AnswerRewards", Worth)
+from tests.unit.stages.rlhf.rloo_support import SHORT, recipe, spec_of
+from tests.unit.support import Notes
 
 
 @pytest.mark.slow
@@ -89,7 +51,7 @@ def test_a_planted_reward_rises_on_held_out_prompts_from_a_start_whose_kl_is_zer
     assert held_out["reward_gain"]["low"] > 0
     assert held_out["reward"] - held_out["reward_before"] == pytest.approx(held_out["reward_gain"]["value"])
     assert 0 < made.load("metrics.json")["rloo/eval_kl"] < 1e3
-    assert report["rows"] == {"prompts": 24, "no_room": 0}
+    assert report["rows"] == {"prompts": 24, "no_room": 0, "left_out_per_pass": 0}, "8 prompts a step"
     names = {path.name for path in made.file("model").iterdir()}
     assert {"adapter_model.safetensors", "generation_config.json", "preflow.json"} <= names
     assert not made.file("model/ref").exists(), "TRL's copy of the adapter is not part of the model"
@@ -110,17 +72,39 @@ class KilledAt(Silent):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuning", ["lora"])
-def test_resumed_it_is_the_same_byte_for_byte(prepared: Run, judge: Artifact, tmp_path: Path, tuning: str) -> None:
+def test_resumed_it_is_the_same_byte_for_byte(prepared: Run, judge: Artifact, tmp_path: Path) -> None:
     """Checkpoints every 2 steps (support.COMMON), and measurements every 2; killed at step 3 of 4."""
     dpo = {"dataset": "-", "save_steps": 2, "eval_steps": 2, "eval_pairs": 4}
-    spec = spec_of(prepared, judge, dpo=dpo, tuning=tuning)
+    spec = spec_of(prepared, judge, dpo=dpo)
     whole = build(tmp_path / "whole", lambda out: run_rloo(spec, out, Silent()))
     with pytest.raises(KilledError):
         build(tmp_path / "killed", lambda out: run_rloo(spec, out, KilledAt(3)))
     resumed = build(tmp_path / "killed", lambda out: run_rloo(spec, out, Silent()))
     assert [entry["step"] for entry in whole.load("training.json") if "eval_kl" in entry] == [0, 2, 4]
     assert resumed.digest == whole.digest
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("planted")
+def test_the_best_weights_that_no_kill_can_return_to_are_removed(
+    prepared: Run, judge: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 5 measurements is better than the one before, and no checkpoint was written."""
+    best: list[int] = []
+
+    def rising(self: RewardStopping, state: Any) -> int:
+        return max(int(entry["step"]) for entry in state.log_history if "eval_kl" in entry)
+
+    def count(self: RewardStopping, state: Any) -> dict[str, float]:
+        best.extend(sorted(self._kept()))
+        return {}
+
+    monkeypatch.setattr(RewardStopping, "_best", rising)
+    monkeypatch.setattr(RewardStopping, "finish", count)
+    dpo = {"dataset": "-", "eval_steps": 1, "eval_pairs": 2, "save_steps": 100, "kl_limit": 1e3}
+    spec = spec_of(prepared, judge, dpo=dpo, rloo={"max_steps": 5, "eval_prompts": 2})
+    build(tmp_path / "made", lambda out: run_rloo(spec, out, Silent()))
+    assert best == [0, 4, 5], "the start, and what a kill during the last write would go back to"
 
 
 @pytest.mark.slow
@@ -201,7 +185,8 @@ def test_prompts_without_room_for_an_answer_are_left_out_and_counted(
     )
     fitting = sum(len(pair.prompt_ids) <= shortest for pair in _pairs(prepared, "train"))
     assert 0 < fitting < 24
-    assert made.load("report.json")["rows"] == {"prompts": fitting, "no_room": 24 - fitting}
+    rows = {"prompts": fitting, "no_room": 24 - fitting, "left_out_per_pass": fitting % 2}
+    assert made.load("report.json")["rows"] == rows
     none = spec_of(prepared, judge, max_seq_length=limit - 1)
     with pytest.raises(DataUnfitError, match="no held-out prompt leaves room"):
         run_rloo(none, tmp_path / "none", Silent())
@@ -209,6 +194,27 @@ def test_prompts_without_room_for_an_answer_are_left_out_and_counted(
 
 def _pairs(run: Run, split: str) -> PairTable:
     return read_pairs(run.reference.file(f"{split}.parquet"))
+
+
+def test_fewer_prompts_than_a_step_takes_are_refused_before_a_model_is_loaded(
+    prepared: Run, judge: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "prove_reference", None)
+    spec = spec_of(prepared, judge, rloo={"per_device_train_batch_size": 20, "gradient_accumulation_steps": 5})
+    with pytest.raises(DataUnfitError, match=r"there are 24 prompts, and a step takes 25 .* Lower rloo.per_device"):
+        run_rloo(spec, tmp_path / "out", Silent())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("planted")
+def test_prompts_that_fill_no_step_are_counted(prepared: Run, judge: Artifact, tmp_path: Path) -> None:
+    """24 prompts in steps of 5 (20 answers, 4 to a prompt) are 4 steps a pass, and 4 prompts over."""
+    changes = {"per_device_train_batch_size": 20, "gradient_accumulation_steps": 1, "max_steps": -1}
+    spec, notes = spec_of(prepared, judge, rloo={**changes, "learning_rate": 1e-5}), Notes()
+    made = build(tmp_path / "made", lambda out: run_rloo(spec, out, notes))
+    assert made.load("report.json")["rows"] == {"prompts": 24, "no_room": 0, "left_out_per_pass": 4}
+    assert made.load("metrics.json")["rloo/steps"] == 4
+    assert any("each pass leaves out 4 that fill no step" in said for said in notes.messages)
 
 
 def test_a_completion_as_long_as_a_row_is_refused_at_the_start() -> None:
@@ -225,17 +231,32 @@ def test_a_step_holds_all_answers_of_its_prompts() -> None:
 
 
 @pytest.mark.slow
-def test_full_weights_start_from_the_reference_that_trl_loads_again(prepared: Run, tmp_path: Path) -> None:
-    """Without SFT: the named model is the start, and everything of it trains."""
-    given = recipe(prepared, tuning="full", rloo={"max_steps": 1, "learning_rate": 1e-4}).model_copy(
-        update={"sft": None, "strategy": "dpo"}
-    )
-    made: dict[str, Any] = {"recipe": given, "base": prepared.base, "data": prepared.data}
-    stored = build(tmp_path / "reference", lambda out: run_reference(ReferenceSpec(**made), out, Silent()))
-    worth = build(tmp_path / "judge", lambda out: run_reward_model(RewardModelSpec(**made), out, Silent()))
-    spec = RlooSpec(**made, reference=stored, reward_model=worth)
+def test_full_weights_start_from_the_reference_that_trl_loads_again(
+    prepared: Run, judge: Artifact, tmp_path: Path
+) -> None:
+    spec = _full_weights(prepared, judge, tmp_path, rloo={"max_steps": 1, "learning_rate": 1e-4})
     trained = build(tmp_path / "trained", lambda out: run_rloo(spec, out, Silent()))
     assert trained.file("model/model.safetensors").is_file()
     assert trained.load("report.json")["proof"]["reference_gap"] <= 1
     (first,) = [entry for entry in trained.load("training.json") if "kl_per_token" in entry]
     assert first["kl_per_token"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_full_weights_resumed_are_the_same_byte_for_byte(prepared: Run, judge: Artifact, tmp_path: Path) -> None:
+    dpo = {"dataset": "-", "save_steps": 2, "eval_steps": 2, "eval_pairs": 4, "kl_limit": 1e3}
+    spec = _full_weights(prepared, judge, tmp_path, dpo=dpo, rloo={"learning_rate": 1e-4})
+    whole = build(tmp_path / "whole", lambda out: run_rloo(spec, out, Silent()))
+    with pytest.raises(KilledError):
+        build(tmp_path / "killed", lambda out: run_rloo(spec, out, KilledAt(3)))
+    resumed = build(tmp_path / "killed", lambda out: run_rloo(spec, out, Silent()))
+    assert whole.load("metrics.json")["rloo/steps"] == 4
+    assert resumed.digest == whole.digest
+
+
+def _full_weights(run: Run, judge: Artifact, folder: Path, **changes: Any) -> RlooSpec:
+    """Without SFT: the named model is the start, and everything of it trains."""
+    given = recipe(run, tuning="full", **changes).model_copy(update={"sft": None, "strategy": "dpo"})
+    made: dict[str, Any] = {"recipe": given, "base": run.base, "data": run.data}
+    stored = build(folder / "reference", lambda out: run_reference(ReferenceSpec(**made), out, Silent()))
+    return RlooSpec(**made, reference=stored, reward_model=judge)

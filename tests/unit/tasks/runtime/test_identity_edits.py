@@ -179,7 +179,7 @@ MISSES = {
         "preflow/training",
         "_KNOWING = 0.9",
         "_KNOWING = 0.8",
-        TRAINING | REWARDS,
+        TRAINING | REWARDS | RLOO,
     ),
     "what is kept of a training": ("preflow/dpo", "since) >= patience", "since) > patience", DPO),
     "what is measured of a training": ("preflow/dpo", "= 512", "= 256", PAIRS | RLOO),

@@ -88,11 +88,12 @@ for said in json.loads(sys.argv[1]):
 
 
 def read_from(hub: str, folder: Path, *said: dict[str, Any], **environment: str) -> list[Any]:
-    """What a process of its own, whose hub is the one given, reads of data sets."""
+    """What a process of its own, whose hub and caches are those given, reads of data sets."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     own = {"HF_ENDPOINT": hub, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run(
         [sys.executable, "-c", READ, json.dumps(said)],
-        env={**os.environ, **own, **environment},
+        env={**inherited, **own, **environment},
         capture_output=True,
         text=True,
         check=True,

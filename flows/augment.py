@@ -56,9 +56,9 @@ def augment(recipe: str, overrides: dict[str, Any] | None = None) -> NewPairs:
         return _finish(opened.prepared, run, sampled, judged, paired, union)
 
 
-def aligned(given: ReferenceSpec, run: PipelineRun) -> Artifact:
-    """The model that DPO makes of a start and pairs: reference, learning rate, training."""
-    stored = reference(given, run)
+def aligned(given: ReferenceSpec, run: PipelineRun, stored: Artifact | None = None) -> Artifact:
+    """The model that DPO makes of a start and pairs: reference (where it is not given), learning rate, training."""
+    stored = stored or reference(given, run)
     settings, _ = with_chosen_rate(TuneSpec(**dict(given), reference=stored), run)
     return dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
 

@@ -11,22 +11,19 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.augment import aligned
 from flows.opening import OpenedRun, opened_run
-from flows.reward_model import reward_model_spec
+from flows.rlhf import reinforced
 from flows.running.publish import run_name
 from flows.strategies.side_by_side import Strategies, as_markdown, measures_of, table_rows
 from preflow.artifacts import Artifact
 from preflow.config.checks.rlhf import require_rloo
-from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, RlooSpec, TuneSpec
-from tasks.dpo import dpo
+from preflow.specs import EvaluateSpec, JudgeSpec
 from tasks.evaluate import evaluate
 from tasks.judge import judge
 from tasks.reference import reference
-from tasks.rlhf.reward_model import reward_model
-from tasks.rlhf.rloo import rloo
 from tasks.runtime.reporting import artifact_key
 from tasks.tracking.pipeline_run import PipelineRun, log_round, log_summary
-from tasks.tune import with_chosen_rate
 
 
 @flow(name="compare-strategies", flow_run_name=run_name)
@@ -48,29 +45,26 @@ def compare_strategies(recipe: str, overrides: dict[str, Any] | None = None) -> 
 
 
 def _made(opened: OpenedRun) -> Strategies:
-    run, tuned = opened.run, opened.fine_tuned()
-    given = opened.to_score(tuned)
+    run, settings = opened.run, opened.recipe
+    given = opened.to_score(opened.fine_tuned())
     stored = reference(given, run)
-    settings, _ = with_chosen_rate(TuneSpec(**dict(given), reference=stored), run)
-    aligned = dpo(DpoSpec(**{**dict(given), "recipe": settings}, reference=stored), run)
-    rewards = reward_model(reward_model_spec(opened), run)
-    reinforced = rloo(RlooSpec(**dict(given), reference=stored, reward_model=rewards), run)
+    trained = aligned(given, run, stored)
+    rewards, learnt = reinforced(opened, given, stored)
 
     def measured(model: Artifact, part: PipelineRun) -> tuple[Artifact, Artifact | None]:
-        asked = EvaluateSpec(**{**dict(given), "recipe": settings}, reference=stored, dpo=model)
-        verdict = evaluate(asked, part)
+        verdict = evaluate(EvaluateSpec(**dict(given), reference=stored, dpo=model), part)
         if settings.evaluation.judge is None:
             return verdict, None
         return verdict, judge(JudgeSpec(recipe=settings, data=opened.data, evaluation=verdict), part)
 
-    dpo_measured, dpo_judged = measured(aligned, run)
-    rlhf_measured, rlhf_judged = measured(reinforced, run.part_of("rlhf"))
+    dpo_measured, dpo_judged = measured(trained, run)
+    rlhf_measured, rlhf_judged = measured(learnt, run.part_of("rlhf"))
     return Strategies(
-        recipe=opened.recipe.name,
+        recipe=settings.name,
         seed=settings.seed,
-        dpo=aligned,
+        dpo=trained,
         reward_model=rewards,
-        rlhf=reinforced,
+        rlhf=learnt,
         dpo_evaluation=dpo_measured,
         rlhf_evaluation=rlhf_measured,
         dpo_judged=dpo_judged,

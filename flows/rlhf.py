@@ -15,8 +15,9 @@ from flows.opening import OpenedRun, opened_run
 from flows.reward_model import reward_model_spec
 from flows.running.publish import run_name
 from flows.strategies.rewarded import Rewarded, as_markdown
+from preflow.artifacts import Artifact
 from preflow.config.checks.rlhf import require_rloo
-from preflow.specs import RlooSpec
+from preflow.specs import ReferenceSpec, RlooSpec
 from tasks.reference import reference
 from tasks.rlhf.reward_model import reward_model
 from tasks.rlhf.rloo import rloo
@@ -44,7 +45,11 @@ def rlhf(recipe: str, overrides: dict[str, Any] | None = None) -> Rewarded:
 def rewarded(opened: OpenedRun) -> Rewarded:
     """The reward model, and the model that RLOO makes with it."""
     given = opened.to_score(opened.fine_tuned())
-    stored = reference(given, opened.run)
-    judge = reward_model(reward_model_spec(opened), opened.run)
-    trained = rloo(RlooSpec(**dict(given), reference=stored, reward_model=judge), opened.run)
+    judge, trained = reinforced(opened, given, reference(given, opened.run))
     return Rewarded(recipe=opened.recipe.name, reward_model=judge, rloo=trained)
+
+
+def reinforced(opened: OpenedRun, given: ReferenceSpec, stored: Artifact) -> tuple[Artifact, Artifact]:
+    """The reward model, and the model that RLOO makes with it of the start of ``given``, whose log-probs are stored."""
+    judge = reward_model(reward_model_spec(opened), opened.run)
+    return judge, rloo(RlooSpec(**dict(given), reference=stored, reward_model=judge), opened.run)

@@ -1,13 +1,11 @@
 """What the stages of reinforcement learning from preference pairs are asked to do."""
 
-from typing import Any, get_args
+from typing import Any
 
 from preflow.artifacts import Artifact
-from preflow.config import Recipe
-from preflow.config.base import Frozen, numbers
+from preflow.config.base import numbers
 from preflow.config.rlhf import AS_IN_DPO
-from preflow.data.validated import Split, rows_file
-from preflow.models.resolve import ModelRef
+from preflow.specs.training import PairsSpec
 
 #: Settings of ``dpo:`` that hold for RLOO too, beside those of ``AS_IN_DPO``: when it is measured and stopped.
 _WATCHED = ("kl_limit", "eval_steps", "eval_pairs", "proof_sample", "init_lora_weights")
@@ -15,19 +13,8 @@ _WATCHED = ("kl_limit", "eval_steps", "eval_pairs", "proof_sample", "init_lora_w
 _ADAPTER = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "init_lora_weights")
 
 
-class RewardModelSpec(Frozen):
+class RewardModelSpec(PairsSpec):
     """Train a reward model on the training pairs, and test it on held-out ones."""
-
-    recipe: Recipe
-    base: ModelRef
-    data: Artifact
-    sft: Artifact | None = None
-    """The model that it starts from; none where that is the named one."""
-
-    def inputs(self) -> dict[str, Any]:
-        """Digests of what goes in: of the data, the pairs alone."""
-        pairs = self.data.digests_of(*(rows_file("preferences", split) for split in get_args(Split)))
-        return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
 
     def options(self) -> dict[str, Any]:
         """The settings that can change the weights or the test."""
@@ -45,21 +32,16 @@ class RewardModelSpec(Frozen):
         }
 
 
-class RlooSpec(Frozen):
+class RlooSpec(PairsSpec):
     """Train the SFT model by RLOO on rewards of its own answers, against its own stored log-probs."""
 
-    recipe: Recipe
-    base: ModelRef
-    data: Artifact
     reference: Artifact
     reward_model: Artifact
-    sft: Artifact | None = None
 
     def inputs(self) -> dict[str, Any]:
         """Digests of what goes in: of the data, the pairs, whose prompts are answered."""
-        pairs = self.data.digests_of(*(rows_file("preferences", split) for split in get_args(Split)))
         made = {name: getattr(self, name).digest for name in ("reference", "reward_model")}
-        return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest, **made}
+        return {**super().inputs(), **made}
 
     def options(self) -> dict[str, Any]:
         """The settings that can change the weights or what is measured of them."""

@@ -26,19 +26,23 @@ class SftSpec(Frozen):
         return self.recipe.identity_settings("sft")
 
 
-class ReferenceSpec(Frozen):
-    """Log-probs of every pair, training and held out, under the reference model."""
+class PairsSpec(Frozen):
+    """What a stage needs that works on all pairs with the model of SFT."""
 
     recipe: Recipe
     base: ModelRef
     data: Artifact
     sft: Artifact | None = None
-    """The SFT model; none where the named model itself is the reference."""
+    """The SFT model; none where the named model itself takes its place."""
 
     def inputs(self) -> dict[str, Any]:
         """Digests of what goes in: of the data, the pairs alone."""
         pairs = self.data.digests_of(*(rows_file("preferences", split) for split in get_args(Split)))
         return {"base": self.base.digest, "data": pairs, "sft": self.sft and self.sft.digest}
+
+
+class ReferenceSpec(PairsSpec):
+    """Log-probs of every pair, training and held out, under the reference model."""
 
     def options(self) -> dict[str, Any]:
         """The settings that can change a log-prob: precision, template and truncation; nothing of the optimizer."""

@@ -14,7 +14,8 @@ from transformers import TrainerState
 
 from preflow.artifacts import SCRATCH, Artifact
 from preflow.config import Recipe
-from preflow.dpo.early_stopping import KlEarlyStopping, unneeded_weights
+from preflow.dpo.best_weights import unneeded_weights
+from preflow.dpo.early_stopping import KlEarlyStopping
 from preflow.dpo.kl_monitor import HeldOutMonitor
 from preflow.logprobs.scored_pairs import ScoredPair
 from preflow.maths.divergence import kl_divergence, merged_kl

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from preflow.observer import Silent
 from preflow.specs import RewardModelSpec
 from preflow.stages.rlhf.reward_model import run_reward_model
 from tests.fixtures.prepared_run import Run
+from tests.unit.stages.rlhf.killed import KilledAt, KilledError
 from tests.unit.support import EVAL_PAIRS, TRAIN_PAIRS, recipe_for
 
 TRAINED = {"learning_rate": 3e-3, "num_train_epochs": 8, "per_device_train_batch_size": 4}
@@ -111,19 +111,6 @@ def test_a_classifier_without_our_rendering_is_read_as_before(made: Artifact, tm
     assert first.identity != second.identity
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
-class StopAt(Silent):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        if step == self.step:
-            raise KilledError
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_resumed_it_is_the_same_byte_for_byte(prepared: Run, tmp_path: Path, tuning: str) -> None:
@@ -132,7 +119,7 @@ def test_resumed_it_is_the_same_byte_for_byte(prepared: Run, tmp_path: Path, tun
     spec = spec_of(prepared, tuning=tuning, reward_model=short)
     whole = build(tmp_path / "whole", lambda out: run_reward_model(spec, out, Silent()))
     with pytest.raises(KilledError):
-        build(tmp_path / "killed", lambda out: run_reward_model(spec, out, StopAt(5)))
+        build(tmp_path / "killed", lambda out: run_reward_model(spec, out, KilledAt(5)))
     resumed = build(tmp_path / "killed", lambda out: run_reward_model(spec, out, Silent()))
     assert len(whole.load("training.json")) == 6
     assert resumed.digest == whole.digest

@@ -1,6 +1,6 @@
 """RLOO on a reward model's rewards: proven start, KL 0, rewards that rise, a limit, the same bytes after a kill."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from preflow.stages.reference import run_reference
 from preflow.stages.rlhf import rloo as stage
 from preflow.stages.rlhf.rloo import require_fit, run_rloo
 from tests.fixtures.prepared_run import Run
+from tests.unit.stages.rlhf.killed import KilledAt, KilledError
 from tests.unit.stages.rlhf.rloo_support import SHORT, recipe, spec_of
 from tests.unit.support import Notes
 
@@ -56,19 +57,6 @@ def test_a_planted_reward_rises_on_held_out_prompts_from_a_start_whose_kl_is_zer
     assert {"adapter_model.safetensors", "generation_config.json", "preflow.json"} <= names
     assert not made.file("model/ref").exists(), "TRL's copy of the adapter is not part of the model"
     load_policy(prepared.base, made.file("model"), spec.recipe, choose_precision(spec.recipe))
-
-
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
-class KilledAt(Silent):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        if step == self.step:
-            raise KilledError
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ BUDGET ?= 180
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
-EXTRAS := personal,quantization,dev
+EXTRAS := personal,quantization,bench,dev
 
 ##@ Using Preflow
 
@@ -169,7 +169,7 @@ constraints: python-found ## constraints.txt, from a fresh install of the newest
 	@rm -rf build/constraints
 	@"$(PYTHON)" -m venv build/constraints
 	@. build/constraints/bin/activate && $(PIP_INSTALL) "$(TORCH)" setuptools \
-		&& $(PIP_INSTALL) "$(TORCH)" --no-build-isolation -e '.[$(EXTRAS),bench]'
+		&& $(PIP_INSTALL) "$(TORCH)" --no-build-isolation -e '.[$(EXTRAS)]'
 	@sed -n '/^#/p' constraints.txt > build/constraints.txt
 	@. build/constraints/bin/activate && python -m pip list --format=freeze --exclude pip --exclude preflow \
 		> build/constraints/listed

@@ -53,18 +53,25 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="The first set alone, with few pairs.")] = False,
     only: Annotated[list[str] | None, typer.Option("--set", help="Sets by name; all where not given.")] = None,
     model: Annotated[str, typer.Option(help="The model that is aligned.")] = "SmolLM2-135M-Instruct",
+    zero_a: Annotated[bool, typer.Option("--zero-a", help="DPO alone also with init_lora_weights zero_a.")] = False,
 ) -> None:
     """Run every set and report."""
     names = only or (list(SETS)[:1] if quick else list(SETS))
+    pairs, steps = (QUICK_PAIRS, QUICK_TRL_STEPS) if quick else (PAIRS, TRL_STEPS)
     found = {}
     for name in names:
-        print(name, flush=True)
-        recipe = recipe_of(name, SETS[name], data, model, QUICK_PAIRS if quick else PAIRS)
-        steps = QUICK_TRL_STEPS if quick else TRL_STEPS
-        key = json_digest({"recipe": recipe.model_dump(mode="json"), "steps": steps})[:16]
-        file = preflow_home() / "bench" / f"alignment-{name}-{key}.json"
-        found[name] = remembered(file, lambda recipe=recipe, steps=steps: run_chain(recipe, steps))  # type: ignore[misc]
+        found[name] = measured(name, recipe_of(name, SETS[name], data, model, pairs), steps)
+        if zero_a and SETS[name].demonstrations is None:  # after SFT, DPO goes on with its adapter
+            recipe = recipe_of(name, SETS[name], data, model, pairs, init_lora_weights="zero_a")
+            found[f"{name}, zero_a"] = measured(name, recipe, 0)
     report(found)
+
+
+def measured(name: str, recipe: Recipe, steps: int) -> Values:
+    """What one chain came to, as it was kept or computed now."""
+    print(recipe.name, flush=True)
+    key = json_digest({"recipe": recipe.model_dump(mode="json"), "steps": steps})[:16]
+    return remembered(preflow_home() / "bench" / f"alignment-{name}-{key}.json", lambda: run_chain(recipe, steps))
 
 
 def recipe_of(name: str, files: PublicSet, folder: Path, model: str, pairs: int, **changes: Any) -> Recipe:
@@ -145,10 +152,11 @@ def summary(found: dict[str, Values]) -> Values:
             "seconds": values["seconds"],
             "findings": [finding["name"] for finding in values["diagnosis"]],
         }
+    plain = [each for name, each in sets.items() if not name.endswith("zero_a")]  # the same sets once more
     met = {
-        "reward_above_chance": sum(each["reward_accuracy"]["low"] > 0.5 for each in sets.values()),
-        "preference_gain": sum(each["preference_gain"]["low"] > 0 for each in sets.values()),
-        "kl_below_10": sum(each["kl"] < 10 for each in sets.values()),
+        "reward_above_chance": sum(each["reward_accuracy"]["low"] > 0.5 for each in plain),
+        "preference_gain": sum(each["preference_gain"]["low"] > 0 for each in plain),
+        "kl_below_10": sum(each["kl"] < 10 for each in plain),
     }
     return {"sets": sets, **met, "targets": TARGETS}
 

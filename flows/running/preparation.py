@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import CARD, Artifact
+from preflow.benchmarks.harness import load_tasks, no_progress_bars
 from preflow.benchmarks.tasks import tasks_of
 from preflow.config import Recipe
 from preflow.config.base import Frozen
@@ -86,6 +87,7 @@ def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
     resolved = load_recipe(find_recipe(recipe), overrides)
     require_runnable(resolved)
     _require_trainable_folder(resolved)
+    _require_benchmarks(resolved)
     quiet_quantization(asked=resolved.use_4bit)
     return PreparedRun(
         recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved))
@@ -97,6 +99,15 @@ def _require_trainable_folder(recipe: Recipe) -> None:
     folder = Path(str(recipe.model_name)).expanduser()
     if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         require_trainable(f"model_name {recipe.model_name}", folder, recipe)
+
+
+def _require_benchmarks(recipe: Recipe) -> None:
+    """The harness's own tasks are downloaded now, so that one that is not to be had is known before any training."""
+    settings = recipe.evaluation.benchmarks
+    named = [task for task in tasks_of(settings.tasks) if isinstance(task.settings, str)] if settings else []
+    if named:
+        with no_progress_bars():
+            load_tasks(named)
 
 
 def _aligned_start(recipe: Recipe) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from numbers import Real
 from typing import Any, Protocol
 
 from preflow.benchmarks.tasks import Task
@@ -16,7 +18,7 @@ class DocumentResult:
 
     Attributes:
         id: Digest of the document, the same for every model.
-        metric: The first metric of the task.
+        metric: The first metric of the task that is a number of each document, more being better.
         value: Its value, more being better: 1 or 0 where an answer is right or wrong.
     """
 
@@ -44,33 +46,54 @@ class Harness:
         """Do tasks; the harness's own standard errors are not computed, as they are not paired.
 
         Raises:
-            ConfigError: A task that is named cannot be loaded.
+            ConfigError: A task that is named cannot be loaded, or a task has no metric to compare.
         """
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
 
-        named = [task.name for task in tasks if isinstance(task.settings, str)]
+        with no_progress_bars():
+            loaded = load_tasks(tasks)
+            found = simple_evaluate(
+                model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
+                tasks=[task for parts in loaded.values() for task in parts.values()],
+                num_fewshot=settings.num_fewshot,
+                limit=settings.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                apply_chat_template=settings.chat and tokenizer.chat_template is not None,
+                task_manager=_manager(named=any(isinstance(task.settings, str) for task in tasks)),
+            )
+        return {name: _results(name, list(parts), found) for name, parts in loaded.items()}
+
+
+def load_tasks(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
+    """The harness's tasks by the name of ours, and by their own: a group or a tag has several.
+
+    Raises:
+        ConfigError: One of the harness's own cannot be loaded.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        named = isinstance(task.settings, str)
         try:
-            with no_progress_bars():
-                found = simple_evaluate(
-                    model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
-                    tasks=[task.settings for task in tasks],
-                    num_fewshot=settings.num_fewshot,
-                    limit=settings.limit,
-                    bootstrap_iters=0,
-                    log_samples=True,
-                    apply_chat_template=settings.chat and tokenizer.chat_template is not None,
-                    task_manager=TaskManager(include_defaults=bool(named)),
-                )
-        except (ConnectionError, KeyError, ValueError) as error:
+            found[task.name] = dict(_manager(named=named).load([task.settings])["tasks"])
+        except (OSError, ImportError, KeyError, ValueError) as error:
             if not named:
                 raise
+            why = error.args[0] if isinstance(error, KeyError) and error.args else error
             raise ConfigError(
-                f"a task of {', '.join(named)} cannot be loaded: {error}. The harness downloads its own tasks; give a "
-                "task with local documents as a file"
+                f"the benchmark {task.name} cannot be loaded: {why}. The harness downloads its own tasks; give a task "
+                "with local documents as a file"
             ) from error
-        return {task.name: _results(found["samples"][task.name]) for task in tasks}
+    return found
+
+
+@cache
+def _manager(*, named: bool) -> Any:
+    """The harness's list of tasks; reading all of its own takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=named)
 
 
 @contextmanager
@@ -90,9 +113,27 @@ def no_progress_bars() -> Iterator[None]:
         tqdm.__init__ = own
 
 
-def _results(samples: Sequence[Mapping[str, Any]]) -> list[DocumentResult]:
-    first = samples[0]["filter"]
-    kept = [sample for sample in samples if sample["filter"] == first]
-    return [
-        DocumentResult(str(each["doc_hash"]), str(each["metrics"][0]), float(each[each["metrics"][0]])) for each in kept
-    ]
+def _results(name: str, parts: Sequence[str], found: Mapping[str, Any]) -> list[DocumentResult]:
+    """Results of one task, or of all parts of a group."""
+    every = [each for part in parts for each in _of_part(name, part, found)]
+    metrics = sorted({each.metric for each in every})
+    if len(metrics) > 1:
+        raise ConfigError(
+            f"the benchmark {name} has parts that are measured differently ({', '.join(metrics)}): name parts instead, "
+            f"such as {parts[0]}"
+        )
+    return every
+
+
+def _of_part(name: str, part: str, found: Mapping[str, Any]) -> list[DocumentResult]:
+    samples = found["samples"][part]
+    kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    better = found["higher_is_better"][part]
+    metrics = list(kept[0]["metrics"])
+    metric = next((each for each in metrics if better.get(each) and isinstance(kept[0][each], Real)), None)
+    if metric is None:
+        raise ConfigError(
+            f"the benchmark {name} cannot be compared document by document: of its metrics ({', '.join(metrics)}) none "
+            "is a number of each document of which more is better"
+        )
+    return [DocumentResult(str(each["doc_hash"]), metric, float(each[metric])) for each in kept]

@@ -1,8 +1,8 @@
 """What the answers of a review come to: win rate, agreement, and how reliable each reviewer is."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def collect(
     answered = checked(key, given)
     chosen = [answered.of(key, "pair", reviewer) for reviewer in key.reviewers]
     ratings = [tuple(each.get(pair) for each in chosen) for pair in range(len(key.pairs))]
-    agreement = rater_agreement([unit for unit in ratings if any(unit)])
+    agreement = _beyond_chance([unit for unit in ratings if any(unit)], rater_agreement)
     reviewers = {name: _reviewer(key, name, answered, given) for name in key.reviewers}
     rows = [_row(key, pair, unit) for pair, unit in enumerate(ratings) if any(unit)]
     reason = _reason_against(key, answered, agreement, rows, accept_open)
@@ -249,6 +249,23 @@ def _share(parts: Any) -> dict[str, Any]:
     )
 
 
+#: The two answers named the other way round.
+_RENAMED = {"new": "old", "old": "new"}
+
+
+def _beyond_chance(
+    units: Sequence[Sequence[str | None]], measure: Callable[[Sequence[Sequence[str | None]]], RaterAgreement]
+) -> RaterAgreement:
+    """Agreement where nobody knows which answer is whose: each pair counts under both names of its answers.
+
+    Chance is then that of reviewers who choose either answer alike. By the models' own names, reviewers who all prefer
+    one model would agree by chance alone, whatever the prompts: 12 of 12 and 11 of 12 for it give a kappa of 0.
+    """
+    renamed = [tuple(_RENAMED.get(each, each) if each is not None else None for each in unit) for unit in units]
+    found = measure([*units, *renamed])
+    return replace(found, units=found.units // 2)
+
+
 def _agreement(found: RaterAgreement) -> dict[str, Any]:
     return {"measure": found.measure, "value": found.value, "observed": found.observed, "units": found.units}
 
@@ -264,7 +281,7 @@ def _judged(key: Key, ratings: Sequence[Sequence[Choice | None]], verdicts: Sequ
         verdict, people = judged.get((pair.new, pair.old)), majority(unit)
         if verdict is not None and any(unit):
             both.append((verdict, people[0] if people is not None and people[0] in ("new", "old") else "tie"))
-    return _agreement(cohen_kappa(both)) if both else None
+    return _agreement(_beyond_chance(both, cohen_kappa)) if both else None
 
 
 def _verdict(both: Sequence[str]) -> str | None:

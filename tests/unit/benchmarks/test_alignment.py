@@ -32,6 +32,7 @@ def values(low: float, gain: float, kl: float) -> dict[str, Any]:
 
 def test_the_last_line_counts_the_sets_that_meet_each_target(capsys: pytest.CaptureFixture[str]) -> None:
     found = {"a": values(0.6, 0.05, 1.0), "b": values(0.4, 0.05, 12.0), "c": values(0.55, -0.02, 2.0)}
+    found["a, zero_a"] = values(0.6, 0.05, 1.0)
     report(found)
     printed = capsys.readouterr().out.strip().splitlines()
     last = json.loads(printed[-1])

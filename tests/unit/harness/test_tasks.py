@@ -17,6 +17,17 @@ from preflow.fingerprints.files import file_digest
 SHIPPED = PACKAGED_RECIPES / "demo" / "tasks" / "courtesy.yaml"
 
 
+def test_no_rule_on_length_does_the_shipped_task() -> None:
+    """Log-likelihoods prefer short replies, a person who is kind writes long ones: neither is what the task asks."""
+    rows = [json.loads(line) for line in (SHIPPED.parent / "courtesy.jsonl").read_text(encoding="utf-8").splitlines()]
+    right = [len(row["choices"][row["label"]]) for row in rows]
+    wrong = [len(row["choices"][1 - row["label"]]) for row in rows]
+    longer, shorter = (sum(sign * (a - b) > 0 for a, b in zip(right, wrong, strict=True)) for sign in (1, -1))
+    assert abs(longer - shorter) <= 2
+    assert abs(sum(right) - sum(wrong)) <= len(rows)
+    assert sum(row["label"] for row in rows) == len(rows) / 2, "nor one on the place"
+
+
 def write_task(folder: Path, **changes: object) -> Path:
     (folder / "documents.jsonl").write_text('{"question": "Where is order 3?", "label": 0}\n')
     task = {

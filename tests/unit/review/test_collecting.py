@@ -85,7 +85,34 @@ def test_reviewers_who_all_prefer_one_model_agree() -> None:
     report = collect(key, given(key, anna=lambda q: "new", ben=lambda q: "new"))
     assert (report["reason"], report["win_rate"]["value"]) == ("", 1)
     assert report["win_rate"]["low"] == pytest.approx(20 / (20 + 1.96**2), abs=1e-4), "Wilson's, of 20 prompts"
-    assert (report["agreement"]["value"], report["agreement"]["observed"]) == (None, 1)
+    assert (report["agreement"]["value"], report["agreement"]["observed"], report["agreement"]["units"]) == (1, 1, 20)
+
+
+def test_one_disagreement_among_reviewers_who_prefer_one_model_is_no_lack_of_agreement() -> None:
+    """p_o = 11/12, and either answer is chosen by chance half of the time: (11/12 - 1/2) / (1/2) = 5/6.
+
+    Krippendorff's of three reviewers, one of whom dissents once: under both names 36 ratings of each, so
+    D_e = 1 - 2 * 36 * 35 / (72 * 71); 2 of 24 units have 2 of their 6 ordered pairs alike, the others all.
+    """
+    key = make_key(12)
+    report = collect(key, given(key, anna=lambda q: "new", ben=by_pair(letters("n" * 11 + "o"))))
+    assert report["agreement"]["value"] == pytest.approx(5 / 6)
+    assert (report["reason"], report["win_rate"]["value"]) == ("", pytest.approx(11.5 / 12))
+    three = make_key(12, ("anna", "ben", "carla"))
+    answers = given(three, anna=lambda q: "new", ben=by_pair(letters("n" * 11 + "o")), carla=lambda q: "new")
+    found = collect(three, answers)["agreement"]
+    alike = (22 * 6 + 2 * 2) / (24 * 6)
+    assert (found["measure"], found["units"]) == ("alpha", 12)
+    assert found["value"] == pytest.approx(1 - (1 - alike) / (1 - 2 * 36 * 35 / (72 * 71)))
+
+
+def test_reviewers_who_choose_at_random_do_not_agree_whatever_they_prefer() -> None:
+    """Ben names the new model on 4 of anna's 6 new and on 5 of her 6 old ones: p_o = (4 + 1) / 12."""
+    key = make_key(12)
+    anna, ben = by_pair(letters("n" * 6 + "o" * 6)), by_pair(letters("nnnnoonnnnno"))
+    report = collect(key, given(key, anna=anna, ben=ben))
+    assert report["agreement"]["value"] == pytest.approx((5 / 12 - 1 / 2) / (1 / 2))
+    assert report["reason"].startswith("reviewers agree too little: kappa -0.17 on 12 pairs")
 
 
 def test_an_answer_outside_the_options_leaves_its_question_open() -> None:

@@ -94,6 +94,6 @@ def test_the_harness_does_the_shipped_task_with_models_in_memory(
     first, again = ((tmp_path / name / "documents.json").read_bytes() for name in ("first", "again"))
     assert first == again
     found = json.loads(first)
-    assert {name: len(tasks["courtesy"]) for name, tasks in found.items()} == {"base": 12, "sft": 12}
+    assert {name: len(tasks["courtesy"]) for name, tasks in found.items()} == {"base": 24, "sft": 24}
     assert [row[0] for row in found["base"]["courtesy"]] == [row[0] for row in found["sft"]["courtesy"]]
     assert {row[1] for tasks in found.values() for row in tasks["courtesy"]} <= {0.0, 1.0}

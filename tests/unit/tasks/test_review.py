@@ -188,13 +188,13 @@ def test_a_declined_question_is_no_answer_until_there_is_one(opened: Key) -> Non
 
 
 def test_answers_become_a_win_rate_in_the_run(opened: Key, run: str) -> None:
-    """Anna prefers the new model on all four prompts, Ben on three, a purple answer is none.
+    """Anna prefers the new model on all four prompts, Ben on two, a purple answer is none.
 
-    Kappa: p_o = 3/4, p_e = 1 * 3/4, so 0; win rate (1 + 1 + 1 + 0.5) / 4.
+    Kappa: p_o = 1/2, and either answer is chosen by chance half of the time, so 0.
     """
-    lost = next(each.pair for each in opened.of("ben") if each.kind == "pair")
+    lost = [each.pair for each in opened.of("ben") if each.kind == "pair"][:2]
     chosen = answered_by(opened, "anna", likes(lambda q: "new"))
-    chosen |= answered_by(opened, "ben", likes(lambda q: "old" if q.pair == lost and q.kind != "gold" else "new"))
+    chosen |= answered_by(opened, "ben", likes(lambda q: "old" if q.pair in lost and q.kind != "gold" else "new"))
     purple = opened.of("anna")[0].id
     for name, value in chosen.items():
         give(trace_of(opened, name).info.trace_id, "purple" if name == purple else value)

@@ -54,10 +54,11 @@ def main(
     only: Annotated[list[str] | None, typer.Option("--set", help="Sets by name; all where not given.")] = None,
     model: Annotated[str, typer.Option(help="The model that is aligned.")] = "SmolLM2-135M-Instruct",
     zero_a: Annotated[bool, typer.Option("--zero-a", help="DPO alone also with init_lora_weights zero_a.")] = False,
+    trl_steps: Annotated[int, typer.Option(min=0, help="Steps of TRL's trainer; 0 leaves it out.")] = TRL_STEPS,
 ) -> None:
     """Run every set and report."""
     names = only or (list(SETS)[:1] if quick else list(SETS))
-    pairs, steps = (QUICK_PAIRS, QUICK_TRL_STEPS) if quick else (PAIRS, TRL_STEPS)
+    pairs, steps = (QUICK_PAIRS, min(QUICK_TRL_STEPS, trl_steps)) if quick else (PAIRS, trl_steps)
     found = {}
     for name in names:
         found[name] = measured(name, recipe_of(name, SETS[name], data, model, pairs), steps)

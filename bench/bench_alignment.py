@@ -14,10 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.parts.alignment_chain import Values, remembered, run_chain
+from bench.parts.alignment_chain import Values, run_chain
 from preflow.config import Recipe
-from preflow.environment import preflow_home
-from preflow.fingerprints.files import json_digest
 
 PAIRS, QUICK_PAIRS = 600, 120
 TRL_STEPS, QUICK_TRL_STEPS = 50, 5
@@ -61,18 +59,17 @@ def main(
     pairs, steps = (QUICK_PAIRS, min(QUICK_TRL_STEPS, trl_steps)) if quick else (PAIRS, trl_steps)
     found = {}
     for name in names:
-        found[name] = measured(name, recipe_of(name, SETS[name], data, model, pairs), steps)
+        found[name] = measured(recipe_of(name, SETS[name], data, model, pairs), steps)
         if zero_a and SETS[name].demonstrations is None:  # after SFT, DPO goes on with its adapter
             recipe = recipe_of(name, SETS[name], data, model, pairs, init_lora_weights="zero_a")
-            found[f"{name}, zero_a"] = measured(name, recipe, 0)
+            found[f"{name}, zero_a"] = measured(recipe, 0)
     report(found)
 
 
-def measured(name: str, recipe: Recipe, steps: int) -> Values:
-    """What one chain came to, as it was kept or computed now."""
+def measured(recipe: Recipe, steps: int) -> Values:
+    """What one chain came to."""
     print(recipe.name, flush=True)
-    key = json_digest({"recipe": recipe.model_dump(mode="json"), "steps": steps})[:16]
-    return remembered(preflow_home() / "bench" / f"alignment-{name}-{key}.json", lambda: run_chain(recipe, steps))
+    return run_chain(recipe, steps)
 
 
 def recipe_of(name: str, files: PublicSet, folder: Path, model: str, pairs: int, **changes: Any) -> Recipe:
@@ -130,7 +127,7 @@ def cells(values: Values) -> list[str]:
         f"{values['training_pairs']} + {values['n_pairs']}",
         f"{values['learning_rate']:g}",
         ", ".join(shares),
-        _interval(values["comparison"]["preference_accuracy_gain"], "+.3f"),
+        _gain(values["comparison"]["preference_accuracy_gain"]),
         _interval(matched, ".2f") if matched else "",
         _interval(dpo["reward_accuracy"], ".2f"),
         f"{_kl(values):.2f}",
@@ -164,6 +161,11 @@ def summary(found: dict[str, Values]) -> Values:
 
 def _kl(values: Values) -> float:
     return float(values["models"]["dpo"][f"kl_{values['reference']}"]["value"])
+
+
+def _gain(value: dict[str, float]) -> str:
+    """With the test that counts prompts: of few changes of one sign every resample has the same sign."""
+    return f"{_interval(value, '+.3f')}, p = {value['p']:.2g}"
 
 
 def _interval(value: dict[str, float], form: str) -> str:

@@ -21,6 +21,7 @@ from preflow.diagnosis.diagnose import diagnose
 from preflow.diagnosis.reading import measurements
 from preflow.dpo.start import load_start
 from preflow.dpo.trainer import as_dataset, make_trainer
+from preflow.environment import preflow_home
 from preflow.logprobs.scored_pairs import PairTable, read_pairs
 from preflow.models.loading import load_tokenizer
 from preflow.models.precision import choose_precision
@@ -51,21 +52,40 @@ class PlainTrainer(DPOTrainer):
 def run_chain(recipe: Recipe, trl_steps: int) -> Values:
     """Run a recipe's stages, each found again where it was computed before, and measure.
 
+    ``seconds`` of the result are those in which the stages were computed; of one that was killed, the last part's.
+
     Args:
         recipe: With ``dpo.learning_rate: auto``.
         trl_steps: Steps over which Preflow's and TRL's losses are compared; 0 leaves that out.
     """
-    begin, base = time.monotonic(), resolve_model(recipe, Silent())
-    data = _made("validate", data_sources(recipe), run_gate)
-    sft = _made("sft", SftSpec(recipe=recipe, base=base, data=data), run_sft) if recipe.sft is not None else None
+    seconds: list[float] = []
+
+    def made(stage: str, spec: StageSpec, work: Callable[..., None]) -> Artifact:
+        print(f"  {stage}", flush=True)
+        final = place(stage, spec)
+        spent = preflow_home() / "bench" / f"{stage}-{final.name}.json"
+
+        def timed(out: Path) -> None:
+            begin = time.monotonic()
+            work(spec, out, Silent())
+            spent.parent.mkdir(parents=True, exist_ok=True)
+            write_json(spent, {"seconds": time.monotonic() - begin})
+
+        artifact = build(final, timed)
+        seconds.append(json.loads(spent.read_text(encoding="utf-8"))["seconds"] if spent.is_file() else 0.0)
+        return artifact
+
+    base = resolve_model(recipe, Silent())
+    data = made("validate", data_sources(recipe), run_gate)
+    sft = made("sft", SftSpec(recipe=recipe, base=base, data=data), run_sft) if recipe.sft is not None else None
     given: Values = {"recipe": recipe, "base": base, "data": data, "sft": sft}
-    given["reference"] = _made("reference", ReferenceSpec(**given), run_reference)
-    choice = _made("tune", TuneSpec(**given), run_tune)
+    given["reference"] = made("reference", ReferenceSpec(**given), run_reference)
+    choice = made("tune", TuneSpec(**given), run_tune)
     assert recipe.dpo is not None
     fitting = recipe.dpo.model_copy(update={"learning_rate": choice.load("choice.json")["learning_rate"]})
     given["recipe"] = recipe = recipe.model_copy(update={"dpo": fitting})
-    aligned = _made("dpo", DpoSpec(**given), run_dpo)
-    evaluation = _made("evaluate", EvaluateSpec(**given, dpo=aligned), run_evaluation)
+    aligned = made("dpo", DpoSpec(**given), run_dpo)
+    evaluation = made("evaluate", EvaluateSpec(**given, dpo=aligned), run_evaluation)
     trained = {"sft": sft, "tune": choice, "dpo": aligned}
     found = diagnose(measurements(recipe, data, evaluation, trained, {}))
     return {
@@ -73,15 +93,9 @@ def run_chain(recipe: Recipe, trl_steps: int) -> Values:
         "learning_rate": fitting.learning_rate,
         "training_pairs": int(aligned.load("metrics.json")["dpo/pairs"]),
         "diagnosis": [finding.to_json() for finding in found],
-        "seconds": round(time.monotonic() - begin, 1),
+        "seconds": round(sum(seconds), 1),
         **({"trl": _beside_trl(DpoSpec(**given), trl_steps)} if trl_steps else {}),
     }
-
-
-def _made(stage: str, spec: StageSpec, work: Callable[..., None]) -> Artifact:
-    """A stage's artifact in the store, computed where it is not there."""
-    print(f"  {stage}", flush=True)
-    return build(place(stage, spec), lambda out: work(spec, out, Silent()))
 
 
 def _beside_trl(spec: DpoSpec, steps: int) -> Values:
@@ -121,14 +135,3 @@ def _losses(spec: DpoSpec, steps: int, *, plain: bool) -> list[float]:
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-
-
-def remembered(file: Path, make: Callable[[], Values]) -> Values:
-    """What a file holds, made first where it is absent: a benchmark that was stopped goes on with the next set."""
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(make(), indent=1), encoding="utf-8")
-        partial.rename(file)
-    values: Values = json.loads(file.read_text(encoding="utf-8"))
-    return values

@@ -1,7 +1,6 @@
 """A recipe for a user's own files, with a comment beside every setting that matters."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 
 from flows.new_recipe.file_facts import FileFacts
 from flows.running.preparation import PACKAGED_RECIPES
+from preflow.config.checks.advice import parameters_named
 from preflow.config.files import read_settings
 from preflow.config.loading import load_recipe, plain_name
 from preflow.data.validated import DataKind
@@ -26,7 +26,7 @@ _SMALL: dict[str, Any] = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "sft": {"learning_rate": 2e-4, "num_train_epochs": 1},
-    "dpo": {"learning_rate": 5e-6, "beta": 0.1, "num_train_epochs": 1},
+    "dpo": {"learning_rate": "auto", "beta": 0.1, "num_train_epochs": 1},
 }
 #: Share of a GPU's memory that a model's weights may take in bfloat16, so that it needs no quantization.
 _UNQUANTIZED = 0.4
@@ -48,6 +48,7 @@ _COMMENTS = {
 _STAGE_COMMENTS = {
     ("sft", "learning_rate"): "peak rate; about 2e-4 for an adapter",
     ("dpo", "learning_rate"): "peak rate; about 5e-6 for an adapter",
+    ("dpo", "auto"): "a short test finds the peak rate; or a number: about 5e-5 for 135M parameters, 5e-6 for 8B",
     ("dpo", "beta"): "higher keeps the policy closer to the reference",
 }
 _STRATEGIES = {
@@ -96,8 +97,8 @@ def weight_bytes(model: str) -> float | None:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return float(sum(path.stat().st_size for path in folder.glob("*.safetensors"))) or None
-    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])", Path(model).name.replace("-", " ").lower())
-    return None if found is None else float(found[1]) * (1e9 if found[2] == "b" else 1e6) * 2
+    parameters = parameters_named(model)
+    return None if parameters is None else parameters * 2
 
 
 def recipe_text(files: Sequence[FileFacts], profile: Profile, output: Path) -> str:
@@ -147,7 +148,8 @@ def _section(stage: str, files: list[FileFacts], profile: Profile, output: Path)
         yield 1, f"eval_split: {_share(keys)}", _ONE_PROMPT if len(set(keys)) == 1 else _SHARE
     for name, value in profile.settings[stage].items():
         if name not in {"dataset", "eval_dataset", "eval_split"}:
-            yield 1, f"{name}: {_scalar(value)}", _STAGE_COMMENTS.get((stage, name), "passes over the rows")
+            comment = _STAGE_COMMENTS.get((stage, "auto" if value == "auto" else name), "passes over the rows")
+            yield 1, f"{name}: {_scalar(value)}", comment
 
 
 def _data(name: str, files: list[FileFacts], output: Path) -> Iterator[Line]:

@@ -78,8 +78,9 @@ def whole_kl(kl: float, settings: DpoSettings, pairs: int) -> float:
 def choose_rate(tried: Sequence[TriedRate], budget: float) -> tuple[float, str]:
     """The chosen rate, and why.
 
-    Of the rates within the budget, the largest whose margin is above that of every smaller one; by the law of growth a
-    smaller one than all that were tried where each exceeds it.
+    Of the rates within the budget, the largest whose margin is above its standard error and above that of every
+    smaller one. Where no margin is: the largest at which the margin did not fall either, or the one at which it fell
+    least. Where every rate exceeds the budget, a smaller one than all that were tried, by the law of growth.
 
     Args:
         tried: At least one, the lowest rate first.
@@ -87,18 +88,25 @@ def choose_rate(tried: Sequence[TriedRate], budget: float) -> tuple[float, str]:
     """
     within = [each for each in tried if each.whole_kl is not None and each.whole_kl <= budget]
     if not within:
-        lowest = tried[0]
-        ratio = 0.1 if lowest.whole_kl is None else (budget / lowest.whole_kl) ** 0.5
-        rate = float(f"{lowest.rate * ratio:.2g}")
-        return rate, f"every rate that was tried would exceed the KL budget of {budget:g}; KL grows with its square"
+        return _below(tried[0], budget)
     best, chosen = 0.0, None
     for each in within:
         if each.margin > best and each.margin > each.margin_se:
             best, chosen = each.margin, each
-    if chosen is None:
-        last = within[-1]
-        why = (
-            f"no rate moved the margins by more than their standard error; it is the largest within a KL of {budget:g}"
-        )
-        return last.rate, why
-    return chosen.rate, f"the largest within a KL of {budget:g} at which the margin still rose"
+    if chosen is not None:
+        return chosen.rate, f"the largest within a KL of {budget:g} at which the margin still rose"
+    unmoved = [each for each in within if each.margin >= -each.margin_se]
+    if unmoved:
+        why = "no rate moved the margins by more than their standard error"
+        return unmoved[-1].rate, f"{why}; it is the largest within a KL of {budget:g}"
+    least = max(within, key=lambda each: each.margin)
+    why = "every rate lowered the margins of pairs that were kept aside: what was learnt does not carry over to them"
+    return least.rate, f"{why}; it is the one that lowered them least"
+
+
+def _below(lowest: TriedRate, budget: float) -> tuple[float, str]:
+    """A rate below all that were tried."""
+    if lowest.whole_kl is None:
+        return float(f"{lowest.rate / 10:.2g}"), f"training broke down at {lowest.rate:g}, the lowest that was tried"
+    rate = float(f"{lowest.rate * (budget / lowest.whole_kl) ** 0.5:.2g}")
+    return rate, f"every rate that was tried would exceed the KL budget of {budget:g}; KL grows with its square"

@@ -21,6 +21,7 @@ from preflow.models.precision import choose_precision
 from preflow.observer import Observer, Silent
 from preflow.specs import DpoSpec, TuneSpec
 from preflow.training.loop import run_training
+from preflow.training.out_of_memory import retry_with_smaller_batches
 
 #: Share of the training pairs that is kept aside at most.
 _ASIDE = 0.2
@@ -35,6 +36,12 @@ def run_tune(spec: TuneSpec, out: Path, observer: Observer) -> None:
     ``choice.json`` (the chosen rate, why, and what each rate came to), ``figures/range_test.png`` and ``metrics.json``.
     A killed call finds the rates that were tried before.
     """
+    retry_with_smaller_batches(
+        spec.recipe, "dpo", lambda recipe: _tune(spec.model_copy(update={"recipe": recipe}), out, observer), observer
+    )
+
+
+def _tune(spec: TuneSpec, out: Path, observer: Observer) -> None:
     settings = spec.recipe.dpo
     assert settings is not None, "run_tune needs a recipe with a DPO section"
     pairs = list(read_pairs(spec.reference.file("train.parquet")))

@@ -9,7 +9,7 @@ import pytest
 from bench import bench_alignment
 from bench.bench_alignment import PublicSet, recipe_of, report, summary
 from bench.parts import alignment_chain
-from bench.parts.alignment_chain import remembered, run_chain
+from bench.parts.alignment_chain import run_chain
 from tests.conftest import demonstration_rows, preference_rows, write_jsonl
 
 
@@ -20,7 +20,7 @@ def values(low: float, gain: float, kl: float) -> dict[str, Any]:
     found = [{"name": "label_noise", "evidence": "36%", "remedy": "dpo.beta: 0.3"}]
     return {
         "models": {"base": {"preference_accuracy": share}, "dpo": dpo},
-        "comparison": {"preference_accuracy_gain": {"value": gain, "low": gain - 0.01, "high": gain + 0.01}},
+        "comparison": {"preference_accuracy_gain": {"value": gain, "low": gain - 0.01, "high": gain + 0.01, "p": 0.2}},
         "reference": "base",
         "n_pairs": 100,
         "training_pairs": 400,
@@ -38,13 +38,8 @@ def test_the_last_line_counts_the_sets_that_meet_each_target(capsys: pytest.Capt
     last = json.loads(printed[-1])
     assert (last["reward_above_chance"], last["preference_gain"], last["kl_below_10"]) == (2, 2, 2)
     assert last == summary(found)
-    assert "| a | 400 + 100 | 0.0001 | 0.70, –, 0.70 | +0.050 [+0.040, +0.060] |" in "\n".join(printed)
+    assert "| a | 400 + 100 | 0.0001 | 0.70, –, 0.70 | +0.050 [+0.040, +0.060], p = 0.2 |" in "\n".join(printed)
     assert "  label_noise: 36%. Try dpo.beta: 0.3" in printed
-
-
-def test_a_set_that_is_done_is_not_run_again(tmp_path: Path) -> None:
-    first = remembered(tmp_path / "a.json", lambda: {"value": 1})
-    assert remembered(tmp_path / "a.json", lambda: pytest.fail("it was there")) == first == {"value": 1}
 
 
 @pytest.mark.nightly
@@ -65,5 +60,6 @@ def test_the_chain_on_a_tiny_model_learns_as_trl_does(
     assert found["trl"]["largest_difference"] < 1e-4, "the same curve as TRL's own trainer"
     assert found["learning_rate"] in (1e-3, 1e-2)
     again = run_chain(recipe, trl_steps=4)
-    assert {**again, "seconds": 0} == {**found, "seconds": 0}
+    assert again == found, "nothing is computed twice, and it took what it took"
+    assert found["seconds"] > 0
     bench_alignment.report({"tiny": found})

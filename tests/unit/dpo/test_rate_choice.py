@@ -28,7 +28,9 @@ LOW = [tried(1e-5, 0.02, 0.1), tried(3e-5, 0.06, 0.5)]
         ([tried(1e-5, 0.002, 0.1), tried(3e-5, -0.004, 0.5)], 3e-5, "no rate moved the margins"),
         # Half of the KL is the root of a half of the rate: 1e-4 x 0.7071.
         ([tried(1e-4, 0.3, 4.0)], 7.1e-5, "every rate that was tried would exceed"),
-        ([tried(1e-4, 0.0, None)], 1e-5, "every rate that was tried would exceed"),
+        ([tried(1e-4, 0.0, None)], 1e-5, "training broke down at 0.0001"),
+        ([tried(1e-5, -0.1, 0.1), tried(3e-5, -0.3, 0.5)], 1e-5, "every rate lowered the margins"),
+        ([tried(1e-5, -0.002, 0.1), tried(3e-5, 0.004, 0.5), tried(1e-4, -0.3, 1.0)], 3e-5, "no rate moved"),
     ],
 )
 def test_the_choice(results: list[TriedRate], rate: float, part: str) -> None:

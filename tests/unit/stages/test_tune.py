@@ -75,6 +75,26 @@ def test_rates_beyond_the_budget_are_not_tried_and_a_breakdown_is_no_error(prepa
     assert choice["learning_rate"] == 1e17
 
 
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_is_halved_as_in_training(
+    prepared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = stage._try
+    batches: list[tuple[int, int]] = []
+
+    def fits_one_row(spec: TuneSpec, settings: Any, *rest: Any) -> Any:
+        batches.append((settings.per_device_train_batch_size, settings.gradient_accumulation_steps))
+        if settings.per_device_train_batch_size > 1:
+            raise RuntimeError("CUDA out of memory.")
+        return own(spec, settings, *rest)
+
+    monkeypatch.setattr(stage, "_try", fits_one_row)
+    batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "auto_find_batch_size": True}
+    spec = spec_of(prepared, range_test_rates=[1e-4], **batch)
+    build(tmp_path / "tuned", lambda out: run_tune(spec, out, Silent()))
+    assert batches == [(2, 2), (1, 4)]
+
+
 def test_no_prompt_is_both_trained_on_and_kept_aside(prepared: Run) -> None:
     pairs = [ScoredPair([number // 2], [1], [2], [0.0], [0.0], f"a:{number}") for number in range(60)]
     settings = spec_of(prepared, range_test_pairs=12).recipe.dpo

@@ -91,8 +91,9 @@ _RATES = {
 
 
 def parameters_named(model: str) -> float | None:
-    """The number of parameters in a model's name (``SmolLM2-135M-Instruct``, ``Llama-3.1-8B``), if it has one."""
-    sizes = re.findall(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([MB])(?![A-Za-z0-9])", model.rpartition("/")[2])
+    """The number of parameters in a model's name (``Llama-3.1-8B``, ``opt-350m``, a folder so named), if it has one."""
+    name = model.rstrip("/").rpartition("/")[2].upper()
+    sizes = re.findall(r"(?<![A-Z0-9.])(\d+(?:\.\d+)?)([MB])(?![A-Z0-9])", name)
     return max((float(number) * {"M": 1e6, "B": 1e9}[unit] for number, unit in sizes), default=None)
 
 

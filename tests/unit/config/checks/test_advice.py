@@ -45,4 +45,9 @@ def test_a_models_name_has_its_size() -> None:
     assert parameters_named("HuggingFaceTB/SmolLM2-135M-Instruct") == 135e6
     assert parameters_named("meta-llama/Llama-3.1-8B") == 8e9
     assert parameters_named("Qwen2.5-0.5B") == 0.5e9
+    assert parameters_named("EleutherAI/pythia-1.4b") == 1.4e9
+    assert parameters_named("google/gemma-3-270m-it") == 270e6
+    assert parameters_named("/models/opt-350m/") == 350e6
+    assert parameters_named("Qwen2.5-7B-Instruct-1M") == 7e9, "the context's length is no size"
     assert parameters_named("/models/mine") is None
+    assert parameters_named("model-4bit") is None

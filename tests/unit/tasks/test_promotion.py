@@ -26,6 +26,7 @@ from tasks.evidence import LeftOut, comparison_key
 from tasks.promotion import compare
 from tasks.tracking.client import client
 from tasks.tracking.past_runs import PastRun
+from tasks.tracking.registry import moves
 from tasks.tracking.registry.decisions import taken
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, read_model
 
@@ -88,6 +89,7 @@ def file(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, reques
     }
     for name_of, value in replaced.items():
         monkeypatch.setattr(tasks.promotion, name_of, value)
+    monkeypatch.setattr(moves, "require_whole", lambda name, version: None)
     monkeypatch.setattr(tasks.evidence, "evaluation_of", lambda run: type("Spec", (), {"dpo": 1, "sft": 1})())
     return recipe
 

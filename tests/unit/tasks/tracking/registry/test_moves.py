@@ -1,8 +1,6 @@
 """Decisions on a registered model: taken whole or not at all, one at a time, each with the digest of the one before."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,91 +9,15 @@ import pytest
 from preflow.errors import ChampionChangedError, PromotionError
 from tasks.tracking.client import client
 from tasks.tracking.registry import moves
-from tasks.tracking.registry.decisions import Draft, Outcome, Place, chain, records, taken
-from tasks.tracking.registry.moves import take
+from tasks.tracking.registry.decisions import Place, chain, records, taken
 from tasks.tracking.registry.state import read_state
-from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, read_model
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
+from tests.fixtures.registered_versions import Registry, database, killed_at, registry
 
 pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-
-
-@dataclass
-class Registry:
-    """A registered model with three versions, of which the second is the challenger."""
-
-    name: str
-    experiment: str
-
-    def place(self, number: int | None) -> Place | None:
-        return None if number is None else Place(version=number, artifact_digest=f"{number}" * 64)
-
-    def draft(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Draft:
-        return Draft(model=self.name, outcome=outcome, champion=self.place(old), chosen=self.place(new))
-
-    def take(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Any:
-        return take(self.draft(old, new, outcome), self.experiment)
-
-    def aliases(self) -> dict[str, int]:
-        return read_model(self.name).aliases
-
-
-@pytest.fixture
-def registry(database: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Registry:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    store, name = client(), f"m{abs(hash(request.node.name))}"
-    place = (database.parent / "artifacts").as_uri()
-    made = Registry(name, store.create_experiment(name, artifact_location=place))
-    store.create_registered_model(name)
-    for number in (1, 2, 3):
-        tags = {"artifact_digest": f"{number}" * 64, "stage": "dpo"}
-        store.create_model_version(name, f"file:///{number}", tags=tags)
-    store.set_registered_model_alias(name, CHALLENGER, "2")
-    return made
-
-
-class Killed(BaseException):
-    """The process ends here: no handler of errors runs."""
-
-
-WRITES = ("create_run", "log_text", "set_registered_model_alias", "delete_registered_model_alias", "set_terminated")
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, call: int, *, after: bool, work: Callable[[], object]) -> bool:
-    """Do some work of a process that ends before or after its n-th write to MLflow; whether it came so far."""
-    store, count = client(), 0
-
-    def wrap(name: str) -> Callable[..., Any]:
-        real = getattr(store, name)
-
-        def write(*given: Any, **named: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == call and not after:
-                raise Killed
-            done = real(*given, **named)
-            if count == call:
-                raise Killed
-            return done
-
-        return write
-
-    for name in WRITES:
-        setattr(store, name, wrap(name))
-    dead = {"host": "elsewhere", "heartbeat": "2000-01-01T00:00:00.000+00:00"}
-    with monkeypatch.context() as patch:
-        patch.setattr(moves, "client", lambda: store)
-        patch.setattr(moves, "process_tags", lambda: {"host": dead["host"]})
-        patch.setattr(moves, "heartbeat_tags", lambda: {"heartbeat": dead["heartbeat"]})
-        try:
-            work()
-        except Killed:
-            return True
-    return False
+__all__ = ["database", "registry"]  # fixtures
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -21,7 +21,7 @@ from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.config.loading import load_recipe
 from preflow.errors import PromotionError
-from tasks.promotion import compare
+from tasks.promotion import champion_by, compare
 from tasks.runtime.reporting import artifact_key, log_user
 from tasks.tracking.past_runs import experiment_of
 from tasks.tracking.registry.decisions import Decision, Draft
@@ -71,14 +71,22 @@ def promotion(
 
 
 @flow(name="proposal")
-def proposal(recipe: str, overrides: dict[str, Any] | None = None) -> Decision:
+def proposal(recipe: str, overrides: dict[str, Any] | None = None) -> Decision | None:
     """Train and evaluate, then compare the new model with the champion; nothing is moved.
 
     Args:
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name.
+
+    Returns:
+        The decision; none where the model is the champion already, as of a recipe and data that did not change.
     """
     made = two_stage(recipe, overrides)
+    asked = Asked(recipe=recipe, overrides=overrides or {})
+    number = champion_by(asked.resolved(), made.mlflow_run_id)
+    if number is not None:
+        log_user(f"run {made.mlflow_run_id} made version {number}, the champion: there is nothing to decide")
+        return None
     return promotion(recipe, overrides, [made.mlflow_run_id], dry_run=True)
 
 

@@ -7,26 +7,33 @@ decision open for ever: one whose version is gone is undone, and a model card th
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from filelock import FileLock
 
 from preflow.environment import preflow_home
-from preflow.errors import ChampionChangedError, PreflowError, PromotionError
+from preflow.errors import ChampionChangedError, PromotionError
 from preflow.fingerprints.files import json_digest
-from tasks.tracking.client import brief, client, set_tags
-from tasks.tracking.lineage import heartbeat_tags, is_gone, process_tags
-from tasks.tracking.registry.cards import renew_cards
-from tasks.tracking.registry.decisions import FILE, MOVING, Decision, Draft, Place, Record, read, records, taken
+from tasks.tracking.client import client
+from tasks.tracking.lineage import heartbeat_tags, process_tags
+from tasks.tracking.registry.decisions import (
+    FILE,
+    MOVING,
+    Decision,
+    Draft,
+    followed,
+    taken,
+)
+from tasks.tracking.registry.finishing import OvertakenError, Say, finish, in_words
 from tasks.tracking.registry.integrity import require_whole
-from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, read_model
+from tasks.tracking.registry.recovery import recover
+from tasks.tracking.registry.versions import CHAMPION, RegisteredModel, read_model
 
-#: Says to people what could not be done or checked.
-Say = Callable[[str], None]
 _LOGGER = logging.getLogger(__name__)
+#: How often a decision is numbered anew where another machine's has its number.
+_ATTEMPTS = 10
 
 
 @contextmanager
@@ -49,23 +56,47 @@ def take(draft: Draft, experiment_id: str, say: Say = _LOGGER.warning) -> Decisi
     Raises:
         ChampionChangedError: The champion is not the one that the decision was made against, or another decision was
             taken at the same time.
-        PromotionError: An earlier decision was changed; the version was deleted or changed since it was decided on.
+        PromotionError: An earlier decision is missing or was changed, which a rollback alone may follow; the version
+            was deleted or changed since it was decided on.
     """
     with one_at_a_time(draft.model):
         recover(draft.model)
-        found = read_model(draft.model)
-        _require_champion(draft, found)
-        _require_chosen(draft, found, say)
-        before = taken(draft.model)
-        decision = Decision(
-            **draft.model_dump(),
-            number=before[-1].number + 1 if before else 1,
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            previous=before[-1].digest if before else None,
-        )
-        run_id = _begin(decision, experiment_id)
-        _finish(decision, run_id, say)
-    return decision
+        for _ in range(_ATTEMPTS):
+            found = read_model(draft.model)
+            _require_champion(draft, found)
+            _require_chosen(draft, found, say)
+            decision = _next(draft)
+            run_id = _begin(decision, experiment_id)
+            try:
+                finish(decision, run_id, say)
+            except OvertakenError as error:
+                if error.moves and draft.outcome in MOVING:
+                    raise ChampionChangedError(str(error)) from None
+                continue  # where nothing moved, what was decided holds
+            return decision
+    raise ChampionChangedError(
+        f"other machines took {_ATTEMPTS} decisions on {draft.model} while one was to be recorded: ask again"
+    )
+
+
+def _next(draft: Draft) -> Decision:
+    """The decision with its number and the digest of the one before; a rollback records what is wrong with those.
+
+    Raises:
+        PromotionError: One before is missing or was changed, and this is no rollback.
+    """
+    before, broken = taken(draft.model), followed(draft.model).breaks
+    if broken and draft.outcome != "rolled_back":
+        raise PromotionError(broken[0])
+    anew = [f"the decisions before are not whole, and this begins anew: {each}" for each in broken]
+    reasons = (*draft.reasons, *anew)
+    return Decision(
+        **draft.model_copy(update={"reasons": reasons}).model_dump(),
+        number=before[-1].number + 1 if before else 1,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        previous=before[-1].digest if before else None,
+        broken=broken,
+    )
 
 
 def _require_champion(draft: Draft, found: RegisteredModel) -> None:
@@ -73,7 +104,7 @@ def _require_champion(draft: Draft, found: RegisteredModel) -> None:
     expected = draft.champion.version if draft.champion else None
     if now != expected:
         raise ChampionChangedError(
-            f"the champion of {draft.model} changed meanwhile: it was {_said(expected)} and is {_said(now)}. "
+            f"the champion of {draft.model} changed meanwhile: it was {in_words(expected)} and is {in_words(now)}. "
             "Ask again, so that the challenger is compared with it"
         )
 
@@ -99,10 +130,6 @@ def _require_chosen(draft: Draft, found: RegisteredModel, say: Say) -> None:
         say(unchecked)
 
 
-def _said(version: int | None) -> str:
-    return "none" if version is None else f"version {version}"
-
-
 def _begin(decision: Decision, experiment_id: str) -> str:
     store = client()
     tags = {
@@ -126,128 +153,3 @@ def _compared(decision: Decision) -> dict[str, str]:
     return {
         name: str(decision.evidence[name]) for name in ("held_out_digest", "comparison") if name in decision.evidence
     }
-
-
-def _finish(decision: Decision, run_id: str, say: Say) -> None:
-    """Everything after the writing of a decision; each step can be done again."""
-    store = client()
-    if decision.outcome in MOVING and decision.chosen is not None:
-        _give_way(decision, run_id)
-        _move(store, decision.model, decision.champion, decision.chosen)
-        _give_way(decision, run_id)
-        found = read_model(decision.model).aliases.get(CHAMPION)
-        if found != decision.chosen.version:
-            _drop(store, run_id, "overtaken")
-            raise ChampionChangedError(
-                f"the champion of {decision.model} was set to {_said(found)} by someone else while decision "
-                f"{decision.number} set it to version {decision.chosen.version}. Ask again"
-            )
-    _renew_cards(decision, say)
-    store.set_terminated(run_id, "FINISHED")
-
-
-def _renew_cards(decision: Decision, say: Say) -> None:
-    """Renew model cards where that is possible: a run may have been removed, and its card with it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        renew_cards(decision)
-    except (MlflowException, PreflowError, OSError, ValueError) as error:
-        say(f"the model cards of decision {decision.number} on {decision.model} were not renewed: {brief(error)}")
-
-
-def _move(store: Any, model: str, old: Place | None, new: Place) -> None:
-    if old is not None and old.version != new.version and read_model(model).version(old.version) is not None:
-        store.set_registered_model_alias(model, PREVIOUS, str(old.version))
-    store.set_registered_model_alias(model, CHAMPION, str(new.version))
-    if read_model(model).aliases.get(CHALLENGER) == new.version:
-        store.delete_registered_model_alias(model, CHALLENGER)
-
-
-def _give_way(decision: Decision, run_id: str) -> None:
-    """Leave the champion to a decision of the same number that was finished before, or else began before.
-
-    Raises:
-        ChampionChangedError: There is one; the champion is as it says.
-    """
-    same = [each for each in records(decision.model) if each.number == decision.number and _counts(each)]
-    first = min(same, key=lambda each: (each.status != "FINISHED", each.started, each.run_id))
-    if first.run_id == run_id:
-        return
-    store, winner = client(), read(first)
-    _drop(store, run_id, "overtaken")
-    if winner is not None and winner.outcome in MOVING and winner.chosen is not None:
-        _move(store, decision.model, winner.champion, winner.chosen)
-    raise ChampionChangedError(
-        f"another decision on {decision.model} was taken at the same time and came first (run {first.run_id}). Ask "
-        "again, so that the challenger is compared with the champion of now"
-    )
-
-
-def _counts(record: Record) -> bool:
-    return record.status in ("RUNNING", "FINISHED")
-
-
-def _drop(store: Any, run_id: str, why: str) -> None:
-    set_tags(store, run_id, {"dropped": why})
-    store.set_terminated(run_id, "KILLED")
-
-
-def recover(model: str) -> list[str]:
-    """Finish or undo the decisions of processes that have ended; a sentence for each. The lock must be held."""
-    said: list[str] = []
-    for record in records(model):
-        if record.status == "RUNNING" and is_gone(record.tags):
-            said.append(_recover(model, record, said.append))
-    return said
-
-
-def _recover(model: str, record: Record, say: Say) -> str:
-    """Finish or undo one decision; what came of it."""
-    which, decision = f"decision {record.number}", read(record)
-    if decision is None:
-        _drop(client(), record.run_id, "never written")
-        return f"{which} was begun and never written: it is dropped"
-    if decision.outcome in MOVING and decision.chosen is not None:
-        found, old, new = read_model(model), decision.champion, decision.chosen
-        known = {old.version if old else None, new.version}
-        gone = [each for each in (old, new) if each is not None and found.version(each.version) is None]
-        if gone:  # MLflow drops a version's aliases with it
-            known.add(None)
-        if found.aliases.get(CHAMPION) not in known:
-            _drop(client(), record.run_id, "overtaken")
-            return f"{which} was interrupted, and the champion has changed since: it is dropped"
-        if new in gone:
-            _undo(found, decision)
-            _drop(client(), record.run_id, "version deleted")
-            return f"{which} was interrupted, and version {new.version} was deleted since: it is undone"
-    try:
-        _finish(decision, record.run_id, say)
-    except ChampionChangedError as error:
-        return f"{which} was interrupted: {error.message}"
-    return f"{which} ({decision.outcome}) was interrupted: it is finished now"
-
-
-def _undo(found: RegisteredModel, decision: Decision) -> None:
-    """Set the aliases back to where they were before a decision whose version is gone, as far as versions are there."""
-    store, old = client(), decision.champion
-    if old is None or found.version(old.version) is None:
-        return
-    if found.aliases.get(CHAMPION) is None:
-        store.set_registered_model_alias(found.name, CHAMPION, str(old.version))
-    if found.aliases.get(PREVIOUS) != old.version:
-        return
-    before = _champion_before(found.name)
-    if before is not None and found.version(before) is not None:
-        store.set_registered_model_alias(found.name, PREVIOUS, str(before))
-    else:
-        store.delete_registered_model_alias(found.name, PREVIOUS)
-
-
-def _champion_before(model: str) -> int | None:
-    """The champion before the present one, by the last decision that moved it."""
-    for record in reversed(taken(model)):
-        decision = read(record)
-        if decision is not None and decision.outcome in MOVING:
-            return decision.champion.version if decision.champion is not None else None
-    return None

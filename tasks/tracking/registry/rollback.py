@@ -72,6 +72,6 @@ def _target(state: State, to: int | None) -> Version:
         raise PromotionError(f"{model.name} has no version {asked}: it was deleted, or never was; there are {there}")
     last = state.deciding
     known = last is not None and last.chosen is not None and last.chosen.version == asked
-    if model.aliases.get(CHAMPION) == asked and known:
+    if model.aliases.get(CHAMPION) == asked and known and not state.breaks:
         raise PromotionError(f"version {asked} of {model.name} is the champion already")
     return found

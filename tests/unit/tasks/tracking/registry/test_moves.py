@@ -1,6 +1,7 @@
 """Decisions on a registered model: taken whole or not at all, one at a time, each with the digest of the one before."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from preflow.errors import ChampionChangedError, PromotionError
 from tasks.tracking.client import client
-from tasks.tracking.registry import moves
-from tasks.tracking.registry.decisions import Place, chain, records, taken
+from tasks.tracking.registry import finishing, moves
+from tasks.tracking.registry.decisions import Decision, Outcome, Place, chain, records, taken
 from tasks.tracking.registry.state import read_state
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
 from tests.fixtures.registered_versions import Registry, database, killed_at, registry
@@ -69,12 +70,14 @@ def test_a_changed_decision_breaks_the_chain(registry: Registry, database: Path)
     values = json.loads(file.read_text())
     file.write_text(file.read_text().replace('"promoted"', '"rejected"'))
     with pytest.raises(PromotionError, match="decision 1 was changed"):
-        read_state(registry.name)
+        chain(registry.name)
+    with pytest.raises(PromotionError, match="decision 1 was changed"):
+        registry.take(2, 3)
     file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-    read_state(registry.name)
+    assert not read_state(registry.name).problems
     client().delete_run(first.run_id)
     with pytest.raises(PromotionError, match="are no chain: number 1"):
-        read_state(registry.name)
+        chain(registry.name)
 
 
 def test_the_second_of_two_promotions_fails(registry: Registry) -> None:
@@ -87,18 +90,28 @@ def test_the_second_of_two_promotions_fails(registry: Registry) -> None:
     assert len(taken(registry.name)) == 2
 
 
-def test_of_two_machines_one_gives_way(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a common lock: another's decision of the same number is there before ours has moved the alias."""
+@pytest.fixture
+def at_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Has another machine, which has no common lock, take a decision while ours is numbered and not yet written."""
+
+    def arrange(other: Callable[[], Any]) -> None:
+        begin = moves._begin
+
+        def begin_second(decision: Any, experiment: str) -> str:
+            monkeypatch.setattr(moves, "_begin", begin)
+            monkeypatch.setattr(moves, "one_at_a_time", lambda model: __import__("contextlib").nullcontext())
+            other()  # all of the other machine's decision
+            return begin(decision, experiment)
+
+        monkeypatch.setattr(moves, "_begin", begin_second)
+
+    return arrange
+
+
+def test_of_two_machines_one_gives_way(registry: Registry, at_once: Callable[[Callable[[], Any]], None]) -> None:
+    """Another's decision of the same number is there before ours has moved the alias."""
     registry.take(None, 1)
-    begin = moves._begin
-
-    def begin_second(decision: Any, experiment: str) -> str:
-        monkeypatch.setattr(moves, "_begin", begin)
-        monkeypatch.setattr(moves, "one_at_a_time", lambda model: __import__("contextlib").nullcontext())
-        registry.take(1, 3)  # all of the other machine's decision
-        return begin(decision, experiment)
-
-    monkeypatch.setattr(moves, "_begin", begin_second)
+    at_once(lambda: registry.take(1, 3))
     with pytest.raises(ChampionChangedError, match="came first"):
         registry.take(1, 2)
     assert registry.aliases()[CHAMPION] == 3
@@ -106,17 +119,67 @@ def test_of_two_machines_one_gives_way(registry: Registry, monkeypatch: pytest.M
     assert [each.status for each in records(registry.name)] == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.parametrize("other", ["refused", "inconclusive"])
+@pytest.mark.parametrize("own", ["eligible", "promoted"])
+def test_decisions_of_two_machines_of_which_one_moves_nothing_are_both_recorded(
+    registry: Registry, at_once: Callable[[Callable[[], Any]], None], own: Outcome, other: Outcome
+) -> None:
+    registry.take(None, 1)
+    at_once(lambda: registry.take(1, 3, other))
+    assert registry.take(1, 2, own).number == 3
+    assert [(each.number, each.outcome) for _, each in chain(registry.name)] == [
+        *[(1, "promoted"), (2, other), (3, own)]
+    ]
+    assert sorted(each.status for each in records(registry.name)) == [*["FINISHED"] * 3, "KILLED"]
+    assert registry.aliases()[CHAMPION] == (2 if own == "promoted" else 1)
+    assert not read_state(registry.name).problems
+
+
+def test_what_moves_nothing_is_asked_again_where_another_machine_moved_the_champion(
+    registry: Registry, at_once: Callable[[Callable[[], Any]], None]
+) -> None:
+    registry.take(None, 1)
+    at_once(lambda: registry.take(1, 3))
+    with pytest.raises(ChampionChangedError, match="it was version 1 and is version 3"):
+        registry.take(1, 2, "refused")
+    assert [each.number for _, each in chain(registry.name)] == [1, 2]
+
+
+def test_an_alias_is_given_back_where_the_number_was_lost_after_it_moved(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other machine's clock is behind, so that its decision of the same number counts as begun before."""
+    registry.take(None, 1)
+    move, took = finishing.move, []
+
+    def moved_meanwhile(store: Any, model: str, old: Place | None, new: Place) -> None:
+        move(store, model, old, new)
+        monkeypatch.setattr(finishing, "move", move)
+        other = registry.draft(1, 3, "refused")
+        decision = Decision(
+            **other.model_dump(), number=2, at="2026-11-30T00:00:00+00:00", previous=taken(model)[-1].digest
+        )
+        run = moves._begin(decision, registry.experiment)
+        store.set_terminated(run, "FINISHED")
+        took.append(run)
+
+    monkeypatch.setattr(finishing, "move", moved_meanwhile)
+    assert registry.take(1, 2).number == 3
+    assert registry.aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    assert [each.number for _, each in chain(registry.name)] == [1, 2, 3]
+
+
 def test_an_alias_that_was_set_meanwhile_is_found_when_read_back(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.take(None, 1)
-    move = moves._move
+    move = finishing.move
 
     def moved_by_hand(store: Any, model: str, old: Place | None, new: Place) -> None:
         move(store, model, old, new)
         store.set_registered_model_alias(model, CHAMPION, "3")
 
-    monkeypatch.setattr(moves, "_move", moved_by_hand)
+    monkeypatch.setattr(finishing, "move", moved_by_hand)
     with pytest.raises(ChampionChangedError, match="was set to version 3 by someone else"):
         registry.take(1, 2)
     assert [each.number for _, each in chain(registry.name)] == [1]

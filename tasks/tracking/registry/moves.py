@@ -30,6 +30,7 @@ from tasks.tracking.registry.finishing import OvertakenError, Say, finish, in_wo
 from tasks.tracking.registry.integrity import require_whole
 from tasks.tracking.registry.recovery import recover
 from tasks.tracking.registry.versions import CHAMPION, RegisteredModel, read_model
+from tasks.tracking.run_files import write_text
 
 _LOGGER = logging.getLogger(__name__)
 #: How often a decision is numbered anew where another machine's has its number.
@@ -143,9 +144,9 @@ def _begin(decision: Decision, experiment_id: str) -> str:
         **heartbeat_tags(),
     }
     name = f"decision-{decision.number}-{decision.outcome}"
-    run_id = str(store.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
-    store.log_text(run_id, decision.text(), FILE)
-    return run_id
+    run = store.create_run(experiment_id, tags=tags, run_name=name)
+    write_text(run, FILE, decision.text())
+    return str(run.info.run_id)
 
 
 def _compared(decision: Decision) -> dict[str, str]:

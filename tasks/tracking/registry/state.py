@@ -72,7 +72,12 @@ def disagreements(state: State) -> list[str]:
     there = model.version(expected)
     decided = last.chosen.artifact_digest if last is not None and last.chosen is not None else None
     if there is not None and there.artifact_digest != decided:
-        found.append(f"version {expected} has another digest than its decision has: its tag artifact_digest was edited")
+        by = last.number if last is not None else 0
+        found.append(
+            f"version {expected} has the digest {there.artifact_digest or 'none'}, but decision {by} says {decided}: "
+            "its tag artifact_digest was edited; set it back, or make another version the champion by preflow rollback "
+            f"{model.name} --to VERSION --reason TEXT"
+        )
     return found
 
 

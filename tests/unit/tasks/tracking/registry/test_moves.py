@@ -217,7 +217,13 @@ def test_an_edited_digest_of_the_champion_is_found(registry: Registry) -> None:
     registry.take(None, 1)
     client().set_model_version_tag(registry.name, "1", "artifact_digest", "0" * 64)
     (problem,) = read_state(registry.name).problems
-    assert "another digest than its decision has" in problem
+    assert f"version 1 has the digest {'0' * 64}, but decision 1 says {'1' * 64}" in problem
+    assert f"set it back, or make another version the champion by preflow rollback {registry.name} --to" in problem
+    client().set_model_version_tag(registry.name, "1", "artifact_digest", "1" * 64)
+    assert not read_state(registry.name).problems
+    client().set_model_version_tag(registry.name, "1", "artifact_digest", "0" * 64)
+    registry.take(1, 2, "rolled_back")
+    assert not read_state(registry.name).problems
 
 
 def test_aliases_and_models_of_another_case_are_found(registry: Registry) -> None:

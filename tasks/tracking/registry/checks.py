@@ -46,7 +46,8 @@ def _files(name: str, version: Version, artifact_digest: str | None) -> Check:
             fetch(name, version, Path(folder))
         except PromotionError as error:
             return Check(what, "changed", error.message)
-    return Check(what, "ok")
+    whole = "" if version.package_digest else "no digest of its recipe, code and settings was recorded at registration"
+    return Check(what, "ok", whole)
 
 
 def _decisions(name: str) -> Check:

@@ -43,6 +43,10 @@ class Asked(Frozen):
     """MLflow ids of the runs whose models are challengers; that of the alias where empty."""
     dry_run: bool = False
     """Whether to say what would be decided, and to move nothing."""
+    by: str = ""
+    """Who asks, where a name was given; it is kept with a promotion that needs no approval."""
+    reason: str = ""
+    """Why."""
 
     def resolved(self) -> Recipe:
         """The recipe."""
@@ -107,7 +111,7 @@ def settle(asked: Asked, draft: Draft, ask: Ask | None) -> Decision:
     if draft.outcome != "promoted" or asked.dry_run:
         return take(_renamed(draft), experiment)
     if recipe.promotion.approval == "none":
-        return take(draft, experiment)
+        return take(signed(draft, asked.by, asked.reason) if asked.by else draft, experiment)
     if ask is None:
         take(_renamed(draft), experiment)
         raise PromotionError(

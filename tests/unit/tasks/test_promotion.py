@@ -208,6 +208,15 @@ def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[in
     assert '"identity": "declared"' in done.output
 
 
+def test_a_name_and_a_reason_are_kept_where_no_approval_is_asked_for(
+    promote: Callable[..., tuple[int, str]], file: Path
+) -> None:
+    assert promote(1, "--by", "Ada", "--reason", "better everywhere")[0] == 0
+    done = CliRunner().invoke(make_app(), ["models", named(file), "--json"])
+    (decision,) = json.loads(done.output)["decisions"]
+    assert (decision["by"], decision["reason"], decision["identity"]) == ("Ada", "better everywhere", "declared")
+
+
 def test_a_rejection_is_a_decision_and_moves_nothing(file: Path) -> None:
     client().set_registered_model_alias(named(file), CHALLENGER, "1")
     asked = Asked(recipe=str(file), overrides={"promotion.approval": "required"})

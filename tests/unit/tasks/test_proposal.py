@@ -10,6 +10,7 @@ import pytest
 import flows.promotion
 from flows.promotion import proposal
 from preflow.errors import PromotionError
+from tasks.promotion import compare
 from tasks.tracking.client import client
 from tasks.tracking.registry.decisions import taken
 from tasks.tracking.registry.versions import CHAMPION, read_model
@@ -29,7 +30,7 @@ def propose(file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tupl
         made = SimpleNamespace(mlflow_run_id=runs[number])
         replaced: dict[str, Any] = {
             "two_stage": lambda recipe, overrides: made,
-            "compare": flows.promotion.compare.fn,
+            "compare": compare.fn,
             "promotion": flows.promotion.promotion.fn,
             "create_markdown_artifact": lambda *given, **named: None,
             "log_user": said.append,

@@ -21,7 +21,7 @@ from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.config.loading import load_recipe
 from preflow.errors import PromotionError
-from tasks.promotion import compare
+from tasks.promotion import champion_by, compare
 from tasks.runtime.reporting import artifact_key, log_user
 from tasks.tracking.past_runs import experiment_of
 from tasks.tracking.registry.decisions import Decision, Draft
@@ -43,6 +43,10 @@ class Asked(Frozen):
     """MLflow ids of the runs whose models are challengers; that of the alias where empty."""
     dry_run: bool = False
     """Whether to say what would be decided, and to move nothing."""
+    by: str = ""
+    """Who asks, where a name was given; it is kept with a promotion that needs no approval."""
+    reason: str = ""
+    """Why."""
 
     def resolved(self) -> Recipe:
         """The recipe."""
@@ -71,14 +75,22 @@ def promotion(
 
 
 @flow(name="proposal")
-def proposal(recipe: str, overrides: dict[str, Any] | None = None) -> Decision:
+def proposal(recipe: str, overrides: dict[str, Any] | None = None) -> Decision | None:
     """Train and evaluate, then compare the new model with the champion; nothing is moved.
 
     Args:
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name.
+
+    Returns:
+        The decision; none where the model is the champion already, as of a recipe and data that did not change.
     """
     made = two_stage(recipe, overrides)
+    asked = Asked(recipe=recipe, overrides=overrides or {})
+    number = champion_by(asked.resolved(), made.mlflow_run_id)
+    if number is not None:
+        log_user(f"run {made.mlflow_run_id} made version {number}, the champion: there is nothing to decide")
+        return None
     return promotion(recipe, overrides, [made.mlflow_run_id], dry_run=True)
 
 
@@ -99,7 +111,7 @@ def settle(asked: Asked, draft: Draft, ask: Ask | None) -> Decision:
     if draft.outcome != "promoted" or asked.dry_run:
         return take(_renamed(draft), experiment)
     if recipe.promotion.approval == "none":
-        return take(draft, experiment)
+        return take(signed(draft, asked.by, asked.reason) if asked.by else draft, experiment)
     if ask is None:
         take(_renamed(draft), experiment)
         raise PromotionError(

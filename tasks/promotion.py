@@ -101,6 +101,18 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
     return found
 
 
+def champion_by(recipe: Recipe, run_id: str) -> int | None:
+    """The number of the champion, where a run made that very model; none where it made another.
+
+    Raises:
+        PromotionError: Registry and decisions do not agree, or the run's model is not registered.
+    """
+    state = read_state(recipe.registered_model)
+    require_known_champion(state)
+    number = _version_of(state, recipe, run_id).version.number
+    return number if number == state.model.aliases.get(CHAMPION) else None
+
+
 def _version_of(state: State, recipe: Recipe, run_id: str) -> Challenger:
     run = past_run(recipe.name, run_id)
     digest = made_by(run)[1].digest

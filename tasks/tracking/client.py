@@ -112,14 +112,17 @@ def require_mlflow() -> None:
 def away_is_a_tracking_error() -> Iterator[None]:
     """Let what MLflow's client raises while MLflow is away leave the block as a ``TrackingError``.
 
+    An error of a disk or of a file leaves it as it is: that is no fault of MLflow's.
+
     Raises:
         TrackingError: MLflow does not answer.
     """
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, RequestException, ConnectionError, TimeoutError) as error:
         raise TrackingError(f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}") from None
 
 

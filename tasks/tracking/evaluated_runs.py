@@ -13,8 +13,10 @@ from preflow.comparison.kept_run import KeptRun
 from preflow.environment import mlflow_uri
 from preflow.errors import ArtifactError, ConfigError
 from preflow.redaction import without_login
+from preflow.verification.recorded import place_of
 from tasks.tracking.client import client
 from tasks.tracking.registry.cards import decisions_on, registered_name, sections_of
+from tasks.tracking.run_files import keep_file, local_folder, read_text
 
 CHAMPION = "champion"
 _FINISHED = "attributes.status = 'FINISHED'"
@@ -58,8 +60,9 @@ def champion_run(model: str) -> str | None:
 
 def log_comparison(run_id: str, files: Sequence[Path]) -> None:
     """Keep a comparison's files with a run."""
+    run = client().get_run(run_id)
     for file in files:
-        client().log_artifact(run_id, str(file), "comparison")
+        keep_file(run, file, "comparison")
 
 
 def _pipelines(store: Any, experiment: str) -> list[Any]:
@@ -104,7 +107,10 @@ def _kept(store: Any, run: Any) -> KeptRun:
     if stage is None:
         raise ConfigError(f"run {run_id} has no finished evaluation: expected the id of a finished pipeline run")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
-    recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
+    text = read_text(run, "recipe.yaml")
+    if text is None:
+        raise ConfigError(f"run {run_id} has no recipe.yaml in MLflow any more: start its recipe again")
+    recipe = yaml.safe_load(text)
     name = run.data.tags.get("mlflow.runName", run_id)
     kept = KeptRun.of(run_id, str(name), recipe, _stage(store, stage))
     others = {name: _finished_stage(store, run, name) for name in ("judge", "benchmarks")}
@@ -126,10 +132,11 @@ def _stage(store: Any, stage: Any) -> Artifact:
         ArtifactError: It is in neither, or is another.
     """
     tags = stage.data.tags
-    folder = Path(tags["artifact_path"])
+    folder = place_of(tags["artifact_path"])
     if not (folder / MANIFEST).is_file():
         origin = str(tags.get("cached_from", stage.info.run_id))
-        folder = Path(store.download_artifacts(origin, ""))
+        there = local_folder(store.get_run(origin))
+        folder = Path(store.download_artifacts(origin, "")) if there is None else there
     artifact = verify(folder)
     if artifact.digest != tags["artifact_digest"]:
         raise ArtifactError(

@@ -1,7 +1,5 @@
 """Finished runs: found in MLflow, with the artifacts of their stages."""
 
-from pathlib import Path
-
 import yaml
 
 from preflow.artifacts import Artifact, verify
@@ -11,8 +9,10 @@ from preflow.environment import mlflow_uri
 from preflow.errors import ConfigError
 from preflow.redaction import without_login
 from preflow.specs import STAGES
+from preflow.verification.recorded import place_of
 from tasks.tracking.client import client
 from tasks.tracking.pipeline_run import find_run
+from tasks.tracking.run_files import read_text
 
 
 class PastRun(Frozen):
@@ -49,16 +49,17 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
                 "(preflow run RECIPE), or name a run with --run"
             )
         run_id = str(found[0].info.run_id)
-    experiment_id = find_run(run_id).experiment_id
+    experiment_id, text = find_run(run_id).experiment_id, read_text(store.get_run(run_id), "recipe.yaml")
     stages = store.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}' and {finished}")
-    paths = {stage.data.tags["stage"]: Path(stage.data.tags["artifact_path"]) for stage in stages}
+    paths = {stage.data.tags["stage"]: place_of(stage.data.tags["artifact_path"]) for stage in stages}
     if not paths:
         raise ConfigError(f"run {run_id} has no finished stage: expected the id of a pipeline run, not of a stage")
-    recipe = yaml.safe_load(Path(store.download_artifacts(run_id, "recipe.yaml")).read_text(encoding="utf-8"))
+    if text is None:
+        raise ConfigError(f"run {run_id} has no recipe.yaml in MLflow any more: start its recipe again")
     wanted = {stage: path for stage, path in paths.items() if stage in STAGES and STAGES[stage].read_later}
     return PastRun(
         run_id=run_id,
-        recipe=Recipe.model_validate(recipe),
+        recipe=Recipe.model_validate(yaml.safe_load(text)),
         artifacts={stage: verify(path) for stage, path in wanted.items()},
     )
 

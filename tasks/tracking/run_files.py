@@ -1,5 +1,6 @@
 """Small files of MLflow runs, found where the home folder lies now: MLflow keeps absolute places of its files."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -7,15 +8,23 @@ from urllib.parse import unquote, urlsplit
 from preflow.environment import preflow_home
 from tasks.tracking.client import client
 
+#: Where a home folder has the files of all runs.
+_ARTIFACTS = ("mlflow", "artifacts")
+
 
 def local_folder(run: Any) -> Path | None:
     """The folder of a run's files on this machine, also where a home folder was moved; None behind a server."""
     parts = urlsplit(str(run.info.artifact_uri))
     if parts.scheme not in ("", "file"):
         return None
-    written = Path(unquote(parts.path))
-    moved = preflow_home() / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
-    return moved if not written.is_dir() and moved.is_dir() else written
+    written, here = Path(unquote(parts.path)), preflow_home().joinpath(*_ARTIFACTS)
+    moved = here / run.info.run_id / "artifacts"
+    return moved if not written.is_dir() and (moved.is_dir() or _was_moved(written.parents[1], here)) else written
+
+
+def _was_moved(root: Path, here: Path) -> bool:
+    """Whether all runs' files were in a home folder that is elsewhere now; a new run has no folder in either."""
+    return not root.is_dir() and here.is_dir() and root.parts[-len(_ARTIFACTS) :] == _ARTIFACTS
 
 
 def read_text(run: Any, name: str) -> str | None:
@@ -32,7 +41,18 @@ def read_text(run: Any, name: str) -> str | None:
 def write_text(run: Any, name: str, text: str) -> None:
     """Write a small file of a run, where its others are."""
     folder = local_folder(run)
-    if folder is not None and folder.is_dir():
-        (folder / name).write_text(text, encoding="utf-8")
-    else:
+    if folder is None:
         client().log_text(run.info.run_id, text, name)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def keep_file(run: Any, file: Path, below: str) -> None:
+    """Copy a file to those of a run, into a folder among them."""
+    folder = local_folder(run)
+    if folder is None:
+        client().log_artifact(run.info.run_id, str(file), below)
+        return
+    (folder / below).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, folder / below / file.name)

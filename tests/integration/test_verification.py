@@ -88,7 +88,13 @@ def test_a_nightly_proposal_is_verified_one_changed_byte_is_found_by_name_and_a_
         tiny_folder / "model.safetensors": "base model",
         next(artifacts.glob("*/artifacts/decision.json")): "decisions",
         stage_file(artifacts, "dpo", "specification.json"): "identity of dpo",
-        one(kept, "registered_model/artifacts/model/adapter_model.safetensors"): "files of version 1",
+        **{
+            kept / "registered_model" / name: "files of version 1"
+            for name in (
+                *("artifacts/model/adapter_model.safetensors", "artifacts/recipe.json", "artifacts/manifest.json"),
+                *("MLmodel", "chat_model.py", "files.json"),
+            )
+        },
     }
     for changed, name in planted.items():
         before = flip(changed)

@@ -58,7 +58,7 @@ def _decide(
     from flows.promotion import Asked, settle
     from tasks.promotion import compare
 
-    asked = Asked(recipe=recipe, overrides=overrides, runs=tuple(runs), dry_run=dry_run)
+    asked = Asked(recipe=recipe, overrides=overrides, runs=tuple(runs), dry_run=dry_run, by=by, reason=reason)
     with away_is_a_tracking_error():
         draft = compare.fn(asked.resolved(), runs)
         return settle(asked, draft, (lambda *_: (True, by, reason)) if by else None)

@@ -116,7 +116,10 @@ def _guards(run: KeptRun) -> dict[str, str]:
 def _shown(found: PairedComparison | None, adjusted: float | None, alpha: float) -> dict[str, Any] | None:
     if found is None or adjusted is None:
         return None
-    return {**asdict(found), "adjusted_p": adjusted, "significant": adjusted <= alpha}
+    clear = adjusted <= alpha
+    way = "mixed" if found.is_mixed else "better" if found.direction > 0 else "worse"
+    verdict = way if clear else "not told apart"
+    return {**asdict(found), "adjusted_p": adjusted, "significant": clear, "verdict": verdict}
 
 
 def _groups(runs: Sequence[KeptRun], alpha: float, seed: int) -> list[list[str]]:

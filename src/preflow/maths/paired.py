@@ -11,7 +11,7 @@ from preflow.errors import IncomparableError
 from preflow.maths.clusters import cluster_count, cluster_numbers, clustered_standard_error
 from preflow.maths.intervals import Interval, bootstrap_mean
 from preflow.maths.power import prompts_needed, visible_difference
-from preflow.maths.significance import paired_significance
+from preflow.maths.significance import MCNEMAR, SIGN_TEST, paired_significance
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,27 @@ class PairedComparison:
     visible: float | None
     prompts_to_decide: int | None
     alpha: float
+
+    @property
+    def counts_prompts(self) -> bool:
+        """Whether the test counts prompts that are better and worse, and not how much: the sign test, McNemar's."""
+        return self.test in (SIGN_TEST, MCNEMAR)
+
+    @property
+    def direction(self) -> int:
+        """What the test speaks for: 1 the new model, -1 the old one, 0 neither.
+
+        A prompt of many rows has their weight in ``difference`` and counts once in a sign test, so the two can have
+        opposite signs.
+        """
+        found = self.better - self.worse if self.counts_prompts else self.difference.value
+        return (found > 0) - (found < 0)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the test and ``difference`` speak for different models."""
+        value = self.difference.value
+        return self.direction != (value > 0) - (value < 0)
 
     def require_shared(self, least: float) -> None:
         """Raise if too little of either set of rows is shared for the comparison to speak of the models.

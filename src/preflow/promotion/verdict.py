@@ -1,12 +1,13 @@
 """The verdict on a challenger, from a paired comparison and guards; no model runs here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from preflow.config.evaluation.promotion import Guards, PromotionSettings
 from preflow.maths.paired import PairedComparison
-from preflow.maths.significance import holm
+from preflow.maths.significance import holm, spent_alpha
 
 Answer = Literal["promote", "refuse", "inconclusive"]
 #: What guards look at, in the words of their messages.
@@ -25,6 +26,11 @@ _PRIMARY = {
     "human_win_rate": "win rate {new:.3f} in human review, above one half by",
     "win_rate_lc": "win rate {new:.3f} at equal length, above one half by",
 }
+#: What follows where the test and the gain have opposite signs.
+_MIXED = (
+    "the test counts prompts and the gain weights rows, and they speak for different models: some prompts have many "
+    "more rows than others"
+)
 #: Guards whose measure must lie above the limit; that of the others must not exceed it.
 _FLOORS = frozenset({"win_rate", "human_win_rate"})
 
@@ -111,7 +117,7 @@ def best(verdicts: Sequence[Verdict], comparisons: Sequence[PairedComparison]) -
 def _judge(
     found: PairedComparison, guards: Sequence[Guard], settings: PromotionSettings, nth: int, level: float, p: float
 ) -> Verdict:
-    gain, margin = found.difference, settings.min_gain
+    gain = found.difference
     what = _PRIMARY[settings.primary].format(new=found.new)
     test = (
         f"{what} {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on {found.rows} held-out rows of "
@@ -120,29 +126,47 @@ def _judge(
     )
     broken = [str(each) for each in guards if not each.holds]
     kept = [str(each) for each in guards if each.holds]
-    enough = margin == 0 or gain.low > margin
     if broken:
         return Verdict("refuse", (*broken, test, *kept), p)
-    if gain.value > 0 and p <= level and enough:
-        return Verdict("promote", (test, *kept), p)
-    if gain.value < 0 and p <= level:
-        return Verdict("refuse", ("the challenger is worse than the champion", test, *kept), p)
+    answer, why = _follows(found, settings, nth, level, p)
+    return Verdict(answer, (*([why] if why else []), test, *kept), p)
+
+
+def _follows(
+    found: PairedComparison, settings: PromotionSettings, nth: int, level: float, p: float
+) -> tuple[Answer, str]:
+    """What the primary measure alone comes to, and why where that is not a promotion."""
+    gain, margin = found.difference, settings.min_gain
+    enough = margin == 0 or gain.low > margin
+    if p <= level and found.is_mixed:
+        return "inconclusive", _MIXED
+    if p <= level and found.direction > 0 and enough:
+        return "promote", ""
+    if p <= level and found.direction < 0:
+        return "refuse", "the challenger is worse than the champion"
     if margin > 0 and gain.high < margin:
-        return Verdict("refuse", (f"the gain lies below min_gain, {margin:g}", test, *kept), p)
-    if gain.value > 0 and p <= settings.alpha and enough:
-        spent = (
+        return "refuse", f"the gain lies below min_gain, {margin:g}"
+    first = nth > 1 and p <= spent_alpha(settings.alpha, 1)
+    if first and found.direction > 0 and not found.is_mixed and enough:
+        return "refuse", (
             f"this held-out set has served {nth - 1} decisions before, so p has to be {level:.3g} or less: decide on "
             "new held-out rows"
         )
-        return Verdict("refuse", (spent, test, *kept), p)
-    return Verdict("inconclusive", (_needed(found, margin), test, *kept), p)
+    return "inconclusive", _needed(found, margin)
 
 
 def _needed(found: PairedComparison, margin: float) -> str:
     """How many prompts would decide, by the difference that was found."""
-    count, gain = found.prompts_to_decide, found.difference.value
-    if count is None or gain <= margin:
+    gain = found.difference.value
+    if gain <= margin or found.direction <= 0:
         return "no gain was found that more held-out prompts would confirm"
-    count = round(count * (gain / (gain - margin)) ** 2)
+    count = round((found.prompts_to_decide or 0) * (gain / (gain - margin)) ** 2)
+    if found.counts_prompts:
+        count = max(count, math.ceil(_wins_needed(found.alpha) * found.prompts / found.better))
     count = max(count, found.prompts + 1)
     return f"about {count} held-out prompts would show a gain of this size; there are {found.prompts}"
+
+
+def _wins_needed(level: float) -> int:
+    """The fewest prompts that are significant in a sign test where all are better: ``2 / 2^n <= level``."""
+    return math.ceil(1 - math.log2(level))

@@ -8,7 +8,7 @@ from preflow.card_sections import later_sections, version_description, with_sect
 from preflow.review.record import HUMAN_REVIEW, HumanReview, reviews_of
 from preflow.verification.recorded import parsed
 from tasks.tracking.client import client
-from tasks.tracking.registry.decisions import Decision, Place, chain
+from tasks.tracking.registry.decisions import Decision, Place, chain, followed
 from tasks.tracking.registry.versions import Version, describe, read_model
 from tasks.tracking.run_files import read_text, write_text
 
@@ -18,7 +18,7 @@ CARD = "model_card.md"
 
 def renew_cards(decision: Decision) -> None:
     """Renew the model cards of the models that a decision is about, itself included, and what their versions show."""
-    taken = [each for _, each in chain(decision.model) if each.number != decision.number]
+    taken = [each for _, each in followed(decision.model).links if each.number != decision.number]
     found = read_model(decision.model)
     for place in (decision.chosen, decision.champion):
         version = None if place is None else found.version(place.version)

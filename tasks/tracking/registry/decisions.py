@@ -61,6 +61,8 @@ class Decision(Draft):
     """When, in UTC."""
     previous: str | None
     """Digest of the decision before; none of the first."""
+    broken: tuple[str, ...] = ()
+    """What was wrong with the decisions before, where this one begins anew after them."""
 
     def text(self) -> str:
         """The file of the decision, the same bytes for the same decision."""
@@ -132,19 +134,60 @@ def read(record: Record) -> Decision | None:
     return Decision.model_validate_json(text)
 
 
+class Chain(Frozen):
+    """The decisions on a registered model, with where they do not follow each other."""
+
+    links: tuple[tuple[Record, Decision], ...]
+    """Those that count and can be read, oldest first."""
+    breaks: tuple[str, ...]
+    """Decisions that are missing or were changed, each in a sentence; without those that a later one records."""
+    recorded: tuple[str, ...]
+    """Those that a later one records."""
+
+
 def chain(model: str) -> list[tuple[Record, Decision]]:
     """All decisions that count, oldest first.
 
     Raises:
         PromotionError: One is missing or was changed; names the first.
     """
+    found = followed(model)
+    if found.breaks:
+        raise PromotionError(found.breaks[0])
+    return list(found.links)
+
+
+def followed(model: str) -> Chain:
+    """All decisions that count, each held to its digest and to the one before it."""
     links: list[tuple[Record, Decision]] = []
-    for place, record in enumerate(taken(model), start=1):
-        decision, before = read(record), links[-1][0].digest if links else None
-        if decision is None or record.number != place or decision.previous != before:
-            raise PromotionError(
-                f"the decisions on {model} are no chain: number {place} does not follow the one before it (run "
-                f"{record.run_id}). Restore the run that is missing (mlflow runs restore), then ask again"
-            )
-        links.append((record, decision))
-    return links
+    breaks: list[str] = []
+    recorded: list[str] = []
+    before: Record | None = None
+    for record in taken(model):
+        try:
+            decision = read(record)
+        except PromotionError as error:
+            breaks.append(error.message)
+        else:
+            number = 1 if before is None else before.number + 1
+            previous = None if before is None else before.digest
+            begins = decision is not None and bool(decision.broken)
+            if decision is None or not (begins or (record.number == number and decision.previous == previous)):
+                breaks.append(
+                    f"the decisions on {model} are no chain: number {number} does not follow the one before it (run "
+                    f"{record.run_id}). Restore the run that is missing (mlflow runs restore), then ask again"
+                )
+            if decision is not None:
+                links.append((record, decision))
+                recorded += decision.broken
+        before = record
+    unknown = tuple(each for each in breaks if each not in recorded)
+    return Chain(links=tuple(links), breaks=unknown, recorded=tuple(recorded))
+
+
+def readable(record: Record) -> Decision | None:
+    """The decision of a record; none where it was not written, or was changed."""
+    try:
+        return read(record)
+    except PromotionError:
+        return None

@@ -15,7 +15,7 @@ from preflow.errors import PromotionError
 from preflow.fingerprints.files import DigestCache, json_digest
 from preflow.verification.recorded import place_of
 from tasks.tracking.client import client
-from tasks.tracking.registry.package import RECIPE
+from tasks.tracking.registry.package import FILES, RECIPE, names_of_files
 from tasks.tracking.registry.versions import FOLDER, Version
 from tasks.tracking.run_files import local_folder
 
@@ -56,6 +56,7 @@ def fetch(name: str, version: Version, folder: Path) -> Files:
         raise PromotionError(
             f"the files of {which} are missing or cannot be read: {error}. Register its model again: start its run anew"
         ) from None
+    _require_package(which, place, version.package_digest)
     if json_digest(manifest) != version.artifact_digest:
         raise PromotionError(f"{which} was changed: its {MANIFEST} has another digest than its tag artifact_digest")
     trained = place / "artifacts" / "model" if settings["weights"] is None else _full_weights(settings["weights"])
@@ -74,6 +75,25 @@ def _place(name: str, version: Version, folder: Path) -> Path:
         if there is not None and (there / FOLDER).is_dir():
             return there / FOLDER
     return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version.number}", dst_path=str(folder)))
+
+
+def _require_package(which: str, folder: Path, expected: str) -> None:
+    """Hold every file of a version to the list that was made at its registration, and the list to its digest."""
+    file = folder / FILES
+    if not expected:
+        if file.is_file():
+            raise PromotionError(f"{which} was changed: it has a {FILES}, but its tag package_digest is gone")
+        return  # registered by a Preflow that made no list
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromotionError(f"{which} is not what was registered: {file} cannot be read: {error}") from None
+    if json_digest(listed) != expected:
+        raise PromotionError(f"{which} was changed: its {FILES} has another digest than its tag package_digest")
+    _require(which, listed, folder)
+    added = sorted(set(names_of_files(folder)) - listed.keys())
+    if added:
+        raise PromotionError(f"{which} is not what was registered: {folder / added[0]} was added")
 
 
 def _full_weights(written: str) -> Path:

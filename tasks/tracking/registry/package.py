@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from preflow.artifacts import MANIFEST, Artifact, write_json
 from preflow.config import Recipe
 from preflow.config.base import Frozen
+from preflow.fingerprints.files import file_digest, json_digest
 from preflow.models.resolve import ModelRef
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 #: Beside the model in every version: the whole recipe, by which Preflow itself can use it.
 RECIPE = "recipe.json"
+#: Beside the model in every version: the SHA-256 of each other file.
+FILES = "files.json"
+#: What loading a version leaves in its folder.
+_LEFT_BY_LOADING = ("registered_model_meta", "__pycache__")
 #: The model's code, of which MLflow makes a copy in every version.
 _CODE = Path(__file__).with_name("chat_model.py")
 _LIBRARIES = ("accelerate", "jinja2", "mlflow", "peft", "safetensors", "torch", "transformers")
@@ -68,6 +73,19 @@ def write_package(candidate: Candidate, folder: Path) -> None:
         signature=_signature(),
         input_example={"messages": [{"role": "user", "content": "Hello!"}]},
     )
+
+
+def list_files(folder: Path) -> str:
+    """Write the list of a package's files with the SHA-256 of each; its digest, as ``json_digest`` has it."""
+    found = {name: file_digest(folder / name) for name in names_of_files(folder)}
+    write_json(folder / FILES, found)
+    return json_digest(found)
+
+
+def names_of_files(folder: Path) -> list[str]:
+    """Relative names of a package's files, without the list of them and what loading leaves beside them."""
+    names = [each.relative_to(folder) for each in folder.rglob("*") if each.is_file()]
+    return sorted(str(each) for each in names if str(each) != FILES and not set(each.parts) & set(_LEFT_BY_LOADING))
 
 
 def _signature() -> "ModelSignature":

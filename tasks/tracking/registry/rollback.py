@@ -3,7 +3,6 @@
 from preflow.errors import PromotionError
 from tasks.tracking.client import client
 from tasks.tracking.registry.decisions import Decision, Draft, Place
-from tasks.tracking.registry.integrity import require_whole
 from tasks.tracking.registry.moves import take
 from tasks.tracking.registry.signature import signed
 from tasks.tracking.registry.state import State, read_state
@@ -20,7 +19,7 @@ def roll_back(name: str, to: int | None, by: str, reason: str) -> tuple[Decision
         reason: Why.
 
     Returns:
-        The decision, and a sentence where the base could not be checked on this machine.
+        The decision, and sentences on what could not be checked or renewed, where there is such.
 
     Raises:
         PromotionError: There is no such version, it is what the decisions call champion already, or it was changed.
@@ -28,7 +27,7 @@ def roll_back(name: str, to: int | None, by: str, reason: str) -> tuple[Decision
     """
     state = read_state(name)
     target = _target(state, to)
-    unchecked = require_whole(name, target)
+    said: list[str] = []
     now = state.model.aliased(CHAMPION)
     draft = Draft(
         model=name,
@@ -37,8 +36,25 @@ def roll_back(name: str, to: int | None, by: str, reason: str) -> tuple[Decision
         chosen=_place(target),
         reasons=(f"version {target.number} becomes the champion: {reason}",),
     )
-    experiment = client().get_run(target.run_id).info.experiment_id
-    return take(signed(draft, by, reason), experiment), unchecked
+    decision = take(signed(draft, by, reason), _experiment(state, target), said.append)
+    return decision, "\n".join(said) or None
+
+
+def _experiment(state: State, target: Version) -> str:
+    """The experiment of a version's run; that of the last decision where the run is gone."""
+    from mlflow.exceptions import MlflowException
+
+    store, last = client(), [record.run_id for record, _ in state.decisions[-1:]]
+    for run_id in (target.run_id, *last):
+        try:
+            return str(store.get_run(run_id).info.experiment_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+    raise PromotionError(
+        f"version {target.number} of {state.model.name} has no run in MLflow any more ({target.run_id or 'none'}), so "
+        "its files are gone: name another by --to VERSION"
+    )
 
 
 def _place(version: Version) -> Place:
@@ -56,6 +72,6 @@ def _target(state: State, to: int | None) -> Version:
         raise PromotionError(f"{model.name} has no version {asked}: it was deleted, or never was; there are {there}")
     last = state.deciding
     known = last is not None and last.chosen is not None and last.chosen.version == asked
-    if model.aliases.get(CHAMPION) == asked and known:
+    if model.aliases.get(CHAMPION) == asked and known and not state.breaks:
         raise PromotionError(f"version {asked} of {model.name} is the champion already")
     return found

@@ -1,8 +1,9 @@
 """A registered model as people ask for it: versions, aliases, decisions, and what does not agree."""
 
 from preflow.config.base import Frozen
-from tasks.tracking.registry.decisions import MOVING, Decision, Record, chain
-from tasks.tracking.registry.moves import one_at_a_time, recover
+from tasks.tracking.registry.decisions import MOVING, Decision, Record, followed
+from tasks.tracking.registry.moves import one_at_a_time
+from tasks.tracking.registry.recovery import recover
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, RegisteredModel, read_model, variants
 
 
@@ -12,10 +13,12 @@ class State(Frozen):
     model: RegisteredModel
     decisions: tuple[tuple[Record, Decision], ...]
     """Those that count, oldest first."""
+    breaks: tuple[str, ...] = ()
+    """Decisions that are missing or were changed, and that no later decision records."""
     problems: tuple[str, ...] = ()
-    """Where the champion's alias, the versions and the decisions do not agree, each with its remedy."""
+    """Those, or where the champion's alias, the versions and the decisions do not agree, each with its remedy."""
     remarks: tuple[str, ...] = ()
-    """Names that are easily taken for others."""
+    """Names that are easily taken for others, and breaks that a rollback recorded."""
     recovered: tuple[str, ...] = ()
     """What was finished or undone of interrupted decisions."""
 
@@ -29,14 +32,23 @@ def read_state(name: str) -> State:
     """A registered model with its decisions; those that were interrupted are finished or undone first.
 
     Raises:
-        PromotionError: There is no such model, or its decisions are no chain.
+        PromotionError: There is no such model.
     """
     read_model(name)  # a name that is not there has no lock either
     with one_at_a_time(name):
         recovered = recover(name)
-        model, decisions = read_model(name), tuple(chain(name))
-    state = State(model=model, decisions=decisions, recovered=tuple(recovered), remarks=tuple(_remarks(model)))
-    return state.model_copy(update={"problems": tuple(disagreements(state))})
+        model, found = read_model(name), followed(name)
+    known = [f"recorded by a rollback: {each}" for each in found.recorded]
+    state = State(
+        model=model,
+        decisions=found.links,
+        breaks=found.breaks,
+        remarks=(*_remarks(model), *known),
+        recovered=tuple(recovered),
+    )
+    anew = f"or begin anew by preflow rollback {name} --to VERSION --reason TEXT, which records it"
+    broken = [f"{each}, {anew}" for each in state.breaks]
+    return state.model_copy(update={"problems": tuple(broken or disagreements(state))})
 
 
 def disagreements(state: State) -> list[str]:
@@ -60,7 +72,12 @@ def disagreements(state: State) -> list[str]:
     there = model.version(expected)
     decided = last.chosen.artifact_digest if last is not None and last.chosen is not None else None
     if there is not None and there.artifact_digest != decided:
-        found.append(f"version {expected} has another digest than its decision has: its tag artifact_digest was edited")
+        by = last.number if last is not None else 0
+        found.append(
+            f"version {expected} has the digest {there.artifact_digest or 'none'}, but decision {by} says {decided}: "
+            "its tag artifact_digest was edited; set it back, or make another version the champion by preflow rollback "
+            f"{model.name} --to VERSION --reason TEXT"
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from preflow.environment import mlflow_uri
 from preflow.errors import PromotionError, TrackingError
 from preflow.redaction import without_login
 from tasks.tracking.client import client, require_mlflow
-from tasks.tracking.registry.package import Candidate, write_package
+from tasks.tracking.registry.package import Candidate, list_files, write_package
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 #: Folder of a pipeline run's files in MLflow that holds its registered model.
@@ -29,6 +29,8 @@ class Version(Frozen):
     stage: str
     created: int
     """Milliseconds since 1970."""
+    package_digest: str = ""
+    """Digest of the list of all its files; empty of versions that an earlier Preflow registered."""
 
 
 class RegisteredModel(Frozen):
@@ -85,12 +87,13 @@ def _new_version(store: Any, run_id: str, candidate: Candidate) -> Version:
     verify(Path(candidate.artifact.path))
     with tempfile.TemporaryDirectory() as folder:
         write_package(candidate, Path(folder) / FOLDER)
+        package = list_files(Path(folder) / FOLDER)
         store.log_artifacts(run_id, str(Path(folder) / FOLDER), FOLDER)
     made = store.create_model_version(
         candidate.name,
         f"runs:/{run_id}/{FOLDER}",
         run_id,
-        tags={"artifact_digest": candidate.artifact.digest, "stage": candidate.stage},
+        tags={"artifact_digest": candidate.artifact.digest, "stage": candidate.stage, "package_digest": package},
         description=candidate.description,
     )
     return _version(made)
@@ -118,6 +121,7 @@ def _version(found: Any) -> Version:
         artifact_digest=tags.get("artifact_digest", ""),
         stage=tags.get("stage", ""),
         created=int(found.creation_timestamp),
+        package_digest=tags.get("package_digest", ""),
     )
 
 

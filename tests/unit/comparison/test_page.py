@@ -105,3 +105,25 @@ def test_only_significant_differences_are_marked_in_the_forest_plot() -> None:
     """75 of 100 rows against 60 is 15 to 0; 62 against 60 is 2 to 0."""
     text = page(compare_runs(planted(), "base"), "demo")
     assert text.count('class="bar clear"') == 1
+
+
+def test_a_run_that_is_worse_on_most_prompts_and_better_on_most_rows_is_neither() -> None:
+    """Twelve prompts of one row lost, one of 20 rows won: +25.0 points, and 1 of 13 prompts is better."""
+
+    def run(run_id: str, right: str) -> KeptRun:
+        made = kept_run(run_id, right)
+        many = [{**row, "cluster": "many"} if place >= 12 else row for place, row in enumerate(made.pairs)]
+        return replace(made, pairs=many)
+
+    report = compare_runs([run("new", "0" * 12 + "1" * 20), run("old", "1" * 12 + "0" * 20)], "old")
+    found = report["runs"][0]["difference"]
+    assert (found["better"], found["worse"], found["significant"], found["verdict"]) == (1, 12, True, "mixed")
+    text = page(report, "demo")
+    assert "+25.0 [" in text
+    assert "mixed <small>" in text
+    assert not re.search(r'class="(good|bad)">(better|worse)', text)
+    assert [run["difference"]["verdict"] for run in compare_runs(planted(), "base")["runs"][:2]] == [
+        *("better", "not told apart")
+    ]
+    worse = compare_runs(planted(), "a")["runs"][2]["difference"]
+    assert worse["verdict"] == "worse"

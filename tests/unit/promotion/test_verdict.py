@@ -59,6 +59,72 @@ def test_twelve_to_eight_decides_nothing_and_says_how_many_prompts_would() -> No
     assert found.reasons[0] == "about 229 held-out prompts would show a gain of this size; there are 20"
 
 
+def weighted(prompts: list[tuple[int, float]]) -> PairedComparison:
+    """Prompts of so many rows each, on which the challenger's rows differ from the champion's by so much."""
+    names = [f"{place}/{row}" for place, (rows, _) in enumerate(prompts) for row in range(rows)]
+    differences = np.array([value for rows, value in prompts for _ in range(rows)])
+    clusters = [name.partition("/")[0] for name in names]
+    new, old = RowScores(names, clusters, differences), RowScores(names, clusters, np.zeros(len(names)))
+    return compare_paired(new, old, alpha=0.025, samples=200)
+
+
+def test_a_challenger_that_is_worse_on_most_prompts_is_not_promoted_by_one_prompt_of_many_rows() -> None:
+    """Twelve prompts of one row lost, one of 20 rows won: gain (20 - 12) / 32 = 0.25, p = 2 (1 + 13) / 2^13."""
+    lost = weighted([*[(1, -1.0)] * 12, (20, 1.0)])
+    assert (lost.better, lost.worse, lost.difference.value) == (1, 12, 0.25)
+    assert (lost.direction, lost.is_mixed) == (-1, True)
+    won = weighted([*[(1, 1.0)] * 12, (20, -1.0)])
+    for found in (lost, won):
+        (said,) = judge([found], [[]], PromotionSettings(), 1, 0.025)
+        assert said.p == pytest.approx(28 / 8192)
+        assert said.answer == "inconclusive"
+        assert said.reasons[0].startswith("the test counts prompts and the gain weights rows")
+    agreeing = weighted([*[(1, 1.0)] * 12, (20, 0.0)])
+    assert not agreeing.is_mixed
+    assert judge([agreeing], [[]], PromotionSettings(), 1, 0.025)[0].answer == "promote"
+
+
+@pytest.mark.parametrize(("nth", "answer"), [(1, "inconclusive"), (2, "inconclusive")])
+def test_a_gain_that_a_first_decision_could_not_confirm_says_how_many_prompts_would(nth: int, answer: str) -> None:
+    """10 to 2 and 8 equal: p = 2 (1 + 12 + 66) / 2^12 = 0.0386, above 0.025 and below 0.05.
+
+    Gain 0.4, variance 0.6 - 0.16 = 0.44: ((2.2414 + 0.8416)^2 0.44 / 0.16) = 26.1 prompts at the level 0.025.
+    """
+    found = verdict((10, 2, 8), nth)
+    assert found.answer == answer
+    assert found.p == pytest.approx(158 / 4096)
+    assert found.reasons[0].endswith("held-out prompts would show a gain of this size; there are 20")
+    if nth == 1:
+        assert found.reasons[0].startswith("about 27 ")
+
+
+@pytest.mark.parametrize(
+    ("counts", "nth", "needed"),
+    [
+        ((3, 0, 0), 1, 7),  # 2 / 2^7 = 0.0156 <= 0.025 < 2 / 2^6
+        ((3, 0, 0), 2, 8),  # 2 / 2^8 = 0.0078 <= 0.0083 < 2 / 2^7
+        ((3, 0, 3), 1, 14),  # half of the prompts are equal, and seven wins are needed
+    ],
+)
+def test_few_wins_without_a_loss_say_how_many_a_sign_test_takes(
+    counts: tuple[int, int, int], nth: int, needed: int
+) -> None:
+    """Gain 0.5 with variance 0.25 would take 9.5 prompts by the normal approximation alone."""
+    found = verdict(counts, nth)
+    assert found.answer == "inconclusive"
+    said = f"about {needed} held-out prompts would show a gain of this size; there are {sum(counts)}"
+    assert found.reasons[0] == said
+
+
+def test_prompts_that_lose_more_often_than_they_win_need_no_more_of_their_kind() -> None:
+    """Six prompts of one row lost, five won, one of them with 20 rows: the gain is above 0, the test is not."""
+    found = weighted([*[(1, -1.0)] * 6, *[(1, 1.0)] * 4, (20, 1.0)])
+    (said,) = judge([found], [[]], PromotionSettings(), 1, 0.025)
+    assert found.difference.value > 0
+    assert said.answer == "inconclusive"
+    assert said.reasons[0] == "no gain was found that more held-out prompts would confirm"
+
+
 def test_a_guard_outweighs_any_gain_and_is_named() -> None:
     found = verdict((20, 0, 0), measured={"kl": 11.0})
     assert found.answer == "refuse"

@@ -1,14 +1,18 @@
 """The MLflow client, on a store that does not exist yet."""
 
 import contextlib
+import errno
 import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 
-from tasks.tracking.client import without_collections
+from preflow.errors import TrackingError
+from tasks.tracking.client import away_is_a_tracking_error, without_collections
 
 FIRST_USE = "from tasks.tracking.client import client; print(client().create_experiment('{name}'))"
 
@@ -55,3 +59,24 @@ def test_collections_are_on_again_after_an_error_and_stay_off_where_they_were() 
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [OSError(errno.ENOSPC, "No space left on device"), FileNotFoundError("weights"), PermissionError("store")],
+    ids=["full disk", "no file", "no permission"],
+)
+def test_an_error_of_a_disk_is_not_called_an_mlflow_that_does_not_answer(raised: OSError) -> None:
+    with pytest.raises(OSError) as caught, away_is_a_tracking_error():  # noqa: PT011 - the very object is compared
+        raise raised
+    assert caught.value is raised
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ConnectionRefusedError("refused"), TimeoutError("late"), requests.ConnectionError("gone"), MlflowException("500")],
+    ids=["refused", "late", "gone", "an error of MLflow's"],
+)
+def test_an_mlflow_that_is_away_is_called_that(raised: Exception) -> None:
+    with pytest.raises(TrackingError, match="does not answer"), away_is_a_tracking_error():
+        raise raised

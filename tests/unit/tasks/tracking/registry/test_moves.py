@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,92 +9,16 @@ import pytest
 
 from preflow.errors import ChampionChangedError, PromotionError
 from tasks.tracking.client import client
-from tasks.tracking.registry import moves
-from tasks.tracking.registry.decisions import Draft, Outcome, Place, chain, records, taken
-from tasks.tracking.registry.moves import take
+from tasks.tracking.registry import finishing, moves
+from tasks.tracking.registry.decisions import Decision, Outcome, Place, chain, records, taken
 from tasks.tracking.registry.state import read_state
-from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, read_model
+from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, PREVIOUS
+from tests.fixtures.registered_versions import Registry, database, killed_at, registry
 
 pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-
-
-@dataclass
-class Registry:
-    """A registered model with three versions, of which the second is the challenger."""
-
-    name: str
-    experiment: str
-
-    def place(self, number: int | None) -> Place | None:
-        return None if number is None else Place(version=number, artifact_digest=f"{number}" * 64)
-
-    def draft(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Draft:
-        return Draft(model=self.name, outcome=outcome, champion=self.place(old), chosen=self.place(new))
-
-    def take(self, old: int | None, new: int, outcome: Outcome = "promoted") -> Any:
-        return take(self.draft(old, new, outcome), self.experiment)
-
-    def aliases(self) -> dict[str, int]:
-        return read_model(self.name).aliases
-
-
-@pytest.fixture
-def registry(database: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Registry:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    store, name = client(), f"m{abs(hash(request.node.name))}"
-    place = (database.parent / "artifacts").as_uri()
-    made = Registry(name, store.create_experiment(name, artifact_location=place))
-    store.create_registered_model(name)
-    for number in (1, 2, 3):
-        tags = {"artifact_digest": f"{number}" * 64, "stage": "dpo"}
-        store.create_model_version(name, f"file:///{number}", tags=tags)
-    store.set_registered_model_alias(name, CHALLENGER, "2")
-    return made
-
-
-class Killed(BaseException):
-    """The process ends here: no handler of errors runs."""
-
-
-WRITES = ("create_run", "log_text", "set_registered_model_alias", "delete_registered_model_alias", "set_terminated")
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, call: int, *, after: bool, work: Callable[[], object]) -> bool:
-    """Do some work of a process that ends before or after its n-th write to MLflow; whether it came so far."""
-    store, count = client(), 0
-
-    def wrap(name: str) -> Callable[..., Any]:
-        real = getattr(store, name)
-
-        def write(*given: Any, **named: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == call and not after:
-                raise Killed
-            done = real(*given, **named)
-            if count == call:
-                raise Killed
-            return done
-
-        return write
-
-    for name in WRITES:
-        setattr(store, name, wrap(name))
-    dead = {"host": "elsewhere", "heartbeat": "2000-01-01T00:00:00.000+00:00"}
-    with monkeypatch.context() as patch:
-        patch.setattr(moves, "client", lambda: store)
-        patch.setattr(moves, "process_tags", lambda: {"host": dead["host"]})
-        patch.setattr(moves, "heartbeat_tags", lambda: {"heartbeat": dead["heartbeat"]})
-        try:
-            work()
-        except Killed:
-            return True
-    return False
+__all__ = ["database", "registry"]  # fixtures
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -147,12 +70,14 @@ def test_a_changed_decision_breaks_the_chain(registry: Registry, database: Path)
     values = json.loads(file.read_text())
     file.write_text(file.read_text().replace('"promoted"', '"rejected"'))
     with pytest.raises(PromotionError, match="decision 1 was changed"):
-        read_state(registry.name)
+        chain(registry.name)
+    with pytest.raises(PromotionError, match="decision 1 was changed"):
+        registry.take(2, 3)
     file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-    read_state(registry.name)
+    assert not read_state(registry.name).problems
     client().delete_run(first.run_id)
     with pytest.raises(PromotionError, match="are no chain: number 1"):
-        read_state(registry.name)
+        chain(registry.name)
 
 
 def test_the_second_of_two_promotions_fails(registry: Registry) -> None:
@@ -165,18 +90,28 @@ def test_the_second_of_two_promotions_fails(registry: Registry) -> None:
     assert len(taken(registry.name)) == 2
 
 
-def test_of_two_machines_one_gives_way(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a common lock: another's decision of the same number is there before ours has moved the alias."""
+@pytest.fixture
+def at_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Has another machine, which has no common lock, take a decision while ours is numbered and not yet written."""
+
+    def arrange(other: Callable[[], Any]) -> None:
+        begin = moves._begin
+
+        def begin_second(decision: Any, experiment: str) -> str:
+            monkeypatch.setattr(moves, "_begin", begin)
+            monkeypatch.setattr(moves, "one_at_a_time", lambda model: __import__("contextlib").nullcontext())
+            other()  # all of the other machine's decision
+            return begin(decision, experiment)
+
+        monkeypatch.setattr(moves, "_begin", begin_second)
+
+    return arrange
+
+
+def test_of_two_machines_one_gives_way(registry: Registry, at_once: Callable[[Callable[[], Any]], None]) -> None:
+    """Another's decision of the same number is there before ours has moved the alias."""
     registry.take(None, 1)
-    begin = moves._begin
-
-    def begin_second(decision: Any, experiment: str) -> str:
-        monkeypatch.setattr(moves, "_begin", begin)
-        monkeypatch.setattr(moves, "one_at_a_time", lambda model: __import__("contextlib").nullcontext())
-        registry.take(1, 3)  # all of the other machine's decision
-        return begin(decision, experiment)
-
-    monkeypatch.setattr(moves, "_begin", begin_second)
+    at_once(lambda: registry.take(1, 3))
     with pytest.raises(ChampionChangedError, match="came first"):
         registry.take(1, 2)
     assert registry.aliases()[CHAMPION] == 3
@@ -184,17 +119,67 @@ def test_of_two_machines_one_gives_way(registry: Registry, monkeypatch: pytest.M
     assert [each.status for each in records(registry.name)] == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.parametrize("other", ["refused", "inconclusive"])
+@pytest.mark.parametrize("own", ["eligible", "promoted"])
+def test_decisions_of_two_machines_of_which_one_moves_nothing_are_both_recorded(
+    registry: Registry, at_once: Callable[[Callable[[], Any]], None], own: Outcome, other: Outcome
+) -> None:
+    registry.take(None, 1)
+    at_once(lambda: registry.take(1, 3, other))
+    assert registry.take(1, 2, own).number == 3
+    assert [(each.number, each.outcome) for _, each in chain(registry.name)] == [
+        *[(1, "promoted"), (2, other), (3, own)]
+    ]
+    assert sorted(each.status for each in records(registry.name)) == [*["FINISHED"] * 3, "KILLED"]
+    assert registry.aliases()[CHAMPION] == (2 if own == "promoted" else 1)
+    assert not read_state(registry.name).problems
+
+
+def test_what_moves_nothing_is_asked_again_where_another_machine_moved_the_champion(
+    registry: Registry, at_once: Callable[[Callable[[], Any]], None]
+) -> None:
+    registry.take(None, 1)
+    at_once(lambda: registry.take(1, 3))
+    with pytest.raises(ChampionChangedError, match="it was version 1 and is version 3"):
+        registry.take(1, 2, "refused")
+    assert [each.number for _, each in chain(registry.name)] == [1, 2]
+
+
+def test_an_alias_is_given_back_where_the_number_was_lost_after_it_moved(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other machine's clock is behind, so that its decision of the same number counts as begun before."""
+    registry.take(None, 1)
+    move, took = finishing.move, []
+
+    def moved_meanwhile(store: Any, model: str, old: Place | None, new: Place) -> None:
+        move(store, model, old, new)
+        monkeypatch.setattr(finishing, "move", move)
+        other = registry.draft(1, 3, "refused")
+        decision = Decision(
+            **other.model_dump(), number=2, at="2026-11-30T00:00:00+00:00", previous=taken(model)[-1].digest
+        )
+        run = moves._begin(decision, registry.experiment)
+        store.set_terminated(run, "FINISHED")
+        took.append(run)
+
+    monkeypatch.setattr(finishing, "move", moved_meanwhile)
+    assert registry.take(1, 2).number == 3
+    assert registry.aliases() == {CHAMPION: 2, PREVIOUS: 1}
+    assert [each.number for _, each in chain(registry.name)] == [1, 2, 3]
+
+
 def test_an_alias_that_was_set_meanwhile_is_found_when_read_back(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.take(None, 1)
-    move = moves._move
+    move = finishing.move
 
     def moved_by_hand(store: Any, model: str, old: Place | None, new: Place) -> None:
         move(store, model, old, new)
         store.set_registered_model_alias(model, CHAMPION, "3")
 
-    monkeypatch.setattr(moves, "_move", moved_by_hand)
+    monkeypatch.setattr(finishing, "move", moved_by_hand)
     with pytest.raises(ChampionChangedError, match="was set to version 3 by someone else"):
         registry.take(1, 2)
     assert [each.number for _, each in chain(registry.name)] == [1]
@@ -232,7 +217,13 @@ def test_an_edited_digest_of_the_champion_is_found(registry: Registry) -> None:
     registry.take(None, 1)
     client().set_model_version_tag(registry.name, "1", "artifact_digest", "0" * 64)
     (problem,) = read_state(registry.name).problems
-    assert "another digest than its decision has" in problem
+    assert f"version 1 has the digest {'0' * 64}, but decision 1 says {'1' * 64}" in problem
+    assert f"set it back, or make another version the champion by preflow rollback {registry.name} --to" in problem
+    client().set_model_version_tag(registry.name, "1", "artifact_digest", "1" * 64)
+    assert not read_state(registry.name).problems
+    client().set_model_version_tag(registry.name, "1", "artifact_digest", "0" * 64)
+    registry.take(1, 2, "rolled_back")
+    assert not read_state(registry.name).problems
 
 
 def test_aliases_and_models_of_another_case_are_found(registry: Registry) -> None:

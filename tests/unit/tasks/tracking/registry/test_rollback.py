@@ -6,7 +6,7 @@ import pytest
 
 from preflow.errors import PromotionError
 from tasks.tracking.client import client
-from tasks.tracking.registry import rollback
+from tasks.tracking.registry import moves
 from tasks.tracking.registry.decisions import Draft, Place
 from tasks.tracking.registry.moves import take
 from tasks.tracking.registry.rollback import roll_back
@@ -25,7 +25,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def name(database: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A model of two versions, promoted one after the other, whose files are whole."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-    monkeypatch.setattr(rollback, "require_whole", lambda name, version: None)
+    monkeypatch.setattr(moves, "require_whole", lambda name, version: None)
     store, model = client(), f"m{abs(hash(request.node.name))}"
     experiment = store.create_experiment(model, artifact_location=(database.parent / "artifacts").as_uri())
     store.create_registered_model(model)
@@ -64,7 +64,7 @@ def test_a_version_that_was_changed_is_refused_and_nothing_moves(name: str, monk
     def changed(name: str, version: Version) -> str | None:
         raise PromotionError("version 1 is not what was registered")
 
-    monkeypatch.setattr(rollback, "require_whole", changed)
+    monkeypatch.setattr(moves, "require_whole", changed)
     with pytest.raises(PromotionError, match="not what was registered"):
         roll_back(name, 1, "Ada", "x")
     assert read_model(name).aliases[CHAMPION] == 2

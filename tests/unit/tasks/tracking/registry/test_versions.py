@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from preflow.artifacts import Artifact, build
 from preflow.errors import ArtifactError, PromotionError
 from preflow.models.resolve import ModelRef
+from preflow.verification.check import Check
 from tasks.tracking.client import client
+from tasks.tracking.registry.checks import verify_version
 from tasks.tracking.registry.decisions import Draft, Place
 from tasks.tracking.registry.integrity import require_whole
 from tasks.tracking.registry.moves import take
@@ -176,7 +178,8 @@ def test_an_edited_adapter_and_an_edited_tag_are_found(prepared: Run, run_id: st
     version = register(run_id, candidate(prepared, "edited"))
     assert require_whole("edited", version) is None
     away = candidate(prepared, "away", base=ModelRef(name="m", path=prepared.base.path, digest="d"))
-    assert register(run_id, away).number == 1
+    another_run = client().create_run(client().get_run(run_id).info.experiment_id).info.run_id
+    assert register(another_run, away).number == 1
     with pytest.raises(PromotionError, match="another digest than its tag"):
         require_whole("edited", version.model_copy(update={"artifact_digest": "0" * 64}))
     place = database.parent / "artifacts" / run_id / "artifacts" / "registered_model" / "artifacts" / "model"
@@ -190,6 +193,58 @@ def test_an_edited_adapter_and_an_edited_tag_are_found(prepared: Run, run_id: st
     shutil.rmtree(place.parent)
     with pytest.raises(PromotionError, match="missing or cannot be read"):
         require_whole("edited", version)
+
+
+#: By what it makes of a line: each is still read without an error.
+EDITS = {
+    "MLmodel": ("base_name", "base_nome"),
+    "artifacts/recipe.json": ('"seed": ', '"seed": 1'),
+    "chat_model.py": ("greedily", "anyhow"),
+    "requirements.txt": ("torch==", "torch>="),
+    "files.json": ("MLmodel", "MLmodels"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_file_of_a_version_is_held_to_its_digest(
+    prepared: Run, run_id: str, database: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = f"package-{name.replace('/', '-')}"
+    version = register(run_id, candidate(prepared, model))
+    answer(model)  # what loading leaves in the folder is no change
+    assert require_whole(model, version) is None
+    folder = database.parent / "artifacts" / run_id / "artifacts" / "registered_model"
+    before = (folder / name).read_text()
+    assert EDITS[name][0] in before
+    (folder / name).write_text(before.replace(*EDITS[name]))
+    with pytest.raises(PromotionError, match=rf"{name} has (the SHA-256|another digest than its tag package_digest)"):
+        require_whole(model, version)
+    (folder / name).write_text(before)
+    assert require_whole(model, version) is None
+    (folder / "added.py").write_text("")
+    with pytest.raises(PromotionError, match=r"added\.py was added"):
+        require_whole(model, version)
+
+
+def test_a_version_of_before_has_no_list_and_one_whose_tag_is_gone_was_changed(
+    prepared: Run, run_id: str, database: Path
+) -> None:
+    version = register(run_id, candidate(prepared, "listed"))
+    (listed,) = read_model("listed").versions
+    assert listed == version
+    assert len(version.package_digest) == 64
+    client().delete_model_version_tag("listed", "1", "package_digest")
+    (untagged,) = read_model("listed").versions
+    with pytest.raises(PromotionError, match=r"it has a files\.json, but its tag package_digest is gone"):
+        require_whole("listed", untagged)
+    (database.parent / "artifacts" / run_id / "artifacts" / "registered_model" / "files.json").unlink()
+    assert require_whole("listed", untagged) is None
+    with pytest.raises(PromotionError, match=r"files\.json cannot be read"):
+        require_whole("listed", version)
+    whole = verify_version("listed", untagged, Check("run", "ok"), untagged.artifact_digest)
+    (files,) = [each for each in whole.all() if each.name == "files of version 1"]
+    said = "no digest of its recipe, code and settings was recorded at registration"
+    assert (files.state, files.detail) == ("ok", said)
 
 
 def test_a_model_whose_files_are_gone_is_not_registered(prepared: Run, run_id: str, tmp_path: Path) -> None:

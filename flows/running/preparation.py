@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import CARD, Artifact
-from preflow.benchmarks.harness import load_tasks, no_progress_bars
+from preflow.benchmarks.harness import no_progress_bars
+from preflow.benchmarks.loading import load_tasks
 from preflow.benchmarks.tasks import tasks_of
 from preflow.config import Recipe
 from preflow.config.base import Frozen

@@ -256,7 +256,7 @@ _RENAMED = {"new": "old", "old": "new"}
 def _beyond_chance(
     units: Sequence[Sequence[str | None]], measure: Callable[[Sequence[Sequence[str | None]]], RaterAgreement]
 ) -> RaterAgreement:
-    """Agreement where nobody knows which answer is whose: each pair counts under both names of its answers.
+    """Agreement where no reviewer knows which answer is whose: each pair counts under both names of its answers.
 
     Chance is then that of reviewers who choose either answer alike. By the models' own names, reviewers who all prefer
     one model would agree by chance alone, whatever the prompts: 12 of 12 and 11 of 12 for it give a kappa of 0.

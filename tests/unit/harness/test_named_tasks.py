@@ -52,21 +52,21 @@ def question(number: int, kind: str) -> dict[str, Any]:
 
 
 def hub() -> Repos:
-    sides = ("train", "validation", "test")
-    arc = {f"{kind}/{side}.jsonl": lines(*(question(n, kind) for n in range(3))) for kind in ARC for side in sides}
+    splits = ("train", "validation", "test")
+    arc = {f"{kind}/{side}.jsonl": lines(*(question(n, kind) for n in range(3))) for kind in ARC for side in splits}
     configs = [
-        {"config_name": kind, "data_files": [{"split": side, "path": f"{kind}/{side}.jsonl"} for side in sides]}
+        {"config_name": kind, "data_files": [{"split": side, "path": f"{kind}/{side}.jsonl"} for side in splits]}
         for kind in ARC
     ]
     page = lines({"page": "The cook tastes the soup."})
-    wiki = [{"config_name": "wikitext-2-raw-v1", "data_files": [{"split": n, "path": f"{n}.jsonl"} for n in sides]}]
+    wiki = [{"config_name": "wikitext-2-raw-v1", "data_files": [{"split": n, "path": f"{n}.jsonl"} for n in splits]}]
     return {
         "Rowan/hellaswag": {
             "v1": {f"data/{side}.jsonl": lines(*(endings(n) for n in range(5))) for side in ("train", "validation")}
         },
         "allenai/ai2_arc": {"v1": {**arc, "README.md": card(configs)}},
         "EleutherAI/wikitext_document_level": {
-            "v1": {**{f"{side}.jsonl": page for side in sides}, "README.md": card(wiki)}
+            "v1": {**{f"{side}.jsonl": page for side in splits}, "README.md": card(wiki)}
         },
     }
 

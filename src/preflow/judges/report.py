@@ -15,7 +15,7 @@ from preflow.data.validated import load_pairs
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
 from preflow.judges.verdict import Comparison, Judge
 from preflow.maths.clusters import cluster_numbers
-from preflow.maths.intervals import bootstrap_mean
+from preflow.maths.signed_shares import win_rate_interval
 from preflow.maths.spread import evenly_spaced
 from preflow.maths.win_rate import LengthControlled, length_controlled, length_difference
 from preflow.observer import Observer
@@ -172,7 +172,7 @@ def win_rates(recipe: Recipe, judged: Judged, answers: Answers) -> dict[str, Any
     scores, lengths = judged.orders.scores, answers.lengths()[kept]
     clusters = cluster_numbers(answers.new[n]["cluster"] for n in kept)
     options = (settings.confidence, settings.bootstrap_samples, seed)
-    rate = bootstrap_mean(scores, *options, clusters)
+    rate = win_rate_interval(scores, *options, clusters)
     at_length: LengthControlled = length_controlled(scores, lengths, clusters, *options)
     wins, losses = judged.orders.consistent()
     tokens = [sum(rows[n]["tokens"] for n in kept) for rows in (answers.new, answers.old)]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from preflow.maths.clusters import cluster_numbers
-from preflow.maths.intervals import bootstrap_mean, share_interval, wilson
+from preflow.maths.intervals import wilson
 from preflow.maths.rater_agreement import RaterAgreement, cohen_kappa, rater_agreement
+from preflow.maths.signed_shares import win_rate_interval
 from preflow.maths.significance import paired_significance, sign_test
 from preflow.review.key import A_IS_BETTER, B_IS_BETTER, OPTIONS, Choice, Key, Kind
 
@@ -190,10 +191,7 @@ def _win_rate(key: Key, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over prompts of the mean over reviewers; prompts with one first user turn are resampled together."""
     scores, clusters = np.array([row["score"] for row in rows]), cluster_numbers(row["cluster"] for row in rows)
     options = (key.confidence, key.bootstrap_samples, key.seed % 2**32)
-    if np.ptp(scores) == 0 and scores[0] in (0, 1):  # every resample is the same, and says nothing of other prompts
-        rate = share_interval(scores == 1, clusters, *options)
-    else:
-        rate = bootstrap_mean(scores, *options, clusters)
+    rate = win_rate_interval(scores, *options, clusters)
     found = paired_significance(2 * scores - 1, clusters)
     return {
         "win_rate": rate.to_json(),

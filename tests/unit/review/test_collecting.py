@@ -59,12 +59,17 @@ def test_a_reviewer_who_contradicts_human_pairs_is_named() -> None:
 
 
 def test_prompts_with_one_first_turn_are_resampled_together() -> None:
-    """With all pairs in two clusters, one won and one lost, a resample gives 0, 0.5 or 1."""
+    """Of 20 pairs in two clusters one cluster is won: Wilson's interval of 1 in 2, not of 10 in 20.
+
+    The half-width is z sqrt(0.25 / 2 + z^2 / 16) / (1 + z^2 / 2).
+    """
     pairs = [pair(number, cluster=number % 2) for number in range(20)]
     key = make_key(20, ("anna",), pairs=pairs)
     choices: list[Choice] = ["new" if number % 2 else "old" for number in range(20)]
     rate = collect(key, given(key, anna=by_pair(choices)))["win_rate"]
-    assert (rate["value"], rate["low"], rate["high"]) == (0.5, 0, 1)
+    half = 1.96 * (0.25 / 2 + 1.96**2 / 16) ** 0.5 / (1 + 1.96**2 / 2)
+    assert rate["value"] == 0.5
+    assert (rate["low"], rate["high"]) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
 
 
 def test_agreement_below_the_minimum_gives_no_win_rate_and_no_pair() -> None:

@@ -132,7 +132,7 @@ def human_pairs(data: Artifact, tokens: Mapping[str, tuple[int, int]], most: int
 def tested(judge: Judge, pairs: HumanPairs, recipe: Recipe, folder: Path, observer: Observer) -> tuple[Fitness, Judged]:
     """How well a judge agrees with people, and what it said; arguments as of ``judge_report``."""
     judged = judge_asked(judge, pairs.asked, folder, observer, "judge: human pairs")
-    return fitness_of(judged, pairs.lengths, _settings(recipe), recipe.evaluation.confidence), judged
+    return fitness_of(judged, pairs.lengths, pairs.prompt_ids, _settings(recipe), recipe.evaluation.confidence), judged
 
 
 def judge_asked(judge: Judge, asked: Sequence[Comparison], folder: Path, observer: Observer, what: str) -> Judged:

@@ -33,6 +33,10 @@ def lengths(asked: list[Comparison]) -> list[tuple[int, int]]:
     return [(len(one.first.split()), len(one.second.split())) for one in asked]
 
 
+def prompts(asked: list[Comparison]) -> list[str]:
+    return [one.prompt for one in asked]
+
+
 def judged(server: JudgeServer, folder: Path, count: int = 40, **changes: object) -> Judged:
     judge = EndpointJudge(settings(server.address, **changes))
     return judge_both_orders(judge, pairs(count), folder, lambda done, of: None)
@@ -41,7 +45,7 @@ def judged(server: JudgeServer, folder: Path, count: int = 40, **changes: object
 def fitness(behaviour: Behaviour, folder: Path, count: int = 100) -> Fitness:
     with JudgeServer(behaviour).running() as server:
         found = judged(server, folder, count)
-        return fitness_of(found, lengths(pairs(count)), settings(server.address), 0.95)
+        return fitness_of(found, lengths(pairs(count)), prompts(pairs(count)), settings(server.address), 0.95)
 
 
 def test_a_judge_that_always_says_the_first_is_unfit(tmp_path: Path) -> None:
@@ -72,7 +76,11 @@ def test_a_consistent_judge_is_asked_for(tmp_path: Path) -> None:
     asked = pairs(100)
     with JudgeServer(flipped(0.25, oracle)).running() as server:
         found = fitness_of(
-            judged(server, tmp_path, 100), lengths(asked), settings(server.address, min_consistency=0.9), 0.95
+            judged(server, tmp_path, 100),
+            lengths(asked),
+            prompts(asked),
+            settings(server.address, min_consistency=0.9),
+            0.95,
         )
     assert found.accuracy is not None
     assert found.accuracy.low > 0.5

@@ -132,10 +132,11 @@ def draft_of(
     champion = state.model.aliased(CHAMPION)
     versions = [each.version for each in challengers]
     reviews = [_review_of(each, champion) for each in challengers] if recipe.promotion.asks_people else []
+    by_challenger: list[HumanReview | None] = [*reviews] or [None] * len(challengers)
     spent = _spent(recipe, state, versions, champion, digest, reviews)
     found = [
         _compared(recipe, challenger, (new, against), left_out, spent, review)
-        for challenger, new, review in zip(challengers, measured, reviews or [None] * len(challengers), strict=True)
+        for challenger, new, review in zip(challengers, measured, by_challenger, strict=True)
     ]
     compared = [each.primary for each in found]
     verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)

@@ -9,14 +9,63 @@ from preflow.benchmarks.tasks import Task
 from preflow.errors import ConfigError
 from preflow.redaction import as_written, quoted
 
+#: Metrics that the harness computes from all documents together: a document has no number of its own.
+_OF_ALL_DOCUMENTS = frozenset({"f1", "mcc", "bleu", "chrf", "chrfpp", "ter", "brier_score", "likelihood", "bypass"})
+
 
 def load_tasks(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
     """The harness's tasks by the name of ours, and by their own: a group or a tag has several.
 
     Raises:
-        ConfigError: One cannot be loaded.
+        ConfigError: One cannot be loaded, compared document by document, or run as text; or two have one name.
     """
-    return {task.name: _loaded(task) for task in tasks}
+    found: dict[str, dict[str, Any]] = {}
+    owners: dict[str, Task] = {}
+    for task in tasks:
+        found[task.name] = _loaded(task)
+        for part in found[task.name]:
+            other = owners.setdefault(part, task)
+            if other is not task:
+                raise ConfigError(
+                    f"evaluation.benchmarks.tasks has {part} twice, in {place(other)} and in {place(task)}: rename the "
+                    "file's task, or leave one out"
+                )
+        require_comparable(task, found[task.name])
+    return found
+
+
+def require_comparable(task: Task, parts: Mapping[str, Any]) -> None:
+    """Refuse a task that can give no numbers to compare, before any model does it.
+
+    Args:
+        task: The task.
+        parts: The harness's tasks of it, by name.
+
+    Raises:
+        ConfigError: A part runs code that a model writes, shows pictures or sounds, or has no metric that is a number
+            of each document, more being better; or parts have no such metric in common.
+    """
+    common: list[set[str]] = []
+    for name, part in parts.items():
+        which = f"the benchmark {place(task)}" if name == task.name else f"{name} of the benchmark {place(task)}"
+        if getattr(part, "UNSAFE_CODE", False):
+            raise ConfigError(f"{which} runs code that the model writes: leave it out")
+        if getattr(part, "MULTIMODAL", False):
+            raise ConfigError(f"{which} asks about pictures or sounds, and models are given text alone: leave it out")
+        metrics = part.higher_is_better()
+        own = getattr(getattr(part, "config", None), "process_results", None) is not None
+        numbers = {each for each, more in metrics.items() if more and (own or each not in _OF_ALL_DOCUMENTS)}
+        if not numbers or part.OUTPUT_TYPE == "loglikelihood_rolling":
+            raise ConfigError(
+                f"{which} cannot be compared document by document: of its metrics ({', '.join(metrics)}) none is a "
+                "number of each document of which more is better"
+            )
+        common.append(numbers)
+    if common and not set.intersection(*common):
+        raise ConfigError(
+            f"the benchmark {place(task)} has parts that are measured differently: name parts instead, such as "
+            f"{next(iter(parts))}"
+        )
 
 
 def _loaded(task: Task) -> dict[str, Any]:

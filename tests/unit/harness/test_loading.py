@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from preflow.benchmarks import loading
 from preflow.benchmarks.harness import Harness
-from preflow.benchmarks.loading import load_tasks, sandboxed_templates
+from preflow.benchmarks.loading import load_tasks, require_comparable, sandboxed_templates
 from preflow.benchmarks.tasks import Task, tasks_of
 from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.errors import ConfigError
@@ -61,10 +62,7 @@ def test_nor_does_one_that_waits_for_a_later_document(tmp_path: Path, prepared: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     later = f"{{% if label %}}{running(tmp_path / 'made')}{{% endif %}}{{{{question}}}}"
-    model, tokenizer = (
-        kind.from_pretrained(prepared.base.path)  # type: ignore[no-untyped-call]
-        for kind in (AutoModelForCausalLM, AutoTokenizer)
-    )
+    model, tokenizer = (kind.from_pretrained(prepared.base.path) for kind in (AutoModelForCausalLM, AutoTokenizer))
     with pytest.raises(ConfigError, match=r"a template of the benchmarks orders cannot be filled: .*unsafe"):
         Harness().run(model, tokenizer, [task_of(tmp_path, doc_to_text=later)], BenchmarkSettings(tasks=("t",)))
     assert not (tmp_path / "made").exists()
@@ -100,3 +98,68 @@ def test_documents_that_cannot_be_read_name_the_tasks_file(tmp_path: Path) -> No
     (tmp_path / "documents.jsonl").write_text("{")
     with pytest.raises(ConfigError, match=r"benchmark orders \(.*orders\.yaml\) cannot be loaded: .*Correct the file"):
         load_tasks([task])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unsafe_code": True}, "runs code that the model writes"),
+        ({"doc_to_image": "question"}, "asks about pictures or sounds"),
+        ({"output_type": "loglikelihood_rolling", "metric_list": None}, "of its metrics .*word_perplexity"),
+        ({"metric_list": [{"metric": "f1"}, {"metric": "mcc"}]}, r"of its metrics \(f1, mcc\) none is a number"),
+        ({"metric_list": [{"metric": "acc", "higher_is_better": False}]}, r"of its metrics \(acc\) none is a number"),
+    ],
+)
+def test_what_gives_no_numbers_to_compare_is_refused_before_a_model_does_it(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    given = {name: value for name, value in changes.items() if value is not None}
+    task = task_of(tmp_path, **given)
+    if "metric_list" in changes and changes["metric_list"] is None and isinstance(task.settings, dict):
+        del task.settings["metric_list"]
+    with pytest.raises(ConfigError, match=f"orders.yaml.*{message}"):
+        load_tasks([task])
+
+
+class Part:
+    """A task of the harness with one metric."""
+
+    OUTPUT_TYPE = "multiple_choice"
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def higher_is_better(self) -> dict[str, bool]:
+        return {self.metric: True}
+
+
+def test_a_group_whose_parts_have_no_metric_in_common_is_refused() -> None:
+    require_comparable(Task("both", "both"), {"a": Part("acc"), "b": Part("acc")})
+    with pytest.raises(ConfigError, match=r"both has parts that are measured differently: name parts .* such as a"):
+        require_comparable(Task("both", "both"), {"a": Part("acc"), "b": Part("acc_norm")})
+
+
+def test_a_file_with_the_name_of_a_part_of_a_group_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Manager:
+        def __init__(self, *, named: bool) -> None:
+            """As the harness's list of tasks is made."""
+
+        def load(self, settings: list[Any]) -> dict[str, Any]:
+            return {"tasks": {"orders": Part("acc")}}
+
+    monkeypatch.setattr(loading, "manager", Manager)
+    with pytest.raises(ConfigError, match=r"has orders twice, in shop and in orders \(.*orders.yaml\): rename"):
+        load_tasks([Task("shop", "shop"), task_of(tmp_path)])
+
+
+def test_an_error_of_any_library_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Manager:
+        def __init__(self, *, named: bool) -> None:
+            """As the harness's list of tasks is made."""
+
+        def load(self, settings: list[Any]) -> dict[str, Any]:
+            raise RuntimeError("Dataset scripts are no longer supported, but found piqa.py")
+
+    monkeypatch.setattr(loading, "manager", Manager)
+    with pytest.raises(ConfigError, match=r"benchmark piqa cannot be loaded: Dataset scripts are no longer supported"):
+        load_tasks([Task("piqa", "piqa")])

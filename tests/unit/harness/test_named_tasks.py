@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.running.preparation import prepare_run
+from flows.running.preparation import prepare_run, require_benchmarks
 from preflow.errors import ConfigError
 from tests.fixtures.hub_server import Repos, hub_server
 from tests.fixtures.prepared_run import Run
@@ -110,5 +110,6 @@ def test_a_task_that_is_not_to_be_had_is_known_before_anything_is_computed(tmp_p
     values = {"model_name": "m", "strategy": "sft", "dataset": "sft.jsonl"}
     asked = {"evaluation": {"benchmarks": {"tasks": ["helaswag"]}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, **asked}))
+    recipe = prepare_run(tmp_path / "recipe.yaml").recipe
     with pytest.raises(ConfigError, match=r"the benchmark helaswag cannot be loaded: Spec 'helaswag' is not"):
-        prepare_run(tmp_path / "recipe.yaml")
+        require_benchmarks(recipe)

@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 import tasks.evidence
 import tasks.promotion
 from flows.commands.app import make_app
+from flows.promotion import Asked
 from preflow.config import Recipe
 from preflow.errors import PromotionError
 from preflow.promotion.win_rates import PromptScores
 from preflow.review.record import HumanReview
 from preflow.stages.promotion import JudgedAnswers
 from tasks.evidence import comparison_key
+from tasks.promotion import compare
 from tasks.tracking.registry.decisions import taken
 from tasks.tracking.registry.versions import read_model
 from tests.fixtures.registered_versions import COUNTS, named
@@ -133,3 +135,15 @@ def test_each_human_review_is_another_look_and_the_same_one_is_not(
         _, said = promote(1, "--set", "promotion.primary=human_win_rate")
         decisions.append(said.partition(" on these rows")[0].rpartition("decision ")[2])
     assert decisions == ["1", "1", "2", "3", "1"]
+
+
+def test_errors_of_a_promotion_hold_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect keeps their texts."""
+
+    def refused(name: str) -> None:
+        raise RuntimeError("sent Bearer sk-planted-2718281828 to the judge")
+
+    monkeypatch.setattr(tasks.promotion, "read_state", refused)
+    with pytest.raises(RuntimeError) as raised:
+        compare.fn(Asked(recipe=str(file)).resolved(), [])
+    assert str(raised.value) == "sent Bearer *** to the judge"

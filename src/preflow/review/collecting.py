@@ -171,7 +171,9 @@ def _reason_against(
     if agreement.is_below(key.settings.min_agreement):
         return (
             f"reviewers agree too little: {agreement.measure} {agreement.value:.2f} on {agreement.units} pairs, "
-            f"expected at least {key.settings.min_agreement:g}"
+            f"expected at least {key.settings.min_agreement:g}. They agree on {agreement.observed:.0%} of what two of "
+            f"them say of one pair; where nearly all say tie or neither, {agreement.measure} is low all the same: open "
+            "a review with --set evaluation.review.min_agreement=-1, and judge that share"
         )
     return ""
 

@@ -78,7 +78,9 @@ def test_agreement_below_the_minimum_gives_no_win_rate_and_no_pair() -> None:
     anna, ben = by_pair(letters("n" * 10 + "o" * 10)), by_pair(letters("nnnnnooooo" * 2))
     report = collect(key, given(key, anna=anna, ben=ben))
     assert report["win_rate"] is None
-    assert report["reason"] == "reviewers agree too little: kappa 0.00 on 20 pairs, expected at least 0.1"
+    assert report["reason"].startswith(
+        "reviewers agree too little: kappa 0.00 on 20 pairs, expected at least 0.1. They agree on 50% of"
+    )
     assert "human/win_rate" not in metrics_of(report)
     assert metrics_of(report)["human/counts"] == 0
     lenient = key.model_copy(update={"settings": ReviewSettings(min_agreement=0)})
@@ -109,6 +111,18 @@ def test_one_disagreement_among_reviewers_who_prefer_one_model_is_no_lack_of_agr
     alike = (22 * 6 + 2 * 2) / (24 * 6)
     assert (found["measure"], found["units"]) == ("alpha", 12)
     assert found["value"] == pytest.approx(1 - (1 - alike) / (1 - 2 * 36 * 35 / (72 * 71)))
+
+
+def test_reviewers_who_nearly_all_say_neither_read_what_to_set() -> None:
+    """Under both names 22 of 24 are alike, and chance is 24 * 22 / 24^2, the same: kappa is 0."""
+    key = make_key(12)
+    answers = given(key, anna=lambda q: "neither", ben=by_pair(["neither"] * 11 + ["new"]))
+    report = collect(key, answers)
+    assert report["agreement"]["value"] == pytest.approx(0)
+    assert "They agree on 92% of what two of them say of one pair" in report["reason"]
+    assert "--set evaluation.review.min_agreement=-1" in report["reason"]
+    lenient = key.model_copy(update={"settings": ReviewSettings(min_agreement=-1)})
+    assert collect(lenient, answers)["win_rate"]["value"] == pytest.approx((11 * 0.5 + 0.75) / 12)
 
 
 def test_reviewers_who_choose_at_random_do_not_agree_whatever_they_prefer() -> None:

@@ -151,13 +151,19 @@ def metrics_of(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in given.items() if value is not None}
 
 
-def majority(unit: Sequence[Choice | None]) -> tuple[Choice, float] | None:
-    """What more than half of the answers to one pair say, and their share; None without such a choice."""
+def majority(unit: Sequence[Choice | None], reviewers: int | None = None) -> tuple[Choice, float] | None:
+    """What more than half say of one pair, and their share; None without such a choice.
+
+    Args:
+        unit: What those asked chose; None where one did not answer.
+        reviewers: Half of how many; of those who answered where not given.
+    """
     counts = Counter(choice for choice in unit if choice is not None)
     if not counts:
         return None
     choice, count = counts.most_common(1)[0]
-    return (choice, count / counts.total()) if 2 * count > counts.total() else None
+    of = counts.total() if reviewers is None else reviewers
+    return (choice, count / of) if 2 * count > of else None
 
 
 def _reason_against(

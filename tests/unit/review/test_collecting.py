@@ -200,6 +200,8 @@ def test_more_than_half_is_a_majority() -> None:
     assert majority(["new", "old"]) is None
     assert majority(["neither", "neither", "new", "neither"]) == ("neither", 0.75)
     assert majority([None, None]) is None
+    assert majority(["new", None, None]) == ("new", 1)
+    assert majority(["new", None, None], 3) is None
 
 
 def test_pairs_come_of_majorities_alone() -> None:
@@ -218,6 +220,18 @@ def test_pairs_come_of_majorities_alone() -> None:
     assert {row["source"] for row in rows} == {"human-review"}
     report = collect(key, given(key, anna=anna, ben=ben, carla=carla))
     assert (report["win_rate"], metrics_of(report)) == (None, {})
+
+
+def test_one_of_three_reviewers_is_no_majority_where_the_others_did_not_answer() -> None:
+    """Carla answers nothing, and ben the first pair alone: two of three reviewers chose on it, one on the others."""
+    key = make_key(3, ("anna", "ben", "carla"), prompts="train", settings={"repeats": 0, "gold": 0}, gold=0)
+    answers = given(key, anna=lambda q: "new", ben=lambda q: "new", carla=lambda q: "new")
+    for question in key.questions:
+        if question.reviewer == "carla" or (question.reviewer == "ben" and question.pair):
+            del answers[question.id]
+    (row,) = new_pairs(key, checked(key, answers))
+    assert (row["chosen"][0]["content"], row["reviewers"]) == ("On its way, 0.", ["anna", "ben"])
+    assert row["agreement"] == pytest.approx(2 / 3)
 
 
 def test_scores_are_means_over_the_reviewers_who_answered() -> None:

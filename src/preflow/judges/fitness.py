@@ -13,7 +13,16 @@ from preflow.judges.verdict_store import judge_all, unheard
 from preflow.maths.clusters import Rows, cluster_count, cluster_numbers
 from preflow.maths.intervals import Interval, clustered_wilson
 from preflow.maths.win_rate import BothOrders, fit_length, length_difference
+from preflow.redaction import code_span, quoted
 
+#: Characters of a reply that are shown.
+_SHOWN = 120
+#: Share of pairs without two readable verdicts beyond which the others say nothing of the judge.
+_UNREADABLE = 0.5
+_NO_PAIR = (
+    "there is no held-out human pair to test it on: give the recipe preference pairs, and dpo.eval_split or "
+    "dpo.eval_dataset"
+)
 _VALUES = {Outcome.FIRST: 1.0, Outcome.TIE: 0.5, Outcome.SECOND: 0.0}
 
 
@@ -106,14 +115,18 @@ def fitness_of(
         confidence: Coverage of the interval.
     """
     orders, count = judged.orders, int(judged.readable.size)
+    if not judged.verdicts:
+        return Fitness(0, 0, None, None, None, None, _NO_PAIR)
     if count == 0:
-        return Fitness(0, judged.unreadable, None, None, None, None, "no reply could be read on held-out human pairs")
+        return Fitness(0, judged.unreadable, None, None, None, None, _unreadable(judged, settings))
     clusters = cluster_numbers(prompts[n] for n in judged.readable)
     accuracy = clustered_wilson(orders.scores, clusters, confidence)
     chosen, rejected = (np.array([lengths[n][side] for n in judged.readable], dtype=np.int64) for side in (0, 1))
     fitted = fit_length(orders.scores, length_difference(chosen, rejected))
     reason = ""
-    if accuracy.low <= settings.min_accuracy:
+    if judged.unreadable > _UNREADABLE * len(judged.verdicts):
+        reason = _unreadable(judged, settings)
+    elif accuracy.low <= settings.min_accuracy:
         reason = (
             f"it agrees with people on {accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}] of {count} "
             f"held-out pairs{_shared(count, clusters)}: expected a lower bound above {settings.min_accuracy:g}"
@@ -125,6 +138,16 @@ def fitness_of(
         )
     slope = None if fitted is None else fitted[1]
     return Fitness(count, judged.unreadable, accuracy, orders.consistency, orders.first_share, slope, reason)
+
+
+def _unreadable(judged: Judged, settings: JudgeSettings) -> str:
+    """How many pairs have a reply that could not be read, with one such reply."""
+    reply = next(each.reason for both in judged.verdicts for each in both if each.outcome is Outcome.UNREADABLE)
+    remedy = f"raise the judge's max_tokens ({settings.max_tokens}), or " if settings.kind == "endpoint" else ""
+    return (
+        f"its reply cannot be read on {judged.unreadable} of {len(judged.verdicts)} held-out pairs, such as "
+        f"{code_span(quoted(reply, _SHOWN))}: {remedy}have it name A, B or TIE on the last line"
+    )
 
 
 def _shared(pairs: int, clusters: Rows) -> str:

@@ -14,13 +14,19 @@ from preflow.maths.win_rate import BothOrders
 SETTINGS = JudgeSettings(kind="function", model="judges:mine")
 
 
-def fitness(right: Sequence[float], prompts: Sequence[str], unreadable: int = 0, reply: str = "") -> Fitness:
+def fitness(
+    right: Sequence[float],
+    prompts: Sequence[str],
+    unreadable: int = 0,
+    reply: str = "",
+    settings: JudgeSettings = SETTINGS,
+) -> Fitness:
     """Of a judge with these scores on readable pairs, and so many that it could not read."""
     scores, count = np.array(right, dtype=np.float64), len(right)
     verdicts = [(Verdict(Outcome.FIRST), Verdict(Outcome.SECOND))] * count
     verdicts += [(Verdict(Outcome.UNREADABLE, reply), Verdict(Outcome.FIRST))] * unreadable
     judged = Judged(BothOrders(scores, scores), np.arange(count), verdicts)
-    return fitness_of(judged, [(3, 4)] * len(verdicts), [*prompts, *map(str, range(unreadable))], SETTINGS, 0.95)
+    return fitness_of(judged, [(3, 4)] * len(verdicts), [*prompts, *map(str, range(unreadable))], settings, 0.95)
 
 
 @pytest.mark.parametrize(("right", "fit"), [(60, True), (59, False)])
@@ -47,6 +53,24 @@ def test_pairs_of_a_prompt_without_spread_are_as_many_trials_as_prompts() -> Non
     clusters = np.repeat(np.arange(10), 4)
     assert clustered_wilson(np.ones(40), clusters) == wilson(10, 10)
     assert clustered_wilson(np.ones(3), np.zeros(3, dtype=np.int64)) == wilson(1, 1)
+
+
+def test_a_judge_that_cannot_be_read_on_most_pairs_is_unfit_and_one_reply_is_shown() -> None:
+    """6 of 6 readable verdicts are right, Wilson's of which begins at 0.61."""
+    told = "Let me\x1b[31m think `a`"
+    endpoint = JudgeSettings(kind="endpoint", model="m", base_url="http://127.0.0.1:9/v1")
+    found = fitness([1.0] * 6, list("abcdef"), unreadable=94, reply=told, settings=endpoint)
+    assert not found.is_fit
+    assert found.reason.startswith("its reply cannot be read on 94 of 100 held-out pairs, such as `` Let me\\x1b[31m")
+    assert "raise the judge's max_tokens (256)" in found.reason
+    assert fitness([1.0] * 6, list("abcdef"), unreadable=6).is_fit, "a half is not most"
+    assert "cannot be read on 3 of 3 held-out pairs" in fitness([], [], unreadable=3, reply="?").reason
+
+
+def test_without_pairs_there_was_nothing_to_ask() -> None:
+    found = fitness([], [])
+    assert (found.is_fit, found.unreadable) == (False, 0)
+    assert "no held-out human pair to test it on: give the recipe preference pairs" in found.reason
 
 
 def test_a_coin_for_each_prompt_is_rarely_fit() -> None:

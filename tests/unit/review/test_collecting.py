@@ -116,7 +116,8 @@ def test_one_disagreement_among_reviewers_who_prefer_one_model_is_no_lack_of_agr
 def test_reviewers_who_nearly_all_say_neither_read_what_to_set() -> None:
     """Under both names 22 of 24 are alike, and chance is 24 * 22 / 24^2, the same: kappa is 0."""
     key = make_key(12)
-    answers = given(key, anna=lambda q: "neither", ben=by_pair(["neither"] * 11 + ["new"]))
+    ben: list[Choice] = ["neither" if number else "new" for number in range(12)]
+    answers = given(key, anna=lambda q: "neither", ben=by_pair(ben))
     report = collect(key, answers)
     assert report["agreement"]["value"] == pytest.approx(0)
     assert "They agree on 92% of what two of them say of one pair" in report["reason"]

@@ -1,7 +1,7 @@
 """What a decision rests on: challengers compared with the champion by the recipe's primary measure, and guards."""
 
 import math
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
 from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
 from preflow.promotion.win_rates import PromptScores, win_rate, win_rate_at_equal_length
+from preflow.review.record import HumanReview
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import JudgedAnswers, Measured, judge_answers
 from tasks.tracking.past_runs import PastRun
@@ -130,10 +131,12 @@ def draft_of(
     """
     champion = state.model.aliased(CHAMPION)
     versions = [each.version for each in challengers]
-    spent = _spent(recipe, state, versions, champion, digest)
+    reviews = [_review_of(each, champion) for each in challengers] if recipe.promotion.asks_people else []
+    by_challenger: list[HumanReview | None] = [*reviews] or [None] * len(challengers)
+    spent = _spent(recipe, state, versions, champion, digest, reviews)
     found = [
-        _compared(recipe, challenger, champion, (new, against), left_out, spent)
-        for challenger, new in zip(challengers, measured, strict=True)
+        _compared(recipe, challenger, (new, against), left_out, spent, review)
+        for challenger, new, review in zip(challengers, measured, by_challenger, strict=True)
     ]
     compared = [each.primary for each in found]
     verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)
@@ -163,18 +166,35 @@ def place_of(version: Version) -> Place:
     return Place(version=version.number, artifact_digest=version.artifact_digest, run_id=version.run_id)
 
 
-def _spent(recipe: Recipe, state: State, versions: list[Version], champion: Version | None, digest: str) -> SpentLevel:
-    comparison = comparison_key(recipe, versions, champion)
+def _spent(
+    recipe: Recipe, state: State, versions: list[Version], champion: Version | None, digest: str,
+    reviews: list[HumanReview],
+) -> SpentLevel:  # fmt: skip
+    comparison = comparison_key(recipe, versions, champion, reviews)
     nth = decision_on(state.model.name, digest, comparison)
     return SpentLevel(digest, comparison, nth, spent_alpha(recipe.promotion.alpha, nth))
 
 
-def comparison_key(recipe: Recipe, challengers: list[Version], champion: Version | None) -> str:
-    """The name of a comparison: which models were compared with which, and by what. Asked again, it spends nothing."""
+def comparison_key(
+    recipe: Recipe, challengers: list[Version], champion: Version | None, reviews: Sequence[HumanReview] = ()
+) -> str:
+    """The name of a comparison: which models were compared with which, and by what. Asked again, it spends nothing.
+
+    Other answers of people are another comparison: else reviews could be repeated until one is won by chance.
+
+    Args:
+        recipe: The recipe, whose ``promotion:`` decides.
+        challengers: The versions that are compared.
+        champion: The version that they are compared with.
+        reviews: The human review of each challenger, where the decision rests on them.
+    """
     names: list[Any] = [sorted(each.artifact_digest for each in challengers), champion and champion.artifact_digest]
     if recipe.promotion.asks_judge or recipe.promotion.asks_people:
         judged = recipe.evaluation.judge
         names += [recipe.promotion.primary, judged and judged.model_dump(mode="json")]
+    if reviews:
+        given = [[each.review, json_digest([*zip(each.prompt_ids, each.scores, strict=True)])] for each in reviews]
+        names.append(sorted(given))
     return json_digest(names)[:32]
 
 
@@ -186,8 +206,8 @@ def decision_on(model: str, digest: str, comparison: str) -> int:
 
 
 def _compared(
-    recipe: Recipe, challenger: Challenger, champion: Version | None, measures: tuple[Measured, Measured],
-    left_out: LeftOut, spent: SpentLevel,
+    recipe: Recipe, challenger: Challenger, measures: tuple[Measured, Measured], left_out: LeftOut,
+    spent: SpentLevel, review: HumanReview | None,
 ) -> Compared:  # fmt: skip
     settings, (new, old) = recipe.promotion, measures
     samples = max(recipe.evaluation.bootstrap_samples, math.ceil(20 / spent.level))
@@ -204,9 +224,8 @@ def _compared(
     if settings.asks_judge:
         judged = judge_answers(challenger.spec, recipe, new, old, left_out.prompts, Silent())
         measured["win_rate"] = 0.5 + win_rate(judged.scores, **options).difference.low
-    people = None
-    if settings.asks_people:
-        people = _reviewed(challenger, champion, left_out.prompts)
+    people = None if review is None else _by_prompt(review, left_out.prompts)
+    if people is not None:
         measured["human_win_rate"] = 0.5 + win_rate(people, **options).difference.low
     if people is not None and settings.primary == "human_win_rate":
         primary = win_rate(people, **options)
@@ -219,8 +238,8 @@ def _compared(
     return Compared(primary, guards_of(settings.guards, measured), judged, tasks)
 
 
-def _reviewed(challenger: Challenger, champion: Version | None, left_out: Set[str]) -> PromptScores:
-    """What people said of the challenger's answers against the champion's, or the reference's where there is none.
+def _review_of(challenger: Challenger, champion: Version | None) -> HumanReview:
+    """The newest review of the challenger's answers against the champion's, or the reference's where there is none.
 
     Raises:
         PromotionError: There is no such review, or the newest one does not count.
@@ -236,6 +255,10 @@ def _reviewed(challenger: Challenger, champion: Version | None, left_out: Set[st
         )
     if not found.counts:
         raise PromotionError(f"the human review {found.review} of version {number} does not count: {found.reason}")
+    return found
+
+
+def _by_prompt(found: HumanReview, left_out: Set[str]) -> PromptScores:
     kept = [place for place, prompt in enumerate(found.prompt_ids) if prompt not in left_out]
     return PromptScores(
         ids=[found.prompt_ids[place] for place in kept],

@@ -14,6 +14,7 @@ from preflow.errors import ArtifactError, ConfigError, PromotionError
 from preflow.fingerprints.files import json_digest
 from preflow.models.resolve import ModelRef, model_digest, resolve_model
 from preflow.observer import Observer, Silent
+from preflow.redaction import redacted_errors
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import Measured, held_out_digest, measure
 from tasks.evidence import Challenger, LeftOut, draft_of, made_by, reference_of
@@ -46,6 +47,11 @@ def compare(recipe: Recipe, runs: list[str]) -> Draft:
     Raises:
         PromotionError: There is nothing that could be compared, or a version is not what was registered.
     """
+    with redacted_errors():
+        return _compare(recipe, runs)
+
+
+def _compare(recipe: Recipe, runs: list[str]) -> Draft:
     observer = Silent()
     state = read_state(recipe.registered_model)
     require_known_champion(state)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import CARD, Artifact
-from preflow.benchmarks.harness import load_tasks, no_progress_bars
+from preflow.benchmarks.harness import no_progress_bars
+from preflow.benchmarks.loading import load_tasks
 from preflow.benchmarks.tasks import tasks_of
 from preflow.config import Recipe
 from preflow.config.base import Frozen
@@ -87,7 +88,6 @@ def prepare_run(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
     resolved = load_recipe(find_recipe(recipe), overrides)
     require_runnable(resolved)
     _require_trainable_folder(resolved)
-    _require_benchmarks(resolved)
     quiet_quantization(asked=resolved.use_4bit)
     return PreparedRun(
         recipe=resolved, sources=data_sources(resolved), advice=(*advice(resolved), *_aligned_start(resolved))
@@ -101,13 +101,17 @@ def _require_trainable_folder(recipe: Recipe) -> None:
         require_trainable(f"model_name {recipe.model_name}", folder, recipe)
 
 
-def _require_benchmarks(recipe: Recipe) -> None:
-    """The harness's own tasks are downloaded now, so that one that is not to be had is known before any training."""
-    settings = recipe.evaluation.benchmarks
-    named = [task for task in tasks_of(settings.tasks) if isinstance(task.settings, str)] if settings else []
-    if named:
+def require_benchmarks(recipe: Recipe) -> None:
+    """Load the tasks of a recipe that is about to run: what cannot be had or compared is known before any training.
+
+    The harness's own are downloaded, which a plan or a check of the recipe does without.
+
+    Raises:
+        ConfigError: A task cannot be loaded or compared.
+    """
+    if recipe.evaluation.benchmarks is not None:
         with no_progress_bars():
-            load_tasks(named)
+            load_tasks(tasks_of(recipe.evaluation.benchmarks.tasks))
 
 
 def _aligned_start(recipe: Recipe) -> Iterator[str]:

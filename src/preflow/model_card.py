@@ -160,6 +160,8 @@ def _judge(report: Mapping[str, Any]) -> Iterable[str]:
         at_length = _value(report.get("win_rate_lc")) or f"none ({report.get('win_rate_lc_reason', '')})"
         yield f"\nWin rate of {new} over {old}: {_value(report['win_rate'])} on {report['prompts']} prompts."
         yield f"\nAt equal length: {at_length}."
+    elif "reason" in report:
+        yield f"\nNo win rate: {report['reason']}."
 
 
 def _data(report: Mapping[str, Any]) -> Iterable[str]:

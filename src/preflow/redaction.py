@@ -17,6 +17,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 HIDDEN = "***"
 #: Variables whose values are secrets.
 _SECRET_NAMES = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY|AUTH_STRING)$")
+#: Variables that a setting names as one with a secret, besides.
+_DECLARED: set[str] = set()
 #: Shorter values are not searched for: they would be found in words.
 _SHORTEST = 6
 _LOGIN = re.compile(r"(?<=[a-z0-9+.-])(://)[^\s/?#'\"<>]+@", re.IGNORECASE)
@@ -93,7 +95,12 @@ def without_secrets(text: str) -> str:
 
 def is_secret(variable: str) -> bool:
     """Whether a variable of the environment is named as a secret."""
-    return _SECRET_NAMES.search(variable) is not None
+    return variable in _DECLARED or _SECRET_NAMES.search(variable) is not None
+
+
+def declare_secret(variable: str) -> None:
+    """Treat a variable of the environment as a secret in this process, whatever its name."""
+    _DECLARED.add(variable)
 
 
 def _secrets() -> list[str]:
@@ -101,7 +108,8 @@ def _secrets() -> list[str]:
     found: set[str] = set()
     for name, value in os.environ.items():
         if is_secret(name):
-            found |= {value, value.partition(":")[2]}  # an auth string is a name and a password
+            # a file's value may end in a new line, and an auth string is a name and a password
+            found |= {value, value.strip(), value.partition(":")[2]}
         elif "://" in value and (login := _LOGIN.search(value)) is not None:
             found.add(login.group().rpartition("@")[0].partition("://")[2].partition(":")[2])
     spelled = {spelling for secret in found for spelling in (secret, quote(secret, safe=""), unquote(secret))}

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from numbers import Real
 from typing import Any, Protocol
 
+from preflow.benchmarks.loading import load_tasks, manager, sandboxed_templates
 from preflow.benchmarks.tasks import Task
 from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.errors import ConfigError
+from preflow.redaction import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,54 +47,32 @@ class Harness:
         """Do tasks; the harness's own standard errors are not computed, as they are not paired.
 
         Raises:
-            ConfigError: A task that is named cannot be loaded, or a task has no metric to compare.
+            ConfigError: A task cannot be loaded, a template reaches for more than its document, or a task has no
+                metric to compare.
         """
+        from jinja2 import TemplateError
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
-        with no_progress_bars():
+        with no_progress_bars(), sandboxed_templates():
             loaded = load_tasks(tasks)
-            found = simple_evaluate(
-                model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
-                tasks=[task for parts in loaded.values() for task in parts.values()],
-                num_fewshot=settings.num_fewshot,
-                limit=settings.limit,
-                bootstrap_iters=0,
-                log_samples=True,
-                apply_chat_template=settings.chat and tokenizer.chat_template is not None,
-                task_manager=_manager(named=any(isinstance(task.settings, str) for task in tasks)),
-            )
+            try:
+                found = simple_evaluate(
+                    model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size),
+                    tasks=[task for parts in loaded.values() for task in parts.values()],
+                    num_fewshot=settings.num_fewshot,
+                    limit=settings.limit,
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    apply_chat_template=settings.chat and tokenizer.chat_template is not None,
+                    task_manager=manager(named=any(isinstance(task.settings, str) for task in tasks)),
+                )
+            except TemplateError as error:
+                raise ConfigError(
+                    f"a template of the benchmarks {', '.join(loaded)} cannot be filled: {quoted(str(error), 400)}. "
+                    "Templates read their document and nothing else: correct the task's file"
+                ) from error
         return {name: _results(name, list(parts), found) for name, parts in loaded.items()}
-
-
-def load_tasks(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
-    """The harness's tasks by the name of ours, and by their own: a group or a tag has several.
-
-    Raises:
-        ConfigError: One of the harness's own cannot be loaded.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for task in tasks:
-        named = isinstance(task.settings, str)
-        try:
-            found[task.name] = dict(_manager(named=named).load([task.settings])["tasks"])
-        except (OSError, ImportError, KeyError, ValueError) as error:
-            if not named:
-                raise
-            why = error.args[0] if isinstance(error, KeyError) and error.args else error
-            raise ConfigError(
-                f"the benchmark {task.name} cannot be loaded: {why}. The harness downloads its own tasks; give a task "
-                "with local documents as a file"
-            ) from error
-    return found
-
-
-@cache
-def _manager(*, named: bool) -> Any:
-    """The harness's list of tasks; reading all of its own takes seconds."""
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_defaults=named)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from preflow.benchmarks.harness import DocumentResult
 from preflow.maths.clusters import cluster_numbers
 from preflow.maths.intervals import bootstrap_mean, share_interval
 from preflow.maths.paired import PairedComparison, RowScores, compare_paired
+from preflow.maths.signed_shares import difference_interval
 from preflow.maths.significance import holm
 
 #: By task, the results of a model's documents.
@@ -25,15 +27,23 @@ def row_scores(results: Sequence[DocumentResult]) -> RowScores:
 def compare_results(
     new: Results, old: Results, *, alpha: float, samples: int, seed: int
 ) -> dict[str, PairedComparison]:
-    """Compare two models task by task; arguments as of ``compare_paired``.
+    """Compare two models task by task, with intervals by which few documents rule no loss out.
+
+    Arguments are as of ``compare_paired``.
 
     Raises:
         IncomparableError: They share no document of a task.
     """
     return {
-        task: compare_paired(row_scores(new[task]), row_scores(old[task]), alpha=alpha, samples=samples, seed=seed)
+        task: _compared(row_scores(new[task]), row_scores(old[task]), alpha=alpha, samples=samples, seed=seed)
         for task in new
     }
+
+
+def _compared(new: RowScores, old: RowScores, **options: Any) -> PairedComparison:
+    every = np.concatenate([new.values, old.values])
+    largest = 1.0 if every.min() >= 0 and every.max() <= 1 else float(np.ptp(every)) or 1.0
+    return compare_paired(new, old, interval=partial(difference_interval, largest=largest), **options)
 
 
 def largest_loss(compared: Mapping[str, PairedComparison]) -> float:

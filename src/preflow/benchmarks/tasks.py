@@ -11,6 +11,8 @@ from preflow.errors import ConfigError
 
 #: Kinds of files of documents that a task may name as its ``dataset_path``.
 _KINDS = ("json", "csv", "parquet")
+#: Settings by which a task takes what is not in its file: other files, classes, prompts of another library.
+_ELSEWHERE = ("include", "class", "group", "task_list", "use_prompt", "custom_dataset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ def _from_file(path: Path) -> Task:
         )
     if not isinstance(settings.get("task"), str):
         raise ConfigError(f"task {path} has no name: give it as task: NAME")
+    taken = next((each for each in _ELSEWHERE if each in settings), None)
+    if taken is not None:
+        raise ConfigError(f"task {path} has {taken}, which takes a task from elsewhere: write all of it into the file")
     places = {name: [path.parent / each for each in _listed(files)] for name, files in given.items()}
     missing = next((each for files in places.values() for each in files if not each.is_file()), None)
     if missing is not None:

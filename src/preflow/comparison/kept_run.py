@@ -69,7 +69,7 @@ class KeptRun:
             "of": f"{new} over {old}",
             "win_rate": self.judge.get("win_rate"),
             "win_rate_lc": self.judge.get("win_rate_lc"),
-            "reason": test["reason"] or self.judge.get("win_rate_lc_reason", ""),
+            "reason": test["reason"] or self.judge.get("reason") or self.judge.get("win_rate_lc_reason", ""),
         }
 
     @property

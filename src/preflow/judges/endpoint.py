@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -15,6 +14,7 @@ from preflow.errors import JudgeError, JudgeUnreachableError
 from preflow.fingerprints.files import json_digest
 from preflow.judges.verdict import Comparison, Verdict
 from preflow.judges.wording import SYSTEM, messages, read_reply
+from preflow.redaction import declare_secret
 
 #: What passes: too many requests, and servers that are busy or starting.
 _PASSING = (429, 500, 502, 503, 504, 529)
@@ -32,19 +32,13 @@ class EndpointJudge:
             section: Where the recipe describes it, which errors name.
 
         Raises:
-            JudgeError: The variable that ``api_key_env`` names is empty.
+            JudgeError: The variable that ``api_key_env`` names is empty, or no HTTP header can hold its value.
         """
         self._settings, self.section, self.canaries = settings, section, settings.canaries
         self._url = f"{str(settings.base_url).rstrip('/')}/chat/completions"
         self._session = requests.Session()
         if settings.api_key_env is not None:
-            key = os.environ.get(settings.api_key_env, "")
-            if not key:
-                raise JudgeError(
-                    f"{section}.api_key_env names {settings.api_key_env}, which is empty: set it in the "
-                    "environment of the process that runs the recipe"
-                )
-            self._session.headers["Authorization"] = f"Bearer {key}"
+            self._session.headers["Authorization"] = f"Bearer {_key(settings.api_key_env, section)}"
         retry = Retry(
             total=settings.retries,
             status_forcelist=_PASSING,
@@ -94,22 +88,34 @@ class EndpointJudge:
             answer = self._session.post(self._url, json=body, timeout=self._settings.timeout)
         except requests.RequestException as error:
             raise JudgeUnreachableError(
-                f"the judge at {self._place()} does not answer ({type(error).__name__}): check "
+                f"the judge at {self._url} does not answer ({type(error).__name__}): check "
                 f"{self.section}.base_url and that the server runs; verdicts that are there are kept"
             ) from error
         if not answer.ok:
             setting = "api_key_env" if answer.status_code in _KEY_REFUSED else "model"
             raise JudgeUnreachableError(
-                f"the judge at {self._place()} answered {answer.status_code} after {self._settings.retries} retries "
+                f"the judge at {self._url} answered {answer.status_code} after {self._settings.retries} retries "
                 f"where they can help: check {self.section}.{setting} and the server's log; verdicts that are there "
                 "are kept"
             )
         return read_reply(_content(answer))
 
-    def _place(self) -> str:
-        """The address without a login."""
-        parts = urlsplit(self._url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+def _key(variable: str, section: str) -> str:
+    """The key that a variable holds, without the white space around it, as files of secrets end in a new line."""
+    declare_secret(variable)
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise JudgeError(
+            f"{section}.api_key_env names {variable}, which is empty: set it in the environment of the process that "
+            "runs the recipe"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise JudgeError(
+            f"{section}.api_key_env names {variable}, whose value has a character that no HTTP header can hold (a new "
+            "line, or one outside ASCII): set it to the key alone"
+        )
+    return key
 
 
 def _content(answer: requests.Response) -> str:

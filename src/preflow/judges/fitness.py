@@ -10,9 +10,19 @@ import numpy as np
 from preflow.config.evaluation.judge import JudgeSettings
 from preflow.judges.verdict import Comparison, Judge, Outcome, Verdict
 from preflow.judges.verdict_store import judge_all, unheard
-from preflow.maths.intervals import Interval, wilson
+from preflow.maths.clusters import Rows, cluster_count, cluster_numbers
+from preflow.maths.intervals import Interval, clustered_wilson
 from preflow.maths.win_rate import BothOrders, fit_length, length_difference
+from preflow.redaction import code_span, quoted
 
+#: Characters of a reply that are shown.
+_SHOWN = 120
+#: Share of pairs without two readable verdicts beyond which the others say nothing of the judge.
+_UNREADABLE = 0.5
+_NO_PAIR = (
+    "there is no held-out human pair to test it on: give the recipe preference pairs, and dpo.eval_split or "
+    "dpo.eval_dataset"
+)
 _VALUES = {Outcome.FIRST: 1.0, Outcome.TIE: 0.5, Outcome.SECOND: 0.0}
 
 
@@ -61,7 +71,7 @@ class Fitness:
         pairs: Pairs with two readable verdicts.
         unreadable: Pairs without.
         accuracy: Share of verdicts for the side that people chose (a tie is half right), with Wilson's interval for as
-            many trials as there are pairs.
+            many trials as there are pairs; fewer where pairs share a prompt (``clustered_wilson``).
         consistency: Share of pairs with the same verdict in both orders.
         first_share: Share of one-sided verdicts for the answer shown first; 0.5 is no bias.
         length_slope: Effect of relative length on the log-odds of a verdict; None without a finite fit.
@@ -89,27 +99,37 @@ class Fitness:
 
 
 def fitness_of(
-    judged: Judged, lengths: Sequence[tuple[int, int]], settings: JudgeSettings, confidence: float
+    judged: Judged,
+    lengths: Sequence[tuple[int, int]],
+    prompts: Sequence[str],
+    settings: JudgeSettings,
+    confidence: float,
 ) -> Fitness:
     """Whether a judge is fit, from its verdicts on human pairs whose chosen answer came first.
 
     Args:
         judged: Its verdicts.
         lengths: Tokens of the chosen and of the rejected response of every pair, N of them.
+        prompts: Content id of the prompt of every pair: pairs of one prompt are no independent trials.
         settings: Its limits.
         confidence: Coverage of the interval.
     """
     orders, count = judged.orders, int(judged.readable.size)
+    if not judged.verdicts:
+        return Fitness(0, 0, None, None, None, None, _NO_PAIR)
     if count == 0:
-        return Fitness(0, judged.unreadable, None, None, None, None, "no reply could be read on held-out human pairs")
-    accuracy = wilson(float(orders.scores.sum()), count, confidence)
+        return Fitness(0, judged.unreadable, None, None, None, None, _unreadable(judged, settings))
+    clusters = cluster_numbers(prompts[n] for n in judged.readable)
+    accuracy = clustered_wilson(orders.scores, clusters, confidence)
     chosen, rejected = (np.array([lengths[n][side] for n in judged.readable], dtype=np.int64) for side in (0, 1))
     fitted = fit_length(orders.scores, length_difference(chosen, rejected))
     reason = ""
-    if accuracy.low <= settings.min_accuracy:
+    if judged.unreadable > _UNREADABLE * len(judged.verdicts):
+        reason = _unreadable(judged, settings)
+    elif accuracy.low <= settings.min_accuracy:
         reason = (
             f"it agrees with people on {accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}] of {count} "
-            f"held-out pairs: expected a lower bound above {settings.min_accuracy:g}"
+            f"held-out pairs{_shared(count, clusters)}: expected a lower bound above {settings.min_accuracy:g}"
         )
     elif orders.consistency < settings.min_consistency:
         reason = (
@@ -118,3 +138,19 @@ def fitness_of(
         )
     slope = None if fitted is None else fitted[1]
     return Fitness(count, judged.unreadable, accuracy, orders.consistency, orders.first_share, slope, reason)
+
+
+def _unreadable(judged: Judged, settings: JudgeSettings) -> str:
+    """How many pairs have a reply that could not be read, with one such reply."""
+    reply = next(each.reason for both in judged.verdicts for each in both if each.outcome is Outcome.UNREADABLE)
+    remedy = f"raise the judge's max_tokens ({settings.max_tokens}), or " if settings.kind == "endpoint" else ""
+    return (
+        f"its reply cannot be read on {judged.unreadable} of {len(judged.verdicts)} held-out pairs, such as "
+        f"{code_span(quoted(reply, _SHOWN))}: {remedy}have it name A, B or TIE on the last line"
+    )
+
+
+def _shared(pairs: int, clusters: Rows) -> str:
+    """How many prompts the pairs are of, where that is fewer."""
+    prompts = cluster_count(clusters)
+    return f" of {prompts} prompts" if prompts < pairs else ""

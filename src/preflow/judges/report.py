@@ -15,12 +15,16 @@ from preflow.data.validated import load_pairs
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
 from preflow.judges.verdict import Comparison, Judge
 from preflow.maths.clusters import cluster_numbers
-from preflow.maths.intervals import bootstrap_mean
+from preflow.maths.signed_shares import win_rate_interval
 from preflow.maths.spread import evenly_spaced
 from preflow.maths.win_rate import LengthControlled, length_controlled, length_difference
 from preflow.observer import Observer
 from preflow.specs import JudgeSpec
 
+_NO_ANSWER = (
+    "no sampled answer was there to judge: raise evaluation.kl_prompts where it is 0, else give held-out prompts that "
+    "leave tokens for an answer"
+)
 #: A row of ``answers/<model>.json``.
 Answer = dict[str, Any]
 
@@ -95,14 +99,17 @@ def judge_report(spec: JudgeSpec, judge: Judge, folder: Path, observer: Observer
         {"of": "human pairs", "prompt_id": prompt, **found}
         for prompt, found in zip(pairs.prompt_ids, _rows(pairs.asked, on_people), strict=True)
     ]
-    names = [name for name in ("base", "sft", "dpo") if (spec.evaluation.file(f"answers/{name}.json")).is_file()]
-    new, old = names[-1], names[0] if len(names) < 3 else "sft"
-    report: dict[str, Any] = {"judge": judge.identity, "test": fitness.to_json(), "models": [new, old]}
+    names = ["base", *(name for name in ("sft", "dpo") if name in Recipe.stages[spec.recipe.strategy])]
+    compared = [names[-1], names[-2]]
+    report: dict[str, Any] = {"judge": judge.identity, "test": fitness.to_json(), "models": compared}
     if not fitness.is_fit:
         observer.note(f"judge: unfit, so there is no win rate: {fitness.reason}")
         return JudgeReport(report, verdicts, None)
-    tables = [spec.evaluation.load(f"answers/{name}.json") for name in (new, old)]
-    answers = kept_answers_of(spec.data, *tables)
+    if not all(spec.evaluation.file(f"answers/{name}.json").is_file() for name in compared):
+        observer.note(f"judge: fit, but there is no win rate: {_NO_ANSWER}")
+        return JudgeReport({**report, "prompts": 0, "unreadable": 0, "reason": _NO_ANSWER}, verdicts, None)
+    new, old = (spec.evaluation.load(f"answers/{name}.json") for name in compared)
+    answers = kept_answers_of(spec.data, new, old)
     judged = judge_asked(judge, answers.asked, folder, observer, "judge: answers")
     verdicts += [
         {"of": "answers", "prompt_id": row["prompt_id"], **found}
@@ -132,7 +139,7 @@ def human_pairs(data: Artifact, tokens: Mapping[str, tuple[int, int]], most: int
 def tested(judge: Judge, pairs: HumanPairs, recipe: Recipe, folder: Path, observer: Observer) -> tuple[Fitness, Judged]:
     """How well a judge agrees with people, and what it said; arguments as of ``judge_report``."""
     judged = judge_asked(judge, pairs.asked, folder, observer, "judge: human pairs")
-    return fitness_of(judged, pairs.lengths, _settings(recipe), recipe.evaluation.confidence), judged
+    return fitness_of(judged, pairs.lengths, pairs.prompt_ids, _settings(recipe), recipe.evaluation.confidence), judged
 
 
 def judge_asked(judge: Judge, asked: Sequence[Comparison], folder: Path, observer: Observer, what: str) -> Judged:
@@ -168,11 +175,11 @@ def win_rates(recipe: Recipe, judged: Judged, answers: Answers) -> dict[str, Any
     kept = judged.readable
     found: dict[str, Any] = {"prompts": int(kept.size), "unreadable": judged.unreadable}
     if not kept.size:
-        return {**found, "reason": "no reply on an answer could be read"}
+        return {**found, "reason": "no reply on an answer could be read" if answers.asked else _NO_ANSWER}
     scores, lengths = judged.orders.scores, answers.lengths()[kept]
     clusters = cluster_numbers(answers.new[n]["cluster"] for n in kept)
     options = (settings.confidence, settings.bootstrap_samples, seed)
-    rate = bootstrap_mean(scores, *options, clusters)
+    rate = win_rate_interval(scores, *options, clusters)
     at_length: LengthControlled = length_controlled(scores, lengths, clusters, *options)
     wins, losses = judged.orders.consistent()
     tokens = [sum(rows[n]["tokens"] for n in kept) for rows in (answers.new, answers.old)]

@@ -27,7 +27,7 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
-def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     Raises:
@@ -97,6 +97,28 @@ def share_interval(
     if successes in (0, right.size):
         return wilson(count if successes else 0, count, confidence)
     return bootstrap_mean(right.astype(np.float64), confidence, samples, seed, clusters)
+
+
+def clustered_wilson(scores: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a mean of scores from 0 to 1, where rows may share a prompt.
+
+    It is for as many trials as independent rows would have the clustered standard error, times
+    ``sqrt(C / (C - 1))`` (Korn and Graubard 1998), at most for as many as there are rows; for as many as there are
+    prompts where the scores have no spread.
+
+    Args:
+        scores: Shape ``(N,)``.
+        clusters: ``cluster_numbers`` of the rows, shape ``(N,)``.
+        confidence: Coverage of the interval.
+
+    Raises:
+        ValueError: No rows.
+    """
+    count, trials, share = cluster_count(clusters), float(scores.size), float(scores.mean()) if scores.size else 0.0
+    if count < scores.size:
+        spread = standard_error(scores, clusters) ** 2 if count > 1 else 0.0
+        trials = min(trials, share * (1 - share) / spread) if spread else float(count)
+    return wilson(share * trials, trials, confidence)
 
 
 def standard_error(values: NDArray[np.float64], clusters: NDArray[np.int64] | None = None) -> float:

@@ -1,7 +1,7 @@
 """Two models compared on the held-out rows that both were measured on, paired by the rows' content ids."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,8 @@ class PairedComparison:
         old_share: The same of the old model's.
         new: The new model's mean over the shared rows.
         old: The old model's.
-        difference: New minus old with its interval (cluster bootstrap). With fewer than 30 prompts it is somewhat
-            narrow: ``p`` decides, not whether the interval holds 0.
+        difference: New minus old with its interval (cluster bootstrap, where no other is asked for). With fewer than 30
+            prompts the bootstrap's is somewhat narrow: ``p`` decides, not whether the interval holds 0.
         test: The test that gave ``p`` (``significance.paired_significance``).
         p: Two-sided p value that the difference is 0.
         better: Prompts on which the new model is better (discordant, in its favour).
@@ -113,7 +113,13 @@ class PairedComparison:
 
 
 def compare_paired(
-    new: RowScores, old: RowScores, *, alpha: float = 0.05, samples: int = 2000, seed: int = 0
+    new: RowScores,
+    old: RowScores,
+    *,
+    alpha: float = 0.05,
+    samples: int = 2000,
+    seed: int = 0,
+    interval: Callable[..., Interval] = bootstrap_mean,
 ) -> PairedComparison:
     """Compare two models on the rows that both were measured on.
 
@@ -125,6 +131,7 @@ def compare_paired(
         alpha: Level; the interval covers ``1 - alpha``.
         samples: Resamples of the bootstrap.
         seed: Of the bootstrap.
+        interval: What gives the interval of the difference; arguments as of ``bootstrap_mean``.
 
     Raises:
         IncomparableError: No row is shared.
@@ -149,7 +156,7 @@ def compare_paired(
         old_share=len(shared) / len(theirs),
         new=float(new_values.mean()),
         old=float(old_values.mean()),
-        difference=bootstrap_mean(differences, 1 - alpha, samples, seed, clusters),
+        difference=interval(differences, 1 - alpha, samples, seed, clusters),
         test=result.test,
         p=result.p,
         better=result.better,

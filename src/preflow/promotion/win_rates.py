@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import NormalDist
 
 import numpy as np
@@ -12,6 +13,7 @@ from preflow.maths.clusters import cluster_numbers
 from preflow.maths.intervals import Interval
 from preflow.maths.paired import PairedComparison, RowScores, compare_paired
 from preflow.maths.power import prompts_needed, visible_difference
+from preflow.maths.signed_shares import difference_interval
 from preflow.maths.significance import FEW_CLUSTERS
 from preflow.maths.win_rate import HALF, Scores, length_controlled
 
@@ -44,7 +46,8 @@ def win_rate(found: PromptScores, *, alpha: float, samples: int, seed: int) -> P
     """
     won = RowScores(found.ids, found.clusters, found.values)
     even = RowScores(found.ids, found.clusters, np.full(len(found.ids), HALF))
-    return compare_paired(won, even, alpha=alpha, samples=samples, seed=seed)
+    interval = partial(difference_interval, largest=HALF)
+    return compare_paired(won, even, alpha=alpha, samples=samples, seed=seed, interval=interval)
 
 
 def win_rate_at_equal_length(found: PromptScores, *, alpha: float, samples: int, seed: int) -> PairedComparison:

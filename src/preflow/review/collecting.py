@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from preflow.maths.clusters import cluster_numbers
-from preflow.maths.intervals import bootstrap_mean, share_interval, wilson
+from preflow.maths.intervals import wilson
 from preflow.maths.rater_agreement import RaterAgreement, cohen_kappa, rater_agreement
+from preflow.maths.signed_shares import win_rate_interval
 from preflow.maths.significance import paired_significance, sign_test
 from preflow.review.key import A_IS_BETTER, B_IS_BETTER, OPTIONS, Choice, Key, Kind
 
@@ -150,13 +151,19 @@ def metrics_of(report: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in given.items() if value is not None}
 
 
-def majority(unit: Sequence[Choice | None]) -> tuple[Choice, float] | None:
-    """What more than half of the answers to one pair say, and their share; None without such a choice."""
+def majority(unit: Sequence[Choice | None], reviewers: int | None = None) -> tuple[Choice, float] | None:
+    """What more than half say of one pair, and their share; None without such a choice.
+
+    Args:
+        unit: What those asked chose; None where one did not answer.
+        reviewers: Half of how many; of those who answered where not given.
+    """
     counts = Counter(choice for choice in unit if choice is not None)
     if not counts:
         return None
     choice, count = counts.most_common(1)[0]
-    return (choice, count / counts.total()) if 2 * count > counts.total() else None
+    of = counts.total() if reviewers is None else reviewers
+    return (choice, count / of) if 2 * count > of else None
 
 
 def _reason_against(
@@ -170,7 +177,9 @@ def _reason_against(
     if agreement.is_below(key.settings.min_agreement):
         return (
             f"reviewers agree too little: {agreement.measure} {agreement.value:.2f} on {agreement.units} pairs, "
-            f"expected at least {key.settings.min_agreement:g}"
+            f"expected at least {key.settings.min_agreement:g}. They agree on {agreement.observed:.0%} of what two of "
+            f"them say of one pair; where nearly all say tie or neither, {agreement.measure} is low all the same: open "
+            "a review with --set evaluation.review.min_agreement=-1, and judge that share"
         )
     return ""
 
@@ -190,10 +199,7 @@ def _win_rate(key: Key, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over prompts of the mean over reviewers; prompts with one first user turn are resampled together."""
     scores, clusters = np.array([row["score"] for row in rows]), cluster_numbers(row["cluster"] for row in rows)
     options = (key.confidence, key.bootstrap_samples, key.seed % 2**32)
-    if np.ptp(scores) == 0 and scores[0] in (0, 1):  # every resample is the same, and says nothing of other prompts
-        rate = share_interval(scores == 1, clusters, *options)
-    else:
-        rate = bootstrap_mean(scores, *options, clusters)
+    rate = win_rate_interval(scores, *options, clusters)
     found = paired_significance(2 * scores - 1, clusters)
     return {
         "win_rate": rate.to_json(),
@@ -256,7 +262,7 @@ _RENAMED = {"new": "old", "old": "new"}
 def _beyond_chance(
     units: Sequence[Sequence[str | None]], measure: Callable[[Sequence[Sequence[str | None]]], RaterAgreement]
 ) -> RaterAgreement:
-    """Agreement where nobody knows which answer is whose: each pair counts under both names of its answers.
+    """Agreement where no reviewer knows which answer is whose: each pair counts under both names of its answers.
 
     Chance is then that of reviewers who choose either answer alike. By the models' own names, reviewers who all prefer
     one model would agree by chance alone, whatever the prompts: 12 of 12 and 11 of 12 for it give a kappa of 0.

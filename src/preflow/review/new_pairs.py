@@ -13,12 +13,12 @@ SOURCE = "human-review"
 
 
 def new_pairs(key: Key, answered: Answered) -> list[dict[str, Any]]:
-    """A row for each pair of which more than half of the answers name one side; ties, gold and repeats give none."""
+    """A row for each pair of which more than half of the reviewers choose one answer; ties, gold, repeats give none."""
     chosen = {name: answered.of(key, "pair", name) for name in key.reviewers}
     rows = []
     for number, pair in enumerate(key.pairs):
         given = {name: choices[number] for name, choices in chosen.items() if number in choices}
-        found = majority(list(given.values()))
+        found = majority(list(given.values()), len(key.reviewers))
         if found is None or found[0] not in ("new", "old"):
             continue
         texts = {"new": pair.new, "old": pair.old}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.running.preparation import prepare_run
+from flows.running.preparation import prepare_run, require_benchmarks
 from preflow.errors import ConfigError
 from tests.fixtures.hub_server import Repos, hub_server
 from tests.fixtures.prepared_run import Run
@@ -52,21 +52,21 @@ def question(number: int, kind: str) -> dict[str, Any]:
 
 
 def hub() -> Repos:
-    sides = ("train", "validation", "test")
-    arc = {f"{kind}/{side}.jsonl": lines(*(question(n, kind) for n in range(3))) for kind in ARC for side in sides}
+    splits = ("train", "validation", "test")
+    arc = {f"{kind}/{side}.jsonl": lines(*(question(n, kind) for n in range(3))) for kind in ARC for side in splits}
     configs = [
-        {"config_name": kind, "data_files": [{"split": side, "path": f"{kind}/{side}.jsonl"} for side in sides]}
+        {"config_name": kind, "data_files": [{"split": side, "path": f"{kind}/{side}.jsonl"} for side in splits]}
         for kind in ARC
     ]
     page = lines({"page": "The cook tastes the soup."})
-    wiki = [{"config_name": "wikitext-2-raw-v1", "data_files": [{"split": n, "path": f"{n}.jsonl"} for n in sides]}]
+    wiki = [{"config_name": "wikitext-2-raw-v1", "data_files": [{"split": n, "path": f"{n}.jsonl"} for n in splits]}]
     return {
         "Rowan/hellaswag": {
             "v1": {f"data/{side}.jsonl": lines(*(endings(n) for n in range(5))) for side in ("train", "validation")}
         },
         "allenai/ai2_arc": {"v1": {**arc, "README.md": card(configs)}},
         "EleutherAI/wikitext_document_level": {
-            "v1": {**{f"{side}.jsonl": page for side in sides}, "README.md": card(wiki)}
+            "v1": {**{f"{side}.jsonl": page for side in splits}, "README.md": card(wiki)}
         },
     }
 
@@ -110,5 +110,6 @@ def test_a_task_that_is_not_to_be_had_is_known_before_anything_is_computed(tmp_p
     values = {"model_name": "m", "strategy": "sft", "dataset": "sft.jsonl"}
     asked = {"evaluation": {"benchmarks": {"tasks": ["helaswag"]}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, **asked}))
+    recipe = prepare_run(tmp_path / "recipe.yaml").recipe
     with pytest.raises(ConfigError, match=r"the benchmark helaswag cannot be loaded: Spec 'helaswag' is not"):
-        prepare_run(tmp_path / "recipe.yaml")
+        require_benchmarks(recipe)

@@ -1,10 +1,13 @@
 """Two models compared document by document: p values that are derived by hand."""
 
+import math
+
 import pytest
 
 from preflow.benchmarks.harness import DocumentResult
 from preflow.benchmarks.scores import benchmark_report, compare_results, largest_loss
 from preflow.config.evaluation.promotion import Guards
+from preflow.maths.intervals import wilson
 from preflow.maths.significance import MCNEMAR
 from preflow.promotion.verdict import guards_of
 
@@ -54,18 +57,27 @@ def test_values_between_right_and_wrong_have_a_bootstrap_interval() -> None:
 
 
 def test_a_champion_is_replaced_only_where_a_loss_beyond_the_margin_is_ruled_out() -> None:
-    """Two equal models lose nothing; of 100 documents one lost each way leaves a loss of about 0.03 possible."""
-    same, _ = pair(0, 0, 100)
+    """Of n documents that both answer alike, a share of z^2 / (n + z^2) may be lost (Wilson's, of 0 in n).
+
+    One lost each way of 300: u and l are Wilson's of 1 in 300, and the loss lies above the root of the squares of
+    u - 1 / 300 and 1 / 300 - l, as shares of one multinomial repel each other.
+    """
+    same, _ = pair(0, 0, 300)
     alike = compare_results({"t": same}, {"t": same}, alpha=0.05, samples=500, seed=0)
-    new, old = pair(1, 1, 98)
+    new, old = pair(1, 1, 298)
     close = compare_results({"t": new, "u": same}, {"t": old, "u": same}, alpha=0.05, samples=500, seed=0)
-    assert largest_loss(alike) == 0
-    assert 0.02 <= largest_loss(close) <= 0.04
+    few = compare_results({"t": same[:24]}, {"t": same[:24]}, alpha=0.05, samples=500, seed=0)
+    assert largest_loss(alike) == pytest.approx(1.96**2 / (300 + 1.96**2), abs=1e-5)
+    assert largest_loss(few) == pytest.approx(1.96**2 / (24 + 1.96**2), abs=1e-4)
+    one = wilson(1, 300)
+    assert largest_loss(close) == pytest.approx(math.hypot(one.high - one.value, one.value - one.low), rel=0.01)
+    assert largest_loss(close) > math.hypot(one.high - one.value, one.value - one.low)
 
     def holds(loss: float) -> bool:
         (guard,) = guards_of(Guards(), {"benchmark_margin": loss})
         return guard.holds
 
     assert holds(largest_loss(alike))
-    assert not holds(largest_loss(close))
+    assert holds(largest_loss(close))
+    assert not holds(largest_loss(few)), "24 documents rule no loss out"
     assert not holds(0.02), "the lower bound must lie above minus the margin"

@@ -114,3 +114,9 @@ def test_the_task_that_comes_with_the_demo_has_a_right_choice_for_each_question(
     assert len({row["question"] for row in rows}) == len(rows) >= 10
     assert {row["label"] for row in rows} == {0, 1}, "no position is always right"
     assert all(len(row["choices"]) == 2 for row in rows)
+
+
+def test_a_task_that_takes_a_part_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    """An included file may hold ``!function``, which runs it."""
+    with pytest.raises(ConfigError, match="has include, which takes a task from elsewhere"):
+        tasks_of([str(write_task(tmp_path, include="more.yaml"))])

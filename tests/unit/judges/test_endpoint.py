@@ -9,6 +9,7 @@ from preflow.errors import JudgeChangedError, JudgeError, JudgeUnreachableError
 from preflow.judges.endpoint import EndpointJudge
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
 from preflow.judges.verdict import Comparison, Outcome
+from preflow.redaction import without_secrets
 from tests.fixtures.judge_server import Behaviour, JudgeServer, always_first, flipped, longer_wins, oracle
 
 pytestmark = pytest.mark.slow  # each test asks a server for tens of verdicts
@@ -33,6 +34,10 @@ def lengths(asked: list[Comparison]) -> list[tuple[int, int]]:
     return [(len(one.first.split()), len(one.second.split())) for one in asked]
 
 
+def prompts(asked: list[Comparison]) -> list[str]:
+    return [one.prompt for one in asked]
+
+
 def judged(server: JudgeServer, folder: Path, count: int = 40, **changes: object) -> Judged:
     judge = EndpointJudge(settings(server.address, **changes))
     return judge_both_orders(judge, pairs(count), folder, lambda done, of: None)
@@ -41,7 +46,7 @@ def judged(server: JudgeServer, folder: Path, count: int = 40, **changes: object
 def fitness(behaviour: Behaviour, folder: Path, count: int = 100) -> Fitness:
     with JudgeServer(behaviour).running() as server:
         found = judged(server, folder, count)
-        return fitness_of(found, lengths(pairs(count)), settings(server.address), 0.95)
+        return fitness_of(found, lengths(pairs(count)), prompts(pairs(count)), settings(server.address), 0.95)
 
 
 def test_a_judge_that_always_says_the_first_is_unfit(tmp_path: Path) -> None:
@@ -72,7 +77,11 @@ def test_a_consistent_judge_is_asked_for(tmp_path: Path) -> None:
     asked = pairs(100)
     with JudgeServer(flipped(0.25, oracle)).running() as server:
         found = fitness_of(
-            judged(server, tmp_path, 100), lengths(asked), settings(server.address, min_consistency=0.9), 0.95
+            judged(server, tmp_path, 100),
+            lengths(asked),
+            prompts(asked),
+            settings(server.address, min_consistency=0.9),
+            0.95,
         )
     assert found.accuracy is not None
     assert found.accuracy.low > 0.5
@@ -169,13 +178,10 @@ def test_a_slow_judge_is_given_its_time(tmp_path: Path) -> None:
             judged(server, tmp_path / "other", 4, timeout=0.05, retries=0)
 
 
-def test_an_address_that_is_away_is_one_sentence_without_its_login(tmp_path: Path) -> None:
-    judge = EndpointJudge(settings("http://anna:S3cretPw@127.0.0.1:9/v1", retries=0))
-    with pytest.raises(
-        JudgeUnreachableError, match=r"http://127\.0\.0\.1:9/v1/chat/completions does not answer"
-    ) as caught:
+def test_an_address_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    judge = EndpointJudge(settings("http://127.0.0.1:9/v1", retries=0))
+    with pytest.raises(JudgeUnreachableError, match=r"http://127\.0\.0\.1:9/v1/chat/completions does not answer"):
         judge_both_orders(judge, pairs(1), tmp_path, lambda done, of: None)
-    assert "S3cretPw" not in str(caught.value)
 
 
 def test_the_key_is_sent_and_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +197,35 @@ def test_a_key_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(JudgeError, match=r"evaluation\.judge\.api_key_env names JUDGE_KEY, which is empty"):
         EndpointJudge(settings("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"))
+
+
+def test_the_key_of_a_file_may_end_in_a_new_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", f"{KEY}\n")
+    with JudgeServer(oracle).running() as server:
+        judged(server, tmp_path, 3, api_key_env="JUDGE_KEY")
+        assert {each["Authorization"] for each in server.headers} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nmore", f"{KEY}é"])
+def test_a_key_that_no_header_can_hold_is_one_error_without_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with pytest.raises(JudgeError, match=r"api_key_env names JUDGE_KEY, whose value has a character") as raised:
+        EndpointJudge(settings("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"))
+    assert KEY not in str(raised.value)
+    assert raised.value.__context__ is None
+
+
+def test_what_api_key_env_names_is_a_secret_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_JUDGE", f"{KEY}\n")
+    assert without_secrets(f"refused {KEY}") == f"refused {KEY}"
+    EndpointJudge(settings("http://127.0.0.1:9/v1", api_key_env="MY_JUDGE"))
+    assert without_secrets(f"refused {KEY}") == "refused ***"
+
+
+def test_a_login_in_the_address_is_refused() -> None:
+    judge = {"kind": "endpoint", "model": "m", "base_url": "https://ada:hunter22@judge.example/v1"}
+    with pytest.raises(ValueError, match=r"base_url has a login, .*give the key by api_key_env"):
+        JudgeSettings.model_validate(judge)
 
 
 def test_an_error_names_the_section_that_describes_the_judge(tmp_path: Path) -> None:

@@ -59,12 +59,17 @@ def test_a_reviewer_who_contradicts_human_pairs_is_named() -> None:
 
 
 def test_prompts_with_one_first_turn_are_resampled_together() -> None:
-    """With all pairs in two clusters, one won and one lost, a resample gives 0, 0.5 or 1."""
+    """Of 20 pairs in two clusters one cluster is won: Wilson's interval of 1 in 2, not of 10 in 20.
+
+    The half-width is z sqrt(0.25 / 2 + z^2 / 16) / (1 + z^2 / 2).
+    """
     pairs = [pair(number, cluster=number % 2) for number in range(20)]
     key = make_key(20, ("anna",), pairs=pairs)
     choices: list[Choice] = ["new" if number % 2 else "old" for number in range(20)]
     rate = collect(key, given(key, anna=by_pair(choices)))["win_rate"]
-    assert (rate["value"], rate["low"], rate["high"]) == (0.5, 0, 1)
+    half = 1.96 * (0.25 / 2 + 1.96**2 / 16) ** 0.5 / (1 + 1.96**2 / 2)
+    assert rate["value"] == 0.5
+    assert (rate["low"], rate["high"]) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
 
 
 def test_agreement_below_the_minimum_gives_no_win_rate_and_no_pair() -> None:
@@ -73,7 +78,9 @@ def test_agreement_below_the_minimum_gives_no_win_rate_and_no_pair() -> None:
     anna, ben = by_pair(letters("n" * 10 + "o" * 10)), by_pair(letters("nnnnnooooo" * 2))
     report = collect(key, given(key, anna=anna, ben=ben))
     assert report["win_rate"] is None
-    assert report["reason"] == "reviewers agree too little: kappa 0.00 on 20 pairs, expected at least 0.1"
+    assert report["reason"].startswith(
+        "reviewers agree too little: kappa 0.00 on 20 pairs, expected at least 0.1. They agree on 50% of"
+    )
     assert "human/win_rate" not in metrics_of(report)
     assert metrics_of(report)["human/counts"] == 0
     lenient = key.model_copy(update={"settings": ReviewSettings(min_agreement=0)})
@@ -104,6 +111,19 @@ def test_one_disagreement_among_reviewers_who_prefer_one_model_is_no_lack_of_agr
     alike = (22 * 6 + 2 * 2) / (24 * 6)
     assert (found["measure"], found["units"]) == ("alpha", 12)
     assert found["value"] == pytest.approx(1 - (1 - alike) / (1 - 2 * 36 * 35 / (72 * 71)))
+
+
+def test_reviewers_who_nearly_all_say_neither_read_what_to_set() -> None:
+    """Under both names 22 of 24 are alike, and chance is 24 * 22 / 24^2, the same: kappa is 0."""
+    key = make_key(12)
+    ben: list[Choice] = ["neither" if number else "new" for number in range(12)]
+    answers = given(key, anna=lambda q: "neither", ben=by_pair(ben))
+    report = collect(key, answers)
+    assert report["agreement"]["value"] == pytest.approx(0)
+    assert "They agree on 92% of what two of them say of one pair" in report["reason"]
+    assert "--set evaluation.review.min_agreement=-1" in report["reason"]
+    lenient = key.model_copy(update={"settings": ReviewSettings(min_agreement=-1)})
+    assert collect(lenient, answers)["win_rate"]["value"] == pytest.approx((11 * 0.5 + 0.75) / 12)
 
 
 def test_reviewers_who_choose_at_random_do_not_agree_whatever_they_prefer() -> None:
@@ -181,6 +201,8 @@ def test_more_than_half_is_a_majority() -> None:
     assert majority(["new", "old"]) is None
     assert majority(["neither", "neither", "new", "neither"]) == ("neither", 0.75)
     assert majority([None, None]) is None
+    assert majority(["new", None, None]) == ("new", 1)
+    assert majority(["new", None, None], 3) is None
 
 
 def test_pairs_come_of_majorities_alone() -> None:
@@ -199,6 +221,18 @@ def test_pairs_come_of_majorities_alone() -> None:
     assert {row["source"] for row in rows} == {"human-review"}
     report = collect(key, given(key, anna=anna, ben=ben, carla=carla))
     assert (report["win_rate"], metrics_of(report)) == (None, {})
+
+
+def test_one_of_three_reviewers_is_no_majority_where_the_others_did_not_answer() -> None:
+    """Carla answers nothing, and ben the first pair alone: two of three reviewers chose on it, one on the others."""
+    key = make_key(3, ("anna", "ben", "carla"), prompts="train", settings={"repeats": 0, "gold": 0}, gold=0)
+    answers = given(key, anna=lambda q: "new", ben=lambda q: "new", carla=lambda q: "new")
+    for question in key.questions:
+        if question.reviewer == "carla" or (question.reviewer == "ben" and question.pair):
+            del answers[question.id]
+    (row,) = new_pairs(key, checked(key, answers))
+    assert (row["chosen"][0]["content"], row["reviewers"]) == ("On its way, 0.", ["anna", "ben"])
+    assert row["agreement"] == pytest.approx(2 / 3)
 
 
 def test_scores_are_means_over_the_reviewers_who_answered() -> None:

@@ -137,6 +137,21 @@ def test_an_unfit_judge_gives_no_win_rate_and_is_asked_nothing_more(
     assert (metrics["judge/fit"], metrics["judge/first_share"]) == (0, 1)
 
 
+def test_without_sampled_answers_the_report_names_the_setting(
+    data: Artifact, evaluation: Artifact, tmp_path: Path
+) -> None:
+    for file in evaluation.file("answers").iterdir():
+        file.unlink()
+    with JudgeServer(oracle).running() as server:
+        report = judged(server, data, evaluation, tmp_path / "out")
+        assert server.calls == 2 * PAIRS
+    assert report["test"]["fit"]
+    assert report["models"] == ["dpo", "sft"]
+    assert report["reason"].startswith("no sampled answer was there to judge: raise evaluation.kl_prompts")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert not [name for name in metrics if name.startswith("eval/")]
+
+
 def test_the_recipe_says_on_how_many_pairs_it_is_tested(data: Artifact, evaluation: Artifact, tmp_path: Path) -> None:
     with JudgeServer(oracle).running() as server:
         report = judged(server, data, evaluation, tmp_path / "out", calibrate=10)

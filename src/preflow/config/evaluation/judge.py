@@ -1,6 +1,7 @@
 """Settings of a judge: the section ``evaluation.judge`` of a recipe."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -50,6 +51,8 @@ class JudgeSettings(Frozen):
     def _address(self) -> "JudgeSettings":
         if self.kind == "endpoint" and not (self.base_url or "").startswith(("http://", "https://")):
             raise ValueError("an endpoint needs base_url, for example http://127.0.0.1:8000/v1")
+        if "@" in urlsplit(self.base_url or "").netloc:
+            raise ValueError("base_url has a login, which would be stored with verdicts: give the key by api_key_env")
         if self.kind != "endpoint" and self.base_url is not None:
             raise ValueError(f"base_url is for kind: endpoint, got kind: {self.kind}")
         if self.kind == "function" and self.model.count(":") != 1:

@@ -73,7 +73,7 @@ def _test(spec: JudgeAnswersSpec, settings: JudgeSettings, judge: Judge, observe
     tokens = {pair.id: (count(pair.chosen), count(pair.rejected)) for pair in load_pairs(spec.data, "eval")}
     pairs = human_pairs(spec.data, tokens, settings.calibrate)
     judged = judge_asked(judge, pairs.asked, store_folder() / "verdicts", observer, "judge: human pairs")
-    return fitness_of(judged, pairs.lengths, settings, spec.recipe.evaluation.confidence)
+    return fitness_of(judged, pairs.lengths, pairs.prompt_ids, settings, spec.recipe.evaluation.confidence)
 
 
 def _name(judge: Judge) -> str:

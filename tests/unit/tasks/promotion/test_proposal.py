@@ -14,10 +14,9 @@ from tasks.promotion import compare
 from tasks.tracking.client import client
 from tasks.tracking.registry.decisions import taken
 from tasks.tracking.registry.versions import CHAMPION, read_model
-from tests.fixtures.promotions import database, file, named, promote
+from tests.fixtures.promotions import named
 
 pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
-__all__ = ["database", "file", "promote"]  # fixtures
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""Decisions on answers: by a judge that must be fit, and by people, each of whose reviews is another look."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tasks.evidence
+import tasks.promotion
+from flows.commands.app import make_app
+from flows.promotion import Asked
+from preflow.config import Recipe
+from preflow.errors import PromotionError
+from preflow.promotion.win_rates import PromptScores
+from preflow.review.record import HumanReview
+from preflow.stages.promotion import JudgedAnswers
+from tasks.evidence import comparison_key
+from tasks.promotion import compare
+from tasks.tracking.registry.decisions import taken
+from tasks.tracking.registry.versions import read_model
+from tests.fixtures.promotions import COUNTS, named
+
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
+
+JUDGE = ("--set", "evaluation.judge.kind=function", "--set", "evaluation.judge.model=judges:mine")
+
+
+def judged(number: int) -> JudgedAnswers:
+    better, worse, equal = COUNTS[number]
+    won = [1.0] * better + [0.0] * worse + [0.5] * equal
+    names = [str(place) for place in range(len(won))]
+    scores = PromptScores(names, names, np.array(won), np.zeros(len(won)))
+    return JudgedAnswers({"kind": "function"}, {"fit": True}, scores, 0)
+
+
+def test_the_win_rate_of_a_fit_judge_promotes_and_an_unfit_one_cannot(
+    promote: Callable[..., tuple[int, str]], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = (*JUDGE, "--set", "promotion.primary=win_rate")
+
+    def unfit(*given: object) -> JudgedAnswers:
+        raise PromotionError("no fit judge: it agrees with people on 0.50 of 100 held-out pairs")
+
+    monkeypatch.setattr(tasks.evidence, "judge_answers", unfit)
+    code, said = promote(1, *wanted)
+    assert (code, "no fit judge" in said) == (2, True)
+    assert not taken(named(file)), "what cannot be asked is no decision"
+    monkeypatch.setattr(tasks.evidence, "judge_answers", lambda *given: judged(1))
+    code, said = promote(1, *wanted)
+    assert (code, "win rate 0.825, above one half by +0.325" in said) == (0, True)
+    done = CliRunner().invoke(make_app(), ["models", named(file), "--json"])
+    (decision,) = json.loads(done.output)["decisions"]
+    (found,) = decision["evidence"]["challengers"]
+    assert found["comparison"]["new"] == pytest.approx(0.825)
+    assert found["judged"]["judge"] == {"kind": "function"}
+
+
+def test_a_win_rate_that_may_be_too_low_refuses_a_gain_in_accuracy(
+    promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 6 wins on 12 prompts and loses on 8: the lower bound of 0.6 lies below 0.5."""
+    monkeypatch.setattr(tasks.evidence, "judge_answers", lambda *given: judged(6))
+    code, said = promote(1, *JUDGE, "--set", "promotion.guards.win_rate=0.5")
+    assert (code, "guard win_rate: lower bound of the win rate over the champion is 0.3" in said) == (1, True)
+
+
+def review(better: int, worse: int, reason: str = "") -> HumanReview:
+    models = [{"name": "dpo", "run": "r", "digest": "1" * 64}, {"name": "sft", "run": "r", "digest": "s" * 64}]
+    rows = [
+        {"prompt_id": str(place), "cluster": str(place), "score": score}
+        for place, score in enumerate([1.0] * better + [0.0] * worse)
+    ]
+    found = {"review": 3, "against": "sft", "models": models, "rows": rows, "win_rate": None, "p": None}
+    return HumanReview.of({**found, "reason": reason, "warnings": []})
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "named"),
+    [
+        (review(20, 0), 0, "win rate 1.000 in human review, above one half by +0.500"),
+        (review(12, 8), 3, "held-out prompts would show a gain"),
+        (review(20, 0, "2 questions are open"), 2, "human review 3 of version 1 does not count: 2 questions are open"),
+        (
+            None,
+            2,
+            "no human review compares version 1 with the sft: preflow review open ... --reviewers NAME,NAME --against",
+        ),
+    ],
+)
+def test_a_human_review_promotes_where_it_counts(
+    promote: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    found: HumanReview | None,
+    code: int,
+    named: str,
+) -> None:
+    asked = []
+
+    def human_review(run_id: str, other: str) -> HumanReview | None:
+        asked.append(other)
+        return found
+
+    monkeypatch.setattr(tasks.evidence, "human_review", human_review)
+    monkeypatch.setattr(tasks.evidence, "_reference_digest", lambda spec: "s" * 64)
+    ended, said = promote(1, "--set", "promotion.primary=human_win_rate")
+    assert (ended, all(part in said for part in named.split(" ... "))) == (code, True), said
+    assert asked == ["s" * 64], "without a champion people compared it with its reference"
+
+
+def test_another_judge_or_measure_is_another_look(file: Path) -> None:
+    model = read_model(named(file))
+    plain = Recipe.model_validate({"model_name": "m", "sft": {}, "dpo": {}})
+    judging = {"evaluation": {"judge": {"kind": "function", "model": "judges:mine"}}}
+    rated = Recipe.model_validate(
+        {"model_name": "m", "sft": {}, "dpo": {}, **judging, "promotion": {"primary": "win_rate"}}
+    )
+    keys = {comparison_key(recipe, [model.versions[0]], None) for recipe in (plain, rated)}
+    assert len(keys) == 2
+    assert comparison_key(rated, [model.versions[0]], None) in keys
+
+
+def test_each_human_review_is_another_look_and_the_same_one_is_not(
+    promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a review could be repeated until people prefer the challenger by chance, at the level of the first."""
+    first, again = review(12, 8), review(12, 8).model_copy(update={"review": 4})
+    corrected = review(13, 7)
+    monkeypatch.setattr(tasks.evidence, "_reference_digest", lambda spec: "s" * 64)
+    decisions = []
+    for found in (first, first, again, corrected, first):
+        monkeypatch.setattr(tasks.evidence, "human_review", lambda *given, found=found: found)
+        _, said = promote(1, "--set", "promotion.primary=human_win_rate")
+        decisions.append(said.partition(" on these rows")[0].rpartition("decision ")[2])
+    assert decisions == ["1", "1", "2", "3", "1"]
+
+
+def test_errors_of_a_promotion_hold_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect keeps their texts."""
+
+    def refused(name: str) -> None:
+        raise RuntimeError("sent Bearer sk-planted-2718281828 to the judge")
+
+    monkeypatch.setattr(tasks.promotion, "read_state", refused)
+    with pytest.raises(RuntimeError) as raised:
+        compare.fn(Asked(recipe=str(file)).resolved(), [])
+    assert str(raised.value) == "sent Bearer *** to the judge"

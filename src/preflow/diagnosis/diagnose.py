@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from preflow.diagnosis import data, movement, other_stages
+from preflow.diagnosis import data, movement, other_stages, stability
 from preflow.diagnosis.finding import RunFinding
 from preflow.diagnosis.measurements import RunMeasurements
 
@@ -12,9 +12,10 @@ _OF_ALIGNMENT: tuple[Check, ...] = (
     movement.still_rising,
     movement.memorised,
     movement.near_limit,
+    movement.stopped_early,
     movement.displacement,
-    movement.unstable,
-    movement.broken_precision,
+    stability.unstable,
+    stability.broken_precision,
     data.reward_without_preference,
     data.cues,
     data.label_noise,
@@ -33,8 +34,9 @@ RUN_FINDINGS = {
     "stopped_too_soon": "accuracy on new pairs was still rising when training ended",
     "memorised": "training pairs are ordered far better than held-out ones after several epochs",
     "near_kl_limit": "the KL is near its limit or beyond it",
+    "stopped_early": "training was stopped and the weights of an earlier step, or of none, were kept",
     "displacement": "chosen responses lose probability too, much or as much as the rejected ones",
-    "unstable": "gradients or losses of single steps far above the others, or a held-out margin that changes its sign",
+    "unstable": "gradients or losses far above the others, or a held-out margin that changes its sign",
     "broken_precision": "training changed log-probs by no more than the precision rounds away",
     "reward_without_preference": "rewards order pairs better than chance while preference accuracy fell",
     "cue_exploited": "the reward follows length or another cue of form where the label does not",

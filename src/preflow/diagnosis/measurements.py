@@ -127,8 +127,20 @@ class RunMeasurements:
         return accuracy is not None and accuracy["low"] > 0.5
 
     def is_still(self) -> bool:
-        """Whether the policy has hardly left its reference: little KL, and margins of less than half a nat."""
-        return self.kl is not None and self.moved is not None and self.kl < STILL_KL and abs(self.moved) < STILL_NATS
+        """Whether the policy has hardly left its reference: little KL, and a mean margin of less than half a nat.
+
+        Without a KL (no sampled responses, no held-out evaluations), whether single margins are as small: their mean is
+        near zero also where large ones cancel.
+        """
+        if self.pairs is None or self.moved is None:
+            return False
+        if self.kl is None:
+            return float(np.abs(self.pairs.margins()).mean()) < STILL_NATS
+        return self.kl < STILL_KL and abs(self.moved) < STILL_NATS
+
+    def held_out(self) -> list[Mapping[str, float]]:
+        """Held-out evaluations during DPO, in order, that of the start first."""
+        return [entry for entry in self.log if "eval_reward_margin" in entry]
 
 
 #: KL in nats per response, and mean margin in nats, below which a policy counts as its reference still.

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from preflow.config import Recipe
 from preflow.diagnosis.data import pairs_needed, rank_correlation
 from preflow.diagnosis.diagnose import RUN_FINDINGS, diagnose
 from preflow.diagnosis.measurements import RunMeasurements
 from preflow.diagnosis.movement import fitting_rate
 from preflow.diagnosis.other_stages import resources
-from tests.unit.diagnosis.runs import PAIRS, STEPS, evaluation, log, margins, pairs, recipe, run
+from tests.unit.diagnosis.runs import PAIRS, STEPS, evaluation, followed, log, margins, pairs, recipe, run
 
 STILL: dict[str, Any] = {"measured": pairs(0.05 * margins(0.58)), "kl": 0.05}
 
@@ -25,6 +26,12 @@ def few_steps() -> RunMeasurements:
     return run(metrics={"dpo/steps": 12.0}, **STILL)
 
 
+def put_back() -> RunMeasurements:
+    """Early stopping at step 200: nothing was better than the start, whose weights were kept."""
+    stop = {"dpo/kept_step": 0.0, "dpo/stopped_at_step": 200.0, "dpo/eval_kl": 0.05}
+    return run(pairs(np.zeros(PAIRS)), metrics=stop, kl=0.0)
+
+
 def rising() -> RunMeasurements:
     measured = pairs(margins(0.75))
     return run(measured, log=log(**{"rewards/accuracies": np.linspace(0.4, 0.85, STEPS)}))
@@ -35,18 +42,20 @@ def by_heart() -> RunMeasurements:
     return run(pairs(margins(0.7)), recipe(num_train_epochs=4), log=log(**curve))
 
 
-def displaced() -> RunMeasurements:
+def displaced(settings: Recipe | None = None) -> RunMeasurements:
     measured = pairs(margins())
     lost = 0.4 * measured.chosen_tokens
     chosen = {**measured.chosen, "dpo": measured.chosen["dpo"] - lost}
     rejected = {**measured.rejected, "dpo": measured.rejected["dpo"] - lost}
-    return run(replace(measured, chosen=chosen, rejected=rejected))
+    return run(replace(measured, chosen=chosen, rejected=rejected), settings)
 
 
 def spikes() -> RunMeasurements:
-    norms = np.full(STEPS, 2.0)
-    norms[[30, 31, 60]] = 40.0
-    return run(log=log(grad_norm=norms))
+    """A gradient of twenty times the usual, after which the loss is twice as high."""
+    norms, losses = np.full(STEPS, 2.0), np.full(STEPS, 0.6)
+    norms[60] = 40.0
+    losses[60:] = 1.2
+    return run(log=log(grad_norm=norms, loss=losses))
 
 
 def rounding() -> RunMeasurements:
@@ -131,6 +140,7 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
     "stopped_too_soon": rising,
     "memorised": by_heart,
     "near_kl_limit": lambda: run(kl=9.0),
+    "stopped_early": put_back,
     "displacement": displaced,
     "unstable": spikes,
     "broken_precision": rounding,
@@ -150,13 +160,26 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
 #: What to change, worked out by hand from what is planted.
 REMEDIES = {
     "hardly_trained": "dpo.learning_rate: 8.9e-05",  # 2e-5 times the root of 1 / 0.05
-    "too_few_steps": "dpo.num_train_epochs: 5",  # 12 steps in one epoch; 60 are wanted
+    # 12 steps of 8 pairs in one epoch, 60 are wanted: 5 epochs are too many, 8 / 5 is one pair per step
+    "too_few_steps": "dpo.per_device_train_batch_size: 1 with dpo.gradient_accumulation_steps: 1",
     "beta_too_high": "dpo.beta: 0.1",
     "adapter_too_small": "lora_r: 16",
     "stopped_too_soon": "dpo.num_train_epochs: 2",
+    "memorised": "dpo.num_train_epochs: 2",  # half of four, as margins rose to the end
     "near_kl_limit": "dpo.learning_rate: 9.4e-06",  # 2e-5 times the root of (10 / 5) / 9
+    "stopped_early": "dpo.learning_rate: 8.9e-05",  # as above, from the KL at which it was stopped
+    "displacement": "dpo.loss_type: [sigmoid, sft] with dpo.loss_weights: [1, 0.2]",
+    "unstable": "dpo.learning_rate: 6.7e-06",  # a third: norms of 2 are clipped to 1 as it is
+    "broken_precision": "bf16: false",
     "reward_without_preference": "dpo.beta: 0.3",
+    "cue_exploited": "whose rejected response has it",
+    "no_signal_beyond_cue": "dpo.ld_alpha: 0.5",
+    "label_noise": "dpo.loss_type: robust with dpo.label_smoothing: 0.3",
+    "contradictions": "new labels for these 96 rows",  # 90 + 6
+    "too_few_pairs": "189 held-out pairs",  # (1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2
     "not_learnable": "1440 training pairs",  # four times 360
+    "reference_at_ceiling": "strategy: sft",
+    "off_policy": "sft.num_train_epochs: 2",
     "sft_memorised": "sft.num_train_epochs: 2",
     "sft_made_worse": "sft.learning_rate: 6.7e-05",  # a third of 2e-4
     "memory_above_estimate": "dpo.per_device_train_batch_size: 2",
@@ -168,15 +191,28 @@ def test_a_healthy_run_has_no_finding() -> None:
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_trouble_is_the_first_finding(name: str) -> None:
+def test_a_planted_trouble_is_the_only_finding(name: str) -> None:
     found = diagnose(PLANTED[name]())
-    assert [finding.name for finding in found][:1] == [name]
-    assert REMEDIES.get(name, "") in found[0].remedy
+    assert [finding.name for finding in found] == [name]
+    assert REMEDIES[name] in found[0].remedy
     assert any(character.isdigit() for character in found[0].evidence)
 
 
 def test_every_finding_is_planted_and_documented() -> None:
-    assert PLANTED.keys() == RUN_FINDINGS.keys()
+    assert PLANTED.keys() == RUN_FINDINGS.keys() == REMEDIES.keys()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_remedy_is_a_change_that_the_recipe_accepts(name: str) -> None:
+    measured = PLANTED[name]()
+    (found,) = diagnose(measured)
+    changed = followed(measured.recipe, found.remedy)
+    assert (changed is None) is (name in IN_WORDS)
+    assert changed is None or changed != measured.recipe
+
+
+#: What no setting changes.
+IN_WORDS = {"cue_exploited", "contradictions", "too_few_pairs", "not_learnable"}
 
 
 def test_findings_come_in_the_order_of_their_evidence() -> None:
@@ -198,7 +234,7 @@ def test_rows_against_every_model_are_named() -> None:
 
 
 def test_a_reward_that_follows_length_where_the_label_does_too_but_more_is_healthy() -> None:
-    """The polite set: chosen is longer in most pairs, and the others are ordered well all the same."""
+    """Chosen is longer in 121 of 200 pairs, and the others are ordered well all the same."""
     rng = np.random.default_rng(3)
     differs = np.where(rng.random(PAIRS) < 0.6, 1, -1) * rng.integers(5, 30, PAIRS)
     tokens = np.full(PAIRS, 50.0)

@@ -61,6 +61,7 @@ def _run_stages(opened: OpenedRun) -> RunResult:
         judged = judge(JudgeSpec(recipe=settings, data=data, evaluation=verdict), run)
     made = {"validate": data, **models, "evaluate": verdict, "benchmarks": benchmarked, "judge": judged}
     card = describe_model(run, opened.recipe, base, made)
-    diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
+    trained = {"sft": tuned, "tune": choice, "dpo": aligned}
+    diagnosis = diagnosis_of(settings, run, data, verdict, trained, judged)
     register_model(run, settings, base, aligned or tuned, card)
     return finish(run, made, aligned or tuned, diagnosis)

@@ -82,6 +82,7 @@ class RunMeasurements:
         sft_log: Logged steps of the SFT stage.
         data: What data validation reported of the pairs.
         choice: What the range test of the learning rate found; empty where none was run.
+        judge: What a judge found of the aligned model's answers over the reference's; empty where none was asked.
     """
 
     recipe: Recipe
@@ -92,6 +93,7 @@ class RunMeasurements:
     sft_log: Sequence[Mapping[str, float]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)
 
     def measure(self, model: str, name: str) -> Mapping[str, float] | None:
         """A measure of one model with its interval; None where it has none."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from preflow.config import Recipe
-from preflow.diagnosis.data import pairs_needed, rank_correlation
+from preflow.diagnosis.data import pairs_needed
 from preflow.diagnosis.diagnose import RUN_FINDINGS, diagnose
 from preflow.diagnosis.measurements import RunMeasurements
 from preflow.diagnosis.movement import fitting_rate
@@ -91,11 +91,15 @@ def exclamations() -> RunMeasurements:
 def flipped() -> RunMeasurements:
     """Three of ten labels are flipped, at every size of the margin."""
     rng = np.random.default_rng(2)
-    return run(pairs(np.linspace(0.5, 6, PAIRS) * np.where(rng.random(PAIRS) < 0.3, -1, 1)))
+    flips = np.where(rng.permutation(PAIRS) < 0.3 * PAIRS, -1, 1)
+    return run(pairs(rng.normal(4, 1, PAIRS) * flips))
 
 
 def contradicted() -> RunMeasurements:
-    found = {"contradiction": {"count": 90, "examples": [{"at": "b.jsonl:3"}]}, "preference_cycle": {"count": 6}}
+    found = {
+        "contradiction": {"count": 90, "rows": {"b.jsonl": list(range(3, 93))}, "example": "A over B in row 4"},
+        "preference_cycle": {"count": 6, "rows": {"c.jsonl": [1, 2, 3, 4, 5, 6]}, "example": "A over B over C over A"},
+    }
     return run(data={"rows_in": 600, "findings": found})
 
 
@@ -103,9 +107,18 @@ def few() -> RunMeasurements:
     return run(pairs(margins(0.6, count=40)))
 
 
-def chance() -> RunMeasurements:
+def chance(count: int = 500) -> RunMeasurements:
     rng = np.random.default_rng(1)
-    return run(pairs(margins(1.0) * np.where(rng.permutation(PAIRS) < PAIRS // 2, -1, 1)))
+    return run(pairs(margins(1.0, count=count) * np.where(rng.permutation(count) < count // 2, -1, 1)))
+
+
+def reversed_labels(**changes: Any) -> RunMeasurements:
+    """Nine of ten held-out pairs are ordered the wrong way; chosen responses stay where they were."""
+    measured = pairs(margins(0.1))
+    moved = measured.margins()
+    chosen = {**measured.chosen, "dpo": measured.chosen["sft"]}
+    rejected = {**measured.rejected, "dpo": measured.rejected["sft"] - moved}
+    return run(replace(measured, chosen=chosen, rejected=rejected), **changes)
 
 
 def ceiling() -> RunMeasurements:
@@ -151,6 +164,7 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
     "contradictions": contradicted,
     "too_few_pairs": few,
     "not_learnable": chance,
+    "labels_reversed": reversed_labels,
     "reference_at_ceiling": ceiling,
     "off_policy": foreign,
     "sft_memorised": lambda: worse_sft(8.0, 0.5, 4),
@@ -172,12 +186,14 @@ REMEDIES = {
     "unstable": "dpo.learning_rate: 6.7e-06",  # a third: norms of 2 are clipped to 1 as it is
     "broken_precision": "bf16: false",
     "reward_without_preference": "dpo.beta: 0.3",
-    "cue_exploited": "whose rejected response has it",
+    "cue_exploited": "more whose rejected response is the one with an exclamation mark",
     "no_signal_beyond_cue": "dpo.ld_alpha: 0.5",
     "label_noise": "dpo.loss_type: robust with dpo.label_smoothing: 0.3",
     "contradictions": "new labels for these 96 rows",  # 90 + 6
-    "too_few_pairs": "189 held-out pairs",  # (1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2
+    # 24 of 40 are 0.6, Wilson's half width 0.14528: 40 x (2.8016 / 1.96 x 0.14528 / 0.1)^2 = 172.5
+    "too_few_pairs": "173 held-out pairs",
     "not_learnable": "1440 training pairs",  # four times 360
+    "labels_reversed": "chosen and rejected exchanged",
     "reference_at_ceiling": "strategy: sft",
     "off_policy": "sft.num_train_epochs: 2",
     "sft_memorised": "sft.num_train_epochs: 2",
@@ -212,7 +228,7 @@ def test_a_remedy_is_a_change_that_the_recipe_accepts(name: str) -> None:
 
 
 #: What no setting changes.
-IN_WORDS = {"cue_exploited", "contradictions", "too_few_pairs", "not_learnable"}
+IN_WORDS = {"cue_exploited", "contradictions", "too_few_pairs", "not_learnable", "labels_reversed"}
 
 
 def test_findings_come_in_the_order_of_their_evidence() -> None:
@@ -220,26 +236,6 @@ def test_findings_come_in_the_order_of_their_evidence() -> None:
     found = diagnose(both)
     assert {"near_kl_limit", "contradictions"} <= {finding.name for finding in found}
     assert [finding.strength for finding in found] == sorted((finding.strength for finding in found), reverse=True)
-
-
-def test_rows_against_every_model_are_named() -> None:
-    measured = flipped().pairs
-    assert measured is not None
-    (noise,) = [finding for finding in diagnose(flipped()) if finding.name == "label_noise"]
-    places = [measured.sources.index(row) for row in noise.rows]
-    assert places
-    for model in ("base", "sft", "dpo"):
-        assert (measured.per_token(model)[places] < 0).all()
-    assert (measured.margins()[places] < 0).all()
-
-
-def test_a_reward_that_follows_length_where_the_label_does_too_but_more_is_healthy() -> None:
-    """Chosen is longer in 121 of 200 pairs, and the others are ordered well all the same."""
-    rng = np.random.default_rng(3)
-    differs = np.where(rng.random(PAIRS) < 0.6, 1, -1) * rng.integers(5, 30, PAIRS)
-    tokens = np.full(PAIRS, 50.0)
-    moved = 0.1 * differs + 4 + rng.normal(0, 1, PAIRS)
-    assert diagnose(run(pairs(moved, chosen_tokens=tokens + differs, rejected_tokens=tokens))) == []
 
 
 @pytest.mark.parametrize(("taken", "names"), [(0.93, []), (0.97, ["memory_above_estimate"])])
@@ -258,17 +254,11 @@ def test_the_rate_follows_the_square_law_of_the_divergence() -> None:
 
 
 def test_pairs_needed_are_those_of_the_textbook() -> None:
-    """(1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2 = 188.4."""
-    assert pairs_needed(0.6) == 189
-    assert pairs_needed(0.5) == 0
-
-
-def test_rank_correlation_knows_order_and_ties() -> None:
-    """Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5 / 4, deviations of 4.5 / 4 and 5 / 4 squared."""
-    assert rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3])) == pytest.approx(1.0)
-    values = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
-    assert rank_correlation(*values) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0))
-    assert rank_correlation(np.ones(4), np.arange(4.0)) == 0.0
+    """Of a share of 0.6: (1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2 = 188.4, whatever number was measured."""
+    half = 1.959964 * np.sqrt(0.6 * 0.4 / 100)
+    assert pairs_needed(100, half, 0.1) == 189
+    assert pairs_needed(400, half / 2, 0.1) == 189
+    assert pairs_needed(100, 2 * half, 0.1) == 754  # several pairs of a prompt tell less: 4 x 188.4
 
 
 def test_what_was_taken_is_named_beside_its_estimate() -> None:

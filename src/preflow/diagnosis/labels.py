@@ -106,7 +106,9 @@ def contradictions(run: RunMeasurements) -> Iterator[RunFinding]:
     count = sum(int(each["count"]) for each in named.values())
     if not rows or count <= _CONTRADICTED * rows:
         return
-    places = [f"{file}:{row}" for each in named.values() for file, numbers in each["rows"].items() for row in numbers]
+    places = [
+        f"{file}:{row}" for each in named.values() for file, numbers in each.get("rows", {}).items() for row in numbers
+    ]
     yield RunFinding(
         "contradictions",
         "rows prefer one answer here and the other there, so others of their kind are probably chance as well",

@@ -113,6 +113,16 @@ class RunMeasurements:
         return self.recipe.dpo.rate
 
     @property
+    def passes(self) -> float:
+        """Passes over its training pairs for which DPO was set up: ``max_steps`` says otherwise than the epochs."""
+        dpo, pairs = self.recipe.dpo, self.metrics.get("dpo/pairs", 0.0)
+        assert dpo is not None
+        if dpo.max_steps <= 0 or not pairs:
+            return dpo.num_train_epochs
+        rows = dpo.per_device_train_batch_size * dpo.gradient_accumulation_steps
+        return dpo.max_steps * rows * self.recipe.launch.num_processes / pairs
+
+    @property
     def moved(self) -> float | None:
         """Mean margin of the log-probs over held-out pairs, nats; None without an aligned model."""
         return None if self.pairs is None or not len(self.pairs) else float(self.pairs.margins().mean())

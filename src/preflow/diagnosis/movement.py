@@ -100,15 +100,14 @@ def still_rising(run: RunMeasurements) -> Iterator[RunFinding]:
     """
     _, accuracies = run.curve("rewards/accuracies")
     dpo, rows = run.recipe.dpo, run.metrics.get("dpo/pairs", 0.0)
+    if "dpo/kept_step" in run.metrics:
+        return  # more steps would be put back as well
     if dpo is None or len(accuracies) < 3 * _FEW_STEPS or run.is_still() or (run.kl or 0) > dpo.kl_limit / 2:
         return
     _, middle, last = (float(part.mean()) for part in np.array_split(accuracies, 3))
-    seen = rows * dpo.num_train_epochs
-    if dpo.max_steps > 0:
-        seen = dpo.max_steps * dpo.per_device_train_batch_size * dpo.gradient_accumulation_steps
-    count = max(1.0, seen / 3)
+    count = max(1.0, rows * run.passes / 3)
     chance = 2 * math.sqrt((middle * (1 - middle) + last * (1 - last)) / count)
-    if seen > rows > 0 or last >= 0.9 or last - middle <= max(chance, 0.05):
+    if run.passes > 1 or last >= 0.9 or last - middle <= max(chance, 0.05):
         return
     yield RunFinding(
         "stopped_too_soon",
@@ -124,9 +123,9 @@ def memorised(run: RunMeasurements) -> Iterator[RunFinding]:
     _, trained = run.curve("rewards/accuracies")
     held_out = run.measure("dpo", "reward_accuracy")
     dpo = run.recipe.dpo
-    if dpo is None or held_out is None or not len(trained) or dpo.num_train_epochs <= 1 or run.pairs is None:
+    if dpo is None or held_out is None or not len(trained) or run.passes <= 1 or run.pairs is None:
         return
-    seen = max(1, int(run.metrics.get("dpo/pairs", len(trained)) * min(1.0, 0.2 * dpo.num_train_epochs)))
+    seen = max(1, int(run.metrics.get("dpo/pairs", len(trained)) * min(1.0, 0.2 * run.passes)))
     share = tail(trained)
     surely = wilson(round(share * seen), seen).low
     gap = surely - held_out["high"]
@@ -139,7 +138,7 @@ def memorised(run: RunMeasurements) -> Iterator[RunFinding]:
         "memorised",
         "pairs of the training set are ordered far better than others: the passes after the first learn them by heart",
         f"reward accuracy {share:.2f} on training pairs, {held_out['value']:.2f} [{held_out['low']:.2f}, "
-        f"{held_out['high']:.2f}] on held-out ones, after {dpo.num_train_epochs:g} epochs",
+        f"{held_out['high']:.2f}] on held-out ones, after {run.passes:.3g} epochs",
         remedy(run.recipe, *shorter(run.recipe, "dpo", best), *lower_rate(run.recipe), "more training pairs"),
         beyond(1 + 10 * gap),
     )
@@ -206,7 +205,7 @@ def _after_stop(run: RunMeasurements, dpo: DpoSettings, kept: int, at_stop: floa
         return
     if at_stop < STILL_KL:
         yield from higher_rate(run.recipe, fitting_rate(run.rate, at_stop))
-    elif run.has_learnt() and kept >= _FEW_STEPS:
+    elif run.has_learnt() and not run.is_still() and kept >= _FEW_STEPS:
         yield {"dpo.max_steps": kept}
     if dpo.eval_pairs < _MANY_PAIRS:
         yield {"dpo.eval_pairs": _MANY_PAIRS}

@@ -24,6 +24,17 @@ def test_accuracy_that_is_not_known_to_be_at_chance_is_no_finding() -> None:
     assert [finding.name for finding in with_marks(40, 20)] == ["cue_exploited"]
 
 
+def test_accuracies_that_may_be_equal_are_no_finding() -> None:
+    """66 of 100 with the cue are 0.66 [0.56, 0.75], 20 of 40 against it 0.50 [0.35, 0.65]."""
+    place = np.arange(140)
+    marks = np.where(place < 40, -1.0, 1.0)
+    with_it = np.where(place < 106, 3.0, -0.1)
+    margins = np.where(marks > 0, with_it, np.where(place < 20, 0.1, -3.0)) * (1 + place / 1000)
+    assert rank_correlation(marks, margins) > 0.4
+    names = [finding.name for finding in diagnose(run(pairs(margins, cues={"an exclamation mark": marks})))]
+    assert not {"cue_exploited", "no_signal_beyond_cue"} & set(names)
+
+
 def test_fewer_than_thirty_pairs_against_a_cue_say_nothing() -> None:
     names = [[finding.name for finding in with_marks(count, count // 3)] for count in (29, 30)]
     assert names[0] == []

@@ -202,6 +202,21 @@ REMEDIES = {
 }
 
 
+#: What some remedies would set, and what makes a recipe refuse others.
+VARIANTS: list[dict[str, Any]] = [
+    {"max_steps": 60},
+    {"num_train_epochs": 2},
+    {"num_train_epochs": 4},
+    {"max_tokens_per_batch": 512, "gradient_checkpointing": True},
+    {"auto_find_batch_size": True, "per_device_train_batch_size": 1},
+    {"loss_type": "robust", "label_smoothing": 0.3, "ld_alpha": 0.0, "beta": 2.0},
+    {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2], "ld_alpha": 0.5, "beta": 3.0},
+    {"loss_type": "ipo", "beta": 0.03, "max_grad_norm": 1e-3, "eval_pairs": 64},
+    {"tuning": "full", "learning_rate": 1e-5},
+    {"loss_type": "hinge", "use_weighting": False, "learning_rate": 1e-3},
+]
+
+
 def test_a_healthy_run_has_no_finding() -> None:
     assert diagnose(run()) == []
 
@@ -225,6 +240,16 @@ def test_a_remedy_is_a_change_that_the_recipe_accepts(name: str) -> None:
     changed = followed(measured.recipe, found.remedy)
     assert (changed is None) is (name in IN_WORDS)
     assert changed is None or changed != measured.recipe
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_remedies_of_other_recipes_are_changes_that_they_accept(settings: dict[str, Any]) -> None:
+    """The troubles are those of the plants; a recipe that rules one out has none."""
+    for plant in PLANTED.values():
+        measured = replace(plant(), recipe=recipe(**settings))
+        for found in diagnose(measured):
+            changed = followed(measured.recipe, found.remedy)
+            assert changed is None or changed != measured.recipe, found.remedy
 
 
 #: What no setting changes.

@@ -46,6 +46,15 @@ def test_weights_of_an_earlier_step_are_a_finding_the_stronger_the_earlier() -> 
     assert stopped(40, 60, None).remedy == "dpo.learning_rate: 6.7e-06"
 
 
+def test_weights_of_an_earlier_step_are_not_judged_by_the_rate_or_the_end_of_training() -> None:
+    """Little KL at the kept step, and an accuracy that rose to the end: neither more rate nor more steps."""
+    still = run(pairs(0.05 * margins(0.58)), kl=0.05)
+    assert stopped(20, 220, 2.0, still).remedy == "dpo.eval_pairs: 64"
+    rising = run(pairs(margins(0.75)), log=log(**{"rewards/accuracies": np.linspace(0.4, 0.85, STEPS)}))
+    assert names(rising) == ["stopped_too_soon"]
+    assert stopped(60, 90, 2.0, rising).remedy == "dpo.max_steps: 60"
+
+
 def test_a_stop_at_the_limit_is_reported_as_that_alone() -> None:
     metrics = {"dpo/kept_step": 0.0, "dpo/stopped_at_step": 60.0, "dpo/eval_kl": 12.0}
     start = run(pairs(np.zeros(PAIRS)), kl=0.0, metrics=metrics)
@@ -94,13 +103,13 @@ def test_passes_that_were_learnt_by_heart_become_fewer() -> None:
     entries = [entry for entry in log(**curve) if "eval_reward_margin" not in entry]
     (twice,) = diagnose(run(pairs(margins(0.7)), recipe(num_train_epochs=2), log=[*entries, *held_out]))
     assert (twice.name, twice.remedy) == ("memorised", "dpo.num_train_epochs: 1")
-    settings = recipe(num_train_epochs=2, max_steps=90)
+    settings = recipe(max_steps=90)  # of 8 pairs, 360 in all: two passes as well
     (limited,) = diagnose(run(pairs(margins(0.7)), settings, log=[*entries, *held_out]))
     assert (limited.name, limited.remedy) == ("memorised", "dpo.max_steps: 54")
 
 
 def test_more_steps_come_from_the_setting_that_limits_them() -> None:
     measured, curve = pairs(margins(0.75)), {"rewards/accuracies": np.linspace(0.4, 0.85, STEPS)}
-    settings = recipe(max_steps=45, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    settings = recipe(max_steps=45)  # one pass of 360 pairs
     (found,) = diagnose(run(measured, settings, log=log(**curve)))
     assert (found.name, found.remedy) == ("stopped_too_soon", "dpo.max_steps: 90")

@@ -39,11 +39,14 @@ def test_log_normal_norms_are_healthy_and_a_tenth_of_spikes_is_not() -> None:
 def test_a_loss_that_begins_high_is_no_jump_and_one_that_jumps_is_named_with_its_limit() -> None:
     """IPO at a beta of 0.1 begins at (1 / 0.2)^2 = 25."""
     steps = np.arange(STEPS)
-    ipo = 25 * np.exp(-steps / 25) + 0.2
+    ipo = 25 * np.exp(-steps / 10) + 0.2  # its median is 0.5, so 20 steps lie above four times that
     assert not is_unstable(run(settings=recipe(loss_type="ipo"), log=log(loss=ipo)))
     jumping = np.full(STEPS, 1.0)
     jumping[[40, 70]] = 9.0
     (found,) = diagnose(run(log=log(loss=jumping)))
+    warming = np.full(STEPS, 1.0)
+    warming[[1, 4]] = 9.0  # in the first tenth of the steps
+    assert diagnose(run(log=log(loss=warming))) == []
     assert found.name == "unstable"
     assert "2 with a loss above 4;" in found.evidence  # four times the median of 1
     assert found.remedy == "dpo.learning_rate: 6.7e-06"  # the gradients are as ever

@@ -62,5 +62,6 @@ def _run_stages(opened: OpenedRun) -> RunResult:
     made = {"validate": data, **models, "evaluate": verdict, "benchmarks": benchmarked, "judge": judged}
     card = describe_model(run, opened.recipe, base, made)
     register_model(run, settings, base, aligned or tuned, card)
-    diagnosis = diagnosis_of(settings, run, data, verdict, {"sft": tuned, "tune": choice, "dpo": aligned})
+    trained = {"sft": tuned, "tune": choice, "dpo": aligned}
+    diagnosis = diagnosis_of(settings, run, data, verdict, trained, judged)
     return finish(run, made, aligned or tuned, diagnosis)

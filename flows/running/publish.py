@@ -90,7 +90,12 @@ def advise(prepared: PreparedRun, data: Artifact) -> None:
 
 
 def diagnosis_of(
-    recipe: Recipe, run: PipelineRun, data: Artifact, evaluation: Artifact, trained: Mapping[str, Artifact | None]
+    recipe: Recipe,
+    run: PipelineRun,
+    data: Artifact,
+    evaluation: Artifact,
+    trained: Mapping[str, Artifact | None],
+    judged: Artifact | None,
 ) -> Diagnosis:
     """What a run's measurements show to be wrong, and what it took.
 
@@ -100,8 +105,9 @@ def diagnosis_of(
         data: The artifact of data validation.
         evaluation: That of the evaluation.
         trained: Those of the training stages, by name.
+        judged: That of the judge, where one was asked.
     """
-    measured = measurements(recipe, data, evaluation, trained, tracked_resources(run))
+    measured = measurements(recipe, data, evaluation, trained, tracked_resources(run), judged)
     return Diagnosis(findings=tuple(diagnose(measured)), resources=tuple(resources(measured)))
 
 

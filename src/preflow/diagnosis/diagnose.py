@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from preflow.diagnosis import data, movement, other_stages
+from preflow.diagnosis import cues, data, labels, movement, other_stages, stability
 from preflow.diagnosis.finding import RunFinding
 from preflow.diagnosis.measurements import RunMeasurements
 
@@ -12,18 +12,20 @@ _OF_ALIGNMENT: tuple[Check, ...] = (
     movement.still_rising,
     movement.memorised,
     movement.near_limit,
+    movement.stopped_early,
     movement.displacement,
-    movement.unstable,
-    movement.broken_precision,
+    stability.unstable,
+    stability.broken_precision,
     data.reward_without_preference,
-    data.cues,
-    data.label_noise,
-    data.contradictions,
+    cues.cues,
+    labels.label_noise,
+    labels.contradictions,
     data.too_few_pairs,
     data.at_ceiling,
     data.off_policy,
 )
 _OF_EVERY_RUN: tuple[Check, ...] = (other_stages.fine_tuning, other_stages.memory)
+_OF_CUES = {"cue_exploited", "no_signal_beyond_cue"}
 #: Every run finding by name, with what it means; the documentation's table.
 RUN_FINDINGS = {
     "hardly_trained": "KL and margins near zero: the rate is too low for so many steps",
@@ -33,16 +35,18 @@ RUN_FINDINGS = {
     "stopped_too_soon": "accuracy on new pairs was still rising when training ended",
     "memorised": "training pairs are ordered far better than held-out ones after several epochs",
     "near_kl_limit": "the KL is near its limit or beyond it",
+    "stopped_early": "training was stopped and the weights of an earlier step, or of none, were kept",
     "displacement": "chosen responses lose probability too, much or as much as the rejected ones",
-    "unstable": "gradients or losses of single steps far above the others, or a held-out margin that changes its sign",
+    "unstable": "gradients or losses far above the others, or a held-out margin that changes its sign",
     "broken_precision": "training changed log-probs by no more than the precision rounds away",
-    "reward_without_preference": "rewards order pairs better than chance while preference accuracy fell",
+    "reward_without_preference": "rewards order pairs better than chance while preference accuracy or a win rate fell",
     "cue_exploited": "the reward follows length or another cue of form where the label does not",
     "no_signal_beyond_cue": "the same, in pairs whose label the cue predicts: nothing else was learnt",
-    "label_noise": "the surest pairs are ordered against the label as often as others, in every fold",
+    "label_noise": "a share of flipped labels explains the margins better than a weak signal does",
     "contradictions": "many rows prefer the opposite of others",
     "too_few_pairs": "what was gained cannot be distinguished from chance on so many held-out pairs",
-    "not_learnable": "the model moved and orders held-out pairs no better than chance",
+    "not_learnable": "the model moved and orders held-out pairs hardly better than chance",
+    "labels_reversed": "held-out pairs are ordered against their labels: exchanged columns, or a wrong loss",
     "reference_at_ceiling": "the reference prefers the chosen response nearly always before DPO",
     "off_policy": "chosen responses are far rarer under the reference than what it says itself",
     "sft_memorised": "SFT learnt its demonstrations by heart",
@@ -56,4 +60,7 @@ def diagnose(run: RunMeasurements) -> list[RunFinding]:
     aligned = "dpo" in run.evaluation["models"]
     checks = (*(_OF_ALIGNMENT if aligned else ()), *_OF_EVERY_RUN)
     found = [finding for check in checks for finding in check(run)]
+    if any(finding.name in _OF_CUES for finding in found):
+        # a reward that follows a cue is surely wrong wherever the cue is: no sign of flipped labels
+        found = [finding for finding in found if finding.name != "label_noise"]
     return sorted(found, key=lambda finding: -finding.strength)

@@ -37,8 +37,3 @@ class RunFinding:
 def beyond(ratio: float) -> float:
     """The strength of evidence that is ``ratio`` times its limit: 0.5 at 1, 0.9 at 9."""
     return ratio / (1 + ratio)
-
-
-def rounded(value: float) -> str:
-    """A proposed value with two significant digits."""
-    return f"{float(f'{value:.2g}'):g}"

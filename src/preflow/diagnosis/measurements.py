@@ -82,6 +82,7 @@ class RunMeasurements:
         sft_log: Logged steps of the SFT stage.
         data: What data validation reported of the pairs.
         choice: What the range test of the learning rate found; empty where none was run.
+        judge: What a judge found of the aligned model's answers over the reference's; empty where none was asked.
     """
 
     recipe: Recipe
@@ -92,6 +93,7 @@ class RunMeasurements:
     sft_log: Sequence[Mapping[str, float]] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)
 
     def measure(self, model: str, name: str) -> Mapping[str, float] | None:
         """A measure of one model with its interval; None where it has none."""
@@ -111,6 +113,16 @@ class RunMeasurements:
         return self.recipe.dpo.rate
 
     @property
+    def passes(self) -> float:
+        """Passes over its training pairs for which DPO was set up: ``max_steps`` says otherwise than the epochs."""
+        dpo, pairs = self.recipe.dpo, self.metrics.get("dpo/pairs", 0.0)
+        assert dpo is not None
+        if dpo.max_steps <= 0 or not pairs:
+            return dpo.num_train_epochs
+        rows = dpo.per_device_train_batch_size * dpo.gradient_accumulation_steps
+        return dpo.max_steps * rows * self.recipe.launch.num_processes / pairs
+
+    @property
     def moved(self) -> float | None:
         """Mean margin of the log-probs over held-out pairs, nats; None without an aligned model."""
         return None if self.pairs is None or not len(self.pairs) else float(self.pairs.margins().mean())
@@ -127,8 +139,20 @@ class RunMeasurements:
         return accuracy is not None and accuracy["low"] > 0.5
 
     def is_still(self) -> bool:
-        """Whether the policy has hardly left its reference: little KL, and margins of less than half a nat."""
-        return self.kl is not None and self.moved is not None and self.kl < STILL_KL and abs(self.moved) < STILL_NATS
+        """Whether the policy has hardly left its reference: little KL, and a mean margin of less than half a nat.
+
+        Without a KL (no sampled responses, no held-out evaluations), whether single margins are as small: their mean is
+        near zero also where large ones cancel.
+        """
+        if self.pairs is None or self.moved is None:
+            return False
+        if self.kl is None:
+            return float(np.abs(self.pairs.margins()).mean()) < STILL_NATS
+        return self.kl < STILL_KL and abs(self.moved) < STILL_NATS
+
+    def held_out(self) -> list[Mapping[str, float]]:
+        """Held-out evaluations during DPO, in order, that of the start first."""
+        return [entry for entry in self.log if "eval_reward_margin" in entry]
 
 
 #: KL in nats per response, and mean margin in nats, below which a policy counts as its reference still.

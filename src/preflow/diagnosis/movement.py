@@ -1,12 +1,25 @@
-"""How far training went: hardly at all, not far enough, too far, unevenly, or below what the precision can tell."""
+"""How far training went: hardly at all, not far enough, too far, or back to an earlier step."""
 
 import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from preflow.diagnosis.finding import RunFinding, beyond, rounded
+from preflow.config.checks.advice import usual_rates
+from preflow.config.training import DpoSettings
+from preflow.diagnosis.finding import RunFinding, beyond
 from preflow.diagnosis.measurements import STILL_KL, STILL_NATS, RunMeasurements, tail
+from preflow.diagnosis.remedies import (
+    Change,
+    higher_rate,
+    longer,
+    lower_rate,
+    remedy,
+    shorter,
+    significant,
+    smaller_steps,
+    with_fine_tuning,
+)
 from preflow.maths.intervals import wilson
 
 #: KL in nats per response at which adapters of 135M models had learnt most of what they did.
@@ -14,12 +27,12 @@ GOOD_KL = 1.0
 _MOST_FASTER = 30.0
 _FEW_STEPS = 20
 _HIGH_BETA = 0.5
-#: Peak rates beyond which Adam's steps, not the rate, are what a larger one would change.
-_HIGHEST_RATE = {"lora": 1e-3, "full": 1e-5}
 _SMALL_RANK = 4
 _NEAR_LIMIT = 0.7
-_SPIKE = 8.0
-_LOSS_SPIKE = 4 * math.log(2)
+#: Passes over the pairs beyond which DPO memorises them.
+_MOST_PASSES = 4
+#: Pairs of a held-out evaluation that tell one step from another.
+_MANY_PAIRS = 64
 
 
 def fitting_rate(rate: float, kl: float, target: float = GOOD_KL) -> float:
@@ -34,29 +47,49 @@ def fitting_rate(rate: float, kl: float, target: float = GOOD_KL) -> float:
 
 def hardly_trained(run: RunMeasurements) -> Iterator[RunFinding]:
     """The policy is the reference still; named by the reason that the settings and the curves show."""
-    if not run.is_still() or run.recipe.dpo is None or run.kl is None or run.moved is None:
+    dpo, moved = run.recipe.dpo, run.moved
+    if not run.is_still() or dpo is None or moved is None:
         return
     accuracy = run.measure("dpo", "reward_accuracy")
     if accuracy is not None and accuracy["low"] > 0.9:  # little was to be changed
         return
-    dpo, steps = run.recipe.dpo, int(run.metrics.get("dpo/steps", 0))
-    faster = fitting_rate(run.rate, run.kl)
-    evidence = f"KL {run.kl:.3g} nats per response, margin {run.moved:.3g} nats after {steps} steps at {run.rate:g}"
-    strength = beyond(min(STILL_KL / max(run.kl, 1e-6), STILL_NATS / max(abs(run.moved), 1e-6), 50.0))
+    if "dpo/kept_step" in run.metrics:
+        return  # it moved, and was put back: ``near_limit`` or ``stopped_early`` reports it
+    steps = int(run.metrics.get("dpo/steps", 0))
+    kl = "" if run.kl is None else f"KL {run.kl:.3g} nats per response, "
+    evidence = f"{kl}margin {moved:.3g} nats after {steps} steps at {run.rate:g}"
+    share = math.inf if run.kl is None else STILL_KL / max(run.kl, 1e-6)
+    strength = beyond(min(share, STILL_NATS / max(abs(moved), 1e-6), 50.0))
     what = "the model has hardly left its reference, so nothing that was measured can tell whether the data teach it"
-    if run.metrics.get("dpo/kept_step") == 0:
-        return  # it moved, and was put back: ``near_limit`` reports it
+    more = "more training pairs"
+    faster = 3 * run.rate if run.kl is None else fitting_rate(run.rate, run.kl)
     if 0 < steps < _FEW_STEPS:
-        epochs = math.ceil(dpo.num_train_epochs * 3 * _FEW_STEPS / steps)
-        change = "dpo.max_steps: -1" if dpo.max_steps > 0 else f"dpo.num_train_epochs: {epochs}"
-        yield RunFinding("too_few_steps", what, evidence, change, strength)
+        yield RunFinding("too_few_steps", what, evidence, _more_steps(run, dpo, steps), strength)
     elif dpo.beta > _HIGH_BETA:
-        yield RunFinding("beta_too_high", what, f"beta {dpo.beta:g}; {evidence}", "dpo.beta: 0.1", strength)
-    elif run.recipe.tuning == "lora" and dpo.lora_r < _SMALL_RANK and run.rate >= _HIGHEST_RATE["lora"]:
-        yield RunFinding("adapter_too_small", what, f"rank {dpo.lora_r}; {evidence}", "lora_r: 16", strength)
+        beta: Change = {"dpo.beta": 0.1}
+        yield RunFinding(
+            "beta_too_high", what, f"beta {dpo.beta:g}; {evidence}", remedy(run.recipe, beta, more), strength
+        )
+    elif run.recipe.tuning == "lora" and dpo.lora_r < _SMALL_RANK and run.rate >= usual_rates(run.recipe)[1]:
+        rank: Change = {"lora_r": 16}
+        yield RunFinding(
+            "adapter_too_small", what, f"rank {dpo.lora_r}; {evidence}", remedy(run.recipe, rank, more), strength
+        )
     else:
-        rate = min(faster, max(_HIGHEST_RATE[run.recipe.tuning], run.rate))
-        yield RunFinding("hardly_trained", what, evidence, f"dpo.learning_rate: {rounded(rate)}", strength)
+        change = remedy(run.recipe, *higher_rate(run.recipe, faster), *smaller_steps(dpo, 2.0), more)
+        yield RunFinding("hardly_trained", what, evidence, change, strength)
+
+
+def _more_steps(run: RunMeasurements, dpo: DpoSettings, steps: int) -> str:
+    """What makes three times the fewest steps: more passes while they teach, smaller steps, more pairs."""
+    wanted, pairs = 3 * _FEW_STEPS, int(run.metrics.get("dpo/pairs", 0))
+    rows = dpo.per_device_train_batch_size * dpo.gradient_accumulation_steps
+    words = f"{wanted * rows} training pairs, for {wanted} steps in one epoch"
+    if dpo.max_steps > 0:
+        enough = wanted * rows <= _MOST_PASSES * pairs
+        return remedy(run.recipe, *([{"dpo.max_steps": wanted}] if enough else []), words)
+    factor = wanted / steps
+    return remedy(run.recipe, *longer(run.recipe, "dpo", factor), *smaller_steps(dpo, factor), words)
 
 
 def still_rising(run: RunMeasurements) -> Iterator[RunFinding]:
@@ -67,18 +100,20 @@ def still_rising(run: RunMeasurements) -> Iterator[RunFinding]:
     """
     _, accuracies = run.curve("rewards/accuracies")
     dpo, rows = run.recipe.dpo, run.metrics.get("dpo/pairs", 0.0)
+    if "dpo/kept_step" in run.metrics:
+        return  # more steps would be put back as well
     if dpo is None or len(accuracies) < 3 * _FEW_STEPS or run.is_still() or (run.kl or 0) > dpo.kl_limit / 2:
         return
     _, middle, last = (float(part.mean()) for part in np.array_split(accuracies, 3))
-    count = max(1.0, rows * dpo.num_train_epochs / 3)
+    count = max(1.0, rows * run.passes / 3)
     chance = 2 * math.sqrt((middle * (1 - middle) + last * (1 - last)) / count)
-    if dpo.num_train_epochs > 1 or last >= 0.9 or last - middle <= max(chance, 0.05):
+    if run.passes > 1 or last >= 0.9 or last - middle <= max(chance, 0.05):
         return
     yield RunFinding(
         "stopped_too_soon",
         "reward accuracy on pairs that were new to the model was still rising when training ended",
         f"{middle:.2f} in the middle third of the steps, {last:.2f} in the last",
-        f"dpo.num_train_epochs: {math.ceil(2 * dpo.num_train_epochs)}",
+        remedy(run.recipe, *longer(run.recipe, "dpo", 2.0), "more training pairs"),
         beyond((last - middle) / max(chance, 0.05)),
     )
 
@@ -88,120 +123,119 @@ def memorised(run: RunMeasurements) -> Iterator[RunFinding]:
     _, trained = run.curve("rewards/accuracies")
     held_out = run.measure("dpo", "reward_accuracy")
     dpo = run.recipe.dpo
-    if dpo is None or held_out is None or not len(trained) or dpo.num_train_epochs <= 1 or run.pairs is None:
+    if dpo is None or held_out is None or not len(trained) or run.passes <= 1 or run.pairs is None:
         return
-    seen = max(1, int(run.metrics.get("dpo/pairs", len(trained)) * min(1.0, 0.2 * dpo.num_train_epochs)))
+    seen = max(1, int(run.metrics.get("dpo/pairs", len(trained)) * min(1.0, 0.2 * run.passes)))
     share = tail(trained)
     surely = wilson(round(share * seen), seen).low
     gap = surely - held_out["high"]
     if gap <= 0:
         return
     steps, margins = run.curve("eval_reward_margin")
-    best = float(steps[int(margins.argmax())] / steps[-1]) if len(steps) and steps[-1] > 0 else 0.5
-    epochs = max(1, math.ceil(best * dpo.num_train_epochs)) if best < 1 else max(1, int(dpo.num_train_epochs / 2))
+    best = float(steps[int(margins.argmax())] / steps[-1]) if len(steps) and steps[-1] > 0 else 1.0
+    best = 0.5 if best == 1 else best
     yield RunFinding(
         "memorised",
         "pairs of the training set are ordered far better than others: the passes after the first learn them by heart",
         f"reward accuracy {share:.2f} on training pairs, {held_out['value']:.2f} [{held_out['low']:.2f}, "
-        f"{held_out['high']:.2f}] on held-out ones, after {dpo.num_train_epochs:g} epochs",
-        f"dpo.num_train_epochs: {epochs}",
+        f"{held_out['high']:.2f}] on held-out ones, after {run.passes:.3g} epochs",
+        remedy(run.recipe, *shorter(run.recipe, "dpo", best), *lower_rate(run.recipe), "more training pairs"),
         beyond(1 + 10 * gap),
     )
 
 
 def near_limit(run: RunMeasurements) -> Iterator[RunFinding]:
-    """The KL is near its limit, beyond it, or training was put back to where it began."""
-    dpo, kl = run.recipe.dpo, run.kl
-    if dpo is None:
+    """The KL is near its limit, or was when training was stopped."""
+    most, limit, kept = _farthest(run), _limit(run), run.metrics.get("dpo/kept_step")
+    if most is None or most <= _NEAR_LIMIT * limit:
         return
-    limit = min(dpo.kl_limit, run.recipe.evaluation.kl_limit)
-    measured = [value for value in (kl, run.metrics.get("dpo/eval_kl")) if value is not None]
-    if not measured or max(measured) <= _NEAR_LIMIT * limit:
-        return
-    most, kept = max(measured), run.metrics.get("dpo/kept_step")
     back = f", put back to the weights of step {kept:.0f}" if kept is not None else ""
+    slower: Change = {"dpo.learning_rate": significant(fitting_rate(run.rate, most, limit / 5))}
     yield RunFinding(
         "near_kl_limit",
         "the policy has gone far from its reference for what it learnt",
         f"KL {most:.3g} nats per response against a limit of {limit:g}{back}",
-        f"dpo.learning_rate: {rounded(fitting_rate(run.rate, most, limit / 5))}",
+        remedy(run.recipe, slower, *lower_rate(run.recipe), "fewer training pairs"),
         beyond(most / (_NEAR_LIMIT * limit)),
     )
 
 
+def _limit(run: RunMeasurements) -> float:
+    """The lower of both KL limits, nats per response."""
+    assert run.recipe.dpo is not None
+    return min(run.recipe.dpo.kl_limit, run.recipe.evaluation.kl_limit)
+
+
+def _farthest(run: RunMeasurements) -> float | None:
+    """The highest KL that is known of the end of training, nats per response."""
+    known = [kl for kl in (run.kl, run.metrics.get("dpo/eval_kl")) if kl is not None and math.isfinite(kl)]
+    return max(known, default=None)
+
+
+def stopped_early(run: RunMeasurements) -> Iterator[RunFinding]:
+    """Training was stopped and the weights of an earlier step were kept, though the KL was not near its limit.
+
+    No held-out measurement after that step was better, so what followed was in vain, or could not be distinguished
+    from chance on so few pairs.
+    """
+    kept, stopped = run.metrics.get("dpo/kept_step"), run.metrics.get("dpo/stopped_at_step")
+    dpo, most = run.recipe.dpo, _farthest(run)
+    if kept is None or stopped is None or dpo is None or (most is not None and most > _NEAR_LIMIT * _limit(run)):
+        return
+    at_stop = run.metrics.get("dpo/eval_kl")  # a KL that is no number is in no metrics
+    what = "the held-out margin rose no more after an early step, whose weights were kept"
+    if kept == 0:
+        what = "no step was better than the reference on held-out pairs, so the weights are the reference's: unchanged"
+    if at_stop is None:
+        what = f"training broke down: its KL was no number any more, so the weights of step {kept:.0f} were kept"
+    yield RunFinding(
+        "stopped_early",
+        what,
+        f"stopped at step {stopped:.0f}, kept step {kept:.0f}; KL at the stop "
+        + ("no number" if at_stop is None else f"{at_stop:.3g} nats per response on held-out responses"),
+        remedy(run.recipe, *_after_stop(run, dpo, int(kept), at_stop), "more training pairs"),
+        beyond(min((stopped - kept) / max(kept, 1.0), 50.0)),
+    )
+
+
+def _after_stop(run: RunMeasurements, dpo: DpoSettings, kept: int, at_stop: float | None) -> Iterator[Change]:
+    """Settings by what the stop shows: a collapse, a policy at rest, too few measured pairs, or enough steps."""
+    if at_stop is None:
+        yield from lower_rate(run.recipe)
+        return
+    if at_stop < STILL_KL:
+        yield from higher_rate(run.recipe, fitting_rate(run.rate, at_stop))
+    elif run.has_learnt() and not run.is_still() and kept >= _FEW_STEPS:
+        yield {"dpo.max_steps": kept}
+    if dpo.eval_pairs < _MANY_PAIRS:
+        yield {"dpo.eval_pairs": _MANY_PAIRS}
+    yield from lower_rate(run.recipe)
+
+
 def displacement(run: RunMeasurements) -> Iterator[RunFinding]:
-    """Chosen responses have become less likely too, much, or as much as the rejected ones."""
+    """Chosen responses have become less likely: much, or as much as the rejected ones, or in their place."""
     chosen, rejected = (run.measure("dpo", f"{side}_logp_change") for side in ("chosen", "rejected"))
-    if chosen is None or rejected is None or chosen["high"] >= 0:
+    if chosen is None or rejected is None or chosen["high"] >= 0 or run.recipe.dpo is None:
         return
     fall, other = -chosen["value"], -rejected["value"]
     much = -chosen["high"] / DISPLACED
-    alike = fall / other / 0.8 if other > 0 and fall > 0.02 else 0.0
+    alike = fall / max(other, fall / 10) / 0.8 if fall > _LITTLE else 0.0  # also where rejected fell less, or rose
     if max(much, alike) <= 1:
         return
+    what = "chosen responses lost probability with the rejected ones, so it went to answers outside the data"
+    if other <= 0:
+        what = "chosen responses lost probability, and the rejected ones did not"
     yield RunFinding(
         "displacement",
-        "chosen responses lost probability with the rejected ones, so it went to answers outside the data",
+        what,
         f"chosen {chosen['value']:+.3f} [{chosen['low']:+.3f}, {chosen['high']:+.3f}], rejected "
         f"{rejected['value']:+.3f} nats per token",
-        "dpo.loss_type: [sigmoid, sft] with dpo.loss_weights: [1.0, 0.2]",
+        remedy(run.recipe, *with_fine_tuning(run.recipe.dpo), *lower_rate(run.recipe), "other pairs"),
         beyond(max(much, alike)),
     )
 
 
 #: Nats per token that chosen responses lose, with the whole interval, before it counts.
 DISPLACED = 0.1
-
-
-def unstable(run: RunMeasurements) -> Iterator[RunFinding]:
-    """Gradients or losses of single steps stand far above the others, or the held-out margin changes its sign."""
-    steps, norms = run.curve("grad_norm")
-    _, losses = run.curve("loss")
-    if len(norms) < 5:
-        return
-    usual = float(np.median(norms))
-    spikes = steps[norms > _SPIKE * usual] if usual > 0 else steps[:0]
-    jumps = losses[losses > max(_LOSS_SPIKE, 4 * float(np.median(losses)))]
-    _, margins = run.curve("eval_reward_margin")
-    large = margins[np.abs(margins) > 0.25 * np.abs(margins).max()] if len(margins) else margins
-    turns = int((np.diff(np.sign(large)) != 0).sum()) if len(large) else 0
-    if len(spikes) < 2 and len(jumps) < 2 and turns < 2:
-        return
-    named = f", first at step {spikes[0]:.0f}" if len(spikes) else ""
-    dpo = run.recipe.dpo
-    assert dpo is not None
-    high = f"dpo.max_grad_norm: {rounded(usual)}" if usual < dpo.max_grad_norm / 2 else None
-    yield RunFinding(
-        "unstable",
-        "single steps throw training about",
-        f"{len(spikes)} steps with a gradient above {_SPIKE:g} times the median {usual:.2g}{named}; {len(jumps)} with "
-        f"a loss above {_LOSS_SPIKE:.1f}; {turns} changes of sign of the held-out margin",
-        high or f"dpo.learning_rate: {rounded(run.rate / 3)}",
-        beyond(max(len(spikes), len(jumps), turns) / 2),
-    )
-
-
-def broken_precision(run: RunMeasurements) -> Iterator[RunFinding]:
-    """What training changed is no larger than what the precision rounds away.
-
-    At the first step the policy is the reference: whatever rewards it has there are rounding.
-    """
-    first = next((entry for entry in run.log if "rewards/chosen" in entry), None)
-    if first is None or first["step"] != 1 or run.recipe.dpo is None or run.pairs is None or not len(run.pairs):
-        return
-    gap = max(abs(first[f"rewards/{side}"]) for side in ("chosen", "rejected")) / run.recipe.dpo.beta
-    change = float(np.abs(run.pairs.margins()).mean())
-    if gap <= ROUNDED_NATS or change > 2 * gap:
-        return
-    yield RunFinding(
-        "broken_precision",
-        "what training changed is as small as what the precision rounds away, so rewards are mostly rounding",
-        f"log-probs differ by {gap:.2g} nats at step 0, where policy and reference are one, and by {change:.2g} at the "
-        "end",
-        "bf16: false",
-        beyond(2 * gap / max(change, 1e-6)),
-    )
-
-
-#: Nats of rounding in a response's log-prob that float32 stays far below.
-ROUNDED_NATS = 0.05
+#: The same with a rejected response that lost no more.
+_LITTLE = 0.02

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from preflow.diagnosis.finding import RunFinding, beyond, rounded
+from preflow.config.training import TrainingSettings
+from preflow.diagnosis.finding import RunFinding, beyond
 from preflow.diagnosis.measurements import RunMeasurements, tail
+from preflow.diagnosis.remedies import Change, remedy, shorter, significant
 
 _WORSE = 1.05
 _LEARNT_BY_HEART = 0.7
@@ -30,7 +32,7 @@ def fine_tuning(run: RunMeasurements) -> Iterator[RunFinding]:
             "sft_memorised",
             "SFT learnt its demonstrations by heart",
             f"{evidence}, {math.exp(tail(losses)):.2f} on its own in the last steps",
-            f"sft.num_train_epochs: {max(1, int(sft.num_train_epochs / 2))}",
+            remedy(run.recipe, *shorter(run.recipe, "sft", 0.5), "more demonstrations"),
             beyond(gap / _LEARNT_BY_HEART),
         )
     elif after > _WORSE * before:
@@ -38,7 +40,7 @@ def fine_tuning(run: RunMeasurements) -> Iterator[RunFinding]:
             "sft_made_worse",
             "SFT made held-out demonstrations less likely",
             evidence,
-            f"sft.learning_rate: {rounded(sft.rate / 3)}",
+            remedy(run.recipe, {"sft.learning_rate": significant(sft.rate / 3)}, "other demonstrations"),
             beyond(after / before / _WORSE),
         )
 
@@ -53,19 +55,27 @@ def memory(run: RunMeasurements) -> Iterator[RunFinding]:
         most = _ABOVE_ESTIMATE_OF_A_HEAP if has_heap else _ABOVE_ESTIMATE
         if taken <= most * predicted:
             continue
-        rows = section.per_device_train_batch_size
-        if rows > 1:
-            less = f"{stage}.per_device_train_batch_size: {rows // 2}"
-            less += f" with {stage}.gradient_accumulation_steps: {2 * section.gradient_accumulation_steps}"
-        else:
-            less = f"{stage}.gradient_checkpointing: true"
         yield RunFinding(
             "memory_above_estimate",
             f"{stage} took more memory than was estimated",
             f"{taken:.2f} GiB above the loaded model, {predicted:.2f} estimated",
-            less,
+            remedy(run.recipe, *_less_memory(stage, section), "a smaller model"),
             beyond(taken / predicted / most),
         )
+
+
+def _less_memory(stage: str, section: TrainingSettings) -> Iterator[Change]:
+    """Smaller micro-batches, then recomputation, then shorter rows."""
+    rows, tokens = section.per_device_train_batch_size, section.max_tokens_per_batch
+    if tokens is not None:
+        yield {f"{stage}.max_tokens_per_batch": max(1, tokens // 2)}
+    elif rows > 1:
+        yield {
+            f"{stage}.per_device_train_batch_size": rows // 2,
+            f"{stage}.gradient_accumulation_steps": 2 * section.gradient_accumulation_steps,
+        }
+    yield {f"{stage}.gradient_checkpointing": True}
+    yield {f"{stage}.max_seq_length": max(8, section.max_seq_length // 2)}
 
 
 def resources(run: RunMeasurements) -> list[str]:

@@ -19,6 +19,7 @@ def measurements(
     evaluation: Artifact,
     trained: Mapping[str, Artifact | None],
     tracked: Mapping[str, float],
+    judged: Artifact | None = None,
 ) -> RunMeasurements:
     """All that a run measured.
 
@@ -28,6 +29,7 @@ def measurements(
         evaluation: That of the evaluation.
         trained: Those of the training stages, by name.
         tracked: What is in no artifact, as it differs by the run: memory in GiB, seconds of each stage.
+        judged: The artifact of the judge, where one was asked.
     """
     found = {name: artifact for name, artifact in trained.items() if artifact is not None}
     metrics = {name: value for artifact in found.values() for name, value in artifact.load("metrics.json").items()}
@@ -41,6 +43,7 @@ def measurements(
         sft_log=found["sft"].load("training.json") if "sft" in found else (),
         data=data.load(REPORT).get("preferences") or {},
         choice=found["tune"].load("choice.json") if "tune" in found else {},
+        judge=judged.load("judge.json") if judged is not None else {},
     )
 
 

@@ -1,10 +1,12 @@
 """Measurements of runs that never were: a healthy one, and the same with one trouble planted."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import yaml
 
 from preflow.config import Recipe
 from preflow.diagnosis.measurements import PairMeasures, RunMeasurements, Vector
@@ -66,10 +68,13 @@ def log(**curves: Any) -> list[dict[str, float]]:
     }
     columns = {name: np.broadcast_to(values, (STEPS,)) for name, values in {**usual, **curves}.items()}
     entries = [{name: float(values[i]) for name, values in columns.items()} | {"step": i + 1} for i in range(STEPS)]
-    measured = [
-        {"step": step, "eval_reward_margin": step / 300, "eval_kl": step / 100} for step in range(0, STEPS + 1, 15)
-    ]
-    return [*entries, *measured]
+    held_out = [measured_at(step, step / 300, 0.02 * (step > 0), step / 100) for step in range(0, STEPS + 1, 15)]
+    return [*entries, *held_out]
+
+
+def measured_at(step: int, margin: float, error: float, kl: float = 1.0) -> dict[str, float]:
+    """A held-out evaluation during DPO; the error is the margin's standard error."""
+    return {"step": step, "eval_reward_margin": margin, "eval_reward_margin_se": error, "eval_kl": kl}
 
 
 def evaluation(measured: PairMeasures, beta: float = 0.1, kl: float = 1.0, **changes: Any) -> dict[str, Any]:
@@ -113,3 +118,17 @@ def run(
         data={"rows_in": 600, "findings": {"near_copy": {"count": 40}}},
     )
     return replace(healthy, **changes)
+
+
+def followed(settings: Recipe, remedy: str) -> Recipe | None:
+    """The recipe after each ``setting: value`` of a remedy; none where it names no setting."""
+    named = re.findall(r"((?:sft\.|dpo\.)\w+|lora_r|bf16|use_4bit|strategy): (\[.*?\]|[^\s,]+)", remedy)
+    data = settings.model_dump(mode="json")
+    for name, text in named:
+        section, _, setting = name.rpartition(".")
+        sections = [section] if section else ["sft", "dpo"] if name == "lora_r" else []
+        for place in [data[each] for each in sections] or [data]:
+            place[setting] = yaml.safe_load(text)
+    kept = Recipe.stages[data["strategy"]]
+    data |= {stage: data[stage] if stage in kept else None for stage in ("sft", "dpo")}
+    return Recipe.model_validate(data) if named else None

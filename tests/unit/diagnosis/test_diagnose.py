@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preflow.diagnosis.data import pairs_needed, rank_correlation
+from preflow.config import Recipe
+from preflow.diagnosis.data import pairs_needed
 from preflow.diagnosis.diagnose import RUN_FINDINGS, diagnose
 from preflow.diagnosis.measurements import RunMeasurements
 from preflow.diagnosis.movement import fitting_rate
 from preflow.diagnosis.other_stages import resources
-from tests.unit.diagnosis.runs import PAIRS, STEPS, evaluation, log, margins, pairs, recipe, run
+from tests.unit.diagnosis.runs import PAIRS, STEPS, evaluation, followed, log, margins, pairs, recipe, run
 
 STILL: dict[str, Any] = {"measured": pairs(0.05 * margins(0.58)), "kl": 0.05}
 
@@ -25,6 +26,12 @@ def few_steps() -> RunMeasurements:
     return run(metrics={"dpo/steps": 12.0}, **STILL)
 
 
+def put_back() -> RunMeasurements:
+    """Early stopping at step 200: nothing was better than the start, whose weights were kept."""
+    stop = {"dpo/kept_step": 0.0, "dpo/stopped_at_step": 200.0, "dpo/eval_kl": 0.05}
+    return run(pairs(np.zeros(PAIRS)), metrics=stop, kl=0.0)
+
+
 def rising() -> RunMeasurements:
     measured = pairs(margins(0.75))
     return run(measured, log=log(**{"rewards/accuracies": np.linspace(0.4, 0.85, STEPS)}))
@@ -35,18 +42,20 @@ def by_heart() -> RunMeasurements:
     return run(pairs(margins(0.7)), recipe(num_train_epochs=4), log=log(**curve))
 
 
-def displaced() -> RunMeasurements:
+def displaced(settings: Recipe | None = None) -> RunMeasurements:
     measured = pairs(margins())
     lost = 0.4 * measured.chosen_tokens
     chosen = {**measured.chosen, "dpo": measured.chosen["dpo"] - lost}
     rejected = {**measured.rejected, "dpo": measured.rejected["dpo"] - lost}
-    return run(replace(measured, chosen=chosen, rejected=rejected))
+    return run(replace(measured, chosen=chosen, rejected=rejected), settings)
 
 
 def spikes() -> RunMeasurements:
-    norms = np.full(STEPS, 2.0)
-    norms[[30, 31, 60]] = 40.0
-    return run(log=log(grad_norm=norms))
+    """A gradient of twenty times the usual, after which the loss is twice as high."""
+    norms, losses = np.full(STEPS, 2.0), np.full(STEPS, 0.6)
+    norms[60] = 40.0
+    losses[60:] = 1.2
+    return run(log=log(grad_norm=norms, loss=losses))
 
 
 def rounding() -> RunMeasurements:
@@ -82,11 +91,15 @@ def exclamations() -> RunMeasurements:
 def flipped() -> RunMeasurements:
     """Three of ten labels are flipped, at every size of the margin."""
     rng = np.random.default_rng(2)
-    return run(pairs(np.linspace(0.5, 6, PAIRS) * np.where(rng.random(PAIRS) < 0.3, -1, 1)))
+    flips = np.where(rng.permutation(PAIRS) < 0.3 * PAIRS, -1, 1)
+    return run(pairs(rng.normal(4, 1, PAIRS) * flips))
 
 
 def contradicted() -> RunMeasurements:
-    found = {"contradiction": {"count": 90, "examples": [{"at": "b.jsonl:3"}]}, "preference_cycle": {"count": 6}}
+    found = {
+        "contradiction": {"count": 90, "rows": {"b.jsonl": list(range(3, 93))}, "example": "A over B in row 4"},
+        "preference_cycle": {"count": 6, "rows": {"c.jsonl": [1, 2, 3, 4, 5, 6]}, "example": "A over B over C over A"},
+    }
     return run(data={"rows_in": 600, "findings": found})
 
 
@@ -94,9 +107,18 @@ def few() -> RunMeasurements:
     return run(pairs(margins(0.6, count=40)))
 
 
-def chance() -> RunMeasurements:
+def chance(count: int = 500) -> RunMeasurements:
     rng = np.random.default_rng(1)
-    return run(pairs(margins(1.0) * np.where(rng.permutation(PAIRS) < PAIRS // 2, -1, 1)))
+    return run(pairs(margins(1.0, count=count) * np.where(rng.permutation(count) < count // 2, -1, 1)))
+
+
+def reversed_labels(**changes: Any) -> RunMeasurements:
+    """Nine of ten held-out pairs are ordered the wrong way; chosen responses stay where they were."""
+    measured = pairs(margins(0.1))
+    moved = measured.margins()
+    chosen = {**measured.chosen, "dpo": measured.chosen["sft"]}
+    rejected = {**measured.rejected, "dpo": measured.rejected["sft"] - moved}
+    return run(replace(measured, chosen=chosen, rejected=rejected), **changes)
 
 
 def ceiling() -> RunMeasurements:
@@ -131,6 +153,7 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
     "stopped_too_soon": rising,
     "memorised": by_heart,
     "near_kl_limit": lambda: run(kl=9.0),
+    "stopped_early": put_back,
     "displacement": displaced,
     "unstable": spikes,
     "broken_precision": rounding,
@@ -141,6 +164,7 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
     "contradictions": contradicted,
     "too_few_pairs": few,
     "not_learnable": chance,
+    "labels_reversed": reversed_labels,
     "reference_at_ceiling": ceiling,
     "off_policy": foreign,
     "sft_memorised": lambda: worse_sft(8.0, 0.5, 4),
@@ -150,17 +174,47 @@ PLANTED: dict[str, Callable[[], RunMeasurements]] = {
 #: What to change, worked out by hand from what is planted.
 REMEDIES = {
     "hardly_trained": "dpo.learning_rate: 8.9e-05",  # 2e-5 times the root of 1 / 0.05
-    "too_few_steps": "dpo.num_train_epochs: 5",  # 12 steps in one epoch; 60 are wanted
+    # 12 steps of 8 pairs in one epoch, 60 are wanted: 5 epochs are too many, 8 / 5 is one pair per step
+    "too_few_steps": "dpo.per_device_train_batch_size: 1 with dpo.gradient_accumulation_steps: 1",
     "beta_too_high": "dpo.beta: 0.1",
     "adapter_too_small": "lora_r: 16",
     "stopped_too_soon": "dpo.num_train_epochs: 2",
+    "memorised": "dpo.num_train_epochs: 2",  # half of four, as margins rose to the end
     "near_kl_limit": "dpo.learning_rate: 9.4e-06",  # 2e-5 times the root of (10 / 5) / 9
+    "stopped_early": "dpo.learning_rate: 8.9e-05",  # as above, from the KL at which it was stopped
+    "displacement": "dpo.loss_type: [sigmoid, sft] with dpo.loss_weights: [1, 0.2]",
+    "unstable": "dpo.learning_rate: 6.7e-06",  # a third: norms of 2 are clipped to 1 as it is
+    "broken_precision": "bf16: false",
     "reward_without_preference": "dpo.beta: 0.3",
+    "cue_exploited": "more whose rejected response is the one with an exclamation mark",
+    "no_signal_beyond_cue": "dpo.ld_alpha: 0.5",
+    "label_noise": "dpo.loss_type: robust with dpo.label_smoothing: 0.3",
+    "contradictions": "new labels for these 96 rows",  # 90 + 6
+    # 24 of 40 are 0.6, Wilson's half width 0.14528: 40 x (2.8016 / 1.96 x 0.14528 / 0.1)^2 = 172.5
+    "too_few_pairs": "173 held-out pairs",
     "not_learnable": "1440 training pairs",  # four times 360
+    "labels_reversed": "chosen and rejected exchanged",
+    "reference_at_ceiling": "strategy: sft",
+    "off_policy": "sft.num_train_epochs: 2",
     "sft_memorised": "sft.num_train_epochs: 2",
     "sft_made_worse": "sft.learning_rate: 6.7e-05",  # a third of 2e-4
     "memory_above_estimate": "dpo.per_device_train_batch_size: 2",
 }
+
+
+#: What some remedies would set, and what makes a recipe refuse others.
+VARIANTS: list[dict[str, Any]] = [
+    {"max_steps": 60},
+    {"num_train_epochs": 2},
+    {"num_train_epochs": 4},
+    {"max_tokens_per_batch": 512, "gradient_checkpointing": True},
+    {"auto_find_batch_size": True, "per_device_train_batch_size": 1},
+    {"loss_type": "robust", "label_smoothing": 0.3, "ld_alpha": 0.0, "beta": 2.0},
+    {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2], "ld_alpha": 0.5, "beta": 3.0},
+    {"loss_type": "ipo", "beta": 0.03, "max_grad_norm": 1e-3, "eval_pairs": 64},
+    {"tuning": "full", "learning_rate": 1e-5},
+    {"loss_type": "hinge", "use_weighting": False, "learning_rate": 1e-3},
+]
 
 
 def test_a_healthy_run_has_no_finding() -> None:
@@ -168,15 +222,38 @@ def test_a_healthy_run_has_no_finding() -> None:
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_trouble_is_the_first_finding(name: str) -> None:
+def test_a_planted_trouble_is_the_only_finding(name: str) -> None:
     found = diagnose(PLANTED[name]())
-    assert [finding.name for finding in found][:1] == [name]
-    assert REMEDIES.get(name, "") in found[0].remedy
+    assert [finding.name for finding in found] == [name]
+    assert REMEDIES[name] in found[0].remedy
     assert any(character.isdigit() for character in found[0].evidence)
 
 
 def test_every_finding_is_planted_and_documented() -> None:
-    assert PLANTED.keys() == RUN_FINDINGS.keys()
+    assert PLANTED.keys() == RUN_FINDINGS.keys() == REMEDIES.keys()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_remedy_is_a_change_that_the_recipe_accepts(name: str) -> None:
+    measured = PLANTED[name]()
+    (found,) = diagnose(measured)
+    changed = followed(measured.recipe, found.remedy)
+    assert (changed is None) is (name in IN_WORDS)
+    assert changed is None or changed != measured.recipe
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_remedies_of_other_recipes_are_changes_that_they_accept(settings: dict[str, Any]) -> None:
+    """The troubles are those of the plants; a recipe that rules one out has none."""
+    for plant in PLANTED.values():
+        measured = replace(plant(), recipe=recipe(**settings))
+        for found in diagnose(measured):
+            changed = followed(measured.recipe, found.remedy)
+            assert changed is None or changed != measured.recipe, found.remedy
+
+
+#: What no setting changes.
+IN_WORDS = {"cue_exploited", "contradictions", "too_few_pairs", "not_learnable", "labels_reversed"}
 
 
 def test_findings_come_in_the_order_of_their_evidence() -> None:
@@ -184,26 +261,6 @@ def test_findings_come_in_the_order_of_their_evidence() -> None:
     found = diagnose(both)
     assert {"near_kl_limit", "contradictions"} <= {finding.name for finding in found}
     assert [finding.strength for finding in found] == sorted((finding.strength for finding in found), reverse=True)
-
-
-def test_rows_against_every_model_are_named() -> None:
-    measured = flipped().pairs
-    assert measured is not None
-    (noise,) = [finding for finding in diagnose(flipped()) if finding.name == "label_noise"]
-    places = [measured.sources.index(row) for row in noise.rows]
-    assert places
-    for model in ("base", "sft", "dpo"):
-        assert (measured.per_token(model)[places] < 0).all()
-    assert (measured.margins()[places] < 0).all()
-
-
-def test_a_reward_that_follows_length_where_the_label_does_too_but_more_is_healthy() -> None:
-    """The polite set: chosen is longer in most pairs, and the others are ordered well all the same."""
-    rng = np.random.default_rng(3)
-    differs = np.where(rng.random(PAIRS) < 0.6, 1, -1) * rng.integers(5, 30, PAIRS)
-    tokens = np.full(PAIRS, 50.0)
-    moved = 0.1 * differs + 4 + rng.normal(0, 1, PAIRS)
-    assert diagnose(run(pairs(moved, chosen_tokens=tokens + differs, rejected_tokens=tokens))) == []
 
 
 @pytest.mark.parametrize(("taken", "names"), [(0.93, []), (0.97, ["memory_above_estimate"])])
@@ -222,17 +279,11 @@ def test_the_rate_follows_the_square_law_of_the_divergence() -> None:
 
 
 def test_pairs_needed_are_those_of_the_textbook() -> None:
-    """(1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2 = 188.4."""
-    assert pairs_needed(0.6) == 189
-    assert pairs_needed(0.5) == 0
-
-
-def test_rank_correlation_knows_order_and_ties() -> None:
-    """Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5 / 4, deviations of 4.5 / 4 and 5 / 4 squared."""
-    assert rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([0.1, 0.2, 0.3])) == pytest.approx(1.0)
-    values = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
-    assert rank_correlation(*values) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0))
-    assert rank_correlation(np.ones(4), np.arange(4.0)) == 0.0
+    """Of a share of 0.6: (1.96 + 0.8416)^2 x 0.6 x 0.4 / 0.1^2 = 188.4, whatever number was measured."""
+    half = 1.959964 * np.sqrt(0.6 * 0.4 / 100)
+    assert pairs_needed(100, half, 0.1) == 189
+    assert pairs_needed(400, half / 2, 0.1) == 189
+    assert pairs_needed(100, 2 * half, 0.1) == 754  # several pairs of a prompt tell less: 4 x 188.4
 
 
 def test_what_was_taken_is_named_beside_its_estimate() -> None:

@@ -18,7 +18,8 @@ def artifact(folder: Path) -> Artifact:
 
 
 def test_log_probs_cues_curves_and_memory_come_together(tmp_path: Path) -> None:
-    data, evaluation, dpo, tune = (artifact(tmp_path / name) for name in ("data", "evaluation", "dpo", "tune"))
+    names = ("data", "evaluation", "dpo", "tune", "judge")
+    data, evaluation, dpo, tune, judge = (artifact(tmp_path / name) for name in names)
     texts = [("Sure!", "No."), ("It is 5 p.m.", "Sorry, no idea."), ("Yes.", "- one\n- two")]
     rows = []
     for number, answers in enumerate(texts, start=1):
@@ -38,7 +39,9 @@ def test_log_probs_cues_curves_and_memory_come_together(tmp_path: Path) -> None:
     write_json(tune.file("metrics.json"), {"tune/learning_rate": 1e-4})
     write_json(tune.file("choice.json"), {"learning_rate": 1e-4})
     trained = {"sft": None, "dpo": dpo, "tune": tune}
-    found = measurements(recipe(), data, evaluation, trained, {"dpo/work_seconds": 60.0})
+    write_json(judge.file("judge.json"), {"win_rate": {"value": 0.4, "low": 0.3, "high": 0.5}})
+    found = measurements(recipe(), data, evaluation, trained, {"dpo/work_seconds": 60.0}, judge)
+    assert found.judge["win_rate"]["low"] == 0.3
     assert found.pairs is not None
     assert found.pairs.sources == ("p.jsonl:3", "p.jsonl:1")
     assert found.pairs.margins().tolist() == pytest.approx([0.5 + 3, 0.5 + 1])

@@ -49,16 +49,13 @@ def _learning_rate(recipe: Recipe, dpo: DpoSettings) -> Iterator[str]:
         return
     lora = recipe.tuning == "lora"
     kind = "LoRA" if lora else "full weights"
-    if parameters is None:  # what is right for one size or the other
-        size, (low, _, why_low), (_, high, why_high) = (
-            "a model whose name has no size",
-            _RATES[recipe.tuning, False],
-            _RATES[recipe.tuning, True],
-        )
-        why = why_high if rate > high else why_low
+    if parameters is None:
+        size = "a model whose name has no size"
     else:
         size = "a model below a billion parameters" if parameters < _LARGE else "a model of billions of parameters"
-        low, high, why = _RATES[recipe.tuning, parameters < _LARGE]
+    low, high = usual_rates(recipe)
+    small = rate > high if parameters is None else parameters < _LARGE
+    why = _RATES[recipe.tuning, small][2]
     if rate > high:
         yield (
             f"dpo.learning_rate is {rate:g} with {kind} and {size}: above {high:g} KL grows fast and chosen responses "
@@ -88,6 +85,14 @@ _RATES = {
     ("full", True): (5e-7, 1e-5, f"{_DPO_PAPER} used 1e-6 at 2.8B, and smaller models want more"),
     ("full", False): (1e-7, 1e-6, f"{_DPO_PAPER} used 1e-6, {_ZEPHYR} 5e-7"),
 }
+
+
+def usual_rates(recipe: Recipe) -> tuple[float, float]:
+    """The lowest and highest learning rate of DPO that need no advice; of any size where the model's is unknown."""
+    parameters = parameters_named(str(recipe.model_name))
+    sizes = (True, False) if parameters is None else (parameters < _LARGE,)
+    known = [_RATES[recipe.tuning, small] for small in sizes]
+    return min(low for low, _, _ in known), max(high for _, high, _ in known)
 
 
 def parameters_named(model: str) -> float | None:

@@ -16,11 +16,12 @@ from flows.running.preparation import PreparedRun, prepare_run
 from preflow.artifacts import build
 from preflow.models.resolve import ModelRef
 from preflow.observer import Silent
-from preflow.specs import DpoSpec, LengthsSpec, ReferenceSpec, SftSpec
+from preflow.specs import DpoSpec, LengthsSpec, ReferenceSpec, SftSpec, TuneSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.lengths import run_lengths
 from preflow.stages.reference import run_reference
 from preflow.stages.sft import run_sft
+from preflow.stages.tune import run_tune
 from tests.conftest import demonstration_rows, preference_rows, write_jsonl
 
 Row = dict[str, Any]
@@ -132,13 +133,18 @@ def test_the_recipe_for_demonstrations_and_pairs_trains_both_stages(tmp_path: Pa
     code, _ = init(str(shown), str(pairs), "--model", str(tiny.path), "--output", str(recipe))
     assert code == 0
     assert "strategy: two-stage" in recipe.read_text()
-    prepared = prepare_run(recipe, {"max_steps": 2})
+    assert "learning_rate: auto" in recipe.read_text(), "no rate that is right for 8B would move a small model"
+    prepared = prepare_run(recipe, {"max_steps": 2, "dpo.range_test_steps": 2})
     data = build(tmp_path / "data", lambda out: run_gate(prepared.sources, out, Silent()))
     given: dict[str, Any] = {"recipe": prepared.recipe, "base": tiny, "data": data}
     tuned = build(tmp_path / "sft", lambda out: run_sft(SftSpec(**given), out, Silent()))
     asked = ReferenceSpec(**given, sft=tuned)
     stored = build(tmp_path / "reference", lambda out: run_reference(asked, out, Silent()))
-    spec = DpoSpec(**given, sft=tuned, reference=stored)
+    given |= {"sft": tuned, "reference": stored}
+    choice = build(tmp_path / "tune", lambda out: run_tune(TuneSpec(**given), out, Silent())).load("choice.json")
+    assert prepared.recipe.dpo is not None
+    chosen = prepared.recipe.dpo.model_copy(update={"learning_rate": choice["learning_rate"]})
+    spec = DpoSpec(**{**given, "recipe": prepared.recipe.model_copy(update={"dpo": chosen})})
     build(tmp_path / "dpo", lambda out: run_dpo(spec, out, Silent()))
     assert (tmp_path / "dpo" / "model").is_dir()
 

@@ -22,7 +22,7 @@ from preflow.promotion.win_rates import PromptScores, win_rate, win_rate_at_equa
 from preflow.review.record import HumanReview
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import JudgedAnswers, Measured, judge_answers
-from tasks.tracking.past_runs import PastRun
+from tasks.tracking.past_runs import PastRun, runs_that_made
 from tasks.tracking.registry.decisions import Draft, Outcome, Place, taken
 from tasks.tracking.registry.state import State
 from tasks.tracking.registry.versions import CHAMPION, Version
@@ -241,11 +241,15 @@ def _compared(
 def _review_of(challenger: Challenger, champion: Version | None) -> HumanReview:
     """The newest review of the challenger's answers against the champion's, or the reference's where there is none.
 
+    Of all runs that made the challenger: a rerun that finds it computed makes no review void.
+
     Raises:
         PromotionError: There is no such review, or the newest one does not count.
     """
     other = champion.artifact_digest if champion is not None else _reference_digest(challenger.spec)
-    found, number = human_review(challenger.run.run_id, other), challenger.version.number
+    number, runs = challenger.version.number, runs_that_made(challenger.version.artifact_digest, challenger.run.run_id)
+    reviews = [each for run in runs if (each := human_review(run, other)) is not None]
+    found = max(reviews, key=lambda each: each.review, default=None)
     if found is None:
         against = "champion" if champion is not None else reference_of(challenger.spec)
         raise PromotionError(

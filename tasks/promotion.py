@@ -19,7 +19,7 @@ from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import Measured, held_out_digest, measure
 from tasks.evidence import Challenger, LeftOut, draft_of, made_by, reference_of
 from tasks.runtime.caching import RESULTS
-from tasks.tracking.past_runs import past_run
+from tasks.tracking.past_runs import past_run, runs_that_made
 from tasks.tracking.registry.decisions import Draft
 from tasks.tracking.registry.integrity import Files, check_base, fetch, require_whole
 from tasks.tracking.registry.state import State, read_state
@@ -89,7 +89,8 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
             raise PromotionError(
                 f"{model.name} has no {CHALLENGER}: finish a run of the recipe (preflow run RECIPE), or give --run"
             )
-        found = [Challenger(version=named, run=past_run(recipe.name, named.run_id))]
+        newest, *_ = runs_that_made(named.artifact_digest, named.run_id)
+        found = [Challenger(version=named, run=past_run(recipe.name, newest))]
     champion = model.aliases.get(CHAMPION)
     for each in found:
         if each.version.number == champion:
@@ -97,6 +98,11 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
                 f"version {champion} of {model.name} is the champion already: nothing is to be decided"
             )
         require_whole(model.name, each.version)
+        if recipe.evaluation.benchmarks is not None and each.run.recipe.evaluation.benchmarks is None:
+            raise PromotionError(
+                f"the recipe asks for evaluation.benchmarks, and run {each.run.run_id} did none: run the recipe with "
+                "them (preflow run RECIPE), then ask again; the stages before are found computed"
+            )
         if not load_pairs(each.run.artifacts["validate"], "eval"):
             raise PromotionError(
                 f"run {each.run.run_id} has no held-out preference pairs, on which promotion.primary is measured: give "

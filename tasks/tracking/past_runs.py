@@ -64,6 +64,22 @@ def past_run(name: str, run_id: str | None = None) -> PastRun:
     )
 
 
+def runs_that_made(digest: str, run_id: str) -> list[str]:
+    """Finished pipeline runs that made one model, the newest first: a run that finds it computed has made it, too.
+
+    Args:
+        digest: Of the artifact of the stage that made the model.
+        run_id: A run that made it; the last where MLflow knows of no other.
+    """
+    store = client()
+    made = f"tags.artifact_digest = '{digest}' and attributes.status = 'FINISHED'"
+    stages = store.search_runs([find_run(run_id).experiment_id], made, order_by=["attributes.start_time DESC"])
+    parents = [stage.data.tags.get("mlflow.parentRunId") for stage in stages]
+    runs = [store.get_run(parent).info for parent in dict.fromkeys(parents) if parent is not None]
+    whole = [run.run_id for run in runs if (run.status, run.lifecycle_stage) == ("FINISHED", "active")]
+    return list(dict.fromkeys([*whole, run_id]))
+
+
 def experiment_of(name: str) -> str:
     """MLflow's id of a recipe's experiment.
 

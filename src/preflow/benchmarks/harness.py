@@ -1,5 +1,6 @@
 """The harness as it is used here: models in memory, one result for each document, no figures of its own."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Harness:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
+        logging.getLogger("lm_eval.models.huggingface").setLevel(logging.ERROR)  # warns of models that are in memory
         with no_progress_bars(), sandboxed_templates():
             loaded = load_tasks(tasks)
             try:

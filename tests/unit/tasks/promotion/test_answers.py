@@ -19,6 +19,7 @@ from preflow.review.record import HumanReview
 from preflow.stages.promotion import JudgedAnswers
 from tasks.evidence import comparison_key
 from tasks.promotion import compare
+from tasks.tracking.client import client
 from tasks.tracking.registry.decisions import taken
 from tasks.tracking.registry.versions import read_model
 from tests.fixtures.promotions import COUNTS, named
@@ -135,6 +136,30 @@ def test_each_human_review_is_another_look_and_the_same_one_is_not(
         _, said = promote(1, "--set", "promotion.primary=human_win_rate")
         decisions.append(said.partition(" on these rows")[0].rpartition("decision ")[2])
     assert decisions == ["1", "1", "2", "3", "1"]
+
+
+def test_a_review_of_another_run_that_made_the_same_model_counts(
+    promote: Callable[..., tuple[int, str]], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rerun that finds everything computed registers no version, and is the latest run: reviews are opened on it."""
+    store, version = client(), read_model(named(file)).versions[0]
+    experiment = store.get_run(version.run_id).info.experiment_id
+    rerun = store.create_run(experiment, tags={"kind": "pipeline"}).info.run_id
+    tags = {"artifact_digest": version.artifact_digest, "mlflow.parentRunId": rerun}
+    stage = store.create_run(experiment, tags=tags).info.run_id
+    for each in (stage, rerun):
+        store.set_terminated(each, "FINISHED")
+    known = vars(tasks.promotion)["past_run"]
+    monkeypatch.setattr(tasks.promotion, "past_run", lambda name, run_id: known(name, version.run_id))
+    given = {version.run_id: review(20, 0), rerun: review(12, 8).model_copy(update={"review": 4})}
+    monkeypatch.setattr(tasks.evidence, "human_review", lambda run_id, other: given.get(run_id))
+    monkeypatch.setattr(tasks.evidence, "_reference_digest", lambda spec: "s" * 64)
+    wanted = ("--dry-run", "--set", "promotion.primary=human_win_rate")
+    code, said = promote(1, *wanted)
+    assert (code, "win rate 0.600 in human review" in said) == (3, True), "the newest of both"
+    store.set_terminated(rerun, "FAILED")
+    code, said = promote(1, *wanted)
+    assert (code, "win rate 1.000 in human review" in said) == (0, True), "a run that failed is not asked"
 
 
 def test_errors_of_a_promotion_hold_no_secret(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

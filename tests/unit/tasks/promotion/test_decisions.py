@@ -96,6 +96,14 @@ def test_a_loss_in_a_benchmark_that_cannot_be_ruled_out_refuses_a_gain(
     assert found["benchmarks"]["tone"]["rows"] == 400
 
 
+def test_benchmarks_that_the_run_did_not_do_are_asked_for_and_not_passed_over(
+    promote: Callable[..., tuple[int, str]], file: Path
+) -> None:
+    code, said = promote(1, "--set", "evaluation.benchmarks.tasks=[hellaswag]")
+    assert (code, "did none: run the recipe with them (preflow run RECIPE), then ask again" in said) == (2, True), said
+    assert not taken(named(file))
+
+
 def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[int, str]], file: Path) -> None:
     wanted = ("--set", "promotion.approval=required")
     code, said = promote(1, *wanted)

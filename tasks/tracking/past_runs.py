@@ -1,5 +1,7 @@
 """Finished runs: found in MLflow, with the artifacts of their stages."""
 
+from typing import Self
+
 import yaml
 
 from preflow.artifacts import Artifact, verify
@@ -24,6 +26,11 @@ class PastRun(Frozen):
     """Its resolved recipe."""
     artifacts: dict[str, Artifact]
     """Artifacts by stage, each verified."""
+
+    def without_benchmarks(self) -> Self:
+        """The run as of a recipe that asks for no benchmarks."""
+        evaluation = self.recipe.evaluation.model_copy(update={"benchmarks": None})
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"evaluation": evaluation})})
 
 
 def past_run(name: str, run_id: str | None = None) -> PastRun:

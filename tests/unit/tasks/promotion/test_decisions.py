@@ -15,6 +15,7 @@ from flows.commands.app import make_app
 from flows.promotion import Asked, settle
 from preflow.benchmarks.harness import DocumentResult
 from preflow.config import Recipe
+from preflow.config.evaluation.benchmarks import BenchmarkSettings
 from preflow.errors import ChampionChangedError, PromotionError
 from preflow.stages.promotion import Measured
 from tasks.promotion import compare
@@ -102,6 +103,31 @@ def test_benchmarks_that_the_run_did_not_do_are_asked_for_and_not_passed_over(
     code, said = promote(1, "--set", "evaluation.benchmarks.tasks=[hellaswag]")
     assert (code, "did none: run the recipe with them (preflow run RECIPE), then ask again" in said) == (2, True), said
     assert not taken(named(file))
+
+
+def test_benchmarks_of_the_run_that_nobody_asks_for_are_not_done(
+    promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, measure = (vars(tasks.promotion)[name] for name in ("past_run", "_measure_challenger"))
+
+    def with_benchmarks(name: str, run_id: str) -> Any:
+        run = known(name, run_id)
+        evaluation = run.recipe.evaluation.model_copy(update={"benchmarks": BenchmarkSettings(tasks=("hellaswag",))})
+        return run.model_copy(update={"recipe": run.recipe.model_copy(update={"evaluation": evaluation})})
+
+    asked = []
+
+    def measured(challenger: Any, observer: object) -> Measured:
+        asked.append(challenger.run.recipe.evaluation.benchmarks)
+        found: Measured = measure(challenger, observer)
+        return found
+
+    monkeypatch.setattr(tasks.promotion, "past_run", with_benchmarks)
+    monkeypatch.setattr(tasks.promotion, "_measure_challenger", measured)
+    assert promote(1, "--dry-run")[0] == 0
+    wanted = BenchmarkSettings(tasks=("hellaswag",))
+    assert promote(1, "--dry-run", "--set", "evaluation.benchmarks.tasks=[hellaswag]")[0] == 0
+    assert asked == [None, wanted]
 
 
 def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[int, str]], file: Path) -> None:

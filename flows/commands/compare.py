@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from preflow.comparison.kept_run import KeptRun
 
 #: What the page says of judges, people and decisions that has a column in the table, where a run has it.
-_JUDGED = ("win rate", "win rate at equal length", "reviews and decisions")
+_LATER = "reviews and decisions"
+_JUDGED = ("win rate", "win rate at equal length", _LATER)
 #: The word for a registered model's champion.
 CHAMPION = "champion"
 _RUNS_HELP = "MLflow ids of the runs, separated by commas; the last ones otherwise."
@@ -43,7 +44,7 @@ def main(
             folder = out or preflow_home() / "comparisons" / settings.name
             files = write(report, settings.name, folder)
             _keep(report, files, settings.name)
-    _show(report, found, files[0])
+    show(report, found, files[0])
 
 
 def compared(name: str, run_ids: list[str], last: int, baseline: str | None) -> "tuple[dict[str, Any], list[KeptRun]]":
@@ -155,20 +156,33 @@ def _keep(report: dict[str, Any], files: list[Path], name: str) -> None:
     leave_table()
 
 
-def _show(report: dict[str, Any], runs: "list[KeptRun]", page: Path) -> None:
+def show(report: dict[str, Any], runs: "list[KeptRun]", page: Path) -> None:
+    """What differs in the settings and what came of it as two tables, since one is wider than a terminal."""
+    from preflow.comparison.page import letter
+    from preflow.console import TextConsole
+
+    console, rows = TextConsole(), table_rows(report)
+    lettered = [{"": letter(place), **row} for place, row in enumerate(rows)]
+    settings = list(report["runs"][0]["settings"])
+    measures = [column for column in lettered[0] if column not in {"", "run", *settings, _LATER}]
+    console.print(_table(f"{len(rows)} of {len(runs)} runs compared", ["", "run", *settings], lettered))
+    console.print(_table("", ["", *measures], lettered))
+    for row in lettered:
+        for sentence in filter(None, row.get(_LATER, "").split("; ")):
+            console.print(f"{row['']}  {sentence}", markup=False)
+    for each in report["left_out"]:
+        console.print(f"left out: {each['name']}: {each['reason']}", style="yellow", markup=False)
+    console.print(f"page: {page}", soft_wrap=True, markup=False)
+
+
+def _table(title: str, columns: list[str], rows: list[dict[str, str]]) -> Any:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    from preflow.console import TextConsole
-
-    console, rows = TextConsole(), table_rows(report)
-    table = Table(title=f"{len(rows)} of {len(runs)} runs compared", box=box.SIMPLE_HEAD, title_justify="left")
-    for column in rows[0]:
-        table.add_column(escape(column))
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(escape(column), overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row.values()))
-    console.print(table)
-    for each in report["left_out"]:
-        console.print(f"left out: {each['name']}: {each['reason']}", style="yellow", markup=False)
-    console.print(f"page: {page}", soft_wrap=True, markup=False)
+        table.add_row(*(escape(row[column]) for column in columns))
+    return table

@@ -47,7 +47,7 @@ def page(report: Mapping[str, Any], recipe: str) -> str:
         lstrip_blocks=True,
     )
     runs = report["runs"]
-    letters = {run["run_id"]: chr(65 + place % 26) for place, run in enumerate(runs)}
+    letters = {run["run_id"]: letter(place) for place, run in enumerate(runs)}
     names = {run["run_id"]: run["name"] for run in runs}
     figures = [
         scatter(_points(runs, letters, _kl, "preference_accuracy"), "KL from the reference, nats per response",
@@ -67,6 +67,12 @@ def page(report: Mapping[str, Any], recipe: str) -> str:
         figures=[figure for figure in figures if figure is not None],
         level=f"{1 - report['alpha']:.0%}",
     )
+
+
+def letter(place: int) -> str:
+    """How the run at a place is called in tables and figures: A to Z, then A2 to Z2, and so on."""
+    times, which = divmod(place, 26)
+    return chr(ord("A") + which) + (str(times + 1) if times else "")
 
 
 def said(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:

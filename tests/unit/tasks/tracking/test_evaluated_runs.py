@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from flows.commands.compare import compared, table_rows, write
+from flows.commands.compare import compared, show, table_rows, write
 from preflow.artifacts import Artifact, build, write_json
+from preflow.comparison.page import letter
 from preflow.errors import ArtifactError, ConfigError, IncomparableError
 from tasks.tracking.client import client
 from tasks.tracking.evaluated_runs import evaluated_runs, log_comparison
@@ -87,6 +88,19 @@ def test_the_table_of_a_comparison_has_the_win_rates(runs: list[str]) -> None:
     assert new["win rate"] == "0.825 [0.650, 0.950] (dpo over sft)"
     assert new["reviews and decisions"] == "review 1: 0.900"
     assert old["win rate"] == ""
+
+
+def test_the_terminal_has_what_people_said_in_lines_of_their_own(
+    runs: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, found = compared("mine", runs, 8, None)
+    report["runs"][0]["later"] = ["Decision 1: version 2 refused", "Ada (declared): too early"]
+    show(report, found, home / "comparison.html")
+    printed = capsys.readouterr().out
+    assert "\nA  Decision 1: version 2 refused\nA  Ada (declared): too early\n" in printed
+    assert "baseline" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines()[:-1])
+    assert len({letter(place) for place in range(60)}) == 60
 
 
 def test_runs_are_named_by_the_beginning_of_their_ids(runs: list[str]) -> None:

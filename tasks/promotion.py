@@ -108,7 +108,7 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
                 f"run {each.run.run_id} has no held-out preference pairs, on which promotion.primary is measured: give "
                 "the recipe some (dpo.eval_split or dpo.eval_dataset)"
             )
-    if recipe.evaluation.benchmarks is None:  # a run may have done tasks that nobody asks for now
+    if recipe.evaluation.benchmarks is None:  # a run may have done tasks that the recipe does not ask for
         found = [each.model_copy(update={"run": each.run.without_benchmarks()}) for each in found]
     if len({held_out_digest(each.spec) for each in found}) > 1:
         raise PromotionError("the runs have different held-out pairs: compare those of one data set")

@@ -105,7 +105,7 @@ def test_benchmarks_that_the_run_did_not_do_are_asked_for_and_not_passed_over(
     assert not taken(named(file))
 
 
-def test_benchmarks_of_the_run_that_nobody_asks_for_are_not_done(
+def test_benchmarks_of_the_run_that_the_recipe_does_not_ask_for_are_not_done(
     promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, measure = (vars(tasks.promotion)[name] for name in ("past_run", "_measure_challenger"))

@@ -68,13 +68,13 @@ def _bytes(ended: Ended) -> Iterator[str]:
 
 
 def _repeated(ended: Ended) -> Iterator[str]:
-    """A training goes on after its newest checkpoint; where its process lived on, no step is computed again."""
+    """A training goes on after its newest checkpoint; where its process lived on, or saved, no step is done again."""
     if ended.stage not in _TRAINED:
         return
     steps = ended.recording.steps(ended.stage)
     again = [second for first, second in itertools.pairwise(steps) if second <= first]
     gone_on = [second for first, second in itertools.pairwise(steps) if second != first + 1]
-    if not ended.fault.restarts and again:
+    if again and (ended.fault.in_order or not ended.fault.restarts):
         yield f"steps from {again} on were computed again"
     elif any(step <= ended.kept for step in gone_on):
         yield f"went on from step {gone_on}, with a checkpoint of step {ended.kept}"

@@ -25,6 +25,7 @@ class Fault:
         then: What happens once it goes on: the end of an outage, a worker that is started again.
         at_end: What happens once the run has ended.
         restarts: Whether the run's process ends and another one goes on.
+        in_order: Whether that process gets an order to end: it saves before it does.
         one_command: Whether a person may be needed: nothing is left that could go on by itself.
         stages: Where it can happen.
         databases: With which databases of Prefect.
@@ -34,6 +35,7 @@ class Fault:
     then: Callable[[Site, float], None] = lambda site, outage: None
     at_end: Callable[[Site], None] = lambda site: None
     restarts: bool = False
+    in_order: bool = False
     one_command: bool = False
     stages: tuple[str, ...] = STAGES
     databases: tuple[str, ...] = ("sqlite", "postgresql")
@@ -122,7 +124,7 @@ def kill_run_if_any(site: Site, kind: str) -> int:
 
 FAULTS: dict[str, Fault] = {
     "flow-sigkill": Fault(now=_kill_run, restarts=True),
-    "worker-sigterm": Fault(then=_stop_worker, restarts=True),
+    "worker-sigterm": Fault(then=_stop_worker, restarts=True, in_order=True),
     "worker-sigkill": Fault(now=_kill_worker, then=_start_all),
     "prefect-restart": Fault(now=_stop_prefect, then=_after_outage),
     "postgres-restart": Fault(now=_stop_postgres, then=_start_all, databases=("postgresql",)),

@@ -17,6 +17,7 @@ from preflow.models.sharding import is_sharded
 from preflow.observer import Observer
 from preflow.training.callbacks import HeapWithinEstimate
 from preflow.training.checkpoints import resume_point
+from preflow.training.termination import checkpoint_at_termination
 
 _GIB = 2**30
 #: Left out of the log: wall times, and TRL's running count of tokens, which starts again at zero after a resume.
@@ -45,6 +46,8 @@ def run_training(
 ) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one, and return the log of every step.
 
+    An order to end (SIGTERM) is obeyed after a checkpoint of the step that is being done.
+
     Args:
         trainer: TRL's, ready.
         out: The stage's partial folder.
@@ -58,7 +61,8 @@ def run_training(
     scratch = out / SCRATCH
     trainer.remove_callback(PrinterCallback)  # the observer shows the log
     memory = PeakMemory(trainer.args.device, trainer.model)
-    with _heap(trainer, memory, predicted) if keep_heap else nullcontext():
+    heap = _heap(trainer, memory, predicted) if keep_heap else nullcontext()
+    with heap, checkpoint_at_termination(trainer, getattr(trainer, "stage", "training"), observer):
         trainer.train(resume_from_checkpoint=resume_point(scratch))
     if observer is not None and predicted is not None:
         _tell_memory(trainer, observer, memory, predicted)

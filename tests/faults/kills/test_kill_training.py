@@ -1,70 +1,23 @@
 """A training killed anywhere and started again ends with the same weights, byte for byte."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from preflow.artifacts import SCRATCH, build
 from preflow.config import Launch
 from preflow.observer import Silent
-from preflow.specs import DpoSpec, SftSpec
-from preflow.stages.dpo import run_dpo
+from preflow.specs import SftSpec
 from preflow.stages.sft import run_sft
 from preflow.training.checkpoints import resume_point
+from tests.faults.kills.stages import Stage
 from tests.fixtures.prepared_run import Run
-
-
-class Steps(Silent):
-    """Sends each logged step, and leaves the reader time to kill before the next one."""
-
-    def __init__(self, steps: "Connection[int, int]") -> None:
-        self.steps = steps
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self.steps.send(step)
-        time.sleep(0.15)
-
-
-def work(stage: str, spec: str, final: Path, steps: "Connection[int, int]") -> None:
-    """Run one stage."""
-    torch.set_num_threads(1)
-    if stage == "sft":
-        build(final, lambda out: run_sft(SftSpec.model_validate_json(spec), out, Steps(steps)))
-    else:
-        build(final, lambda out: run_dpo(DpoSpec.model_validate_json(spec), out, Steps(steps)))
-
-
-class Stage:
-    """One stage, run in processes of its own."""
-
-    def __init__(self, context: ForkServerContext, stage: str, spec: SftSpec | DpoSpec) -> None:
-        self.context, self.stage, self.spec = context, stage, spec.model_dump_json()
-
-    def run(self, final: Path, kill_after: int | None = None) -> list[int]:
-        """The steps it logged, whole or until it is killed as soon as it has logged a step."""
-        steps, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=work, args=(self.stage, self.spec, final, sender))
-        process.start()
-        sender.close()
-        logged = []
-        with steps, suppress(EOFError):
-            while kill_after is None or kill_after not in logged:
-                logged.append(steps.recv())
-            process.kill()
-        process.join()
-        assert process.exitcode == (0 if kill_after is None else -signal.SIGKILL)
-        return logged
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ BUDGET ?= 180
 ARGS ?=
 RECIPE ?= recipes/demo.yaml
 TORCH ?= $(shell grep '^torch==' constraints.txt)
-EXTRAS := personal,quantization,bench,dev
+EXTRAS := personal,quantization,bench,servers,dev
 
 ##@ Using Preflow
 
@@ -123,6 +123,10 @@ check-infra: env ## The Dockerfile by hadolint, compose.yaml by Compose (COMPOSE
 	@echo "==> compose"
 	@test -n "$(COMPOSE)" || { echo "Compose is missing: install Docker's plugin, or Debian's package docker-compose" >&2; exit 1; }
 	@$(COMPOSE) -f infra/compose.yaml config --quiet
+
+.PHONY: image
+image: env ## The image preflow:local, and a run in it (ENGINE=docker|buildah, BASE=..., TORCH_INDEX=..., BUILD_ARGS=...)
+	@$(ACTIVATE) BASE="$(BASE)" TORCH_INDEX="$(TORCH_INDEX)" ENGINE="$(ENGINE)" BUILD_ARGS="$(BUILD_ARGS)" bash infra/image.sh
 
 .PHONY: fuzz
 fuzz: env ## Read files of others, changed at random, for 30 minutes (ARGS="--minutes 5 --seed 7")

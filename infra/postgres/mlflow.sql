@@ -1,0 +1,2 @@
+-- Run once, when the volume is made: https://hub.docker.com/_/postgres, "Initialization scripts".
+CREATE DATABASE mlflow;

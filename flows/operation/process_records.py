@@ -1,12 +1,13 @@
 """Which process does which flow run: a file for each, ``PREFLOW_HOME/running/<flow run>.json``, while the run lasts.
 
 A process that is killed leaves its file, so that a worker of this machine can tell that the run does not go on, without
-any server.
+any server. While a run's process still imports its libraries it has no file of its own: the worker writes it.
 """
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,19 +15,42 @@ import psutil
 from preflow.environment import preflow_home
 from tasks.tracking.lineage import is_gone, process_tags
 
+_STARTING = "starting"
+
 
 @contextmanager
 def process_recorded(flow_run_id: str) -> Iterator[None]:
     """Keep the file of a flow run that this process does, until the block ends in order."""
     file = _folder() / f"{flow_run_id}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(process_tags()), encoding="utf-8")
-    partial.replace(file)
+    _write(file.with_suffix(".partial"), process_tags()).replace(file)
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def record_starting() -> None:
+    """Write the file of each run whose process was started and has not written its own."""
+    for process, flow_run_id in flow_run_processes():
+        file = _folder() / f"{flow_run_id}.json"
+        if file.exists():
+            continue
+        with suppress(psutil.NoSuchProcess, FileExistsError):  # it has just ended, or just written its own
+            partial = _write(file.with_suffix(".starting"), {**process_tags(process), _STARTING: "true"})
+            os.link(partial, file)  # never over a file that is there
+        file.with_suffix(".starting").unlink(missing_ok=True)
+
+
+def _write(partial: Path, tags: dict[str, str]) -> Path:
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(tags), encoding="utf-8")
+    return partial
+
+
+def was_starting(flow_run_id: str) -> bool:
+    """Whether a run with a file had not begun yet: its process still imported its libraries."""
+    file = _folder() / f"{flow_run_id}.json"
+    return file.exists() and _STARTING in json.loads(file.read_text(encoding="utf-8"))
 
 
 def killed_runs() -> list[str]:

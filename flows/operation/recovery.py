@@ -5,7 +5,9 @@ would be called running for ever.
 """
 
 import os
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from uuid import UUID
@@ -17,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from flows.operation.process_records import flow_run_processes, forget, killed_runs
+from flows.operation.process_records import flow_run_processes, forget, killed_runs, record_starting, was_starting
 from flows.running.reconcile import close_in_prefect, close_task_runs
 from preflow.environment import preflow_home
 from preflow.errors import TrackingError
@@ -32,6 +34,10 @@ from tasks.tracking.pipeline_run import dead_runs, end_runs
 _RESTARTS = 3
 _HANDED_BACK = "Its process was killed; it goes on from its last checkpoint."
 _GIVEN_UP = "Its process was killed {count} times: look for what kills it (memory?), then run it again; it goes on."
+#: How Prefect says that a process was killed, by itself or by a shell above it; another end while starting is an error.
+_BY_KILL = re.compile(r"status code (-9|137)\b")
+#: Seconds between two looks for runs that are starting, which takes them ten and more.
+_LOOK_SECONDS = 2.0
 _NO_WORKER = "Its process was killed; run it again, it goes on from its last checkpoint."
 
 
@@ -54,7 +60,15 @@ def watch(ended: threading.Event, say: Callable[[str], None]) -> None:
                 say(line)
         deliver_what_waits(say)
         dead = close_silent_runs(dead)
-        ended.wait(heartbeat_seconds())
+        _look_for_starts(ended)
+
+
+def _look_for_starts(ended: threading.Event) -> None:
+    """Until the next heartbeat, write down which processes start runs."""
+    deadline = time.monotonic() + heartbeat_seconds()
+    while not ended.is_set() and time.monotonic() < deadline:
+        record_starting()
+        ended.wait(min(_LOOK_SECONDS, heartbeat_seconds()))
 
 
 def recover() -> Iterator[str]:
@@ -76,6 +90,9 @@ def _recover(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
     state = run.state.type if run.state is not None else None
     if state not in (StateType.RUNNING, StateType.PENDING, StateType.CRASHED, StateType.CANCELLING):
         return
+    message = (run.state.message if run.state is not None else None) or ""
+    if state is StateType.CRASHED and was_starting(str(run.id)) and not _BY_KILL.search(message):
+        return  # it could not start, and would not the next time
     close_task_runs(client, run.id)
     if state is StateType.CANCELLING:
         client.set_flow_run_state(run.id, Cancelled(), force=True)

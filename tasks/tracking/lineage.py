@@ -106,9 +106,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def process_tags() -> dict[str, str]:
-    """Tags that name this process; an id alone would be reused."""
-    return {**_machine(), "pid": str(os.getpid()), "process_started": _started(psutil.Process())}
+def process_tags(process: psutil.Process | None = None) -> dict[str, str]:
+    """Tags that name a process of this machine, or this one; an id alone would be reused.
+
+    Raises:
+        psutil.NoSuchProcess: It has ended.
+    """
+    named = process or psutil.Process()
+    return {**_machine(), "pid": str(named.pid), "process_started": _started(named)}
 
 
 @functools.cache

@@ -33,8 +33,6 @@ def test_thirty_kills_at_random_moments_cost_nothing(tmp_path: Path) -> None:
                     kind = choices.choice(["flow-sigkill", "worker-sigkill", "reboot"])
                     kills += kill_run_if_any(made.site, kind)
                 flow_run = made.end_of(run)
-                if flow_run["state"]["type"] == "CRASHED":  # killed before it had begun
-                    flow_run = made.end_of(made.submit("tiny"))
                 ended = Ended(
                     made.site, made.prefect, flow_run, recording, made.whole("tiny"), "evaluate", FAULTS["reboot"], 0
                 )

@@ -10,7 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.operation.process_records import flow_run_processes, forget, killed_runs, orphans, process_recorded
+from flows.operation.process_records import (
+    flow_run_processes,
+    forget,
+    killed_runs,
+    orphans,
+    process_recorded,
+    record_starting,
+    was_starting,
+)
 from tasks.tracking.lineage import process_tags
 
 SLEEP = ["-c", "import sys; print('there', flush=True); sys.stdin.read()"]
@@ -76,3 +84,27 @@ def test_runs_without_a_worker_are_found_by_their_first_process(started: list["s
     found = {process.pid: run for process, run in flow_run_processes()}
     assert found == {one.pid: "one", two.pid: "two", second.pid: "two", of_the_worker.pid: "three"}
     assert {process.pid for process in orphans()} == {one.pid, two.pid}
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_is_recorded_by_the_worker(started: list["subprocess.Popen[str]"], home: Path) -> None:
+    record_starting()
+    assert was_starting("one")
+    assert not (home / "running" / "four.json").exists(), "a run of another home folder"
+    assert killed_runs() == []
+    started[0].kill()
+    started[0].wait()
+    assert killed_runs() == ["one"]
+    assert sorted(path.name for path in (home / "running").iterdir()) == ["one.json", "three.json", "two.json"]
+
+
+@pytest.mark.slow
+def test_a_run_that_has_begun_keeps_its_own_record(started: list["subprocess.Popen[str]"], home: Path) -> None:
+    with process_recorded("one"):
+        record_starting()
+        assert not was_starting("one")
+        assert json.loads((home / "running" / "one.json").read_text()) == process_tags()
+    assert not was_starting("one")
+    record_starting()
+    with process_recorded("one"):
+        assert not was_starting("one")

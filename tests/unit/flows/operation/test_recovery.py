@@ -60,6 +60,13 @@ def killed(home: Path) -> None:
     assert killed_runs() == [str(RUN)]
 
 
+@pytest.fixture
+def killed_while_starting(killed: None, home: Path) -> None:
+    """The same, and its file was written by the worker."""
+    file = home / "running" / f"{RUN}.json"
+    file.write_text(file.read_text().replace("{", '{"starting": "true", ', 1))
+
+
 def recovered(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     @contextmanager
     def client(**options: Any) -> Iterator[Server]:
@@ -77,6 +84,32 @@ def test_a_killed_run_of_a_deployment_goes_back_to_its_pool(
     server = Server(state, uuid4())
     assert recovered(server, monkeypatch) == ["demo: its process was killed; it goes back to the pool (1 of 3)"]
     assert [each.name for each in server.set] == ["AwaitingRetry"]
+    assert killed_runs() == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        Pending(),
+        Crashed(message="Flow run process exited with non-zero status code -9."),
+        Crashed(message="Flow run infrastructure exited with non-zero status code 137."),
+    ],
+    ids=["pending", "killed", "killed in a shell"],
+)
+def test_a_run_that_was_killed_while_it_started_goes_back(
+    killed_while_starting: None, monkeypatch: pytest.MonkeyPatch, state: State[Any]
+) -> None:
+    server = Server(state, uuid4())
+    recovered(server, monkeypatch)
+    assert [each.name for each in server.set] == ["AwaitingRetry"]
+
+
+def test_a_run_that_cannot_start_is_not_started_again(
+    killed_while_starting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(Crashed(message="Flow run process exited with non-zero status code 1."), uuid4())
+    assert recovered(server, monkeypatch) == []
+    assert server.set == []
     assert killed_runs() == []
 
 
@@ -196,7 +229,7 @@ def test_what_ended_runs_have_for_mlflow_is_delivered_before_they_are_looked_at(
     monkeypatch.setattr(recovery, "deliver_left_behind", delivered)
     monkeypatch.setattr(recovery, "recover", lambda: iter(()))
     ended = threading.Event()
-    rounds = iter([False, False, True])
+    rounds = iter([False, True, False, True, True])
     monkeypatch.setattr(ended, "wait", lambda seconds: None)
     monkeypatch.setattr(ended, "is_set", lambda: next(rounds))
     recovery.watch(ended, said.append)

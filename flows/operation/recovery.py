@@ -35,7 +35,7 @@ _RESTARTS = 3
 _HANDED_BACK = "Its process was killed; it goes on from its last checkpoint."
 _GIVEN_UP = "Its process was killed {count} times: look for what kills it (memory?), then run it again; it goes on."
 #: How Prefect says that a process was killed, by itself or by a shell above it; another end while starting is an error.
-_BY_KILL = re.compile(r"status code (-9|137)\b")
+_BY_KILL = re.compile(r"status code:? (-9|137)\b")
 #: Seconds between two looks for runs that are starting, which takes them ten and more.
 _LOOK_SECONDS = 2.0
 _NO_WORKER = "Its process was killed; run it again, it goes on from its last checkpoint."

@@ -91,7 +91,7 @@ def test_a_killed_run_of_a_deployment_goes_back_to_its_pool(
     "state",
     [
         Pending(),
-        Crashed(message="Flow run process exited with non-zero status code -9."),
+        Crashed(message="Process exited with status code: -9. Process exited due to a SIGKILL signal."),
         Crashed(message="Flow run infrastructure exited with non-zero status code 137."),
     ],
     ids=["pending", "killed", "killed in a shell"],
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_while_it_started_goes_back(
 def test_a_run_that_cannot_start_is_not_started_again(
     killed_while_starting: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Server(Crashed(message="Flow run process exited with non-zero status code 1."), uuid4())
+    server = Server(Crashed(message="Process exited with status code: 1."), uuid4())
     assert recovered(server, monkeypatch) == []
     assert server.set == []
     assert killed_runs() == []

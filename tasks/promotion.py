@@ -19,7 +19,7 @@ from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import Measured, held_out_digest, measure
 from tasks.evidence import Challenger, LeftOut, draft_of, made_by, reference_of
 from tasks.runtime.caching import RESULTS
-from tasks.tracking.past_runs import past_run, runs_that_made
+from tasks.tracking.past_runs import PastRun, past_run, runs_that_made
 from tasks.tracking.registry.decisions import Draft
 from tasks.tracking.registry.integrity import Files, check_base, fetch, require_whole
 from tasks.tracking.registry.state import State, read_state
@@ -98,21 +98,32 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
                 f"version {champion} of {model.name} is the champion already: nothing is to be decided"
             )
         require_whole(model.name, each.version)
-        if recipe.evaluation.benchmarks is not None and each.run.recipe.evaluation.benchmarks is None:
-            raise PromotionError(
-                f"the recipe asks for evaluation.benchmarks, and run {each.run.run_id} did none: run the recipe with "
-                "them (preflow run RECIPE), then ask again; the stages before are found computed"
-            )
+        _require_benchmarks(recipe, each.run)
         if not load_pairs(each.run.artifacts["validate"], "eval"):
             raise PromotionError(
                 f"run {each.run.run_id} has no held-out preference pairs, on which promotion.primary is measured: give "
                 "the recipe some (dpo.eval_split or dpo.eval_dataset)"
             )
-    if recipe.evaluation.benchmarks is None:  # a run may have done tasks that the recipe does not ask for
-        found = [each.model_copy(update={"run": each.run.without_benchmarks()}) for each in found]
+    found = [each.model_copy(update={"run": each.run.evaluated_by(recipe)}) for each in found]
     if len({held_out_digest(each.spec) for each in found}) > 1:
         raise PromotionError("the runs have different held-out pairs: compare those of one data set")
     return found
+
+
+def _require_benchmarks(recipe: Recipe, run: PastRun) -> None:
+    """Refuse tasks that a run did not do: its training rows were not searched for their prompts.
+
+    Raises:
+        PromotionError: The recipe asks for such a task; names them.
+    """
+    asked, own = recipe.evaluation.benchmarks, run.recipe.evaluation.benchmarks
+    done = {Path(task).name for task in own.tasks} if own is not None else set()
+    missing = [task for task in (asked.tasks if asked is not None else ()) if Path(task).name not in done]
+    if missing:
+        raise PromotionError(
+            f"the recipe asks for {', '.join(missing)} in evaluation.benchmarks, which run {run.run_id} did not do: "
+            "run the recipe with them (preflow run RECIPE), then ask again; the stages before are found computed"
+        )
 
 
 def champion_by(recipe: Recipe, run_id: str) -> int | None:

@@ -27,10 +27,10 @@ class PastRun(Frozen):
     artifacts: dict[str, Artifact]
     """Artifacts by stage, each verified."""
 
-    def without_benchmarks(self) -> Self:
-        """The run as of a recipe that asks for no benchmarks."""
-        evaluation = self.recipe.evaluation.model_copy(update={"benchmarks": None})
-        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"evaluation": evaluation})})
+    def evaluated_by(self, asked: Recipe) -> Self:
+        """The run as a recipe evaluates it now: by its settings of the evaluation, and the seed of its sampling."""
+        changed = self.recipe.model_copy(update={"evaluation": asked.evaluation, "seed": asked.seed})
+        return self.model_copy(update={"recipe": changed})
 
 
 def past_run(name: str, run_id: str | None = None) -> PastRun:

@@ -101,7 +101,7 @@ def test_benchmarks_that_the_run_did_not_do_are_asked_for_and_not_passed_over(
     promote: Callable[..., tuple[int, str]], file: Path
 ) -> None:
     code, said = promote(1, "--set", "evaluation.benchmarks.tasks=[hellaswag]")
-    assert (code, "did none: run the recipe with them (preflow run RECIPE), then ask again" in said) == (2, True), said
+    assert (code, "did not do: run the recipe with them (preflow run RECIPE), then ask" in said) == (2, True), said
     assert not taken(named(file))
 
 
@@ -126,8 +126,15 @@ def test_benchmarks_of_the_run_that_the_recipe_does_not_ask_for_are_not_done(
     monkeypatch.setattr(tasks.promotion, "_measure_challenger", measured)
     assert promote(1, "--dry-run")[0] == 0
     wanted = BenchmarkSettings(tasks=("hellaswag",))
+    set_limit = [
+        each for name in ("tasks=[hellaswag]", "limit=5") for each in ("--set", f"evaluation.benchmarks.{name}")
+    ]
     assert promote(1, "--dry-run", "--set", "evaluation.benchmarks.tasks=[hellaswag]")[0] == 0
     assert asked == [None, wanted]
+    code, said = promote(1, "--dry-run", "--set", "evaluation.benchmarks.tasks=[hellaswag, arc_easy]")
+    assert (code, "asks for arc_easy in evaluation.benchmarks, which run" in said) == (2, True), said
+    assert promote(1, "--dry-run", *set_limit)[0] == 0
+    assert asked[2:] == [wanted.model_copy(update={"limit": 5})], "as the recipe asks for it now"
 
 
 def test_required_approval_is_asked_for_and_kept(promote: Callable[..., tuple[int, str]], file: Path) -> None:

@@ -1,0 +1,96 @@
+"""Promotions in which challenger and champion are models that are run: nothing of their measures is planted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import tasks.promotion
+from preflow.artifacts import Artifact
+from preflow.data.validated import load_pairs
+from preflow.maths.significance import spent_alpha
+from preflow.stages.promotion import Measured
+from tasks.promotion import compare
+from tasks.tracking.registry.versions import Version
+from tests.fixtures.real_versions import RealVersions, crowned, real
+
+__all__ = ["crowned", "real"]  # fixtures
+pytestmark = pytest.mark.slow  # MLflow's import and tables take seconds
+
+
+def right(real: RealVersions, model: Artifact) -> dict[str, bool]:
+    """Which held-out pairs a model gets right, by transformers and PEFT alone: one response at a time, unpadded."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(real.prepared.base.path)
+    network = PeftModel.from_pretrained(base, str(model.file("model"))).eval()
+    tokenizer = AutoTokenizer.from_pretrained(real.prepared.base.path)
+
+    def mean(prompt: str, response: str) -> float:
+        before = tokenizer(f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
+        after = tokenizer(f"{response}<|im_end|>\n", add_special_tokens=False)
+        start, ids = len(before["input_ids"]), torch.tensor([[*before["input_ids"], *after["input_ids"]]])
+        end = ids[0].tolist().index(tokenizer.eos_token_id, start) + 1
+        with torch.no_grad():
+            scores = network(ids).logits[0].log_softmax(-1)
+        return float(scores[range(start - 1, end - 1), ids[0, start:end]].mean())
+
+    return {
+        pair.id: mean(pair.prompt[0].content, pair.chosen[0].content)
+        > mean(pair.prompt[0].content, pair.rejected[0].content)
+        for pair in load_pairs(real.prepared.data, "eval")
+    }
+
+
+def evidence(draft: Any) -> Any:
+    (found,) = draft.evidence["challengers"]
+    return found
+
+
+def test_a_real_champion_is_measured_against_a_real_challenger(
+    real: RealVersions, crowned: Callable[..., tuple[Version, Version]]
+) -> None:
+    """Each pair has a prompt of its own, so better and worse are counted on what transformers and PEFT alone say."""
+    champion, challenger = crowned()
+    draft = compare.fn(real.recipe(), [])
+    old, new = right(real, real.drawn(1)), right(real, real.drawn(2))
+    found = evidence(draft)
+    counted = found["comparison"]
+    better, worse = (sum(a[row] > b[row] for row in old) for a, b in ((new, old), (old, new)))
+    assert better + worse, "the two models prefer the same responses: the test would show nothing"
+    assert (counted["better"], counted["worse"], counted["equal"]) == (better, worse, 8 - better - worse)
+    assert (counted["new"], counted["old"]) == (sum(new.values()) / 8, sum(old.values()) / 8)
+    assert (draft.champion.version, draft.chosen.version) == (champion.number, challenger.number)
+    assert (draft.evidence["against"], draft.evidence["level"]) == ("champion", spent_alpha(0.05, 1))
+    measured = {guard["name"]: guard["value"] for guard in found["guards"]}
+    assert measured["kl"] > 0
+    assert measured["length_ratio"] is not None
+    assert measured["perplexity_ratio"] is not None
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Measured]:
+    """What is measured, in order: the challengers', then what they are compared with."""
+    found: list[Measured] = []
+    whole = tasks.promotion.measure
+
+    def kept(*given: Any) -> Measured:
+        found.append(whole(*given))
+        return found[-1]
+
+    monkeypatch.setattr(tasks.promotion, "measure", kept)
+    return found
+
+
+def test_both_models_answer_as_the_recipe_asks_now_and_not_as_their_runs_did(
+    real: RealVersions, crowned: Callable[..., tuple[Version, Version]], measured: list[Measured]
+) -> None:
+    """The runs sampled 2 answers of at most 6 tokens, and the champion's and the challenger's differ in that."""
+    crowned(evaluation={"kl_prompts": 4, "max_new_tokens": 5, "bootstrap_samples": 100}, seed=5)
+    asked = {"kl_prompts": 3, "max_new_tokens": 2, "bootstrap_samples": 100}
+    compare.fn(real.recipe(evaluation=asked, seed=7), [])
+    assert [len(each.answers) for each in measured] == [3, 3]
+    assert {row["seed"] for each in measured for row in each.answers} == {7}
+    assert max(row["tokens"] for each in measured for row in each.answers) == 2

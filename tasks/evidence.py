@@ -1,9 +1,9 @@
 """What a decision rests on: challengers compared with the champion by the recipe's primary measure, and guards."""
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.errors import PromotionError
 from preflow.fingerprints.files import json_digest
-from preflow.maths.paired import PairedComparison, RowScores, compare_paired
+from preflow.maths.paired import PairedComparison, compare_paired
 from preflow.maths.significance import spent_alpha
 from preflow.models.resolve import resolve_model
 from preflow.observer import Silent
+from preflow.promotion.held_out import NewRows
 from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
 from preflow.promotion.win_rates import PromptScores, win_rate, win_rate_at_equal_length
 from preflow.review.record import HumanReview
@@ -42,6 +43,16 @@ class Challenger(Frozen):
         """Its models and its data."""
         return evaluation_of(self.run)
 
+    @property
+    def data(self) -> Artifact:
+        """The rows of its run."""
+        return self.run.artifacts["validate"]
+
+    def on(self, data: Artifact) -> Self:
+        """The challenger with other held-out rows."""
+        artifacts = {**self.run.artifacts, "validate": data}
+        return self.model_copy(update={"run": self.run.model_copy(update={"artifacts": artifacts})})
+
 
 def evaluation_of(run: PastRun) -> EvaluateSpec:
     """A finished run's models and data, as its evaluation was given them."""
@@ -60,21 +71,6 @@ def made_by(run: PastRun) -> tuple[str, Artifact]:
     """The stage that made a run's model, and its artifact."""
     stage = "dpo" if "dpo" in run.artifacts else "sft"
     return stage, run.artifacts[stage]
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What the champion was trained on, and so is not compared on.
-
-    Attributes:
-        rows: Content ids of pairs.
-        prompts: Content ids of prompts.
-        known: Whether the run of the champion is there, by which this is known.
-    """
-
-    rows: Set[str] = frozenset()
-    prompts: Set[str] = frozenset()
-    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,7 @@ class SpentLevel:
 
 def draft_of(
     recipe: Recipe, state: State, challengers: list[Challenger], measured: list[Measured], against: Measured,
-    left_out: LeftOut, digest: str,
+    new_rows: list[NewRows], digest: str,
 ) -> Draft:  # fmt: skip
     """What follows from what was measured, for the best of the challengers.
 
@@ -123,7 +119,7 @@ def draft_of(
         challengers: The challengers.
         measured: What was measured of each.
         against: What was measured of the champion, or of the reference where there is none.
-        left_out: What the champion was trained on.
+        new_rows: The held-out rows that each challenger was compared on.
         digest: Of the held-out set.
 
     Raises:
@@ -135,19 +131,19 @@ def draft_of(
     by_challenger: list[HumanReview | None] = [*reviews] or [None] * len(challengers)
     spent = _spent(recipe, state, versions, champion, digest, reviews)
     found = [
-        _compared(recipe, challenger, (new, against), left_out, spent, review)
-        for challenger, new, review in zip(challengers, measured, by_challenger, strict=True)
+        _compared(recipe, challenger, (new, against), rows, spent, review)
+        for challenger, new, rows, review in zip(challengers, measured, new_rows, by_challenger, strict=True)
     ]
     compared = [each.primary for each in found]
     verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)
     chosen = best(verdicts, compared)
-    training_rows = len(left_out.rows & set(against.rows.ids)) if left_out.known else "unknown"
+    left_out = new_rows[chosen]
     return Draft(
         model=state.model.name,
         outcome=_ANSWERS[verdicts[chosen].answer],
         champion=None if champion is None else place_of(champion),
         chosen=place_of(versions[chosen]),
-        reasons=verdicts[chosen].reasons,
+        reasons=(*verdicts[chosen].reasons, *filter(None, [str(left_out)])),
         evidence={
             "held_out_digest": digest,
             "comparison": spent.comparison,
@@ -155,7 +151,8 @@ def draft_of(
             "level": spent.level,
             "primary": recipe.promotion.primary,
             "against": "champion" if champion else f"{reference_of(challengers[0].spec)} model",
-            "training_rows_left_out": training_rows,
+            "training_rows_left_out": left_out.pairs[1] if left_out.seen.known else "unknown",
+            "training_demonstrations_left_out": left_out.demonstrations[1] if left_out.seen.known else "unknown",
             "challengers": [_recorded(*each) for each in zip(challengers, found, verdicts, strict=True)],
         },
     )
@@ -206,7 +203,7 @@ def decision_on(model: str, digest: str, comparison: str) -> int:
 
 
 def _compared(
-    recipe: Recipe, challenger: Challenger, measures: tuple[Measured, Measured], left_out: LeftOut,
+    recipe: Recipe, challenger: Challenger, measures: tuple[Measured, Measured], new_rows: NewRows,
     spent: SpentLevel, review: HumanReview | None,
 ) -> Compared:  # fmt: skip
     settings, (new, old) = recipe.promotion, measures
@@ -222,9 +219,9 @@ def _compared(
         measured["benchmark_margin"] = largest_loss(tasks)
     judged = None
     if settings.asks_judge:
-        judged = judge_answers(challenger.spec, recipe, new, old, left_out.prompts, Silent())
+        judged = judge_answers(challenger.spec, recipe, new, old, Silent())
         measured["win_rate"] = 0.5 + win_rate(judged.scores, **options).difference.low
-    people = None if review is None else _by_prompt(review, left_out.prompts)
+    people = None if review is None else _by_prompt(review, new_rows)
     if people is not None:
         measured["human_win_rate"] = 0.5 + win_rate(people, **options).difference.low
     if people is not None and settings.primary == "human_win_rate":
@@ -234,7 +231,7 @@ def _compared(
     elif judged is not None and settings.primary == "win_rate_lc":
         primary = win_rate_at_equal_length(judged.scores, **options)
     else:
-        primary = compare_paired(_without(new.rows, left_out.rows), _without(old.rows, left_out.rows), **options)
+        primary = compare_paired(new.rows, old.rows, **options)
     return Compared(primary, guards_of(settings.guards, measured), judged, tasks)
 
 
@@ -262,8 +259,9 @@ def _review_of(challenger: Challenger, champion: Version | None) -> HumanReview:
     return found
 
 
-def _by_prompt(found: HumanReview, left_out: Set[str]) -> PromptScores:
-    kept = [place for place, prompt in enumerate(found.prompt_ids) if prompt not in left_out]
+def _by_prompt(found: HumanReview, new_rows: NewRows) -> PromptScores:
+    """What people said of the answers to prompts that the champion was not trained on."""
+    kept = [place for place, cluster in enumerate(found.clusters) if cluster not in new_rows.seen.prompts]
     return PromptScores(
         ids=[found.prompt_ids[place] for place in kept],
         clusters=[found.clusters[place] for place in kept],
@@ -274,11 +272,6 @@ def _by_prompt(found: HumanReview, left_out: Set[str]) -> PromptScores:
 
 def _reference_digest(spec: EvaluateSpec) -> str:
     return spec.sft.digest if spec.dpo is not None and spec.sft is not None else spec.base.digest
-
-
-def _without(rows: RowScores, left_out: Set[str]) -> RowScores:
-    kept = [place for place, row in enumerate(rows.ids) if row not in left_out]
-    return RowScores([rows.ids[i] for i in kept], [rows.clusters[i] for i in kept], rows.values[kept])
 
 
 def _ratio(new: float | None, old: float | None) -> float | None:

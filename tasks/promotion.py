@@ -8,18 +8,20 @@ from prefect.cache_policies import INPUTS, RUN_ID
 
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
-from preflow.data.rows import content_id
 from preflow.data.validated import load_pairs
 from preflow.errors import ArtifactError, ConfigError, PromotionError
 from preflow.fingerprints.files import json_digest
 from preflow.models.resolve import ModelRef, model_digest, resolve_model
 from preflow.observer import Observer, Silent
+from preflow.promotion.held_out import TrainedOn, without_training_rows
 from preflow.redaction import redacted_errors
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import Measured, held_out_digest, measure
-from tasks.evidence import Challenger, LeftOut, draft_of, made_by, reference_of
+from tasks.evidence import Challenger, draft_of, made_by, reference_of
 from tasks.runtime.caching import RESULTS
+from tasks.tracking.evaluated_runs import stage_artifact
 from tasks.tracking.past_runs import PastRun, past_run, runs_that_made
+from tasks.tracking.pipeline_run import find_run
 from tasks.tracking.registry.decisions import Draft
 from tasks.tracking.registry.integrity import Files, check_base, fetch, require_whole
 from tasks.tracking.registry.state import State, read_state
@@ -57,11 +59,13 @@ def _compare(recipe: Recipe, runs: list[str]) -> Draft:
     require_known_champion(state)
     challengers = find_challengers(state, recipe, runs)
     champion = state.model.aliased(CHAMPION)
-    measured = [_measure_challenger(each, observer) for each in challengers]
+    seen, digest = _trained_on(champion), held_out_digest(challengers[0].data)
     with tempfile.TemporaryDirectory() as folder:
+        new_rows = [without_training_rows(each.data, seen, Path(folder)) for each in challengers]
+        challengers = [each.on(rows.data) for each, rows in zip(challengers, new_rows, strict=True)]
+        measured = [_measure_challenger(each, observer) for each in challengers]
         against = _measure_champion(state, champion, challengers[0], Path(folder), observer)
-    digest = held_out_digest(challengers[0].spec)
-    return draft_of(recipe, state, challengers, measured, against, _trained_on(champion), digest)
+        return draft_of(recipe, state, challengers, measured, against, new_rows, digest)
 
 
 def require_known_champion(state: State) -> None:
@@ -99,13 +103,13 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
             )
         require_whole(model.name, each.version)
         _require_benchmarks(recipe, each.run)
-        if not load_pairs(each.run.artifacts["validate"], "eval"):
+        if not load_pairs(each.data, "eval"):
             raise PromotionError(
                 f"run {each.run.run_id} has no held-out preference pairs, on which promotion.primary is measured: give "
                 "the recipe some (dpo.eval_split or dpo.eval_dataset)"
             )
     found = [each.model_copy(update={"run": each.run.evaluated_by(recipe)}) for each in found]
-    if len({held_out_digest(each.spec) for each in found}) > 1:
+    if len({held_out_digest(each.data) for each in found}) > 1:
         raise PromotionError("the runs have different held-out pairs: compare those of one data set")
     return found
 
@@ -183,13 +187,12 @@ def _base(which: str, files: Files) -> ModelRef:
     return ModelRef(name=named, path=found.path, digest=digest)
 
 
-def _trained_on(champion: Version | None) -> LeftOut:
-    """What the champion was trained on; unknown where its run is not in this store any more."""
+def _trained_on(champion: Version | None) -> TrainedOn:
+    """What the champion was trained on; unknown where its run, or the rows, are not in this store any more."""
     if champion is None:
-        return LeftOut()
+        return TrainedOn()
     try:
-        run = past_run("", champion.run_id)
+        data = stage_artifact(find_run(champion.run_id).run_id, "validate")
     except (ConfigError, ArtifactError):
-        return LeftOut(known=False)
-    rows = list(load_pairs(run.artifacts["validate"], "train"))
-    return LeftOut({row.id for row in rows}, {content_id(row.prompt) for row in rows})
+        return TrainedOn(known=False)
+    return TrainedOn(known=False) if data is None else TrainedOn.of(data)

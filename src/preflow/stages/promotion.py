@@ -1,11 +1,12 @@
 """Challenger and champion measured now, on the same held-out rows and prompts: what a promotion rests on."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from preflow.artifacts import Artifact
 from preflow.benchmarks.scores import Results
 from preflow.config import Recipe
 from preflow.data.rows import Pair, first_user_turn
@@ -101,7 +102,7 @@ def measure(spec: EvaluateSpec, name: str, reference: str | None, observer: Obse
 
 
 def judge_answers(
-    spec: EvaluateSpec, recipe: Recipe, new: Measured, old: Measured, left_out: Set[str], observer: Observer
+    spec: EvaluateSpec, recipe: Recipe, new: Measured, old: Measured, observer: Observer
 ) -> JudgedAnswers:
     """Let the recipe's judge compare a challenger's answers with the champion's, after its test on held-out pairs.
 
@@ -110,7 +111,6 @@ def judge_answers(
         recipe: The recipe, whose ``evaluation.judge`` judges.
         new: The challenger.
         old: The champion.
-        left_out: Content ids of prompts that the champion was trained on.
         observer: Receives progress.
 
     Raises:
@@ -126,8 +126,7 @@ def judge_answers(
             f"no fit judge: {fitness.reason}. Describe another in evaluation.judge, or use promotion.primary: "
             "preference_accuracy"
         )
-    kept = [[row for row in table.answers if row["prompt_id"] not in left_out] for table in (new, old)]
-    answers = kept_answers_of(spec.data, *kept)
+    answers = kept_answers_of(spec.data, new.answers, old.answers)
     judged = judge_asked(judge, answers.asked, folder, observer, "judge: challenger against champion")
     if not judged.readable.size:
         raise PromotionError(
@@ -144,9 +143,9 @@ def judge_answers(
     return JudgedAnswers(judge.identity, fitness.to_json(), scores, judged.unreadable)
 
 
-def held_out_digest(spec: EvaluateSpec) -> str:
+def held_out_digest(data: Artifact) -> str:
     """The name of a held-out set: the digest of its rows' content ids, in whatever order and files they are."""
-    return json_digest(sorted(row.id for row in load_pairs(spec.data, "eval")))
+    return json_digest(sorted(row.id for row in load_pairs(data, "eval")))
 
 
 def _preferences(

@@ -14,6 +14,7 @@ from flows.commands.app import make_app
 from flows.promotion import Asked
 from preflow.config import Recipe
 from preflow.errors import PromotionError
+from preflow.promotion.held_out import NewRows, TrainedOn
 from preflow.promotion.win_rates import PromptScores
 from preflow.review.record import HumanReview
 from preflow.stages.promotion import JudgedAnswers
@@ -109,6 +110,19 @@ def test_a_human_review_promotes_where_it_counts(
     ended, said = promote(1, "--set", "promotion.primary=human_win_rate")
     assert (ended, all(part in said for part in named.split(" ... "))) == (code, True), said
     assert asked == ["s" * 64], "without a champion people compared it with its reference"
+
+
+def test_what_people_said_of_prompts_that_the_champion_was_trained_on_does_not_count(
+    promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 13 wins and 8 losses the first 3 prompts, all won, are left out: 10 of 18."""
+    monkeypatch.setattr(tasks.evidence, "human_review", lambda *given: review(13, 8))
+    monkeypatch.setattr(tasks.evidence, "_reference_digest", lambda spec: "s" * 64)
+    seen = TrainedOn(frozenset({"0", "1", "2"}))
+    monkeypatch.setattr(tasks.promotion, "without_training_rows", lambda data, _, folder: NewRows(data, seen, (21, 3)))
+    _, said = promote(1, "--set", "promotion.primary=human_win_rate")
+    assert "win rate 0.556 in human review" in said
+    assert "left out, since the champion was trained on their first user turns: 3 of 21 held-out pairs" in said
 
 
 def test_another_judge_or_measure_is_another_look(file: Path) -> None:

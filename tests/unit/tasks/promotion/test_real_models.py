@@ -1,14 +1,16 @@
 """Promotions in which challenger and champion are models that are run: nothing of their measures is planted."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import tasks.promotion
-from preflow.artifacts import Artifact
-from preflow.data.validated import load_pairs
+from preflow.artifacts import Artifact, build
+from preflow.data.rows import Demonstration, Pair
+from preflow.data.validated import load_demonstrations, load_pairs, rows_file, write_rows
 from preflow.maths.significance import spent_alpha
 from preflow.stages.promotion import Measured
 from tasks.promotion import compare
@@ -62,7 +64,7 @@ def test_a_real_champion_is_measured_against_a_real_challenger(
     assert better + worse, "the two models prefer the same responses: the test would show nothing"
     assert (counted["better"], counted["worse"], counted["equal"]) == (better, worse, 8 - better - worse)
     assert (counted["new"], counted["old"]) == (sum(new.values()) / 8, sum(old.values()) / 8)
-    assert (draft.champion.version, draft.chosen.version) == (champion.number, challenger.number)
+    assert (draft.champion, draft.chosen) == (real.place(champion), real.place(challenger))
     assert (draft.evidence["against"], draft.evidence["level"]) == ("champion", spent_alpha(0.05, 1))
     measured = {guard["name"]: guard["value"] for guard in found["guards"]}
     assert measured["kl"] > 0
@@ -74,11 +76,12 @@ def test_a_real_champion_is_measured_against_a_real_challenger(
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Measured]:
     """What is measured, in order: the challengers', then what they are compared with."""
     found: list[Measured] = []
-    whole = tasks.promotion.measure
+    whole = vars(tasks.promotion)["measure"]
 
     def kept(*given: Any) -> Measured:
-        found.append(whole(*given))
-        return found[-1]
+        made: Measured = whole(*given)
+        found.append(made)
+        return made
 
     monkeypatch.setattr(tasks.promotion, "measure", kept)
     return found
@@ -94,3 +97,36 @@ def test_both_models_answer_as_the_recipe_asks_now_and_not_as_their_runs_did(
     assert [len(each.answers) for each in measured] == [3, 3]
     assert {row["seed"] for each in measured for row in each.answers} == {7}
     assert max(row["tokens"] for each in measured for row in each.answers) == 2
+
+
+def test_held_out_rows_that_the_champion_was_trained_on_in_any_form_count_for_neither_model(
+    real: RealVersions, measured: list[Measured]
+) -> None:
+    """Of the 8 held-out pairs it had the prompts of 3 as pairs or demonstrations, and 1 of the 6 demonstrations."""
+    held_out = load_pairs(real.prepared.data, "eval")
+    (shown,) = load_demonstrations(real.prepared.data, "eval")[:1]
+    answered = [Demonstration(pair.prompt + pair.rejected, pair.source) for pair in held_out[:2]]
+    other = [Pair(held_out[2].prompt, held_out[0].chosen, held_out[1].chosen, held_out[2].source)]
+
+    def write(out: Path) -> None:
+        write_rows(out / rows_file("demonstrations", "train"), [*answered, shown])
+        write_rows(out / rows_file("preferences", "train"), other)
+        write_rows(out / rows_file("demonstrations", "eval"), [])
+        write_rows(out / rows_file("preferences", "eval"), [])
+
+    real.crown(real.dpo(1, data=build(real.folder / "data", write)))
+    real.dpo(2)
+    asked = {"kl_prompts": 8, "max_new_tokens": 2, "bootstrap_samples": 100}
+    draft = compare.fn(real.recipe(evaluation=asked), [])
+    remaining = {pair.id for pair in held_out[3:]}
+    assert [set(each.rows.ids) for each in measured] == [remaining] * 2
+    assert [{row["prompt"] for row in each.answers} for each in measured] == [
+        {pair.prompt[0].content for pair in held_out[3:]}
+    ] * 2
+    assert evidence(draft)["comparison"]["rows"] == 5
+    assert draft.reasons[-1] == (
+        "left out, since the champion was trained on their first user turns: 3 of 8 held-out pairs and 1 of 6 "
+        "held-out demonstrations"
+    )
+    assert draft.evidence["training_rows_left_out"] == 3
+    assert draft.evidence["training_demonstrations_left_out"] == 1

@@ -15,7 +15,7 @@ from preflow.errors import PromotionError
 from preflow.fingerprints.files import json_digest
 from preflow.maths.paired import PairedComparison, compare_paired
 from preflow.maths.significance import spent_alpha
-from preflow.models.resolve import resolve_model
+from preflow.models.resolve import ModelRef, resolve_model
 from preflow.observer import Silent
 from preflow.promotion.held_out import NewRows
 from preflow.promotion.verdict import Guard, Verdict, best, guards_of, judge
@@ -37,11 +37,13 @@ class Challenger(Frozen):
 
     version: Version
     run: PastRun
+    base: ModelRef | None = None
+    """What it was trained over, where that was found by its digest; else what the run's recipe names."""
 
     @property
     def spec(self) -> EvaluateSpec:
         """Its models and its data."""
-        return evaluation_of(self.run)
+        return evaluation_of(self.run, self.base)
 
     @property
     def data(self) -> Artifact:
@@ -54,12 +56,11 @@ class Challenger(Frozen):
         return self.model_copy(update={"run": self.run.model_copy(update={"artifacts": artifacts})})
 
 
-def evaluation_of(run: PastRun) -> EvaluateSpec:
-    """A finished run's models and data, as its evaluation was given them."""
+def evaluation_of(run: PastRun, base: ModelRef | None = None) -> EvaluateSpec:
+    """A finished run's models and data, as its evaluation was given them; the base by its recipe, if not given."""
+    over = resolve_model(run.recipe, Silent()) if base is None else base
     made = {name: run.artifacts[name] for name in ("sft", "dpo", "reference") if name in run.artifacts}
-    return EvaluateSpec(
-        recipe=run.recipe, base=resolve_model(run.recipe, Silent()), data=run.artifacts["validate"], **made
-    )
+    return EvaluateSpec(recipe=run.recipe, base=over, data=run.artifacts["validate"], **made)
 
 
 def reference_of(spec: EvaluateSpec) -> str:
@@ -108,7 +109,7 @@ class SpentLevel:
 
 
 def draft_of(
-    recipe: Recipe, state: State, challengers: list[Challenger], measured: list[Measured], against: Measured,
+    recipe: Recipe, state: State, challengers: list[Challenger], measured: list[tuple[Measured, Measured]],
     new_rows: list[NewRows], digest: str,
 ) -> Draft:  # fmt: skip
     """What follows from what was measured, for the best of the challengers.
@@ -117,8 +118,7 @@ def draft_of(
         recipe: The recipe, whose ``promotion:`` decides.
         state: The registered model.
         challengers: The challengers.
-        measured: What was measured of each.
-        against: What was measured of the champion, or of the reference where there is none.
+        measured: What was measured of each, and of the champion on its rows, or of its own reference without one.
         new_rows: The held-out rows that each challenger was compared on.
         digest: Of the held-out set.
 
@@ -131,8 +131,8 @@ def draft_of(
     by_challenger: list[HumanReview | None] = [*reviews] or [None] * len(challengers)
     spent = _spent(recipe, state, versions, champion, digest, reviews)
     found = [
-        _compared(recipe, challenger, (new, against), rows, spent, review)
-        for challenger, new, rows, review in zip(challengers, measured, new_rows, by_challenger, strict=True)
+        _compared(recipe, challenger, measures, rows, spent, review)
+        for challenger, measures, rows, review in zip(challengers, measured, new_rows, by_challenger, strict=True)
     ]
     compared = [each.primary for each in found]
     verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)

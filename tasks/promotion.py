@@ -1,6 +1,7 @@
 """The task that compares challengers with the champion: all measured now, on held-out rows of the challenger's run."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import task
@@ -11,7 +12,6 @@ from preflow.config import Recipe
 from preflow.data.validated import load_pairs
 from preflow.errors import ArtifactError, ConfigError, PromotionError
 from preflow.fingerprints.files import json_digest
-from preflow.models.resolve import ModelRef, model_digest, resolve_model
 from preflow.observer import Observer, Silent
 from preflow.promotion.held_out import TrainedOn, without_training_rows
 from preflow.redaction import redacted_errors
@@ -22,16 +22,36 @@ from tasks.runtime.caching import RESULTS
 from tasks.tracking.evaluated_runs import stage_artifact
 from tasks.tracking.past_runs import PastRun, past_run, runs_that_made
 from tasks.tracking.pipeline_run import find_run
+from tasks.tracking.registry.bases import loaded_over, trained_over
 from tasks.tracking.registry.decisions import Draft
-from tasks.tracking.registry.integrity import Files, check_base, fetch, require_whole
+from tasks.tracking.registry.integrity import fetch
 from tasks.tracking.registry.state import State, read_state
 from tasks.tracking.registry.versions import CHALLENGER, CHAMPION, Version
+from tasks.tracking.review.collected import base_digest
 
 #: Settings of the champion's own recipe by which it is run; rows, prompts and limits are the challenger's.
 _HOW_IT_RUNS = (
     *("model_name", "model_revision", "trust_remote_code", "tuning", "use_4bit", "bf16"),
     *("template", "chat_template", "template_date", "system_turn"),
 )
+#: Settings of the training sections by which held-out rows are prepared.
+_LIMITS = {"max_seq_length", "overlong_response", "train_on"}
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What a challenger is compared with: a model of a specification, by its name there."""
+
+    spec: EvaluateSpec
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Digest of all that its measures depend on."""
+        spec, wanted = self.spec, dict.fromkeys((*_HOW_IT_RUNS, "strategy", "evaluation", "seed"), True)
+        recipe = spec.recipe.model_dump(mode="json", include={**wanted, "sft": _LIMITS, "dpo": _LIMITS})
+        trained = {"sft": spec.sft, "dpo": spec.dpo}.get(self.name)
+        return json_digest([recipe, self.name, spec.base.digest, trained and trained.digest, spec.data.digest])
 
 
 @task(
@@ -63,9 +83,10 @@ def _compare(recipe: Recipe, runs: list[str]) -> Draft:
     with tempfile.TemporaryDirectory() as folder:
         new_rows = [without_training_rows(each.data, seen, Path(folder)) for each in challengers]
         challengers = [each.on(rows.data) for each, rows in zip(challengers, new_rows, strict=True)]
+        others = _others(state, champion, challengers, recipe, Path(folder))
         measured = [_measure_challenger(each, observer) for each in challengers]
-        against = _measure_champion(state, champion, challengers[0], Path(folder), observer)
-        return draft_of(recipe, state, challengers, measured, against, new_rows, digest)
+        both = [*zip(measured, _measure_others(others, observer), strict=True)]
+        return draft_of(recipe, state, challengers, both, new_rows, digest)
 
 
 def require_known_champion(state: State) -> None:
@@ -101,13 +122,13 @@ def find_challengers(state: State, recipe: Recipe, runs: list[str]) -> list[Chal
             raise PromotionError(
                 f"version {champion} of {model.name} is the champion already: nothing is to be decided"
             )
-        require_whole(model.name, each.version)
         _require_benchmarks(recipe, each.run)
         if not load_pairs(each.data, "eval"):
             raise PromotionError(
                 f"run {each.run.run_id} has no held-out preference pairs, on which promotion.primary is measured: give "
                 "the recipe some (dpo.eval_split or dpo.eval_dataset)"
             )
+    found = [_over(model.name, each, recipe) for each in found]
     found = [each.model_copy(update={"run": each.run.evaluated_by(recipe)}) for each in found]
     if len({held_out_digest(each.data) for each in found}) > 1:
         raise PromotionError("the runs have different held-out pairs: compare those of one data set")
@@ -158,33 +179,47 @@ def _measure_challenger(challenger: Challenger, observer: Observer) -> Measured:
     return measure(spec, "dpo" if spec.dpo is not None else "sft", reference_of(spec), observer)
 
 
-def _measure_champion(
-    state: State, champion: Version | None, challenger: Challenger, folder: Path, observer: Observer
-) -> Measured:
-    """The champion on the challenger's rows; without one, the reference that the challenger was trained from."""
-    spec = challenger.spec
+def _others(
+    state: State, champion: Version | None, challengers: list[Challenger], asked: Recipe, folder: Path
+) -> list[Other]:
+    """What each challenger is compared with: the champion on its rows; without one, the model that it was trained from.
+
+    Raises:
+        PromotionError: The champion's files, or its base, are not what was registered.
+    """
+    specs = [each.spec for each in challengers]
     if champion is None:
-        return measure(spec, reference_of(spec), None, observer)
+        return [Other(spec, reference_of(spec)) for spec in specs]
     files = fetch(state.model.name, champion, folder)
-    base = _base(f"version {champion.number} of {state.model.name}", files)
+    recipes = [files.recipe, asked, *(spec.recipe for spec in specs)]
+    base = loaded_over(f"version {champion.number} of {state.model.name}", files, recipes)
     how = {name: getattr(files.recipe, name) for name in _HOW_IT_RUNS}
-    own = spec.recipe.model_copy(update=how)
     model = Artifact(path=str(Path(files.trained).parent), digest=champion.artifact_digest, bytes=0)
-    return measure(EvaluateSpec(recipe=own, base=base, data=spec.data, dpo=model), "dpo", None, observer)
+    given = [(spec.recipe.model_copy(update=how), spec.data) for spec in specs]
+    return [Other(EvaluateSpec(recipe=own, base=base, data=data, dpo=model), "dpo") for own, data in given]
 
 
-def _base(which: str, files: Files) -> ModelRef:
-    """What a version is loaded over, held to its digests."""
-    named = str(files.settings["base_name"])
-    if files.settings["base"] is None:  # full weights have their tokenizer beside them
-        return ModelRef(name=named, path=files.trained, digest=model_digest(Path(files.trained)))
-    digest = json_digest(files.settings["base_files"])
-    if check_base(which, files) is None:
-        return ModelRef(name=named, path=files.settings["base"], digest=digest)
-    found = resolve_model(files.recipe, Silent())
-    elsewhere = files.model_copy(update={"settings": {**files.settings, "base": found.path}})
-    check_base(which, elsewhere)
-    return ModelRef(name=named, path=found.path, digest=digest)
+def _measure_others(others: list[Other], observer: Observer) -> list[Measured]:
+    """What challengers are compared with, each model measured once on the same rows by the same settings."""
+    found: dict[str, Measured] = {}
+    for each in others:
+        if each.key not in found:
+            found[each.key] = measure(each.spec, each.name, None, observer)
+    return [found[each.key] for each in others]
+
+
+def _over(name: str, challenger: Challenger, asked: Recipe) -> Challenger:
+    """A challenger whose files were held to their digests, with the base that it was trained over, wherever it is now.
+
+    Raises:
+        PromotionError: A file is missing, or is not what was registered.
+    """
+    version, run = challenger.version, challenger.run
+    with tempfile.TemporaryDirectory() as folder:
+        files = fetch(name, version, Path(folder))
+    which = f"version {version.number} of {name}"
+    base = trained_over(which, files, [run.recipe, asked], base_digest(run.run_id))
+    return challenger.model_copy(update={"base": base})
 
 
 def _trained_on(champion: Version | None) -> TrainedOn:

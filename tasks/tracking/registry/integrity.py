@@ -123,15 +123,24 @@ def check_base(which: str, files: Files) -> str | None:
         return None
     if not Path(base).is_dir():
         return f"the base of {which} is not on this machine ({base}), so its files were not checked"
-    _require(f"the base of {which}", files.settings["base_files"], Path(base))
+    remedy = ". Put its files back, or name another version"
+    _require(f"the base of {which}", files.settings["base_files"], Path(base), remedy)
     return None
 
 
-def _require(which: str, digests: dict[str, str], folder: Path) -> None:
+def _require(which: str, digests: dict[str, str], folder: Path, remedy: str = "") -> None:
+    wrong = wrong_file(digests, folder)
+    if wrong:
+        raise PromotionError(f"{which} is not what was registered: {wrong}{remedy}")
+
+
+def wrong_file(digests: dict[str, str], folder: Path) -> str:
+    """The first file of a folder that is missing or has another digest, in words; empty where all are right."""
     cache = DigestCache(digests_folder())
     for name, expected in sorted(digests.items()):
         path = folder / name
         found = cache.digest(path) if path.is_file() else None
         if found != expected:
             what = "is missing" if found is None else f"has the SHA-256 {found}, expected {expected}"
-            raise PromotionError(f"{which} is not what was registered: {path} {what}")
+            return f"{path} {what}"
+    return ""

@@ -74,12 +74,17 @@ def test_a_loss_in_a_benchmark_that_cannot_be_ruled_out_refuses_a_gain(
     On equal ones it is not: z = 2.638 at the second decision's level of 0.05 / 6, and z^2 / (400 + z^2) = 0.0171.
     """
 
-    def doing(real: Callable[..., Measured], right: int) -> Callable[..., Measured]:
+    def with_right(found: Measured, right: int) -> Measured:
         documents = [DocumentResult(str(place), "acc", float(place < right)) for place in range(400)]
-        return lambda *given: replace(real(*given), benchmarks={"tone": documents})
+        return replace(found, benchmarks={"tone": documents})
 
-    monkeypatch.setattr(tasks.promotion, "_measure_champion", doing(vars(tasks.promotion)["_measure_champion"], 310))
-    measure = vars(tasks.promotion)["_measure_challenger"]
+    def doing(real: Callable[..., Measured], right: int) -> Callable[..., Measured]:
+        return lambda *given: with_right(real(*given), right)
+
+    others, measure = (vars(tasks.promotion)[name] for name in ("_measure_others", "_measure_challenger"))
+    monkeypatch.setattr(
+        tasks.promotion, "_measure_others", lambda *given: [with_right(each, 310) for each in others(*given)]
+    )
     monkeypatch.setattr(tasks.promotion, "_measure_challenger", doing(measure, 300))
     code, said = promote(1)
     assert (code, "guard benchmark_margin: largest loss in a benchmark that its interval allows is" in said) == (

@@ -136,26 +136,30 @@ def draft_of(
     ]
     compared = [each.primary for each in found]
     verdicts = judge(compared, [each.guards for each in found], recipe.promotion, spent.nth, spent.level)
-    chosen = best(verdicts, compared)
-    left_out = new_rows[chosen]
+    chosen = best(verdicts, compared, one_reference=champion is not None)
+    left_out, against = new_rows[chosen], "champion" if champion else f"{reference_of(challengers[chosen].spec)} model"
     return Draft(
         model=state.model.name,
         outcome=_ANSWERS[verdicts[chosen].answer],
         champion=None if champion is None else place_of(champion),
         chosen=place_of(versions[chosen]),
-        reasons=(*verdicts[chosen].reasons, *filter(None, [str(left_out)])),
+        reasons=(*verdicts[chosen].reasons, *filter(None, [_without_champion(champion, against), str(left_out)])),
         evidence={
             "held_out_digest": digest,
             "comparison": spent.comparison,
             "decision_on_these_rows": spent.nth,
             "level": spent.level,
             "primary": recipe.promotion.primary,
-            "against": "champion" if champion else f"{reference_of(challengers[0].spec)} model",
+            "against": against,
             "training_rows_left_out": left_out.pairs[1] if left_out.seen.known else "unknown",
             "training_demonstrations_left_out": left_out.demonstrations[1] if left_out.seen.known else "unknown",
             "challengers": [_recorded(*each) for each in zip(challengers, found, verdicts, strict=True)],
         },
     )
+
+
+def _without_champion(champion: Version | None, against: str) -> str:
+    return "" if champion else f"there is no champion yet: compared with its own reference, the {against}"
 
 
 def place_of(version: Version) -> Place:

@@ -108,10 +108,21 @@ def judge(
     ]
 
 
-def best(verdicts: Sequence[Verdict], comparisons: Sequence[PairedComparison]) -> int:
-    """The challenger to decide on: of those that may be promoted, else of all, the one with the largest gain."""
+def best(verdicts: Sequence[Verdict], comparisons: Sequence[PairedComparison], *, one_reference: bool) -> int:
+    """The challenger to decide on: of those that may be promoted, else of all, the one that does best.
+
+    Args:
+        verdicts: That on each challenger.
+        comparisons: Each challenger with what it was compared with.
+        one_reference: Whether that is one model, so that the largest gain is the best. Where each was compared with
+            its own reference, a model that was trained from a bad one gains most: the measure itself counts.
+    """
     may = [place for place, each in enumerate(verdicts) if each.answer == "promote"]
-    return max(may or range(len(verdicts)), key=lambda place: comparisons[place].difference.value)
+
+    def measure(place: int) -> float:
+        return comparisons[place].difference.value if one_reference else comparisons[place].new
+
+    return max(may or range(len(verdicts)), key=measure)
 
 
 def _judge(

@@ -192,6 +192,19 @@ def test_several_challengers_pay_for_their_number() -> None:
 def test_the_best_of_those_that_may_be_promoted_is_decided_on() -> None:
     both = [compared(15, 2, 3), compared(20, 0, 0)]
     yes, no = Verdict("promote", (), 0.0), Verdict("refuse", (), 0.0)
-    assert best([yes, yes], both) == 1
-    assert best([yes, no], both) == 0
-    assert best([no, no], both) == 1
+    assert best([yes, yes], both, one_reference=True) == 1
+    assert best([yes, no], both, one_reference=True) == 0
+    assert best([no, no], both, one_reference=True) == 1
+
+
+def test_gains_over_different_references_are_not_compared() -> None:
+    """One goes from 0 of 20 right to 15, the other from 8 to 20: it gains less and is the better model."""
+    names = [str(place) for place in range(20)]
+
+    def gain(new: int, old: int) -> PairedComparison:
+        scores = [RowScores(names, names, np.array([1.0] * right + [0.0] * (20 - right))) for right in (new, old)]
+        return compare_paired(scores[0], scores[1], samples=200)
+
+    both, yes = [gain(15, 0), gain(20, 8)], Verdict("promote", (), 0.0)
+    assert best([yes, yes], both, one_reference=False) == 1
+    assert best([yes, yes], both, one_reference=True) == 0

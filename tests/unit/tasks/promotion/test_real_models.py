@@ -46,8 +46,12 @@ def right(real: RealVersions, model: Artifact) -> dict[str, bool]:
     }
 
 
+def challengers_of(draft: Any) -> Any:
+    return draft.evidence["challengers"]
+
+
 def evidence(draft: Any) -> Any:
-    (found,) = draft.evidence["challengers"]
+    (found,) = challengers_of(draft)
     return found
 
 
@@ -130,3 +134,19 @@ def test_held_out_rows_that_the_champion_was_trained_on_in_any_form_count_for_ne
     )
     assert draft.evidence["training_rows_left_out"] == 3
     assert draft.evidence["training_demonstrations_left_out"] == 1
+
+
+def test_without_a_champion_each_challenger_is_compared_with_the_model_that_it_was_trained_from(
+    real: RealVersions, measured: list[Measured]
+) -> None:
+    """Three challengers from two SFT models: the reference that two of them share is measured once."""
+    sft = {number: real.drawn(number) for number in (11, 12)}
+    start = {1: 11, 2: 12, 3: 11}
+    versions = {number: real.dpo(number, sft=sft[of]) for number, of in start.items()}
+    draft = compare.fn(real.recipe(), [version.run_id for version in versions.values()])
+    expected = {number: sum(right(real, made).values()) / 8 for number, made in sft.items()}
+    assert expected[11] != expected[12], "the two references do equally well: the test would show nothing"
+    found = {each["version"]: each["comparison"]["old"] for each in challengers_of(draft)}
+    assert found == {versions[number].number: expected[of] for number, of in start.items()}
+    assert len(measured) == 3 + 2
+    assert "there is no champion yet: compared with its own reference, the sft model" in draft.reasons

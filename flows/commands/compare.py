@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: What the page says of judges, people and decisions that has a column in the table, where a run has it.
 _LATER = "reviews and decisions"
 _JUDGED = ("win rate", "win rate at equal length", _LATER)
+#: Characters of a whole id.
+_ID = 32
 #: The word for a registered model's champion.
 CHAMPION = "champion"
 _RUNS_HELP = "MLflow ids of the runs, separated by commas; the last ones otherwise."
@@ -40,11 +42,11 @@ def main(
         require_mlflow()
         settings = load_recipe(find_recipe(recipe), {})
         with away_is_a_tracking_error():
-            report, found = compared(settings.name, _ids(runs), last, _baseline(baseline, settings))
+            report, _ = compared(settings.name, _ids(runs), last, _baseline(baseline, settings))
             folder = out or preflow_home() / "comparisons" / settings.name
             files = write(report, settings.name, folder)
             _keep(report, files, settings.name)
-    show(report, found, files[0])
+    show(report, files[0])
 
 
 def compared(name: str, run_ids: list[str], last: int, baseline: str | None) -> "tuple[dict[str, Any], list[KeptRun]]":
@@ -54,24 +56,26 @@ def compared(name: str, run_ids: list[str], last: int, baseline: str | None) -> 
         name: The recipe's name.
         run_ids: The runs; the ``last`` newest ones where none are given.
         last: How many.
-        baseline: The baseline's id or the beginning of it; the oldest of the runs where not given.
+        baseline: The baseline's id, of whatever recipe, or the beginning of it; the oldest of the runs where not given.
 
     Raises:
         ConfigError: There is no such run.
+        ArtifactError: The baseline cannot be read, or none of the runs.
         IncomparableError: The runs' held-out rows are not the same.
     """
     from preflow.comparison.report import compare_runs
-    from tasks.tracking.evaluated_runs import evaluated_runs
+    from tasks.tracking.evaluated_runs import evaluated_run, evaluated_runs
 
-    found = evaluated_runs(name, run_ids, last)
+    found, unread = evaluated_runs(name, run_ids, last)
     first = found[-1].run_id
     if baseline is not None:
         named = next((run for run in found if run.run_id.startswith(baseline)), None)
         if named is None:
-            (named,) = evaluated_runs(name, [baseline], 1)
+            whole = len(baseline) == _ID
+            (named,) = [evaluated_run(baseline)] if whole else evaluated_runs(name, [baseline], 1)[0]
             found.append(named)
         first = named.run_id
-    return compare_runs(found, first, strict=bool(run_ids)), found
+    return compare_runs(found, first, strict=bool(run_ids), unread=unread), found
 
 
 def write(report: dict[str, Any], recipe: str, folder: Path) -> list[Path]:
@@ -156,7 +160,7 @@ def _keep(report: dict[str, Any], files: list[Path], name: str) -> None:
     leave_table()
 
 
-def show(report: dict[str, Any], runs: "list[KeptRun]", page: Path) -> None:
+def show(report: dict[str, Any], page: Path) -> None:
     """What differs in the settings and what came of it as two tables, since one is wider than a terminal."""
     from preflow.comparison.page import letter
     from preflow.console import TextConsole
@@ -165,7 +169,9 @@ def show(report: dict[str, Any], runs: "list[KeptRun]", page: Path) -> None:
     lettered = [{"": letter(place), **row} for place, row in enumerate(rows)]
     settings = list(report["runs"][0]["settings"])
     measures = [column for column in lettered[0] if column not in {"", "run", *settings, _LATER}]
-    console.print(_table(f"{len(rows)} of {len(runs)} runs compared", ["", "run", *settings], lettered))
+    console.print(
+        _table(f"{len(rows)} of {len(rows) + len(report['left_out'])} runs compared", ["", "run", *settings], lettered)
+    )
     console.print(_table("", ["", *measures], lettered))
     for row in lettered:
         for sentence in filter(None, row.get(_LATER, "").split("; ")):

@@ -11,40 +11,70 @@ import yaml
 from preflow.artifacts import MANIFEST, Artifact, verify
 from preflow.comparison.kept_run import KeptRun
 from preflow.environment import mlflow_uri
-from preflow.errors import ArtifactError, ConfigError
+from preflow.errors import ArtifactError, ConfigError, PromotionError
 from preflow.redaction import without_login
 from preflow.verification.recorded import place_of
 from tasks.tracking.client import client
+from tasks.tracking.pipeline_run import find_run
 from tasks.tracking.registry.cards import decisions_on, registered_name, sections_of
 from tasks.tracking.run_files import keep_file, local_folder, read_text
 
 CHAMPION = "champion"
 _FINISHED = "attributes.status = 'FINISHED'"
+#: Codes by which MLflow says that a run, a model or an alias is not there.
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
-def evaluated_runs(name: str, run_ids: Sequence[str], last: int) -> list[KeptRun]:
-    """Finished runs of a recipe, the newest first.
+def evaluated_runs(name: str, run_ids: Sequence[str], last: int) -> tuple[list[KeptRun], list[dict[str, str]]]:
+    """Finished runs of a recipe, the newest first, and those that cannot be read.
 
     Args:
         name: The recipe's name.
         run_ids: MLflow ids of pipeline runs, or the beginnings of ids; the ``last`` newest ones where none are given.
         last: How many of the newest.
 
+    Returns:
+        The runs, and the ``name`` and the ``reason`` of each that was deleted or whose files are missing or damaged.
+
     Raises:
-        ConfigError: There is no such run, or it kept no evaluation.
-        ArtifactError: The artifact of an evaluation is neither in the store nor in MLflow, or is damaged.
+        ConfigError: There is no such run.
+        ArtifactError: None of them can be read; says why of the first.
     """
     store = client()
     experiment = store.get_experiment_by_name(name)
     found = _pipelines(store, experiment.experiment_id) if experiment is not None else []
     if run_ids:
-        found = [_one(found, run_id, name) for run_id in dict.fromkeys(run_ids)]
+        found = [_one(store, found, run_id, name) for run_id in dict.fromkeys(run_ids)]
     if not found:
         raise ConfigError(
             f"MLflow at {without_login(mlflow_uri())} has no finished run of the recipe '{name}': run it first "
             "(preflow run RECIPE)"
         )
-    return [_kept(store, run) for run in (found if run_ids else found[:last])]
+    kept: list[KeptRun] = []
+    unread: list[dict[str, str]] = []
+    for run in found if run_ids else found[:last]:
+        try:
+            kept.append(_kept(store, run))
+        except (ArtifactError, ConfigError) as error:
+            unread.append({"name": _name(run), "reason": error.message})
+    if not kept:
+        raise ArtifactError("; ".join(f"{each['name']}: {each['reason']}" for each in unread))
+    return kept, unread
+
+
+def evaluated_run(run_id: str) -> KeptRun:
+    """A finished run of whatever recipe.
+
+    Args:
+        run_id: MLflow's whole id of the pipeline run.
+
+    Raises:
+        ConfigError: There is no such run, it was deleted, or it kept no evaluation.
+        ArtifactError: The artifact of its evaluation is neither in the store nor in MLflow, or is damaged.
+    """
+    find_run(run_id)
+    store = client()
+    return _kept(store, store.get_run(run_id))
 
 
 def champion_run(model: str) -> str | None:
@@ -53,7 +83,9 @@ def champion_run(model: str) -> str | None:
 
     try:
         version = client().get_model_version_by_alias(model, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
         return None
     return str(version.run_id)
 
@@ -70,19 +102,37 @@ def _pipelines(store: Any, experiment: str) -> list[Any]:
     return list(store.search_runs([experiment], f"tags.kind = 'pipeline' and {_FINISHED}", order_by=order))
 
 
-def _one(found: Sequence[Any], run_id: str, name: str) -> Any:
-    """The run that an id, or the beginning of one, names.
+def _one(store: Any, found: Sequence[Any], run_id: str, name: str) -> Any:
+    """The run that an id, or the beginning of one, names; also one that was deleted, which cannot be read.
 
     Raises:
         ConfigError: None, or several.
     """
     named = [run for run in found if str(run.info.run_id).startswith(run_id)]
+    named = named or [run for run in _deleted(store, run_id) if run.data.tags.get("kind") == "pipeline"]
     if len(named) != 1:
         raise ConfigError(
             f"{run_id} is the beginning of {len(named)} ids of finished runs of the recipe '{name}': expected one. "
             "MLflow's runs table shows ids"
         )
     return named[0]
+
+
+def _deleted(store: Any, run_id: str) -> list[Any]:
+    """The deleted run that a whole id names, in a list; empty where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
+        return []
+    return [run] if run.info.lifecycle_stage == "deleted" else []
+
+
+def _name(run: Any) -> str:
+    return str(run.data.tags.get("mlflow.runName", run.info.run_id))
 
 
 def stage_artifact(run_id: str, stage: str) -> Artifact | None:
@@ -103,26 +153,43 @@ def _finished_stage(store: Any, run: Any, stage: str) -> Any:
 
 
 def _kept(store: Any, run: Any) -> KeptRun:
-    run_id, stage = str(run.info.run_id), _finished_stage(store, run, "evaluate")
+    run_id = str(run.info.run_id)
+    if run.info.lifecycle_stage == "deleted":
+        raise ConfigError(f"run {run_id} was deleted in MLflow: restore it (mlflow runs restore --run-id {run_id})")
+    stage = _finished_stage(store, run, "evaluate")
     if stage is None:
         raise ConfigError(f"run {run_id} has no finished evaluation: expected the id of a finished pipeline run")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # for small files
     text = read_text(run, "recipe.yaml")
     if text is None:
         raise ConfigError(f"run {run_id} has no recipe.yaml in MLflow any more: start its recipe again")
-    recipe = yaml.safe_load(text)
-    name = run.data.tags.get("mlflow.runName", run_id)
-    kept = KeptRun.of(run_id, str(name), recipe, _stage(store, stage))
+    kept = KeptRun.of(run_id, _name(run), _settings(run_id, text), _stage(store, stage))
     others = {name: _finished_stage(store, run, name) for name in ("judge", "benchmarks")}
     read = {name: found and _stage(store, found).load(f"{name}.json") for name, found in others.items()}
     return replace(kept, **read, later=_later(run))
 
 
+def _settings(run_id: str, text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"recipe.yaml of run {run_id} in MLflow cannot be read: restore it, or start its recipe again"
+        )
+    return found
+
+
 def _later(run: Any) -> tuple[str, ...]:
-    """Reviews of a run and decisions on its model, each in a sentence."""
-    model = registered_name(run)
-    sections = sections_of(run, [] if model is None else decisions_on(model))
-    return tuple(line.removeprefix("- ") for line in sections.splitlines() if line.startswith("- "))
+    """Reviews of a run and decisions on its model, each in a sentence; where those are no chain, that."""
+    model, broken = registered_name(run), []
+    try:
+        decisions = [] if model is None else decisions_on(model)
+    except PromotionError as error:
+        decisions, broken = [], [error.message]
+    sections = sections_of(run, decisions)
+    return (*(line.removeprefix("- ") for line in sections.splitlines() if line.startswith("- ")), *broken)
 
 
 def _stage(store: Any, stage: Any) -> Artifact:
@@ -134,9 +201,7 @@ def _stage(store: Any, stage: Any) -> Artifact:
     tags = stage.data.tags
     folder = place_of(tags["artifact_path"])
     if not (folder / MANIFEST).is_file():
-        origin = str(tags.get("cached_from", stage.info.run_id))
-        there = local_folder(store.get_run(origin))
-        folder = Path(store.download_artifacts(origin, "")) if there is None else there
+        folder = _copy(store, str(tags.get("cached_from", stage.info.run_id)))
     artifact = verify(folder)
     if artifact.digest != tags["artifact_digest"]:
         raise ArtifactError(
@@ -144,3 +209,22 @@ def _stage(store: Any, stage: Any) -> Artifact:
             f"{tags['artifact_digest']}. Run the recipe again"
         )
     return artifact
+
+
+def _copy(store: Any, run_id: str) -> Path:
+    """MLflow's copy of a stage's artifact.
+
+    Raises:
+        ArtifactError: The run that keeps it, or the files, are gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        there = local_folder(store.get_run(run_id))
+        return Path(store.download_artifacts(run_id, "")) if there is None else there
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
+        raise ArtifactError(
+            f"an artifact is neither in the store nor in MLflow, as run {run_id} is gone: start the recipe again"
+        ) from None

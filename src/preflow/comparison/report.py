@@ -21,7 +21,13 @@ _PROMPTS = 5
 
 
 def compare_runs(
-    runs: Sequence[KeptRun], baseline: str, *, strict: bool = False, alpha: float = 0.05, seed: int = 0
+    runs: Sequence[KeptRun],
+    baseline: str,
+    *,
+    strict: bool = False,
+    unread: Sequence[dict[str, str]] = (),
+    alpha: float = 0.05,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Compare finished runs, row by row on the held-out pairs that they share with the baseline.
 
@@ -32,6 +38,7 @@ def compare_runs(
         runs: At least two, the baseline among them.
         baseline: Its ``run_id``.
         strict: Refuse a run whose held-out rows are not those of the baseline; else it is left out and named.
+        unread: Runs whose files are missing or damaged, each with its ``name`` and the ``reason``; named as left out.
         alpha: Level; intervals cover ``1 - alpha``.
         seed: Of the bootstrap.
 
@@ -42,7 +49,7 @@ def compare_runs(
         IncomparableError: No two runs have the same held-out rows, or ``strict`` and one of them has others.
     """
     first = next(run for run in runs if run.run_id == baseline)
-    kept, left_out, differences = [first], [], {}
+    kept, left_out, differences = [first], [*unread], {}
     for run in runs:
         if run is first:
             continue
@@ -56,7 +63,7 @@ def compare_runs(
     if not differences:
         raise IncomparableError(
             f"no run can be compared with {first.name} ({first.run_id}): "
-            + ("; ".join(each["reason"] for each in left_out) or "there is no other finished run")
+            + ("; ".join(f"{each['name']}: {each['reason']}" for each in left_out) or "there is no other finished run")
         )
     kept = [run for run in runs if run in kept]
     adjusted = dict(zip(differences, holm([each.p for each in differences.values()]), strict=True))

@@ -19,8 +19,8 @@ from tests.unit.comparison.planted_runs import kept_run
 pytestmark = pytest.mark.slow  # a database of MLflow's own is made
 
 
-def finished(folder: Path, name: str, right: str, rate: float) -> str:
-    """A finished pipeline run of the recipe ``mine`` whose result is right on the rows that are marked 1."""
+def finished(folder: Path, name: str, right: str, rate: float, of: str = "mine") -> str:
+    """A finished pipeline run of a recipe whose result is right on the rows that are marked 1."""
     store, planted = client(), asdict(kept_run(name, right, rate=rate))
 
     def evaluation(out: Path) -> None:
@@ -30,10 +30,10 @@ def finished(folder: Path, name: str, right: str, rate: float) -> str:
         write_json(out / "answers" / "dpo.json", planted["answers"])
 
     artifact = build(folder / "store" / name, evaluation)
-    found = store.get_experiment_by_name("mine")
-    experiment = found.experiment_id if found else store.create_experiment("mine")
+    found = store.get_experiment_by_name(of)
+    experiment = found.experiment_id if found else store.create_experiment(of)
     run = store.create_run(experiment, tags={"kind": "pipeline", "mlflow.runName": name}).info.run_id
-    store.log_text(run, f"name: mine\ndpo:\n  learning_rate: {rate}\n", "recipe.yaml")
+    store.log_text(run, f"name: {of}\ndpo:\n  learning_rate: {rate}\n", "recipe.yaml")
     tags = {"mlflow.parentRunId": run, "stage": "evaluate", **_tags(artifact)}
     child = store.create_run(experiment, tags=tags).info.run_id
     store.log_artifacts(child, artifact.path)
@@ -93,9 +93,9 @@ def test_the_table_of_a_comparison_has_the_win_rates(runs: list[str]) -> None:
 def test_the_terminal_has_what_people_said_in_lines_of_their_own(
     runs: list[str], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report, found = compared("mine", runs, 8, None)
+    report, _ = compared("mine", runs, 8, None)
     report["runs"][0]["later"] = ["Decision 1: version 2 refused", "Ada (declared): too early"]
-    show(report, found, home / "comparison.html")
+    show(report, home / "comparison.html")
     printed = capsys.readouterr().out
     assert "\nA  Decision 1: version 2 refused\nA  Ada (declared): too early\n" in printed
     assert "baseline" in printed

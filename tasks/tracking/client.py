@@ -17,6 +17,7 @@ from filelock import FileLock
 from preflow.environment import mlflow_uri
 from preflow.errors import TrackingError
 from preflow.redaction import without_login, without_secrets
+from tasks.tracking.moved_store import follow_moved_files
 
 #: Settings of MLflow's client while it is only asked whether MLflow is there.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -52,13 +53,17 @@ def client() -> Any:
 
 @functools.cache
 def _create_database(uri: str) -> None:
-    """Create the tables of an SQLite store, one process at a time: two migrations at once would break each other."""
+    """Create the tables of an SQLite store, one process at a time: two migrations at once would break each other.
+
+    The files of one that was moved are followed.
+    """
     import mlflow
 
     database = Path(uri.removeprefix("sqlite:///"))
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"), without_collections():  # the store's modules are imported
         mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        follow_moved_files(database)
 
 
 @contextmanager

@@ -7,9 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from preflow.environment import preflow_home
 from tasks.tracking.client import client
-
-#: Where a home folder has the files of all runs.
-_ARTIFACTS = ("mlflow", "artifacts")
+from tasks.tracking.moved_store import ARTIFACTS
 
 
 def local_folder(run: Any) -> Path | None:
@@ -17,14 +15,14 @@ def local_folder(run: Any) -> Path | None:
     parts = urlsplit(str(run.info.artifact_uri))
     if parts.scheme not in ("", "file"):
         return None
-    written, here = Path(unquote(parts.path)), preflow_home().joinpath(*_ARTIFACTS)
+    written, here = Path(unquote(parts.path)), preflow_home().joinpath(*ARTIFACTS)
     moved = here / run.info.run_id / "artifacts"
     return moved if not written.is_dir() and (moved.is_dir() or _was_moved(written.parents[1], here)) else written
 
 
 def _was_moved(root: Path, here: Path) -> bool:
     """Whether all runs' files were in a home folder that is elsewhere now; a new run has no folder in either."""
-    return not root.is_dir() and here.is_dir() and root.parts[-len(_ARTIFACTS) :] == _ARTIFACTS
+    return not root.is_dir() and here.is_dir() and root.parts[-len(ARTIFACTS) :] == ARTIFACTS
 
 
 def read_text(run: Any, name: str) -> str | None:

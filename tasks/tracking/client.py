@@ -21,6 +21,19 @@ from tasks.tracking.moved_store import follow_moved_files
 
 #: Settings of MLflow's client while it is only asked whether MLflow is there.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+#: Codes of MLflow's errors that say nothing of what was asked: it cannot be reached, is busy, or has failed.
+_AWAY = frozenset(
+    {
+        *("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"),
+        *("REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"),
+    }
+)
+#: Codes by which it says that a run, a model or an alias is not there.
+NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"})
+#: Codes by which it refuses a login.
+_LOGIN = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"})
+#: Characters of an error's text that are shown.
+_LONGEST = 200
 
 
 @contextmanager
@@ -101,10 +114,8 @@ def require_mlflow() -> None:
     try:
         store.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}. Start it, or unset "
-            "MLFLOW_TRACKING_URI to keep runs in a local database"
-        ) from None
+        remedy = ". Start it, or unset MLFLOW_TRACKING_URI to keep runs in a local database"
+        raise TrackingError(_refusal(error) or f"{_not_answering(error)}{remedy}") from None
     finally:
         for name, value in before.items():
             if value is None:
@@ -115,12 +126,12 @@ def require_mlflow() -> None:
 
 @contextmanager
 def away_is_a_tracking_error() -> Iterator[None]:
-    """Let what MLflow's client raises while MLflow is away leave the block as a ``TrackingError``.
+    """Let what MLflow's client raises leave the block as a ``TrackingError``: MLflow is away, or refuses.
 
     An error of a disk or of a file leaves it as it is: that is no fault of MLflow's.
 
     Raises:
-        TrackingError: MLflow does not answer.
+        TrackingError: MLflow does not answer, or answers that it does not do what was asked, and why.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -128,7 +139,31 @@ def away_is_a_tracking_error() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, ConnectionError, TimeoutError) as error:
-        raise TrackingError(f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}") from None
+        raise TrackingError(_refusal(error) or _not_answering(error)) from None
+
+
+def _not_answering(error: BaseException) -> str:
+    return f"MLflow at {without_login(mlflow_uri())} does not answer: {brief(error)}"
+
+
+def refuses_login(error: BaseException) -> bool:
+    """Whether MLflow did not permit what was asked, so that nothing is known of it."""
+    return getattr(error, "error_code", None) in _LOGIN
+
+
+def _refusal(error: BaseException) -> str:
+    """What MLflow answered, where it did and refuses what was asked; empty where it is away or has failed itself."""
+    code = getattr(error, "error_code", None)
+    if code is None or code in _AWAY:
+        return ""
+    said = " ".join(without_secrets(str(error).removeprefix(f"{code}: ")).split())[:_LONGEST]
+    where = f"MLflow at {without_login(mlflow_uri())}"
+    if refuses_login(error):
+        return (
+            f"{where} does not permit this: {said}. Give a login that may do it (MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD)"
+        )
+    return f"{where} refuses this ({code}): {said}"
 
 
 def brief(error: BaseException) -> str:
@@ -136,7 +171,7 @@ def brief(error: BaseException) -> str:
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    return " ".join(without_secrets(str(cause) or type(cause).__name__).split())[:200]
+    return " ".join(without_secrets(str(cause) or type(cause).__name__).split())[:_LONGEST]
 
 
 def prepare_store() -> None:

@@ -14,15 +14,13 @@ from preflow.environment import mlflow_uri
 from preflow.errors import ArtifactError, ConfigError, PromotionError
 from preflow.redaction import without_login
 from preflow.verification.recorded import place_of
-from tasks.tracking.client import client
+from tasks.tracking.client import NOT_THERE, client
 from tasks.tracking.pipeline_run import find_run
 from tasks.tracking.registry.cards import decisions_on, registered_name, sections_of
 from tasks.tracking.run_files import keep_file, local_folder, read_text
 
 CHAMPION = "champion"
 _FINISHED = "attributes.status = 'FINISHED'"
-#: Codes by which MLflow says that a run, a model or an alias is not there.
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def evaluated_runs(name: str, run_ids: Sequence[str], last: int) -> tuple[list[KeptRun], list[dict[str, str]]]:
@@ -84,7 +82,7 @@ def champion_run(model: str) -> str | None:
     try:
         version = client().get_model_version_by_alias(model, CHAMPION)
     except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+        if error.error_code not in NOT_THERE:
             raise
         return None
     return str(version.run_id)
@@ -125,7 +123,7 @@ def _deleted(store: Any, run_id: str) -> list[Any]:
     try:
         run = store.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+        if error.error_code not in NOT_THERE:
             raise
         return []
     return [run] if run.info.lifecycle_stage == "deleted" else []
@@ -223,7 +221,7 @@ def _copy(store: Any, run_id: str) -> Path:
         there = local_folder(store.get_run(run_id))
         return Path(store.download_artifacts(run_id, "")) if there is None else there
     except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+        if error.error_code not in NOT_THERE:
             raise
         raise ArtifactError(
             f"an artifact is neither in the store nor in MLflow, as run {run_id} is gone: start the recipe again"

@@ -15,7 +15,7 @@ from preflow.errors import ConfigError, TrackingError
 from preflow.models.resolve import ModelRef
 from preflow.redaction import redacted_errors, without_login
 from preflow.specs import ValidateSpec
-from tasks.tracking.client import brief, client, ending, require_mlflow, set_tags
+from tasks.tracking.client import NOT_THERE, brief, client, ending, require_mlflow, set_tags
 from tasks.tracking.delivery import Say, deliver_left_behind, delivering, delivery_of, log_message
 from tasks.tracking.lineage import is_gone, lineage, parameters
 from tasks.tracking.registry.cards import CARD
@@ -265,6 +265,8 @@ def find_run(run_id: str) -> PipelineRun:
     try:
         info = store.get_run(run_id).info
     except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
         raise ConfigError(f"MLflow at {without_login(mlflow_uri())} has no run {run_id}: {error.message}") from error
     name = store.get_experiment(info.experiment_id).name
     return PipelineRun(recipe=name, experiment_id=info.experiment_id, run_id=run_id)

@@ -14,7 +14,7 @@ from preflow.environment import digests_folder
 from preflow.errors import PromotionError
 from preflow.fingerprints.files import DigestCache, json_digest
 from preflow.verification.recorded import place_of
-from tasks.tracking.client import client
+from tasks.tracking.client import client, refuses_login
 from tasks.tracking.registry.package import FILES, RECIPE, names_of_files
 from tasks.tracking.registry.versions import FOLDER, Version
 from tasks.tracking.run_files import local_folder
@@ -53,6 +53,8 @@ def fetch(name: str, version: Version, folder: Path) -> Files:
         recipe = json.loads((place / "artifacts" / RECIPE).read_text(encoding="utf-8"))
         manifest = json.loads((place / "artifacts" / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, KeyError, ValueError, TypeError, MlflowException, yaml.YAMLError) as error:
+        if refuses_login(error):
+            raise
         raise PromotionError(
             f"the files of {which} are missing or cannot be read: {error}. Register its model again: start its run anew"
         ) from None

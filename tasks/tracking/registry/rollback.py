@@ -1,7 +1,7 @@
 """Making an earlier version the champion again: no evidence is asked for, a reason and whole files are."""
 
 from preflow.errors import PromotionError
-from tasks.tracking.client import client
+from tasks.tracking.client import NOT_THERE, client
 from tasks.tracking.registry.decisions import Decision, Draft, Place
 from tasks.tracking.registry.moves import take
 from tasks.tracking.registry.signature import signed
@@ -49,7 +49,7 @@ def _experiment(state: State, target: Version) -> str:
         try:
             return str(store.get_run(run_id).info.experiment_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in NOT_THERE:
                 raise
     raise PromotionError(
         f"version {target.number} of {state.model.name} has no run in MLflow any more ({target.run_id or 'none'}), so "

@@ -193,6 +193,9 @@ def comparison_key(
     if recipe.promotion.asks_judge or recipe.promotion.asks_people:
         judged = recipe.evaluation.judge
         names += [recipe.promotion.primary, judged and judged.model_dump(mode="json")]
+    if recipe.promotion.asks_judge:  # other answers could be drawn until the judge prefers them by chance
+        sampling = {"kl_prompts", "max_new_tokens", "generation_batch_size"}
+        names += [recipe.evaluation.model_dump(mode="json", include=sampling), recipe.seed]
     if reviews:
         given = [[each.review, json_digest([*zip(each.prompt_ids, each.scores, strict=True)])] for each in reviews]
         names.append(sorted(given))

@@ -137,6 +137,23 @@ def test_another_judge_or_measure_is_another_look(file: Path) -> None:
     assert comparison_key(rated, [model.versions[0]], None) in keys
 
 
+@pytest.mark.parametrize("changed", [{"seed": 8}, {"kl_prompts": 8}, {"max_new_tokens": 8}], ids=str)
+def test_other_answers_are_another_look_of_a_judge_and_none_of_the_accuracy(
+    file: Path, changed: dict[str, int]
+) -> None:
+    """Answers are drawn by the recipe of today, so they could be drawn anew until the judge prefers them by chance."""
+    versions, judge = [read_model(named(file)).versions[0]], {"kind": "function", "model": "judges:mine"}
+    keys: dict[str, set[str]] = {"win_rate": set(), "preference_accuracy": set()}
+    for primary, found in keys.items():
+        for each in ({}, changed):
+            values = {"model_name": "m", "sft": {}, "dpo": {}, "promotion": {"primary": primary}}
+            evaluation = {"judge": judge, **{name: value for name, value in each.items() if name != "seed"}}
+            seed = {name: value for name, value in each.items() if name == "seed"}
+            recipe = Recipe.model_validate({**values, **seed, "evaluation": evaluation})
+            found.add(comparison_key(recipe, versions, None))
+    assert {primary: len(found) for primary, found in keys.items()} == {"win_rate": 2, "preference_accuracy": 1}
+
+
 def test_each_human_review_is_another_look_and_the_same_one_is_not(
     promote: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

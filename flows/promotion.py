@@ -24,7 +24,7 @@ from preflow.errors import PromotionError
 from tasks.promotion import champion_by, compare
 from tasks.runtime.reporting import artifact_key, log_user
 from tasks.tracking.past_runs import experiment_of
-from tasks.tracking.registry.decisions import Decision, Draft
+from tasks.tracking.registry.decisions import Decision, Draft, described
 from tasks.tracking.registry.moves import take
 from tasks.tracking.registry.signature import signed
 
@@ -68,7 +68,7 @@ def promotion(
     asked = Asked(recipe=recipe, overrides=overrides or {}, runs=tuple(runs or ()), dry_run=dry_run)
     settings = asked.resolved()
     decision = settle(asked, compare(settings, list(asked.runs)), _suspend if deployment.id else None)
-    text = markdown(decision)
+    text = described(decision)
     create_markdown_artifact(text, key=f"{artifact_key(settings.name)}-decision", description="The last decision")
     log_user(text)
     return decision
@@ -137,14 +137,6 @@ def question(draft: Draft) -> str:
         *draft.reasons,
     ]
     return "\n".join(lines)
-
-
-def markdown(decision: Decision) -> str:
-    """A decision for people."""
-    head = f"Decision {decision.number} on {decision.model}: {decision.outcome}"
-    version = f", version {decision.chosen.version}" if decision.chosen else ""
-    signature = f"\n\n{decision.by} ({decision.identity}): {decision.reason}" if decision.by else ""
-    return f"{head}{version}\n\n" + "\n".join(f"- {each}" for each in decision.reasons) + signature
 
 
 def _key(draft: Draft) -> str:

@@ -45,7 +45,7 @@ test "$(id -u)" = 10001 && ! test -w /app
 preflow --version
 python -m uvicorn --factory flows.operation.prefect_app:create_app --port 4299 --log-level error &
 python -c 'import time, urllib.request
-for attempt in range(60):
+for attempt in range(300):
     try:
         page = urllib.request.urlopen("http://127.0.0.1:4299/").read()
         break

@@ -131,7 +131,7 @@ class Delivery:
 
     def _note(self, error: BaseException | None, job: Callable[[], None]) -> None:
         if error is None or refused(error):
-            self._answered(error)
+            self._answered(error, job)
             if job == self._deliver:
                 self._outbox.delivered()
             elif error is not None:  # the run was deleted: a heartbeat is no more use
@@ -142,10 +142,12 @@ class Delivery:
             self._recorder.forget()
             self._remind(error)
 
-    def _answered(self, error: BaseException | None) -> None:
+    def _answered(self, error: BaseException | None, job: Callable[[], None]) -> None:
         if error is not None:
             self._say(f"a part of this run's record cannot go to MLflow: {brief(error)}", warning=True)
-        if self._away is not None:
+        # A heartbeat says nothing of the files: their store can be away while the server answers.
+        whole = job == self._deliver or not self._outbox.waiting
+        if self._away is not None and whole:
             self._say(f"MLflow answers again: {len(self._outbox.waiting)} entries that waited are delivered now")
             self._away = None
 

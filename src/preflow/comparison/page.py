@@ -28,7 +28,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 16, 14, 44
 #: Height of a line of the forest plot.
 _LINE = 30
 #: Width of the forest plot's names.
-_NAME = 210
+_NAME = 240
 Point = tuple[float, float, float, float]
 
 

@@ -13,8 +13,8 @@ Answer = Literal["promote", "refuse", "inconclusive"]
 #: What guards look at, in the words of their messages.
 _GUARDS = {
     "kl": "KL from the reference, nats per response",
-    "length_ratio": "length of responses against the champion's",
-    "perplexity_ratio": "perplexity against the champion's",
+    "length_ratio": "length of responses against the other model's",
+    "perplexity_ratio": "perplexity against the other model's",
     "benchmark_margin": "largest loss in a benchmark that its interval allows",
     "win_rate": "lower bound of the win rate over the champion",
     "human_win_rate": "lower bound of the win rate over the champion that people gave",

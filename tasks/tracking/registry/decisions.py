@@ -73,6 +73,16 @@ class Decision(Draft):
         return hashlib.sha256(self.text().encode()).hexdigest()
 
 
+def described(decision: Decision) -> str:
+    """A decision for people, as Markdown: what it came to, why, and who approved it."""
+    head = f"Decision {decision.number} on {decision.model}: {decision.outcome}"
+    version = f", version {decision.chosen.version}" if decision.chosen else ""
+    champion = f"The champion before was version {decision.champion.version}." if decision.champion else ""
+    said = f"{decision.by} ({decision.identity}): {decision.reason}" if decision.by else ""
+    parts = (f"{head}{version}", "\n".join(f"- {each}" for each in decision.reasons), said, champion)
+    return "\n\n".join(part for part in parts if part)
+
+
 class Record(Frozen):
     """A decision as MLflow has it."""
 

@@ -23,6 +23,7 @@ from tasks.tracking.registry.decisions import (
     MOVING,
     Decision,
     Draft,
+    described,
     followed,
     taken,
 )
@@ -35,6 +36,8 @@ from tasks.tracking.run_files import write_text
 _LOGGER = logging.getLogger(__name__)
 #: How often a decision is numbered anew where another machine's has its number.
 _ATTEMPTS = 10
+#: Characters of a description that MLflow keeps in a tag, with some to spare.
+_DESCRIPTION = 5000
 
 
 @contextmanager
@@ -139,6 +142,7 @@ def _begin(decision: Decision, experiment_id: str) -> str:
         "decision": str(decision.number),
         "decision_digest": decision.digest(),
         "outcome": decision.outcome,
+        "mlflow.note.content": described(decision)[:_DESCRIPTION],  # what MLflow's page of the run shows
         **_compared(decision),
         **process_tags(),
         **heartbeat_tags(),

@@ -111,6 +111,26 @@ def test_a_run_ends_without_mlflow_and_the_next_start_delivers_it(
     assert any(f"entries of MLflow run {run.run_id} delivered" in message for message in said)
 
 
+@pytest.mark.timeout(60)
+def test_a_store_of_files_that_is_away_while_the_server_answers_ends_the_waiting(
+    server: Server, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heartbeats arrive all the time; they would begin the patience anew, for ever."""
+    monkeypatch.setenv("PREFLOW_MLFLOW_PATIENCE", "1")
+    monkeypatch.setenv("PREFLOW_HEARTBEAT_SECONDS", "0.01")
+    said = Said()
+    with started("files", said) as run, stage_run(run, "sft", computing=False) as sft:
+        sft.metrics({"sft/loss": 1.0}, 1)
+        server.lose = lambda path: "mlflow-artifacts" in path
+        sft.complete(artifact, run.run_id, computed=True)
+    assert "stayed away" in said[-1]
+    assert not any("answers again" in message for message in said), "no entry has arrived"
+    server.lose = lambda path: False
+    assert deliver_left_behind(said) == 0
+    (stage,) = children(run).values()
+    assert {file.path for file in client().list_artifacts(stage.info.run_id)} == {"manifest.json", "metrics.json"}
+
+
 def test_what_arrived_though_the_answer_was_lost_is_not_repeated(server: Server, artifact: Artifact) -> None:
     lost: set[str] = set()
 

@@ -143,10 +143,11 @@ def test_an_unfit_set_leaves_its_report(tmp_path: Path) -> None:
 
 def test_an_unknown_run_is_refused_without_showing_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
     class Store:
         def get_run(self, run_id: str) -> None:
-            raise MlflowException("none")
+            raise MlflowException("none", error_code=RESOURCE_DOES_NOT_EXIST)
 
     with monkeypatch.context() as patch:
         patch.setattr("tasks.tracking.pipeline_run.client", Store)

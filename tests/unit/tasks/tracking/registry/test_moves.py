@@ -56,6 +56,16 @@ def test_decisions_are_a_chain(registry: Registry) -> None:
     assert [each.outcome for _, each in read_state(registry.name).decisions] == ["promoted", "refused", "rolled_back"]
 
 
+def test_the_page_of_a_decision_says_what_it_came_to_and_why(registry: Registry) -> None:
+    registry.take(None, 1)
+    decision = registry.take(1, 2, "refused")
+    (_, record) = records(registry.name)
+    text = record.tags["mlflow.note.content"]
+    assert text.startswith(f"Decision 2 on {registry.name}: refused, version 2")
+    assert all(f"- {reason}" in text for reason in decision.reasons)
+    assert text.endswith("The champion before was version 1.")
+
+
 def test_what_is_not_promoted_moves_nothing(registry: Registry) -> None:
     for outcome in ("eligible", "refused", "inconclusive", "rejected"):
         registry.take(None, 2, outcome)

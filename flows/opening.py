@@ -8,7 +8,7 @@ from typing import Any
 from flows.operation.process_records import process_recorded
 from flows.operation.slots import hold_slot, require_slot
 from flows.running.machine_errors import ask_for_file_handles, clear_machine_errors
-from flows.running.preparation import PreparedRun, prepare_run
+from flows.running.preparation import PreparedRun, prepare_run, with_named_prompts
 from flows.running.publish import advise, announce, close_dead_runs, flow_run_id, run_name
 from preflow.artifacts import Artifact
 from preflow.config import Recipe
@@ -77,6 +77,8 @@ def opened_run(
         settings = prepared.recipe
         require(settings)
         require_slot(settings.slot)
+        sources = with_named_prompts(prepared.sources, settings, every=True)
+        prepared = prepared.model_copy(update={"sources": sources})
         announce(prepared)
         given = (settings, prepared.sources, flow_run_id(), run_name(), log_user, close_dead_runs, kind)
         with pipeline_run(*given) as run:

@@ -20,7 +20,7 @@ import tasks  # noqa: F401 - makes the home folder, which Prefect looks for when
 from prefect import flow
 
 from flows.opening import OpenedRun, opened_run
-from flows.running.preparation import RunResult, benchmark_spec, require_benchmarks
+from flows.running.preparation import RunResult, benchmark_spec
 from flows.running.publish import diagnosis_of, finish, run_name
 from flows.running.registration import describe_model, register_model
 from preflow.specs import DpoSpec, EvaluateSpec, JudgeSpec, TuneSpec
@@ -40,7 +40,7 @@ def two_stage(recipe: str, overrides: dict[str, Any] | None = None) -> RunResult
         recipe: The recipe's file; a relative path starts at the working folder.
         overrides: Settings that win over the file's, by dotted name: ``{"dpo.beta": 0.2}``.
     """
-    with opened_run(recipe, overrides, require=require_benchmarks) as opened:
+    with opened_run(recipe, overrides) as opened:
         return _run_stages(opened)
 
 

@@ -102,14 +102,14 @@ def _spec(
     what: list[str], kind: str | None, overrides: dict[str, Any], tokenizer: str | None, limit: int | None
 ) -> "tuple[ValidateSpec, str]":
     """What to check, and a name for the folder."""
-    from flows.running.preparation import data_sources, find_recipe
+    from flows.running.preparation import data_sources, find_recipe, with_named_prompts
     from preflow.config.loading import load_recipe, recipe_for_data
 
     if len(what) == 1 and _is_recipe(path := find_recipe(what[0])):
         recipe = load_recipe(path, overrides)
     else:
         recipe = recipe_for_data(_by_stage(what, kind, overrides), overrides)
-    spec = data_sources(recipe)
+    spec = with_named_prompts(data_sources(recipe), recipe, every=False)
     if not (spec.demonstrations or spec.preferences):
         raise ConfigError(f"{what[0]} names no data: give sft.dataset or dpo.dataset")
     if tokenizer is not None:

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from preflow.artifacts import CARD, Artifact
+from preflow.benchmarks.documents import named_prompts
 from preflow.benchmarks.harness import no_progress_bars
 from preflow.benchmarks.loading import load_tasks
 from preflow.benchmarks.tasks import tasks_of
 from preflow.config import Recipe
 from preflow.config.base import Frozen
 from preflow.config.checks.advice import advice
-from preflow.config.checks.requirements import require_runnable
+from preflow.config.checks.requirements import require_harness, require_runnable
 from preflow.config.loading import load_recipe
 from preflow.data.files.raw_rows import DataSource
 from preflow.data.files.sources import resolve_sources
 from preflow.diagnosis.finding import RunFinding
-from preflow.environment import quiet_quantization
+from preflow.environment import preflow_home, quiet_quantization
 from preflow.fingerprints.files import file_digest
 from preflow.models.base_checks import require_trainable
 from preflow.models.resolve import ModelRef
@@ -101,17 +102,28 @@ def _require_trainable_folder(recipe: Recipe) -> None:
         require_trainable(f"model_name {recipe.model_name}", folder, recipe)
 
 
-def require_benchmarks(recipe: Recipe) -> None:
-    """Load the tasks of a recipe that is about to run: what cannot be had or compared is known before any training.
+def with_named_prompts(sources: ValidateSpec, recipe: Recipe, *, every: bool) -> ValidateSpec:
+    """The data of a recipe, with the prompts of benchmarks that are the harness's own, which must not train either.
 
-    The harness's own are downloaded, which a plan or a check of the recipe does without.
+    They are downloaded, which a plan does without.
+
+    Args:
+        sources: The data.
+        recipe: Names the benchmarks.
+        every: Whether tasks that are files are loaded, too: what cannot be had or compared is known before training.
 
     Raises:
         ConfigError: A task cannot be loaded or compared.
+        MissingDependencyError: The harness is not installed.
     """
-    if recipe.evaluation.benchmarks is not None:
-        with no_progress_bars():
-            load_tasks(tasks_of(recipe.evaluation.benchmarks.tasks))
+    asked = recipe.evaluation.benchmarks
+    tasks = [] if asked is None else [task for task in tasks_of(asked.tasks) if every or not task.files]
+    if not tasks:
+        return sources
+    require_harness(recipe)
+    with no_progress_bars():
+        named = named_prompts(tasks, load_tasks(tasks), preflow_home() / "benchmarks")
+    return sources.model_copy(update={"benchmarks": (*sources.benchmarks, *named)})
 
 
 def _aligned_start(recipe: Recipe) -> Iterator[str]:

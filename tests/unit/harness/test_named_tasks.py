@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.running.preparation import prepare_run, require_benchmarks
+from flows.running.preparation import prepare_run, with_named_prompts
 from preflow.errors import ConfigError
 from tests.fixtures.hub_server import Repos, hub_server
 from tests.fixtures.prepared_run import Run
@@ -105,11 +105,35 @@ def test_tasks_by_name_are_downloaded_and_done_document_by_document(prepared: Ru
     assert any("Rowan/hellaswag" in each for each in asked)
 
 
+def test_their_prompts_must_not_train(tmp_path: Path) -> None:
+    """Of 8 rows the second repeats a document of one task, the fourth that of a part of a tag, in capitals."""
+    rows = [{"prompt": f"Which shop sells article {n}?", "completion": f"Shop {n}."} for n in range(8)]
+    rows[1]["prompt"] = "Cooking: a cook stirs pot 3. Then she"
+    rows[3]["prompt"] = "ARC-EASY 1: WHAT IS HOT?"
+    (tmp_path / "sft.jsonl").write_bytes(lines(*rows))
+    values = {"strategy": "sft", "dataset": "sft.jsonl", "validation": {"minimum_rows": 1}}
+    asked = {"evaluation": {"benchmarks": {"tasks": ["hellaswag", "ai2_arc"]}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, **asked}))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    with hub_server(hub()) as (address, _):
+        own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.validate", str(tmp_path / "recipe.yaml"), "--json"],
+            check=False,
+            env={**inherited, **own, "PREFLOW_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
+    assert json.loads(done.stdout)["demonstrations"]["findings"]["in_benchmark"]["rows"] == {"sft.jsonl": [2, 4]}
+
+
 def test_a_task_that_is_not_to_be_had_is_known_before_anything_is_computed(tmp_path: Path) -> None:
     (tmp_path / "sft.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     values = {"model_name": "m", "strategy": "sft", "dataset": "sft.jsonl"}
     asked = {"evaluation": {"benchmarks": {"tasks": ["helaswag"]}}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, **asked}))
-    recipe = prepare_run(tmp_path / "recipe.yaml").recipe
+    prepared = prepare_run(tmp_path / "recipe.yaml")
     with pytest.raises(ConfigError, match=r"the benchmark helaswag cannot be loaded: Spec 'helaswag' is not"):
-        require_benchmarks(recipe)
+        with_named_prompts(prepared.sources, prepared.recipe, every=True)

@@ -65,7 +65,7 @@ def require_runnable(recipe: Recipe) -> None:
     require_own_code_allowed(recipe)
     require_launchable(recipe)
     require_packages(recipe)
-    _require_harness(recipe)
+    require_harness(recipe)
     for stage, section in recipe.training_sections:
         _require_optimizer(f"{stage}.optim", section.optim)
 
@@ -117,7 +117,12 @@ def require_packages(recipe: Recipe) -> None:
             )
 
 
-def _require_harness(recipe: Recipe) -> None:
+def require_harness(recipe: Recipe) -> None:
+    """Check that benchmarks, where the recipe asks for some, can be done.
+
+    Raises:
+        MissingDependencyError: lm-evaluation-harness is not installed.
+    """
     if recipe.evaluation.benchmarks is not None and importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError(
             f"recipe '{recipe.name}' has evaluation.benchmarks, but lm-evaluation-harness is not installed: pip "

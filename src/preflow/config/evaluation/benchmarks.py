@@ -12,9 +12,9 @@ class BenchmarkSettings(Frozen):
     """Tasks of lm-evaluation-harness (the extra ``preflow[bench]``), which every model of the run does."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
-    """Files of tasks (``mine/tone.yaml``, relative to the recipe), whose prompts are leak-checked by themselves, or
-    names of the harness's own (``hellaswag``; groups and tags, too), which it downloads. The first metric of a task
-    that is a number of each document, more being better, is compared."""
+    """Files of tasks (``mine/tone.yaml``, relative to the recipe), or names of the harness's own (``hellaswag``; groups
+    and tags, too), which it downloads. Data validation holds the training rows to their prompts. The first metric of a
+    task that is a number of each document, more being better, is compared."""
     limit: int | None = Field(default=None, ge=1)
     """Documents of each task, most; all where not given."""
     batch_size: int = Field(default=8, ge=1)

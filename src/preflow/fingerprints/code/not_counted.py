@@ -32,6 +32,7 @@ NOT_COUNTED = {
 #: Followed as any other, but no stage uses them. One that a stage begins to use counts, and its entry here is wrong.
 NOT_REACHED = {
     "preflow": "holds the version and when the process began",
+    "preflow.benchmarks.documents": "writes prompts of tasks into files, whose digests are inputs of data validation",
     "preflow.chat_templates.families": "turns a recipe's chat_template into text, which is among the settings",
     "preflow.data.files.split_names": "chooses files of a folder; the digests of those chosen are inputs",
     "preflow.data.row_formats.examples": "shows rows to readers and tests",

@@ -15,7 +15,8 @@ from preflow.data.quality.sets.column_store import Columns
 from preflow.data.row_formats.row import Row
 from preflow.errors import DataFileError
 
-_COLUMNS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "conversations")
+#: Columns that hold a prompt, the first that a row has.
+PROMPT_COLUMNS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "conversations")
 _ROWS = 4096
 
 
@@ -47,11 +48,11 @@ def read_benchmarks(sources: Sequence[DataSource], folder: Path, settings: Valid
 def _prompts(source: DataSource, name: str, memory: int) -> Iterator[RawRow]:
     for raw in read_rows(source, name, memory):
         values = Row.of(raw, ReadingSettings()).values()
-        column = next((column for column in _COLUMNS if values.get(column)), None)
+        column = next((column for column in PROMPT_COLUMNS if values.get(column)), None)
         if column is None or raw.malformed is not None:
             got = raw.malformed or f"columns {', '.join(list(raw.values)[:12]) or 'none'}"
             raise DataFileError(
-                f"benchmark file {name}, row {raw.row}: got {got}; expected one of {', '.join(_COLUMNS)}"
+                f"benchmark file {name}, row {raw.row}: got {got}; expected one of {', '.join(PROMPT_COLUMNS)}"
             )
         text = _first_text(values[column])
         if text is not None:

@@ -2,18 +2,23 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from preflow.errors import ReviewError
+from preflow.redaction import quoted
 from preflow.review.key import OPTIONS, Key, Question
 
 #: The question's random name, what is shown, and what the reviewer fills in.
 COLUMNS = ("question", "prompt", "answer_a", "answer_b", "preference", "comment")
+#: The header of a sheet: what follows a colon says what may be filled in.
+HEADER = tuple(f"{name}: {' / '.join(OPTIONS)}" if name == "preference" else name for name in COLUMNS)
 #: Spreadsheets take a cell that begins with one of these for a formula; the last keeps ``protected`` reversible.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 #: Characters of a text that are compared; spreadsheets keep 32,767 of a cell.
 _COMPARED = 10_000
+_EXPECTED = f"expected the columns {', '.join(COLUMNS)}"
 _SHORT = {"a": OPTIONS[0], "b": OPTIONS[1], "both bad": OPTIONS[3]}
 
 
@@ -47,7 +52,7 @@ def write_sheet(file: Path, key: Key, reviewer: str) -> bool:
     questions = key.of(reviewer)
     with io.StringIO(newline="") as text:
         writer = csv.writer(text)
-        writer.writerow([*COLUMNS[:4], f"preference: {' / '.join(OPTIONS)}", COLUMNS[5]])
+        writer.writerow(HEADER)
         for question in questions:
             writer.writerow([*map(protected, (question.id, *_texts(key, question))), "", ""])
         content = text.getvalue()
@@ -123,13 +128,42 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def _named(file: Path, table: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    names = [cell.partition(":")[0].strip().casefold() for cell in table[0]] if table else []
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise ReviewError(f"{file} has no column {missing[0]}: expected {', '.join(COLUMNS)}")
+    """Rows by the names of their columns; a text under any other header is refused, as it may be an answer.
+
+    Raises:
+        ReviewError: A column is missing or there twice, or a column of another name is not empty.
+    """
+    head = table[0] if table else []
+    names = [_column(cell) for cell in head]
+    for name in COLUMNS:
+        there = [f"column {place} ({quoted(head[place - 1])})" for place, each in enumerate(names, 1) if each == name]
+        if len(there) != 1:
+            others = ", ".join(cell for cell, each in zip(head, names, strict=True) if each is None)
+            missing = f"has no column {name}, but {quoted(others)}" if others else f"has no column {name}"
+            wrong = f"{name} is twice, in {' and '.join(there)}" if there else missing
+            raise ReviewError(
+                f"{file}, row 1: {wrong}; {_EXPECTED}. Name the columns so, or use the sheet that the review wrote"
+            )
+    for number, row in enumerate(table[1:], start=2):
+        for place, cell in enumerate(row):
+            if cell.strip() and (place >= len(names) or names[place] is None):
+                header = (
+                    f"the header {quoted(head[place])}" if "".join(head[place : place + 1]).strip() else "no header"
+                )
+                raise ReviewError(
+                    f"{file}, row {number}, column {place + 1}: {quoted(cell)} is under {header}; {_EXPECTED} and "
+                    "no other with a text. Move answers to preference and remarks to comment, and delete the column"
+                )
     places = {name: names.index(name) for name in COLUMNS}
     return [
         {name: row[place] if place < len(row) else "" for name, place in places.items()}
         for row in table[1:]
         if any(row)
     ]
+
+
+def _column(cell: str) -> str | None:
+    """The column that a header can only mean, whatever its case, signs and explanation; none where it is another."""
+    letters = "".join(filter(str.isalnum, re.split(r"[:(]", cell)[0].casefold()))
+    known = {name.replace("_", ""): name for name in COLUMNS}
+    return known.get(letters) or known.get(letters.removesuffix("s"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from preflow.errors import ReviewError
 from preflow.review.key import Key, ReviewPair
-from preflow.review.sheets import COLUMNS, plain, protected, read_sheet, write_sheet
+from preflow.review.sheets import COLUMNS, HEADER, plain, protected, read_sheet, write_sheet
 from tests.unit.review.keys import make_key, pair
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "'quoted'")
@@ -95,7 +95,10 @@ def test_what_is_not_the_sheet_is_refused_with_its_place(tmp_path: Path) -> None
         "another question's, so columns were sorted": [head, *moved],
         "row 5: .* is twice": [head, *rows[:3], rows[0]],
         "not a question of anna in review 1": [head, ["ffff", *rows[0][1:]]],
-        "no column preference": [[*head[:4], "mark", head[5]], *rows],
+        "anna.csv, row 1: has no column preference, but mark; expected the columns question, ": [
+            [*head[:4], "mark", head[5]],
+            *rows,
+        ],
     }
     for message, table in broken.items():
         save(file, table)
@@ -109,6 +112,48 @@ def test_what_is_not_the_sheet_is_refused_with_its_place(tmp_path: Path) -> None
     write_sheet(file, both, "anna")
     with pytest.raises(ReviewError, match="not a question of ben"):
         read_sheet(file, both, "ben")
+
+
+@pytest.mark.parametrize(
+    "header", ["preference", " Preference ", "PREFERENCES", "preference (A or B)", "Preference: which is better?"]
+)
+def test_a_shortened_header_means_the_same(tmp_path: Path, header: str) -> None:
+    key, file = key_of("a"), tmp_path / "anna.csv"
+    write_sheet(file, key, "anna")
+    head, row, *others = cells(file)
+    renamed = [*head[:2], "Answer A", "answer-b", header, "Comments"]
+    save(file, [renamed, [*row[:4], "B", "kinder"], *others])
+    assert read_sheet(file, key, "anna") == {row[0]: ("B is better", "kinder")}
+
+
+def test_an_answer_in_a_column_of_the_reviewers_own_is_refused_with_its_place(tmp_path: Path) -> None:
+    """An added column, a second one of the same name, and a cell beside the table; an empty one holds no answer."""
+    key, file = key_of("a", "b"), tmp_path / "anna.csv"
+    write_sheet(file, key, "anna")
+    head, *rows = cells(file)
+    mine = [[*row, "A is better" if place else ""] for place, row in enumerate(rows)]
+    broken = {
+        "row 3, column 7: A is better is under the header my choice;": [
+            [*head, "my choice"],
+            *mine,
+        ],
+        "row 3, column 7: A is better is under no header": [head, *mine],
+        r"row 1: preference is twice, in column 5 \(preference: .*\) and column 7 \(Preference\)": [
+            [*head, "Preference"],
+            *mine,
+        ],
+    }
+    for message, table in broken.items():
+        save(file, table)
+        with pytest.raises(ReviewError, match=f"anna.csv, {message}.*expected the columns question, prompt"):
+            read_sheet(file, key, "anna")
+    save(file, [[*head, "my choice"], *([*row, " "] for row in rows)])
+    assert read_sheet(file, key, "anna") == {}
+
+
+def test_the_page_shows_the_header_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "review.md").read_text("utf-8")
+    assert f"`{HEADER[4]}`" in page
 
 
 def test_a_long_prompt_fits(tmp_path: Path) -> None:

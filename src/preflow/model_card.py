@@ -153,6 +153,9 @@ def _judge(report: Mapping[str, Any]) -> Iterable[str]:
     )
     rows = [("consistency, both orders", "consistency"), ("verdicts for the answer shown first", "first_share")]
     rows += [("effect of relative length on the log-odds", "length_slope"), ("unreadable pairs", "unreadable")]
+    if orders := test.get("orders"):
+        rows.append((f"planted orders obeyed, of {orders['pairs']}", "obeyed"))
+        test = {**test, "obeyed": orders["obeyed"]}
     yield ""
     yield from _table(("test on human pairs", "value"), [(label, _value(test.get(key))) for label, key in rows])
     if "win_rate" in report:

@@ -65,7 +65,7 @@ def test_the_model_card_has_data_stages_measures_with_n_and_limits(line: str) ->
 
 def test_the_model_card_says_what_the_judge_is_and_how_it_was_tested() -> None:
     assert "no benchmark and no judge took part." in model_card(facts())
-    test = {"accuracy": SHARE, "pairs": 100, "fit": True, "reason": None}
+    test = {"accuracy": SHARE, "pairs": 100, "fit": True, "reason": None, "orders": {"pairs": 10, "obeyed": 2}}
     said = {"models": ["dpo", "sft"], "win_rate": SHARE, "prompts": 64, "win_rate_lc_reason": "it is always longer"}
     judge = {"judge": {"kind": "endpoint", "model": "m-7"}, "test": {**test, "consistency": 0.875}, **said}
     text = model_card(facts(judge=judge))
@@ -73,6 +73,7 @@ def test_the_model_card_says_what_the_judge_is_and_how_it_was_tested() -> None:
     assert "Win rate of dpo over sft: 0.7500 [0.6900, 0.8000] on 64 prompts." in text
     assert "At equal length: none (it is always longer)." in text
     assert "| consistency, both orders | 0.875 |" in text
+    assert "| planted orders obeyed, of 10 | 2 |" in text
     assert (
         "Guards: kl 10, length_ratio 1.3, perplexity_ratio 1.1, benchmark_margin 0.02. Approval by a person: none."
         in text

@@ -13,6 +13,7 @@ from preflow.config.evaluation.judge import JudgeSettings
 from preflow.data.rows import Message, content_id
 from preflow.data.validated import load_pairs
 from preflow.judges.fitness import Fitness, Judged, fitness_of, judge_both_orders
+from preflow.judges.orders import obedience, with_order
 from preflow.judges.verdict import Comparison, Judge
 from preflow.maths.clusters import cluster_numbers
 from preflow.maths.signed_shares import win_rate_interval
@@ -94,11 +95,7 @@ def judge_report(spec: JudgeSpec, judge: Judge, folder: Path, observer: Observer
     rows = spec.evaluation.load("pairs.json")
     tokens = {row["id"]: (int(row["chosen_tokens"]), int(row["rejected_tokens"])) for row in rows}
     pairs = human_pairs(spec.data, tokens, settings.calibrate)
-    fitness, on_people = tested(judge, pairs, spec.recipe, folder, observer)
-    verdicts = [
-        {"of": "human pairs", "prompt_id": prompt, **found}
-        for prompt, found in zip(pairs.prompt_ids, _rows(pairs.asked, on_people), strict=True)
-    ]
+    fitness, verdicts = tested(judge, pairs, settings, spec.recipe.evaluation.confidence, folder, observer)
     names = ["base", *(name for name in ("sft", "dpo") if name in Recipe.stages[spec.recipe.strategy])]
     compared = [names[-1], names[-2]]
     report: dict[str, Any] = {"judge": judge.identity, "test": fitness.to_json(), "models": compared}
@@ -111,10 +108,7 @@ def judge_report(spec: JudgeSpec, judge: Judge, folder: Path, observer: Observer
     new, old = (spec.evaluation.load(f"answers/{name}.json") for name in compared)
     answers = kept_answers_of(spec.data, new, old)
     judged = judge_asked(judge, answers.asked, folder, observer, "judge: answers")
-    verdicts += [
-        {"of": "answers", "prompt_id": row["prompt_id"], **found}
-        for row, found in zip(answers.new, _rows(answers.asked, judged), strict=True)
-    ]
+    verdicts += _verdict_rows("answers", [row["prompt_id"] for row in answers.new], answers.asked, judged)
     report.update(win_rates(spec.recipe, judged, answers))
     drawn = (judged.orders.scores, answers.lengths()[judged.readable]) if judged.readable.size else None
     return JudgeReport(report, verdicts, drawn)
@@ -136,10 +130,34 @@ def human_pairs(data: Artifact, tokens: Mapping[str, tuple[int, int]], most: int
     )
 
 
-def tested(judge: Judge, pairs: HumanPairs, recipe: Recipe, folder: Path, observer: Observer) -> tuple[Fitness, Judged]:
-    """How well a judge agrees with people, and what it said; arguments as of ``judge_report``."""
+def tested(
+    judge: Judge, pairs: HumanPairs, settings: JudgeSettings, confidence: float, folder: Path, observer: Observer
+) -> tuple[Fitness, list[dict[str, Any]]]:
+    """How well a judge agrees with people, and what it said, as rows of ``verdicts.json``.
+
+    One that reads texts, and is fit so far, is asked about some of the pairs once more, with an order to it in the
+    rejected answer.
+
+    Args:
+        judge: The judge.
+        pairs: The human pairs.
+        settings: Its limits.
+        confidence: Coverage of the intervals.
+        folder: Where verdicts are kept.
+        observer: Receives progress.
+    """
     judged = judge_asked(judge, pairs.asked, folder, observer, "judge: human pairs")
-    return fitness_of(judged, pairs.lengths, pairs.prompt_ids, _settings(recipe), recipe.evaluation.confidence), judged
+    fitness = fitness_of(judged, pairs.lengths, pairs.prompt_ids, settings, confidence)
+    rows = _verdict_rows("human pairs", pairs.prompt_ids, pairs.asked, judged)
+    numbers = evenly_spaced(range(len(pairs.asked)), settings.orders) if settings.kind == "endpoint" else []
+    if not numbers or not fitness.is_fit:
+        return fitness, rows
+    asked = [with_order(pairs.asked[number]) for number in numbers]
+    ordered = judge_asked(judge, asked, folder, observer, "judge: orders in answers")
+    rows += _verdict_rows("orders", [pairs.prompt_ids[number] for number in numbers], asked, ordered)
+    plain = dict(zip(judged.readable.tolist(), judged.orders.scores.tolist(), strict=True))
+    moved = {numbers[n]: score for n, score in zip(ordered.readable, ordered.orders.scores.tolist(), strict=True)}
+    return fitness.after(obedience(plain, moved)), rows
 
 
 def judge_asked(judge: Judge, asked: Sequence[Comparison], folder: Path, observer: Observer, what: str) -> Judged:
@@ -203,16 +221,21 @@ def _settings(recipe: Recipe) -> JudgeSettings:
     return settings
 
 
-def _rows(asked: Sequence[Comparison], judged: Judged) -> list[dict[str, Any]]:
+def _verdict_rows(
+    of: str, prompt_ids: Sequence[str], asked: Sequence[Comparison], judged: Judged
+) -> list[dict[str, Any]]:
+    """Rows of ``verdicts.json``: what was compared, of which prompt, and both verdicts."""
     return [
         {
+            "of": of,
+            "prompt_id": prompt,
             "prompt": one.prompt,
             "first": one.first,
             "second": one.second,
             "verdicts": [verdict.outcome for verdict in both],
             "reasons": [verdict.reason for verdict in both],
         }
-        for one, both in zip(asked, judged.verdicts, strict=True)
+        for prompt, one, both in zip(prompt_ids, asked, judged.verdicts, strict=True)
     ]
 
 

@@ -34,12 +34,14 @@ def run_judging(spec: JudgeSpec, out: Path, observer: Observer) -> None:
 
 
 def _test_metrics(test: dict[str, Any]) -> dict[str, float]:
+    orders = test.get("orders", {"pairs": 0})
     given = {
         "judge/accuracy": test["accuracy"] and test["accuracy"]["value"],
         "judge/consistency": test["consistency"],
         "judge/first_share": test["first_share"],
         "judge/length_slope": test["length_slope"],
         "judge/unreadable": test["unreadable"],
+        "judge/obeyed": orders["obeyed"] / orders["pairs"] if orders["pairs"] else None,
         "judge/fit": test["fit"],
     }
     return {name: float(value) for name, value in given.items() if value is not None}

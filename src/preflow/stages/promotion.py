@@ -120,7 +120,8 @@ def judge_answers(
     settings, folder = recipe.evaluation.judge, store_folder() / "verdicts"
     assert settings is not None, "a recipe whose promotion asks a judge names one"
     judge = judge_of(settings)
-    fitness, _ = tested(judge, human_pairs(spec.data, new.tokens, settings.calibrate), recipe, folder, observer)
+    pairs = human_pairs(spec.data, new.tokens, settings.calibrate)
+    fitness, _ = tested(judge, pairs, settings, recipe.evaluation.confidence, folder, observer)
     if not fitness.is_fit:
         raise PromotionError(
             f"no fit judge: {fitness.reason}. Describe another in evaluation.judge, or use promotion.primary: "

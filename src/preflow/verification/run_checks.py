@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def _judge(run: RecordedRun, recipe: Recipe) -> Check:
     artifact = run.found["judge"]
     kept = artifact.load("judge.json")
     judge = KeptVerdicts(kept["judge"], artifact.load("verdicts.json"))
+    recipe = as_tested(recipe, artifact.load("verdicts.json"))
     spec = JudgeSpec(recipe=recipe, data=run.found["validate"], evaluation=run.found["evaluate"])
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -159,6 +161,15 @@ def _judge(run: RecordedRun, recipe: Recipe) -> Check:
         return Check(name, "changed", error.message)
     wrong = [f"{key} is {kept.get(key)}, expected {value}" for key, value in made.items() if kept.get(key) != value]
     return Check(name, "changed", "; ".join(wrong[:3])) if wrong else Check(name, "ok")
+
+
+def as_tested(recipe: Recipe, verdicts: Sequence[Mapping[str, Any]]) -> Recipe:
+    """The recipe without planted orders, where none was planted: an earlier Preflow knew none."""
+    judge = recipe.evaluation.judge
+    if judge is None or any(row["of"] == "orders" for row in verdicts):
+        return recipe
+    evaluation = recipe.evaluation.model_copy(update={"judge": judge.model_copy(update={"orders": 0})})
+    return recipe.model_copy(update={"evaluation": evaluation})
 
 
 def _card(run: RecordedRun, recipe: Recipe) -> Check:

@@ -17,6 +17,7 @@ from preflow.judges.report import JudgeReport, judge_report
 from preflow.judges.verdict import Comparison, Outcome, Verdict
 from preflow.observer import Silent
 from preflow.specs import JudgeSpec
+from preflow.verification.run_checks import as_tested
 
 JUDGE = {"kind": "function", "model": "judges:kind", "calibrate": 12}
 COUNT = 16
@@ -98,6 +99,23 @@ def test_a_changed_verdict_gives_another_number(spec: JudgeSpec, tmp_path: Path)
     changed, _ = plain(judge_report(spec, kept, tmp_path / "again", Silent()))
     assert changed["win_rate"]["value"] == values["win_rate"]["value"] - 1 / 16
     assert changed["test"] == values["test"]
+
+
+def test_so_do_they_with_orders_and_of_runs_in_which_none_was_planted(spec: JudgeSpec, tmp_path: Path) -> None:
+    """What an earlier Preflow kept of a judge behind an address has no row of orders, and is checked without them."""
+    asked = {**JUDGE, "kind": "endpoint", "base_url": "http://127.0.0.1:1/v1"}
+    for orders, rows in ((10, 10), (0, 0)):
+        recipe = Recipe.model_validate(
+            {"model_name": "m", "sft": {}, "dpo": {}, "evaluation": {"judge": {**asked, "orders": orders}}}
+        )
+        values, verdicts = plain(
+            judge_report(spec.model_copy(update={"recipe": recipe}), Kind(), tmp_path / f"{orders}", Silent())
+        )
+        assert (sum(row["of"] == "orders" for row in verdicts), "orders" in values["test"]) == (rows, rows > 0)
+        today = Recipe.model_validate({"model_name": "m", "sft": {}, "dpo": {}, "evaluation": {"judge": asked}})
+        again = spec.model_copy(update={"recipe": as_tested(today, verdicts)})
+        kept = KeptVerdicts(values["judge"], verdicts)
+        assert plain(judge_report(again, kept, tmp_path / f"again {orders}", Silent())) == (values, verdicts)
 
 
 def test_an_answer_on_which_no_verdict_was_kept_is_named(spec: JudgeSpec, tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from preflow.data.validated import rows_file, write_rows
 from preflow.observer import Silent
 from preflow.specs import JudgeSpec
 from preflow.stages.judging import run_judging
-from tests.fixtures.judge_server import JudgeServer, always_first, oracle
+from tests.fixtures.judge_server import JudgeServer, always_first, obeys_everywhere, oracle
 
 pytestmark = pytest.mark.slow  # each test asks a server for tens of verdicts
 
 PAIRS, PROMPTS = 40, 20
 WINS, LOSSES = 15, 2
+#: Human pairs with an order to the judge in the rejected answer.
+ORDERS = 10
 
 
 def turn(text: str, role: Any = "user") -> tuple[Message, ...]:
@@ -103,9 +105,9 @@ def test_fifteen_wins_two_losses_and_three_that_the_order_decides(
 ) -> None:
     with JudgeServer(oracle).running() as server:
         report = judged(server, data, evaluation, tmp_path / "out")
-        assert server.calls == 2 * (PAIRS + PROMPTS)
+        assert server.calls == 2 * (PAIRS + ORDERS + PROMPTS)
         judged(server, data, evaluation, tmp_path / "again")
-        assert server.calls == 2 * (PAIRS + PROMPTS), "nothing is asked twice"
+        assert server.calls == 2 * (PAIRS + ORDERS + PROMPTS), "nothing is asked twice"
     assert report["models"] == ["dpo", "sft"]
     assert report["test"]["accuracy"]["value"] == 1
     assert report["prompts"] == PROMPTS
@@ -117,10 +119,10 @@ def test_fifteen_wins_two_losses_and_three_that_the_order_decides(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["eval/win_rate"] == pytest.approx(0.825)
     assert metrics["eval/win_rate_consistent"] == pytest.approx(15 / 17)
-    assert metrics["judge/fit"] == 1
+    assert (metrics["judge/fit"], metrics["judge/obeyed"]) == (1, 0)
     verdicts = json.loads((tmp_path / "out" / "verdicts.json").read_text())
-    assert [row["of"] for row in verdicts] == ["human pairs"] * PAIRS + ["answers"] * PROMPTS
-    assert verdicts[PAIRS]["verdicts"] == ["first", "second"]
+    assert [row["of"] for row in verdicts] == ["human pairs"] * PAIRS + ["orders"] * ORDERS + ["answers"] * PROMPTS
+    assert verdicts[PAIRS + ORDERS]["verdicts"] == ["first", "second"]
     assert (tmp_path / "out" / "figures" / "win_rate_by_length.png").stat().st_size > 5000
 
 
@@ -137,6 +139,22 @@ def test_an_unfit_judge_gives_no_win_rate_and_is_asked_nothing_more(
     assert (metrics["judge/fit"], metrics["judge/first_share"]) == (0, 1)
 
 
+def test_a_judge_that_obeys_an_answer_is_unfit_although_it_agrees_with_people(
+    data: Artifact, evaluation: Artifact, tmp_path: Path
+) -> None:
+    with JudgeServer(oracle).running() as server:
+        server.obeys = obeys_everywhere
+        report = judged(server, data, evaluation, tmp_path / "out")
+        assert server.calls == 2 * (PAIRS + ORDERS)
+        believed = judged(server, data, evaluation, tmp_path / "believed", orders=0)
+    assert report["test"]["accuracy"]["value"] == 1
+    assert report["test"]["orders"] == {"pairs": ORDERS, "obeyed": ORDERS, "resisted": 0}
+    assert "it moved towards it on 10 of 10 held-out pairs and away on 0" in report["test"]["reason"]
+    assert ("win_rate" in report, "win_rate" in believed) == (False, True)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["judge/fit"], metrics["judge/obeyed"], "eval/win_rate" in metrics) == (0, 1, False)
+
+
 def test_without_sampled_answers_the_report_names_the_setting(
     data: Artifact, evaluation: Artifact, tmp_path: Path
 ) -> None:
@@ -144,7 +162,7 @@ def test_without_sampled_answers_the_report_names_the_setting(
         file.unlink()
     with JudgeServer(oracle).running() as server:
         report = judged(server, data, evaluation, tmp_path / "out")
-        assert server.calls == 2 * PAIRS
+        assert server.calls == 2 * (PAIRS + ORDERS)
     assert report["test"]["fit"]
     assert report["models"] == ["dpo", "sft"]
     assert report["reason"].startswith("no sampled answer was there to judge: raise evaluation.kl_prompts")

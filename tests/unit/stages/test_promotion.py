@@ -16,7 +16,7 @@ from preflow.promotion.win_rates import win_rate
 from preflow.specs import EvaluateSpec
 from preflow.stages.promotion import JudgedAnswers, Measured, judge_answers
 from tests.fixtures.judge_server import JudgeServer, always_first, oracle
-from tests.unit.stages.test_judging import PAIRS, answer, data, pair
+from tests.unit.stages.test_judging import ORDERS, PAIRS, answer, data, pair
 
 __all__ = ["data"]  # a fixture
 pytestmark = pytest.mark.slow  # each test asks a server for tens of verdicts
@@ -44,9 +44,9 @@ def judged(server: JudgeServer, data: Artifact, **changes: Any) -> JudgedAnswers
 def test_the_challenger_is_judged_in_both_orders_and_nothing_is_asked_twice(data: Artifact) -> None:
     with JudgeServer(oracle).running() as server:
         found = judged(server, data)
-        assert server.calls == 2 * (PAIRS + len(NEW))
+        assert server.calls == 2 * (PAIRS + ORDERS + len(NEW))
         again = judged(server, data)
-        assert server.calls == 2 * (PAIRS + len(NEW))
+        assert server.calls == 2 * (PAIRS + ORDERS + len(NEW))
     assert found.scores.values.tolist() == [1.0] * 15 + [0.0] * 2 + [0.5] * 3 == again.scores.values.tolist()
     assert found.test["fit"]
     assert found.judge["model"] == "judge-1"

@@ -32,6 +32,9 @@ class JudgeSettings(Frozen):
     them differ than noise explains (5 of 10), the model has changed and nothing is mixed. 0 asks for none."""
     calibrate: int = Field(default=100, ge=10)
     """Held-out human pairs, most, on which the judge is tested in both orders."""
+    orders: int = Field(default=10, ge=0)
+    """Of these pairs, those that an endpoint is asked about once more, with an order to it in the rejected answer: it
+    is unfit where it obeys. 0 plants none."""
     min_accuracy: float = Field(default=0.5, ge=0.5, lt=1.0)
     """The judge is unfit unless the lower bound of its accuracy on those pairs lies above this."""
     min_consistency: float = Field(default=0.6, ge=0.0, le=1.0)

@@ -12,8 +12,8 @@ from preflow.data.validated import load_pairs
 from preflow.environment import store_folder
 from preflow.errors import UnfitJudgeError
 from preflow.judges.choose import judge_of
-from preflow.judges.fitness import Fitness, fitness_of
-from preflow.judges.report import as_text, human_pairs, judge_asked
+from preflow.judges.fitness import Fitness
+from preflow.judges.report import as_text, human_pairs, judge_asked, tested
 from preflow.judges.verdict import Comparison, Judge, Outcome, ScoringJudge
 from preflow.judges.verdict_store import score_all
 from preflow.models.loading import load_tokenizer
@@ -72,8 +72,7 @@ def _test(spec: JudgeAnswersSpec, settings: JudgeSettings, judge: Judge, observe
 
     tokens = {pair.id: (count(pair.chosen), count(pair.rejected)) for pair in load_pairs(spec.data, "eval")}
     pairs = human_pairs(spec.data, tokens, settings.calibrate)
-    judged = judge_asked(judge, pairs.asked, store_folder() / "verdicts", observer, "judge: human pairs")
-    return fitness_of(judged, pairs.lengths, pairs.prompt_ids, settings, spec.recipe.evaluation.confidence)
+    return tested(judge, pairs, settings, spec.recipe.evaluation.confidence, store_folder() / "verdicts", observer)[0]
 
 
 def _name(judge: Judge) -> str:

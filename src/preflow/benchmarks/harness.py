@@ -20,7 +20,7 @@ class DocumentResult:
 
     Attributes:
         id: Digest of the document, the same for every model.
-        metric: The first metric of the task that is a number of each document, more being better.
+        metric: The first metric of all parts of the task that is a number of each document, more being better.
         value: Its value, more being better: 1 or 0 where an answer is right or wrong.
     """
 
@@ -74,7 +74,7 @@ class Harness:
                     f"a template of the benchmarks {', '.join(loaded)} cannot be filled: {quoted(str(error), 400)}. "
                     "Templates read their document and nothing else: correct the task's file"
                 ) from error
-        return {name: _results(name, list(parts), found) for name, parts in loaded.items()}
+        return {name: document_results(name, list(parts), found) for name, parts in loaded.items()}
 
 
 @contextmanager
@@ -94,27 +94,39 @@ def no_progress_bars() -> Iterator[None]:
         tqdm.__init__ = own
 
 
-def _results(name: str, parts: Sequence[str], found: Mapping[str, Any]) -> list[DocumentResult]:
-    """Results of one task, or of all parts of a group."""
-    every = [each for part in parts for each in _of_part(name, part, found)]
-    metrics = sorted({each.metric for each in every})
-    if len(metrics) > 1:
-        raise ConfigError(
-            f"the benchmark {name} has parts that are measured differently ({', '.join(metrics)}): name parts instead, "
-            f"such as {parts[0]}"
-        )
-    return every
+def document_results(name: str, parts: Sequence[str], found: Mapping[str, Any]) -> list[DocumentResult]:
+    """Results of one task, or of all parts of a group, by the first metric that all parts have.
 
+    Args:
+        name: The task's name.
+        parts: The harness's tasks of it.
+        found: What the harness returned.
 
-def _of_part(name: str, part: str, found: Mapping[str, Any]) -> list[DocumentResult]:
-    samples = found["samples"][part]
-    kept = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    better = found["higher_is_better"][part]
-    metrics = list(kept[0]["metrics"])
-    metric = next((each for each in metrics if better.get(each) and isinstance(kept[0][each], Real)), None)
+    Raises:
+        ConfigError: The parts have no number of each document in common of which more is better. Metrics that tell so
+            are refused when tasks are loaded; those of a task's own code may not.
+    """
+    numbers = [_numbers(found["samples"][part], found["higher_is_better"][part]) for part in parts]
+    metric = next((each for each in numbers[0] if all(each in others for others in numbers)), None)
     if metric is None:
+        which = "; ".join(f"{part}: {', '.join(each) or 'none'}" for part, each in zip(parts, numbers, strict=True))
         raise ConfigError(
-            f"the benchmark {name} cannot be compared document by document: of its metrics ({', '.join(metrics)}) none "
-            "is a number of each document of which more is better"
+            f"the benchmark {name} cannot be compared document by document: expected one metric for all parts that is "
+            f"a number of each document, more being better, got {which}. Name other tasks, or parts of it"
         )
-    return [DocumentResult(str(each["doc_hash"]), metric, float(each[metric])) for each in kept]
+    return [
+        DocumentResult(str(sample["doc_hash"]), metric, float(sample[metric]))
+        for part in parts
+        for sample in _of_one_filter(found["samples"][part])
+    ]
+
+
+def _numbers(samples: Sequence[Mapping[str, Any]], better: Mapping[str, Any]) -> list[str]:
+    """Metrics of a part that are a number of each document, more being better, in its order."""
+    first = samples[0]
+    return [metric for metric in first["metrics"] if better.get(metric) and isinstance(first[metric], Real)]
+
+
+def _of_one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A document is there once for each filter of its answer: those of the first."""
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fixtures.browser import BROWSER
 from tests.integration.conftest import Pipeline
 from tests.integration.servers.test_ui import ports, ui, until  # noqa: F401 (fixtures)
 
-BROWSER = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None)
 #: What would make something: in Prefect a flow, in MLflow an experiment.
 FLOW, EXPERIMENT = {"name": "planted"}, {"name": "planted"}
 PAGE = """<!doctype html><title>a page of the web</title><pre id="said">waiting</pre><script>

@@ -101,7 +101,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     (small,) = [pin for pin in pins if pin.startswith("filelock==")]
     pip = [sys.executable, "-m", "pip"]
-    asked = subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(folder), small], check=False, timeout=300)
+    download = [*pip, "download", "-q", "--no-deps", "-d", str(folder / "asked"), small]
+    asked = subprocess.run(download, check=False, timeout=300)
     if asked.returncode:
         pytest.skip(f"no package index gives {small} here")
     environment = folder / "environment"

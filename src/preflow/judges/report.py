@@ -199,14 +199,15 @@ def win_rates(recipe: Recipe, judged: Judged, answers: Answers) -> dict[str, Any
     options = (settings.confidence, settings.bootstrap_samples, seed)
     rate = win_rate_interval(scores, *options, clusters)
     at_length: LengthControlled = length_controlled(scores, lengths, clusters, *options)
-    wins, losses = judged.orders.consistent()
+    (wins, losses), ties = judged.orders.consistent(), judged.orders.ties()
     tokens = [sum(rows[n]["tokens"] for n in kept) for rows in (answers.new, answers.old)]
     return {
         **found,
         "win_rate": rate.to_json(),
         "win_rate_lc": at_length.interval and at_length.interval.to_json(),
         "win_rate_lc_reason": at_length.reason,
-        "consistent": {"wins": wins, "losses": losses, "others": int(kept.size) - wins - losses},
+        "consistent": {"wins": wins, "losses": losses, "ties": ties},
+        "inconsistent": int(kept.size) - wins - losses - ties,
         "win_rate_consistent": wins / (wins + losses) if wins + losses else None,
         "sign_test_p": judged.orders.p(),
         "consistency": judged.orders.consistency,

@@ -49,6 +49,10 @@ class BothOrders:
         same = self.shown_first == self.shown_second
         return int((same & (self.shown_first == 1)).sum()), int((same & (self.shown_first == 0)).sum())
 
+    def ties(self) -> int:
+        """Ties in both orders; a verdict that the order turns around is none."""
+        return int(((self.shown_first == 0.5) & (self.shown_second == 0.5)).sum())
+
     def p(self) -> float:
         """Two-sided p value of the exact sign test on wins and losses that both orders agree on."""
         return sign_test(*self.consistent())

@@ -17,7 +17,7 @@ def test_fifteen_wins_two_losses_and_three_verdicts_that_the_order_turns_around(
     """(15 + 3 / 2) / 20; 2 (1 + 17 + 136) / 2^17 = 0.00235."""
     judged = both(*[(1, 1)] * 15, *[(0, 0)] * 2, *[(1, 0)] * 3)
     assert judged.scores.mean() == pytest.approx(0.825)
-    assert judged.consistent() == (15, 2)
+    assert (judged.consistent(), judged.ties()) == ((15, 2), 0)
     assert judged.p() == pytest.approx(2 * (1 + 17 + 136) / 2**17)
     assert judged.consistency == pytest.approx(17 / 20)
 
@@ -33,6 +33,12 @@ def test_a_judge_that_always_says_the_first_gives_a_half_and_is_seen() -> None:
 def test_a_judge_without_a_bias_of_position_says_first_half_the_time() -> None:
     assert both((1, 1), (0, 0)).first_share == 0.5
     assert both((0.5, 0.5)).first_share is None
+
+
+def test_a_tie_in_both_orders_is_no_verdict_that_the_order_turns_around() -> None:
+    """Scores are a half in each; a tie in one order alone is no tie."""
+    judged = both((0.5, 0.5), (1, 0), (0, 1), (0.5, 0.5), (0.5, 1))
+    assert judged.ties() == 2
 
 
 def test_length_is_controlled_as_by_hand() -> None:

@@ -112,7 +112,8 @@ def test_fifteen_wins_two_losses_and_three_that_the_order_decides(
     assert report["test"]["accuracy"]["value"] == 1
     assert report["prompts"] == PROMPTS
     assert report["win_rate"]["value"] == pytest.approx(0.825)
-    assert report["consistent"] == {"wins": 15, "losses": 2, "others": 3}
+    assert report["consistent"] == {"wins": 15, "losses": 2, "ties": 0}
+    assert (report["inconsistent"], report["unreadable"]) == (3, 0)
     assert report["sign_test_p"] == pytest.approx(0.00235, abs=1e-5)
     assert report["length_ratio"] == 1
     assert report["unfinished"] == [1, 1]
@@ -168,6 +169,24 @@ def test_without_sampled_answers_the_report_names_the_setting(
     assert report["reason"].startswith("no sampled answer was there to judge: raise evaluation.kl_prompts")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert not [name for name in metrics if name.startswith("eval/")]
+
+
+def test_ties_inconsistent_and_unreadable_replies_are_counted_apart(
+    data: Artifact, evaluation: Artifact, tmp_path: Path
+) -> None:
+    """On 3 prompts both answers are good: one is a tie, one goes to the order, one reply cannot be read."""
+
+    def reply(first: str, second: str) -> str:
+        if "GOOD" in first and "GOOD" in second:
+            number = int(first.rsplit(maxsplit=1)[-1])
+            return {17: "TIE", 18: "A", 19: "perhaps A"}[number]
+        return oracle(first, second)
+
+    with JudgeServer(reply).running() as server:
+        report = judged(server, data, evaluation, tmp_path / "out")
+    assert report["consistent"] == {"wins": 15, "losses": 2, "ties": 1}
+    assert (report["inconsistent"], report["unreadable"], report["prompts"]) == (1, 1, 19)
+    assert report["win_rate"]["value"] == pytest.approx((15 + 0.5 + 0.5) / 19)
 
 
 def test_the_recipe_says_on_how_many_pairs_it_is_tested(data: Artifact, evaluation: Artifact, tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def test_two_models_that_answer_alike_have_nothing_to_compare(home: Path, monkey
     assert (code, f"answer all {PROMPTS} prompts alike: compare with another one" in said) == (2, True)
 
 
-def test_what_cannot_be_opened_or_collected_says_why(home: Path, run: str) -> None:
+def test_what_cannot_be_opened_or_collected_says_why(home: Path, run: str, tmp_path: Path) -> None:
+    assert preflow("open", run, "--reviewers", "ida", "--pairs", "4", "--csv", str(tmp_path))[0] == 0
     refused = {
         ("open", run, "--reviewers", " , "): "give --reviewers NAME,NAME",
         ("open", run, "--reviewers", "anna,Anna"): "two reviewers have one name",

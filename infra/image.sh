@@ -44,6 +44,7 @@ set -e
 test "$(id -u)" = 10001 && ! test -w /app
 preflow --version
 python -m uvicorn --factory flows.operation.prefect_app:create_app --port 4299 --log-level error &
+server=$!
 python -c 'import time, urllib.request
 for attempt in range(300):
     try:
@@ -52,7 +53,7 @@ for attempt in range(300):
     except OSError:
         time.sleep(1)
 assert b"<title>Prefect" in page, page[:200]'
-kill %1
+kill "$server"
 HF_HUB_OFFLINE=1 preflow run /tiny/tiny.yaml
 RUN
 

@@ -94,10 +94,20 @@ def _start_mlflow(site: Site) -> None:
 
 
 def _kill_rank(site: Site, run: psutil.Process) -> None:
-    ranks = [p for p in run.children(recursive=True) if "preflow.stages.worker" in p.cmdline()]
-    inner = [p for p in ranks if "accelerate.commands.launch" not in p.cmdline()]
-    assert len(inner) == 2, [p.cmdline() for p in ranks]
-    inner[-1].kill()
+    """Kill one of the two; a stage that has just begun starts them only once the run goes on."""
+    run.resume()
+    ranks = wait_until(lambda: found if len(found := _ranks(run)) == 2 else None, 120, "the ranks do not start", 0.005)
+    ranks[-1].kill()
+
+
+def _ranks(run: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for process in run.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            command = process.cmdline()
+            if "preflow.stages.worker" in command and "accelerate.commands.launch" not in command:
+                found.append(process)
+    return found
 
 
 def _kill_everything(site: Site, run: psutil.Process) -> None:

@@ -43,6 +43,7 @@ NOT_REACHED = {
     "preflow.models.merge": "exports a finished model",
     "preflow.judges.kept_verdicts": "repeats kept verdicts, so that a finished run can be checked",
     "preflow.on_policy.rounds": "compares finished rounds, and says when they end",
+    "preflow.promotion.held_out": "leaves rows out of a comparison of finished models",
     "preflow.promotion.verdict": "says what the measures of two models mean for the champion",
     "preflow.promotion.win_rates": "compares finished models",
     "preflow.stages.promotion": "measures finished models once more",

@@ -88,7 +88,7 @@ def test_a_question_that_mlflow_had_half_written_is_made_anew(opened: Key, home:
 
 
 def _is_in(word: str, text: str) -> bool:
-    """Whether a text holds a word; a short one as a word of its own: random ids in base64 hold three letters by chance."""
+    """Whether a text holds a word; a short one must stand alone: ids in base64 hold three letters by chance."""
     edge = "[a-z0-9+/=]"
     return re.search(rf"(?<!{edge}){word}(?!{edge})", text) is not None if len(word) < 5 else word in text
 

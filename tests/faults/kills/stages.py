@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,10 +13,12 @@ from pathlib import Path
 import torch
 
 from preflow.artifacts import build
+from preflow.config import Launch, Recipe
 from preflow.observer import Silent
 from preflow.specs import DpoSpec, SftSpec
 from preflow.stages.dpo import run_dpo
 from preflow.stages.sft import run_sft
+from tests.fixtures.prepared_run import Run
 
 
 class Steps(Silent):
@@ -61,3 +64,44 @@ class Stage:
         process.join()
         assert process.exitcode == (0 if kill_after is None else -order)
         return logged
+
+
+#: SFT in the ranks of a launch, of the module ``ranks`` in place of ``preflow.stages.worker``.
+_LAUNCHED = """
+import signal, sys
+from pathlib import Path
+from preflow.observer import Silent
+from preflow.specs import SftSpec
+import tasks.runtime.launcher
+import tasks.runtime.processes
+
+class Printed(Silent):
+    def note(self, message):
+        print(message, flush=True)
+
+    def metrics(self, values, step):
+        print(step, flush=True)
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+own = tasks.runtime.launcher.command
+names = {"preflow.stages.worker": sys.argv[3]}
+tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
+spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
+tasks.runtime.processes.in_processes("sft", None)(spec, Path(sys.argv[2]), Printed())
+"""
+
+
+def launched(run: Run, recipe: Recipe, folder: Path, ranks: str) -> list[str]:
+    """The command that does SFT in two ranks and prints notes and steps, line by line.
+
+    Args:
+        run: Gives model and data.
+        recipe: Its settings.
+        folder: Where the specification is written, and ``out``, the stage's partial folder.
+        ranks: The module that each rank runs.
+    """
+    config = str(Path(__file__).parents[3] / "infra" / "accelerate" / "cpu.yaml")
+    asked = recipe.model_copy(update={"launch": Launch(num_processes=2, config=config)})
+    spec = folder / "spec.json"
+    spec.write_text(SftSpec(recipe=asked, base=run.base, data=run.data).model_dump_json(), encoding="utf-8")
+    return [sys.executable, "-c", _LAUNCHED, str(spec), str(folder / "out"), ranks]

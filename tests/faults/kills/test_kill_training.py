@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -11,12 +10,11 @@ import psutil
 import pytest
 
 from preflow.artifacts import SCRATCH, build
-from preflow.config import Launch
 from preflow.observer import Silent
 from preflow.specs import SftSpec
 from preflow.stages.sft import run_sft
 from preflow.training.checkpoints import resume_point
-from tests.faults.kills.stages import Stage
+from tests.faults.kills.stages import Stage, launched
 from tests.fixtures.prepared_run import Run
 
 
@@ -39,34 +37,10 @@ def test_killed_and_started_again(
     assert any(name.startswith("model/adapter_model") for name in manifests[0]["files"])
 
 
-LAUNCH = """
-import sys
-from pathlib import Path
-from preflow.observer import Silent
-from preflow.specs import SftSpec
-import tasks.runtime.launcher
-import tasks.runtime.processes
-
-class Told(Silent):
-    def note(self, message):
-        print(message, flush=True)
-
-own = tasks.runtime.launcher.command
-names = {"preflow.stages.worker": "tests.faults.silent_ranks"}
-tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
-spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
-tasks.runtime.processes.in_processes("sft", None)(spec, Path(sys.argv[2]), Told())
-"""
-
-
 @pytest.mark.slow
 def test_no_rank_outlives_a_killed_run(prepared: Run, tmp_path: Path) -> None:
     """They would hold the GPUs until the next time that they write to a pipe whose reader has ended."""
-    config = str(Path(__file__).parents[3] / "infra" / "accelerate" / "cpu.yaml")
-    recipe = prepared.recipe.model_copy(update={"launch": Launch(num_processes=2, config=config)})
-    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
-    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-c", LAUNCH, str(tmp_path / "spec.json"), str(tmp_path / "out")]
+    command = launched(prepared, prepared.recipe, tmp_path, "tests.faults.silent_ranks")
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     assert run.stdout.readline() == "working\n"

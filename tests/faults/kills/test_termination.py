@@ -2,17 +2,16 @@
 
 import signal
 import subprocess
-import sys
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
 from preflow.artifacts import SCRATCH, verify
-from preflow.config import Launch, Recipe
+from preflow.config import Recipe
 from preflow.specs import DpoSpec, SftSpec
 from preflow.training.checkpoints import resume_point
-from tests.faults.kills.stages import Stage
+from tests.faults.kills.stages import Stage, launched
 from tests.fixtures.prepared_run import Run
 
 
@@ -39,39 +38,13 @@ def test_it_goes_on_after_its_last_step(
     assert verify(tmp_path / "told").digest == verify(tmp_path / "whole").digest
 
 
-LAUNCH = """
-import signal, sys
-from pathlib import Path
-from preflow.observer import Silent
-from preflow.specs import SftSpec
-import tasks.runtime.launcher
-import tasks.runtime.processes
-
-class Told(Silent):
-    def metrics(self, values, step):
-        print(step, flush=True)
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-own = tasks.runtime.launcher.command
-names = {"preflow.stages.worker": "tests.faults.slow_ranks"}
-tasks.runtime.launcher.command = lambda *given: [names.get(word, word) for word in own(*given)]
-spec = SftSpec.model_validate_json(Path(sys.argv[1]).read_text())
-tasks.runtime.processes.in_processes("sft", None)(spec, Path(sys.argv[2]), Told())
-"""
-
-
 @pytest.mark.slow
 def test_ranks_end_together_at_one_step(prepared: Run, tmp_path: Path) -> None:
     """A rank that saved at a step of its own would leave the others waiting."""
-    config = str(Path(__file__).parents[3] / "infra" / "accelerate" / "cpu.yaml")
-    recipe = without_checkpoints(prepared.recipe).model_copy(update={"launch": Launch(num_processes=2, config=config)})
-    spec = SftSpec(recipe=recipe, base=prepared.base, data=prepared.data)
-    (tmp_path / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-    command = [sys.executable, "-c", LAUNCH, str(tmp_path / "spec.json"), str(tmp_path / "out")]
+    command = launched(prepared, without_checkpoints(prepared.recipe), tmp_path, "tests.faults.slow_ranks")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        while run.stdout.readline() != "2\n":
-            pass
+        assert "2\n" in run.stdout, "it ended before its second step"  # reads up to there
         run.terminate()
         run.wait(60)
     assert run.returncode == 143
